@@ -1,0 +1,94 @@
+"""Named starting points: which prior, and the settings that suit it. Every leaf can be overridden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sdi_gs.camera_config import CameraConfig
+from sdi_gs.errors import UserError
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
+from sdi_gs.run_config import OutputConfig, RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A run config with the one line that explains it."""
+
+    summary: str
+    """What it is for and what it needs."""
+    config: RunConfig
+    """The settings, with an empty prompt."""
+
+
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    return {
+        "toybox-ideal": Preset(
+            summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
+            config=_toybox_ideal(),
+        ),
+        "smoke": Preset(
+            summary="seconds on any machine: the same path with few Gaussians and steps, to see that it works",
+            config=_smoke(),
+        ),
+        "sd21-base": Preset(
+            summary="Stable Diffusion 2.1 base at 512 pixels; needs a CUDA card and the weights",
+            config=_sd21_base(),
+        ),
+    }
+
+
+def preset_named(name: str) -> Preset:
+    """One preset; raises ``UserError`` with the known names."""
+    known = presets()
+    if name not in known:
+        raise UserError(f'unknown preset "{name}"; known: {", ".join(known)}')
+    return known[name]
+
+
+def _toybox_ideal() -> RunConfig:
+    return RunConfig(
+        prior="toybox-ideal",
+        steps=300,
+        views_per_step=4,
+        cameras=CameraConfig(elevation_deg=(-10.0, 40.0), distance=(3.3, 3.3), fov_y_deg=(40.0, 40.0)),
+        # An exact prior over-saturates at SD's scale of 7.5 (docs/gallery.md).
+        guidance=GuidanceConfig(guidance_scale=2.0, t_min=0.2, random_fraction=0.4),
+        densify=DensifyConfig(enabled=False),
+    )
+
+
+def _smoke() -> RunConfig:
+    base = _toybox_ideal()
+    return replace(
+        base,
+        steps=20,
+        views_per_step=2,
+        gaussians=replace(base.gaussians, num_initial=500),
+        ideal_prior=replace(base.ideal_prior, renders_per_view=24, unconditional_renders=64),
+        outputs=OutputConfig(preview_every=10, checkpoint_every=10, turntable_frames=8, turntable_size=64),
+    )
+
+
+def _sd21_base() -> RunConfig:
+    """SDI on Gaussians as the paper ran it in LucidDreamer's code (field.md 3.2 and 3.5); not run on a GPU yet."""
+    return RunConfig(
+        prior="sd21-base",
+        steps=5000,
+        views_per_step=4,
+        cameras=CameraConfig(elevation_deg=(-10.0, 45.0), distance=(2.6, 3.2), fov_y_deg=(40.0, 50.0)),
+        guidance=GuidanceConfig(guidance_scale=7.5, t_min=0.2),
+        gaussians=GaussiansConfig(
+            num_initial=20_000,
+            initial_radius=0.5,
+            means_lr=1.6e-3,
+            means_lr_final=1.6e-5,
+            scales_lr=5e-3,
+            quats_lr=1e-3,
+            opacities_lr=5e-2,
+            sh0_lr=1.5e-2,
+        ),
+        densify=DensifyConfig(max_gaussians=200_000, start=0.02, stop=0.6, every=100),
+        outputs=OutputConfig(preview_every=100, checkpoint_every=500),
+    )

@@ -1,0 +1,151 @@
+"""Pinhole cameras around the origin, and the field's words for where they stand.
+
+World frame: z up, the object's front looks along +x. Azimuth 0 is in front of the object and grows towards +y,
+elevation is the angle above the xy plane (threestudio's convention). Camera frame: OpenCV (x right, y down,
+z forward), so that ``viewmat = inverse(world_from_camera)`` goes straight into gsplat.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sdi_gs.camera_config import CameraConfig
+
+ViewWord = Literal["front view", "side view", "back view", "overhead view"]
+VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
+
+# Thresholds in degrees of threestudio's prompt processor (sdi.md 1.6).
+FRONT_HALF_ANGLE_DEG = 45.0
+BACK_HALF_ANGLE_DEG = 45.0
+OVERHEAD_ELEVATION_DEG = 60.0
+
+
+def wrap_degrees(angle_deg: float) -> float:
+    """Bring an angle into [-180, 180) degrees."""
+    return (angle_deg + 180.0) % 360.0 - 180.0
+
+
+def view_word(azimuth_deg: float, elevation_deg: float) -> ViewWord:
+    """Name the side of the object that a camera sees (threestudio's thresholds)."""
+    if elevation_deg > OVERHEAD_ELEVATION_DEG:
+        return "overhead view"
+    turn = abs(wrap_degrees(azimuth_deg))
+    if turn < FRONT_HALF_ANGLE_DEG:
+        return "front view"
+    if turn > 180.0 - BACK_HALF_ANGLE_DEG:
+        return "back view"
+    return "side view"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraBatch:
+    """B pinhole cameras that share an image size."""
+
+    world_from_camera: Tensor  # [B, 4, 4] rigid, OpenCV camera axes
+    intrinsics: Tensor  # [B, 3, 3] pixels
+    azimuth_deg: Tensor  # [B]
+    elevation_deg: Tensor  # [B]
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return self.world_from_camera.shape[0]
+
+    @property
+    def camera_from_world(self) -> Tensor:  # [B, 4, 4]
+        """The view matrices that gsplat takes."""
+        rotation = self.world_from_camera[:, :3, :3].transpose(1, 2)
+        translation = -rotation @ self.world_from_camera[:, :3, 3:]
+        view = torch.zeros_like(self.world_from_camera)
+        view[:, :3, :3] = rotation
+        view[:, :3, 3:] = translation
+        view[:, 3, 3] = 1.0
+        return view
+
+    def view_words(self) -> list[ViewWord]:
+        """One view word per camera."""
+        return [
+            view_word(azimuth, elevation)
+            for azimuth, elevation in zip(self.azimuth_deg.tolist(), self.elevation_deg.tolist(), strict=True)
+        ]
+
+    def to(self, device: torch.device | str) -> CameraBatch:
+        """The same cameras on another device."""
+        return CameraBatch(
+            world_from_camera=self.world_from_camera.to(device),
+            intrinsics=self.intrinsics.to(device),
+            azimuth_deg=self.azimuth_deg.to(device),
+            elevation_deg=self.elevation_deg.to(device),
+            width=self.width,
+            height=self.height,
+        )
+
+
+def orbit_cameras(
+    azimuth_deg: Tensor,  # [B]
+    elevation_deg: Tensor,  # [B]
+    distance: Tensor,  # [B] scene units
+    fov_y_deg: Tensor,  # [B] vertical field of view
+    *,
+    width: int,
+    height: int,
+) -> CameraBatch:
+    """Cameras that look at the origin with world z up; at the poles, up is the horizontal away from the front."""
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    outward = torch.stack(
+        [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1
+    )
+    right = torch.stack([-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
+    forward = -outward
+    down = torch.linalg.cross(forward, right)
+    world_from_camera = torch.zeros(len(azimuth), 4, 4, dtype=azimuth.dtype, device=azimuth.device)
+    world_from_camera[:, :3, :3] = torch.stack([right, down, forward], dim=-1)
+    world_from_camera[:, :3, 3] = outward * distance[:, None]
+    world_from_camera[:, 3, 3] = 1.0
+    focal = 0.5 * height / torch.tan(0.5 * torch.deg2rad(fov_y_deg))
+    intrinsics = torch.zeros(len(azimuth), 3, 3, dtype=azimuth.dtype, device=azimuth.device)
+    intrinsics[:, 0, 0] = focal
+    intrinsics[:, 1, 1] = focal
+    intrinsics[:, 0, 2] = 0.5 * width
+    intrinsics[:, 1, 2] = 0.5 * height
+    intrinsics[:, 2, 2] = 1.0
+    return CameraBatch(
+        world_from_camera=world_from_camera,
+        intrinsics=intrinsics,
+        azimuth_deg=azimuth_deg,
+        elevation_deg=elevation_deg,
+        width=width,
+        height=height,
+    )
+
+
+def sample_cameras(
+    config: CameraConfig,
+    count: int,
+    *,
+    width: int,
+    height: int,
+    generator: torch.Generator,
+) -> CameraBatch:
+    """Random cameras whose azimuths are stratified: one per equal sector, the sectors turned at random."""
+
+    def uniform(bounds: tuple[float, float]) -> Tensor:
+        low, high = bounds
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    turn = torch.rand((), generator=generator)
+    azimuth = 360.0 * ((torch.arange(count) + torch.rand(count, generator=generator)) / count + turn)
+    return orbit_cameras(
+        azimuth % 360.0,
+        uniform(config.elevation_deg),
+        uniform(config.distance),
+        uniform(config.fov_y_deg),
+        width=width,
+        height=height,
+    )

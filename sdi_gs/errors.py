@@ -1,0 +1,9 @@
+"""The one exception a user is meant to see."""
+
+
+class UserError(Exception):
+    """Bad input that the user can mend.
+
+    The message is one line that names the value, the accepted ones and the fix. The CLI prints it and exits
+    with code 2; it never shows a traceback for it.
+    """

@@ -1,0 +1,1 @@
+"""What leaves a run: splat files, pictures and films."""

@@ -1,0 +1,118 @@
+"""The vertices of a binary .ply as a numpy table, with every flaw of the file told in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors
+
+MAX_HEADER_BYTES = 128 * 1024
+"""Where splat-transform gives up looking for the end of a header too."""
+
+_BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
+_TYPES = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a header says of its vertices."""
+
+    count: int
+    row: np.dtype
+
+
+def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int) -> np.ndarray:
+    """All vertices as a structured array whose fields are the file's properties.
+
+    Raises UserError where ``path`` is no readable file, the header is not of a binary .ply whose first element
+    is its vertices, a ``required`` property is missing, or the vertices are none, too many or cut short.
+    """
+    with disk_errors(path, "read"):
+        if path.is_dir():
+            raise UserError(f"cannot read {path}: it is a folder, not a .ply file")
+        if not path.is_file():
+            raise UserError(f"cannot read {path}: there is no such file")
+        with path.open("rb") as file:
+            header = _read_header(file, path)
+            layout = _parse_header(header, path)
+            missing = [name for name in required if name not in (layout.row.names or ())]
+            if missing:
+                raise UserError(
+                    f"cannot read {path}: no Gaussian splats, its vertices lack {', '.join(missing)}; "
+                    "give the .ply of a splat model"
+                )
+            if layout.count > max_rows:
+                raise UserError(
+                    f"cannot read {path}: its {layout.count} splats are more than the {max_rows} "
+                    "that this program takes; thin them out first"
+                )
+            body = path.stat().st_size - file.tell()
+            if layout.count * layout.row.itemsize > body:
+                raise UserError(
+                    f"cannot read {path}: it is cut short, {layout.count} splats need "
+                    f"{layout.count * layout.row.itemsize} bytes and {body} are there; copy or export it anew"
+                )
+            return np.fromfile(file, dtype=layout.row, count=layout.count)
+
+
+def _read_header(file: BinaryIO, path: Path) -> list[list[str]]:
+    """The header's lines in words, without the first and the last; leaves the file at the first vertex."""
+    start = file.read(MAX_HEADER_BYTES)
+    if not re.match(rb"ply\r?\n", start):
+        raise UserError(f"cannot read {path}: it does not start with 'ply', so it is not a .ply file")
+    end = re.search(rb"\nend_header\r?\n", start)
+    if end is None:
+        raise UserError(
+            f"cannot read {path}: no end_header in its first {MAX_HEADER_BYTES} bytes; "
+            "the file is cut short or not a .ply"
+        )
+    file.seek(end.end())
+    lines = start[: end.start()].decode("latin-1").splitlines()[1:]
+    return [words for line in lines if (words := line.split()) and words[0] not in ("comment", "obj_info")]
+
+
+def _parse_header(lines: list[list[str]], path: Path) -> _Layout:
+    """Byte order, count and properties of the vertices, which must be the first element."""
+    order: str | None = None
+    count: int | None = None
+    properties: list[tuple[str, str]] = []
+    for words in lines:
+        match words:
+            case ["format", "ascii", *_]:
+                raise UserError(f"cannot read {path}: it is an ASCII .ply; save it as binary, as splat tools do")
+            case ["format", name, "1.0"] if name in _BYTE_ORDERS:
+                order = _BYTE_ORDERS[name]
+            case ["element", "vertex", number] if count is None and number.isdecimal() and len(number) < 20:
+                count = int(number)
+            case ["element", _, _] if count is not None:
+                break  # What follows the vertices is of no interest.
+            case ["property", kind, name] if kind in _TYPES and count is not None:
+                properties.append((name, _TYPES[kind]))
+            case _:
+                raise UserError(
+                    f"cannot read {path}: its header says {' '.join(words)[:80]!r}, "
+                    "which has no place in a binary .ply of splats; export it anew"
+                )
+    names = [name for name, _ in properties]
+    if order is None or not count or not names or len(set(names)) < len(names):
+        raise UserError(
+            f"cannot read {path}: its header does not describe any vertices (format, count above 0, and "
+            "properties of different names); export it anew"
+        )
+    return _Layout(count=count, row=np.dtype([(name, order + kind) for name, kind in properties]))

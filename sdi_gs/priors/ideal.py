@@ -1,0 +1,191 @@
+"""toybox-ideal: the exact denoiser of the rendered toybox, in closed form and without weights.
+
+The images of a prompt (random proportions, random cameras of its view word) are the centres of a Gaussian mixture
+of width s in latent space. For that distribution the optimal noise prediction at level a is known:
+
+    v = a s^2 + 1 - a,   w_j = softmax_j(log p_j - |x - sqrt(a) c_j|^2 / (2 v)),   m = sum_j w_j c_j,
+    eps(x) = sqrt(1 - a) (x - sqrt(a) m) / v.
+
+It is an instrument, not a model of images: it knows its own renders and nothing else. Latents are average-pooled
+pixels in [-1, 1].
+
+Letters: B images, H W pixels, C = 3 latent channels, h w latent pixels, D = C h w, M mixture centres, L = 1 token,
+E embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
+from sdi_gs.priors.config import IdealPriorConfig
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.toybox.captions import parse_prompt
+from sdi_gs.toybox.objects import CLASSES, COLOURS, sample_object
+from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.splits import split_seed
+
+
+class IdealPrior:
+    """The closed-form prior; mixtures are rendered when a prompt first needs them.
+
+    An embedding is one token of width E = 16 + 10 + 4: a class one-hot, a colour one-hot and the weights of the
+    four view words. A block of zeros leaves that property open; all zeros is the unconditional prompt. Mixing two
+    embeddings' view weights mixes their distributions.
+    """
+
+    name = "toybox-ideal"
+
+    def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.schedule = scaled_linear_schedule()
+        self.image_size = config.image_size
+        self.device = torch.device(device)
+        self._mixtures: dict[tuple[str | None, str | None, ViewWord | None], _Mixture] = {}
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings [B, 1, E]; raises ``UserError`` for words that toybox does not know."""
+        rows = []
+        for text in prompts:
+            prompt = parse_prompt(text)
+            rows.append(
+                [float(prompt.class_name == name) for name in CLASSES]
+                + [float(prompt.colour == name) for name in COLOURS]
+                + [float(prompt.view == word) for word in VIEW_WORDS]
+            )
+        return torch.tensor(rows, device=self.device)[:, None]
+
+    def encode_images(
+        self,
+        images: Tensor,  # [B, H, W, 3] in [0, 1]
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Pooled pixels in [-1, 1], [B, 3, h, w]; nothing is drawn from the generator."""
+        return torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2) * 2.0 - 1.0, self.config.pool)
+
+    def decode_latents(
+        self,
+        latents: Tensor,  # [B, 3, h, w]
+    ) -> Tensor:
+        """Images [B, H, W, 3] in [0, 1], each latent pixel repeated."""
+        images = torch.nn.functional.interpolate(latents.detach(), scale_factor=self.config.pool)
+        return (images * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def predict_noise(
+        self,
+        noised_latents: Tensor,  # [B, 3, h, w]
+        timestep: int,
+        embeddings: Tensor,  # [B, 1, E]
+    ) -> Tensor:
+        """The exact noise [B, 3, h, w] of the mixture that each embedding stands for."""
+        level = self.schedule.alpha_cumprod(timestep)
+        flat = noised_latents.flatten(1)
+        predicted = torch.empty_like(flat)
+        distinct, members = torch.unique(embeddings.flatten(1), dim=0, return_inverse=True)
+        for index, embedding in enumerate(distinct):
+            rows = torch.nonzero(members == index).squeeze(1)
+            predicted[rows] = mixture_noise(flat[rows], self._mixture_of(embedding), level, self.config.component_std)
+        return predicted.view_as(noised_latents)
+
+    def _mixture_of(self, embedding: Tensor) -> _Mixture:
+        """The mixture of one embedding [E]: a single rendered set, or several weighted by view."""
+        values = embedding.tolist()
+        classes, rest = values[: len(CLASSES)], values[len(CLASSES) :]
+        colours, views = rest[: len(COLOURS)], rest[len(COLOURS) :]
+        class_name = next((name for name, on in zip(CLASSES, classes, strict=True) if on > 0.0), None)
+        colour = next((name for name, on in zip(COLOURS, colours, strict=True) if on > 0.0), None)
+        weighted = [(word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0]
+        if not weighted:
+            return self._rendered(class_name, colour, None)
+        parts = [(self._rendered(class_name, colour, word), weight) for word, weight in weighted]
+        if len(parts) == 1:
+            return parts[0][0]
+        return _Mixture(
+            centres=torch.cat([part.centres for part, _ in parts]),
+            log_weights=torch.cat([part.log_weights + math.log(weight) for part, weight in parts]),
+            half_norms=torch.cat([part.half_norms for part, _ in parts]),
+        )
+
+    def _rendered(self, class_name: str | None, colour: str | None, view: ViewWord | None) -> _Mixture:
+        """The rendered set of a property combination, kept once made."""
+        key = (class_name, colour, view)
+        if key not in self._mixtures:
+            self._mixtures[key] = self._render(*key)
+        return self._mixtures[key]
+
+    def _render(self, class_name: str | None, colour: str | None, view: ViewWord | None) -> _Mixture:
+        config = self.config
+        count = config.unconditional_renders if view is None else config.renders_per_view
+        rng = split_seed("prior", config.seed)
+        scenes = [
+            (
+                sample_object(
+                    class_name or CLASSES[rng.integers(len(CLASSES))],
+                    colour or list(COLOURS)[rng.integers(len(COLOURS))],
+                    rng,
+                ),
+            )
+            for _ in range(count)
+        ]
+        cameras = self._cameras(view, count, rng)
+        images = render_scenes(scenes, cameras, background=(1.0, 1.0, 1.0)).rgb.to(self.device)
+        centres = self.encode_images(images).flatten(1)
+        return _Mixture(
+            centres=centres,
+            log_weights=torch.full((count,), -math.log(count), device=self.device),
+            half_norms=0.5 * centres.square().sum(dim=1),
+        )
+
+    def _cameras(self, view: ViewWord | None, count: int, rng: np.random.Generator) -> CameraBatch:
+        """Random cameras of a side, azimuths stratified so that no angle of it is left out."""
+        strata = (np.arange(count) + rng.random(count)) / count
+        match view:
+            case "front view":
+                azimuth = -45.0 + 90.0 * strata
+            case "back view":
+                azimuth = 135.0 + 90.0 * strata
+            case "side view":
+                azimuth = np.where(strata < 0.5, 45.0 + 180.0 * strata, 135.0 + 180.0 * strata)
+            case "overhead view" | None:
+                azimuth = 360.0 * strata
+        low, high = (60.0, 85.0) if view == "overhead view" else self.config.elevation_deg
+        elevation = low + (high - low) * rng.random(count)
+        return orbit_cameras(
+            torch.from_numpy(azimuth).float(),
+            torch.from_numpy(elevation).float(),
+            torch.full((count,), self.config.distance),
+            torch.full((count,), self.config.fov_y_deg),
+            width=self.config.image_size,
+            height=self.config.image_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mixture:
+    """Centres of a Gaussian mixture with what their distances need."""
+
+    centres: Tensor  # [M, D]
+    log_weights: Tensor  # [M]
+    half_norms: Tensor  # [M] 0.5 |c|^2
+
+
+def mixture_noise(
+    noised: Tensor,  # [B, D]
+    mixture: _Mixture,
+    level: float,
+    component_std: float,
+) -> Tensor:
+    """The optimal noise prediction [B, D] at a level (formula at the head of the file)."""
+    variance = level * component_std**2 + 1.0 - level
+    root = math.sqrt(level)
+    # |x|^2 is common to all centres and cancels in the softmax.
+    logits = (root * (noised @ mixture.centres.T) - level * mixture.half_norms) / variance + mixture.log_weights
+    mean = torch.softmax(logits, dim=1) @ mixture.centres
+    return math.sqrt(1.0 - level) / variance * (noised - root * mean)

@@ -1,0 +1,371 @@
+"""Latent diffusion models in Stable Diffusion's folder layout, on diffusers and transformers.
+
+Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one folder or one hub id. What the U-Net
+predicts and how its noise is scheduled is read from the scheduler's config.
+
+Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E embedding width, T timesteps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
+
+import torch
+from torch import Tensor
+
+from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+CONFIG_FILES = {
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "text_encoder": ("config.json",),
+    "unet": ("config.json",),
+    "vae": ("config.json",),
+    "scheduler": ("scheduler_config.json",),
+}
+"""Components of the layout, each with the files of which one must be there."""
+
+# Safetensors only: the same repositories also carry pickles, half-precision twins and whole-model checkpoints.
+_WANTED_FILES = [f"{name}/*.{suffix}" for name in CONFIG_FILES for suffix in ("json", "txt", "safetensors")]
+_UNWANTED_FILES = ["*.fp16.safetensors", "*.fp16-*.safetensors", "*.non_ema*"]
+
+_WHAT_ELSE = (
+    "give a folder in Stable Diffusion 2.1's layout or another hub id (owner/name) as the prior, "
+    "or set HF_ENDPOINT to a mirror of the hub"
+)
+
+
+class SourceUnavailableError(UserError):
+    """A hub repository that could not be had; another mirror of the same model may do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDiffusionConfig:
+    """Choices in the use of a loaded model."""
+
+    encoding: Literal["sample", "mode"] = "sample"
+    """Whether images become a draw from the VAE's posterior (published SDI code) or its mode, free of noise."""
+    published_source_time: bool = False
+    """Tell the U-Net negative timesteps as they are (published SDI code) instead of 0."""
+
+
+class LatentDiffusionPrior:
+    """A frozen latent diffusion model behind ``sdi_gs.contracts.DiffusionPrior``.
+
+    The U-Net and the text encoder run in their own dtype and never under autocast (SD 2.1 gives NaN there); levels
+    and conversions are float32 or wider. The VAE is best left in float32: the mean over all latents makes the
+    gradients that enter its backward too small for half precision (sdi.md 5).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        tokenizer: CLIPTokenizer,
+        text_encoder: CLIPTextModel,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        config: LatentDiffusionConfig | None = None,
+    ) -> None:
+        _check_fit(name, text_encoder, unet, vae)
+        self.name = name
+        self.schedule = schedule
+        self.prediction_type: PredictionType = prediction_type
+        self.config = config or LatentDiffusionConfig()
+        self.image_size: int = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+        self.tokenizer = tokenizer
+        self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
+        self.unet: Any = unet.requires_grad_(False).eval()
+        self.vae: Any = vae.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """The text encoder's last hidden states [B, L, E]; warns of the part of a text that does not fit."""
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        self._warn_of_cut(prompts, length)
+        tokens: Any = self.tokenizer(
+            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        with _without_autocast(self.text_encoder.device):
+            return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+    def encode_images(
+        self,
+        images: Tensor,  # [B, H, W, 3] in [0, 1]
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Scaled latents [B, C, h, w], differentiable; images of another size are resized bilinearly first."""
+        pixels = images.permute(0, 3, 1, 2).to(self.vae.dtype)
+        if pixels.shape[2:] != (self.image_size, self.image_size):
+            pixels = torch.nn.functional.interpolate(
+                pixels, (self.image_size, self.image_size), mode="bilinear", align_corners=False
+            )
+        with _without_autocast(pixels.device):
+            posterior = self.vae.encode(pixels * 2.0 - 1.0).latent_dist
+        match self.config.encoding:
+            case "sample":
+                latents = posterior.sample(generator)
+            case "mode":
+                latents = posterior.mode()
+            case _:
+                assert_never(self.config.encoding)
+        return _at_least_float32(latents) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(
+        self,
+        latents: Tensor,  # [B, C, h, w]
+    ) -> Tensor:
+        """Images [B, H, W, 3] in [0, 1] of the VAE's decoder."""
+        with _without_autocast(latents.device):
+            pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+        return (_at_least_float32(pixels) * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def predict_noise(
+        self,
+        noised_latents: Tensor,  # [B, C, h, w]
+        timestep: int,
+        embeddings: Tensor,  # [B, L, E]
+    ) -> Tensor:
+        """The noise [B, C, h, w] that the U-Net sees, whatever it predicts itself."""
+        latents = _at_least_float32(noised_latents)
+        told = timestep if self.config.published_source_time else max(timestep, 0)
+        # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
+        timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
+        with _without_autocast(latents.device):
+            predicted = self.unet(
+                latents.to(self.unet.dtype), timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)
+            ).sample.to(latents.dtype)
+        return noise_from_prediction(predicted, latents, self.schedule, timestep, prediction_type=self.prediction_type)
+
+    def _warn_of_cut(self, prompts: Sequence[str], length: int) -> None:
+        for text in prompts:
+            ids: Any = self.tokenizer(text, truncation=False, verbose=False).input_ids
+            if len(ids) > length:
+                # The last place is the end token's.
+                rest = self.tokenizer.decode(ids[length - 1 : -1])
+                warnings.warn(
+                    f"the text encoder of {self.name} reads {length - 2} tokens and will not see the end of the prompt: "
+                    f"shorten it by {rest!r}",
+                    stacklevel=3,
+                )
+
+
+def noise_from_prediction(
+    predicted: Tensor,  # [B, C, h, w]
+    noised_latents: Tensor,  # [B, C, h, w]
+    schedule: NoiseSchedule,
+    timestep: int,
+    *,
+    prediction_type: PredictionType,
+) -> Tensor:
+    """The noise [B, C, h, w] in a prediction of noise, of v = sqrt(a) eps - sqrt(1 - a) x0, or of x0 itself."""
+    level = schedule.alpha_cumprod(timestep)
+    match prediction_type:
+        case "epsilon":
+            return predicted
+        case "v_prediction":
+            return math.sqrt(level) * predicted + math.sqrt(1.0 - level) * noised_latents
+        case "sample":
+            # A clean latent of level 1 would divide by zero; the U-Net takes it for one of level a_0.
+            level = min(level, schedule.alpha_cumprod(0))
+            return (noised_latents - math.sqrt(level) * predicted) / math.sqrt(1.0 - level)
+        case _:
+            assert_never(prediction_type)
+
+
+def load_latent_diffusion(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    config: LatentDiffusionConfig | None = None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    local_files_only: bool = False,
+) -> LatentDiffusionPrior:
+    """Load all components from a folder in Stable Diffusion 2.1's layout or from a hub id ``owner/name``.
+
+    ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 where that is wider.
+    ``local_files_only`` keeps to what the hub's cache holds.
+
+    Raises UserError where a component is missing, broken or of another kind of model, and
+    SourceUnavailableError where the hub does not give the repository.
+    """
+    folder = _folder_of(source, revision=revision, local_files_only=local_files_only)
+    for component, files in CONFIG_FILES.items():
+        if not any((folder / component / file).is_file() for file in files):
+            raise UserError(
+                f"the model in {folder} lacks its {component} (no {component}/{files[0]}): complete the folder, "
+                f"or {_WHAT_ELSE}"
+            )
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    with _component("tokenizer", folder):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    with _component("scheduler", folder):
+        schedule, prediction_type = read_scheduler(_scheduler_config(folder))
+    # Diffusers would ask for accelerate aloud where it is not installed.
+    lean = {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
+    wide = torch.promote_types(dtype, torch.float32)
+    return LatentDiffusionPrior(
+        name=folder.resolve().name if isinstance(source, Path) or folder == Path(source) else source,
+        tokenizer=tokenizer,
+        text_encoder=_load_model(CLIPTextModel, folder, "text_encoder", device, dtype=dtype),
+        unet=_load_model(UNet2DConditionModel, folder, "unet", device, torch_dtype=dtype, **lean),
+        vae=_load_model(AutoencoderKL, folder, "vae", device, torch_dtype=wide, **lean),
+        schedule=schedule,
+        prediction_type=prediction_type,
+        config=config,
+    )
+
+
+def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, PredictionType]:
+    """The schedule in float64, and what the U-Net predicts, from a diffusers scheduler's config."""
+    count, start, end = config["num_train_timesteps"], config["beta_start"], config["beta_end"]
+    if config["trained_betas"] is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+    elif config["beta_schedule"] == "scaled_linear":
+        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
+    elif config["beta_schedule"] == "linear":
+        betas = torch.linspace(start, end, count, dtype=torch.float64)
+    else:
+        raise UserError(f"beta_schedule {config['beta_schedule']!r} is unknown: linear or scaled_linear is needed")
+    if config["rescale_betas_zero_snr"]:
+        raise UserError("rescale_betas_zero_snr leaves nothing of the latent at the last timestep: use another model")
+    if config["prediction_type"] not in get_args(PredictionType):
+        raise UserError(
+            f"prediction_type {config['prediction_type']!r} is unknown: one of {', '.join(get_args(PredictionType))} "
+            "is needed"
+        )
+    alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
+    schedule = NoiseSchedule(
+        alphas_cumprod=alphas_cumprod,
+        initial_alpha_cumprod=1.0 if config["set_alpha_to_one"] else float(alphas_cumprod[0]),
+        steps_offset=config["steps_offset"],
+    )
+    return schedule, config["prediction_type"]
+
+
+def _scheduler_config(folder: Path) -> Mapping[str, Any]:
+    """The scheduler's config as DDIM takes it, gaps filled by its own class first (their defaults differ)."""
+    import diffusers
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    stored: Any = DDIMScheduler.load_config(folder / "scheduler", local_files_only=True)
+    own_class = getattr(diffusers, stored["_class_name"])
+    ddim: Any = DDIMScheduler.from_config(own_class.from_config(stored).config)
+    return ddim.config
+
+
+def _folder_of(source: str | Path, *, revision: str | None, local_files_only: bool) -> Path:
+    """The folder itself, or the one into which the hub's client puts the repository's files."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"{source} is a file, not a folder in Stable Diffusion 2.1's layout: {_WHAT_ELSE}")
+    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise UserError(f"{source} is neither a folder nor a hub id of the form owner/name: {_WHAT_ELSE}")
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=_WANTED_FILES,
+                ignore_patterns=_UNWANTED_FILES,
+                local_files_only=local_files_only,
+            )
+        )
+    except Exception as error:  # What the client lets through changes with its HTTP library.
+        raise SourceUnavailableError(
+            f"no folder {source} here, and the hub did not give {source}"
+            f"{f' at revision {revision}' if revision else ''} ({_in_one_line(error)}): {_WHAT_ELSE}"
+        ) from error
+
+
+def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
+    """A component's network with every weight from its file; both libraries would fill gaps at random."""
+    with _component(component, folder):
+        model, report = model_class.from_pretrained(
+            folder / component,
+            variant=_variant(folder / component),
+            output_loading_info=True,
+            local_files_only=True,
+            **options,
+        )
+    gaps = [*report["missing_keys"], *report["mismatched_keys"]]
+    if gaps:
+        raise UserError(
+            f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, "
+            f"or {_WHAT_ELSE}"
+        )
+    return model.to(device)
+
+
+def _variant(folder: Path) -> str | None:
+    """The diffusers variant fp16 where a component comes in half precision only."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+@contextmanager
+def _component(component: str, folder: Path) -> Iterator[None]:
+    """Name the component that could not be loaded."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"the {component} in {folder} cannot be used: {error}") from error
+    except Exception as error:  # Broken JSON, truncated weights, wrong shapes: each library has its own types.
+        raise UserError(
+            f"the {component} in {folder} cannot be loaded ({_in_one_line(error)}): download it again, or {_WHAT_ELSE}"
+        ) from error
+
+
+def _check_fit(name: str, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL) -> None:
+    """UserError where the components are not those of one text-to-image model (inpainting, depth, SDXL, ...)."""
+    for what, given, needed in (
+        ("unet's in_channels", unet.config.in_channels, vae.config.latent_channels),
+        ("unet's out_channels", unet.config.out_channels, vae.config.latent_channels),
+        ("unet's cross_attention_dim", unet.config.cross_attention_dim, text_encoder.config.hidden_size),
+    ):
+        if given != needed:
+            raise UserError(
+                f"the components of {name} do not fit: the {what} is {given}, the text encoder and VAE need {needed}: "
+                "use a text-to-image model like Stable Diffusion 2.1"
+            )
+    if not isinstance(unet.config.sample_size, int):
+        raise UserError(f"the unet of {name} wants {unet.config.sample_size}, and only square images are made")
+
+
+def _without_autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _in_one_line(error: Exception) -> str:
+    """The first line of what a library says, which is often a page."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200].rstrip(' .:')}"

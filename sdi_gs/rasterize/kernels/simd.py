@@ -1,0 +1,514 @@
+"""A vector of 16 floats for numba kernels, with ordinary operators.
+
+``vector`` values add, subtract, multiply, divide and compare like numbers; a plain number on one side is
+broadcast. Comparisons give a ``mask`` of 16 booleans. Both are LLVM vectors: LLVM maps them to one AVX-512
+register, two AVX2 registers, or whatever the CPU has, so the kernels do not depend on the auto-vectoriser.
+Functions for the scalar ``floor`` and ``ceil`` are here too, because numba's own are calls into libm that spill every
+vector register around them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+LANES = 16
+
+# Kernels release the GIL (the backend runs them on threads) and may fuse multiply-add. The inputs are finite: the
+# backend has checked.
+KERNEL_OPTIONS: dict[str, Any] = {
+    "fastmath": {"nnan", "ninf", "nsz", "contract", "arcp"},
+    "error_model": "numpy",
+    "boundscheck": False,
+    "nogil": True,
+    "cache": True,
+}
+
+_FLAGS = ("nnan", "ninf", "nsz", "contract", "arcp")
+_F32, _I1, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_FLOATS, _INTS, _BITS = (ir.VectorType(element, LANES) for element in (_F32, _I32, _I1))
+
+
+class _VectorType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"vector{LANES}")
+
+
+class _MaskType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"mask{LANES}")
+
+
+vector = _VectorType()
+mask = _MaskType()
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: types.Type) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+@register_model(_MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: types.Type) -> None:
+        super().__init__(manager, numba_type, _BITS)
+
+
+# ---- pieces of LLVM IR ----
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_FLOATS, [float(np.float32(value))] * LANES)
+
+
+def _broadcast(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+
+
+def _as_vector(context: Any, builder: Any, value: Any, numba_type: types.Type) -> Any:
+    if numba_type == vector:
+        return value
+    return _broadcast(builder, context.cast(builder, value, numba_type, types.float32))
+
+
+def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+    signature = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), arguments)
+
+
+def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Pointer to element ``args[1]`` of the contiguous array ``args[0]``."""
+    data = context.make_array(sig.args[0])(context, builder, args[0]).data
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    return builder.bitcast(builder.gep(data, [index]), ir.PointerType(_FLOATS))
+
+
+def _is_operand(numba_type: types.Type) -> bool:
+    return numba_type == vector or isinstance(numba_type, types.Number)
+
+
+# ---- operators ----
+
+
+def _register_operator(operation: Any, result: types.Type, emit: Callable[..., Any]) -> None:
+    @type_callable(operation)
+    def _type(context: Any) -> Any:
+        def typer(left: types.Type, right: types.Type) -> types.Type | None:
+            return result if vector in (left, right) and _is_operand(left) and _is_operand(right) else None
+
+        return typer
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = (_as_vector(context, builder, a, t) for a, t in zip(args, sig.args, strict=True))
+        return emit(builder, left, right)
+
+    for operands in ((vector, vector), (vector, types.Number), (types.Number, vector)):
+        lower_builtin(operation, *operands)(lower)
+
+
+def _arithmetic(instruction: str) -> Callable[..., Any]:
+    return lambda builder, left, right: getattr(builder, instruction)(left, right, flags=_FLAGS)
+
+
+def _comparison(symbol: str) -> Callable[..., Any]:
+    return lambda builder, left, right: builder.fcmp_ordered(symbol, left, right)
+
+
+_register_operator(operator.add, vector, _arithmetic("fadd"))
+_register_operator(operator.sub, vector, _arithmetic("fsub"))
+_register_operator(operator.mul, vector, _arithmetic("fmul"))
+_register_operator(operator.truediv, vector, _arithmetic("fdiv"))
+_register_operator(operator.lt, mask, _comparison("<"))
+_register_operator(operator.le, mask, _comparison("<="))
+_register_operator(operator.gt, mask, _comparison(">"))
+_register_operator(operator.ge, mask, _comparison(">="))
+
+
+@type_callable(operator.neg)
+def _type_neg(context: Any) -> Any:
+    return lambda value: vector if value == vector else None
+
+
+@lower_builtin(operator.neg, vector)
+def _lower_neg(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.fsub(_constant(-0.0), args[0], flags=_FLAGS)
+
+
+@type_callable(operator.and_)
+def _type_and(context: Any) -> Any:
+    return lambda left, right: mask if left == mask and right == mask else None
+
+
+@lower_builtin(operator.and_, mask, mask)
+def _lower_and(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.and_(args[0], args[1])
+
+
+@type_callable(operator.or_)
+def _type_or(context: Any) -> Any:
+    return lambda left, right: mask if left == mask and right == mask else None
+
+
+@lower_builtin(operator.or_, mask, mask)
+def _lower_or(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.or_(args[0], args[1])
+
+
+@type_callable(operator.invert)
+def _type_invert(context: Any) -> Any:
+    return lambda value: mask if value == mask else None
+
+
+@lower_builtin(operator.invert, mask)
+def _lower_invert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.not_(args[0])
+
+
+# ---- vectors ----
+
+
+@intrinsic
+def broadcast(typing_context, value):
+    """The number ``value`` in every lane."""
+
+    def emit(context, builder, sig, args):
+        return _as_vector(context, builder, args[0], sig.args[0])
+
+    return vector(value), emit
+
+
+@intrinsic
+def lane_numbers(typing_context):
+    """0, 1, ... 15."""
+
+    def emit(context, builder, sig, args):
+        return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
+
+    return vector(), emit
+
+
+@intrinsic
+def load(typing_context, array, index):
+    """Elements ``index`` to ``index + 15`` of a contiguous float32 array."""
+
+    def emit(context, builder, sig, args):
+        return builder.load(_address(context, builder, sig, args), align=4, typ=_FLOATS)
+
+    return vector(array, index), emit
+
+
+@intrinsic
+def store(typing_context, array, index, value):
+    """Write the vector ``value`` to elements ``index`` to ``index + 15``."""
+
+    def emit(context, builder, sig, args):
+        builder.store(args[2], _address(context, builder, sig, args), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, vector), emit
+
+
+@intrinsic
+def select(typing_context, condition, if_true, if_false):
+    """Lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
+
+    def emit(context, builder, sig, args):
+        yes, no = (_as_vector(context, builder, a, t) for a, t in zip(args[1:], sig.args[1:], strict=True))
+        return builder.select(args[0], yes, no)
+
+    return vector(mask, if_true, if_false), emit
+
+
+def _minmax(symbol: str) -> Any:
+    @intrinsic
+    def extremum(typing_context, left, right):
+        def emit(context, builder, sig, args):
+            a, b = (_as_vector(context, builder, x, t) for x, t in zip(args, sig.args, strict=True))
+            return builder.select(builder.fcmp_ordered(symbol, a, b), a, b)
+
+        return vector(left, right), emit
+
+    return extremum
+
+
+minimum = _minmax("<")
+maximum = _minmax(">")
+
+
+def _unary(llvm_name: str) -> Any:
+    @intrinsic
+    def function(typing_context, value):
+        def emit(context, builder, sig, args):
+            return _call(builder, f"llvm.{llvm_name}.v{LANES}f32", _FLOATS, [args[0]])
+
+        return vector(vector), emit
+
+    return function
+
+
+absolute = _unary("fabs")
+square_root = _unary("sqrt")
+round_up = _unary("ceil")
+round_down = _unary("floor")
+
+# Degree-5 fit of 2**f on [-0.5, 0.5], weighted for relative error (2.0e-7 at most).
+_NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64) * 0.5
+_EXP2 = np.polynomial.Polynomial.fit(_NODES, np.exp2(_NODES), 5, domain=[-0.5, 0.5], window=[-0.5, 0.5], w=np.exp2(-_NODES))
+_EXP2_COEFFICIENTS = [float(coefficient) for coefficient in _EXP2.coef]
+
+
+@intrinsic
+def exp2(typing_context, value):
+    """2**value for values up to 1; below -30 it stays at 2**-30, which the alpha cut drops anyway."""
+
+    def emit(context, builder, sig, args):
+        low = _constant(-30.0)
+        power = builder.select(builder.fcmp_ordered(">", args[0], low), args[0], low)
+        whole = _call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, [power])
+        rest = builder.fsub(power, whole, flags=_FLAGS)
+        result = _constant(_EXP2_COEFFICIENTS[-1])
+        for coefficient in reversed(_EXP2_COEFFICIENTS[:-1]):
+            product = builder.fmul(result, rest, flags=_FLAGS)
+            result = builder.fadd(product, _constant(coefficient), flags=_FLAGS)
+        exponent = builder.shl(builder.fptosi(whole, _INTS), ir.Constant(_INTS, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(result, _INTS), exponent), _FLOATS)
+
+    return vector(vector), emit
+
+
+@intrinsic
+def _split_float(typing_context, value):
+    """Mantissa in [sqrt(1/2), sqrt(2)) and exponent, for positive normal numbers."""
+
+    def emit(context, builder, sig, args):
+        bits = builder.bitcast(args[0], _INTS)
+        # Bits of sqrt(1/2): subtracting them first moves the cut between exponents there.
+        offset = ir.Constant(_INTS, [0x3F3504F3] * LANES)
+        shifted = builder.sub(bits, offset)
+        exponent = builder.ashr(shifted, ir.Constant(_INTS, [23] * LANES))
+        mantissa = builder.sub(bits, builder.shl(exponent, ir.Constant(_INTS, [23] * LANES)))
+        pair = [builder.bitcast(mantissa, _FLOATS), builder.sitofp(exponent, _FLOATS)]
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(vector, 2)(vector), emit
+
+
+@njit(**KERNEL_OPTIONS)
+def log(value):
+    """Natural logarithm of positive normal numbers, to about 1e-7."""
+    mantissa, exponent = _split_float(value)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    s2 = s * s
+    series = (((s2 * (1.0 / 9.0) + (1.0 / 7.0)) * s2 + (1.0 / 5.0)) * s2 + (1.0 / 3.0)) * s2 + 1.0
+    return exponent * 0.6931471805599453 + s * 2.0 * series
+
+
+# ---- masks ----
+
+
+@intrinsic
+def any_lane(typing_context, condition):
+    """Whether the mask holds in some lane."""
+
+    def emit(context, builder, sig, args):
+        bits = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(mask), emit
+
+
+@intrinsic
+def lane_bits(typing_context, condition):
+    """The mask as an integer: bit k is lane k."""
+
+    def emit(context, builder, sig, args):
+        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), _I64)
+
+    return types.int64(mask), emit
+
+
+@intrinsic
+def count_bits(typing_context, bits):
+    """How many bits of an int64 are set."""
+
+    def emit(context, builder, sig, args):
+        return _call(builder, "llvm.ctpop.i64", _I64, [args[0]])
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def lowest_bit(typing_context, bits):
+    """Index of the lowest set bit of an int64 that is not 0."""
+
+    def emit(context, builder, sig, args):
+        return _call(builder, "llvm.cttz.i64", _I64, [args[0], ir.Constant(_I1, 1)])
+
+    return types.int64(types.int64), emit
+
+
+# ---- scalar rounding without libm ----
+
+
+def _rounding(llvm_name: str) -> Any:
+    @intrinsic
+    def function(typing_context, value):
+        def emit(context, builder, sig, args):
+            rounded = _call(builder, f"llvm.{llvm_name}.f32", _F32, [args[0]])
+            return builder.sext(builder.fptosi(rounded, _I32), _I64)
+
+        return types.int64(types.float32), emit
+
+    return function
+
+
+floor_to_int = _rounding("floor")
+ceil_to_int = _rounding("ceil")
+
+
+# ---- tuples of vectors, one per colour channel ----
+# The number of channels is the length of the tuple ``channels``, hence part of the type: a kernel is compiled once
+# per number of channels and keeps every channel in a register.
+
+
+@intrinsic
+def channel_zeros(typing_context, channels):
+    """One zero vector per channel."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        return context.make_tuple(builder, sig.return_type, [_constant(0.0)] * len(sig.return_type))
+
+    return result(channels), emit
+
+
+@intrinsic
+def channel_load(typing_context, array, index, stride, channels):
+    """One vector per channel, ``stride`` elements apart."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        step = context.cast(builder, args[2], sig.args[2], types.intp)
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        loaded = []
+        for _ in range(len(sig.return_type)):
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(_FLOATS))
+            loaded.append(builder.load(pointer, align=4, typ=_FLOATS))
+            position = builder.add(position, step)
+        return context.make_tuple(builder, sig.return_type, loaded)
+
+    return result(array, index, stride, channels), emit
+
+
+@intrinsic
+def channel_store(typing_context, array, index, stride, values):
+    """Write one vector per channel, ``stride`` elements apart."""
+
+    def emit(context, builder, sig, args):
+        step = context.cast(builder, args[2], sig.args[2], types.intp)
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        for channel in range(len(sig.args[3])):
+            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(_FLOATS))
+            builder.store(builder.extract_value(args[3], channel), pointer, align=4)
+            position = builder.add(position, step)
+        return context.get_dummy_value()
+
+    return types.void(array, index, stride, values), emit
+
+
+@intrinsic
+def channel_broadcast(typing_context, array, index, channels):
+    """Element ``index + k`` of a contiguous float32 array in every lane of vector k."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        loaded = []
+        for channel in range(len(sig.return_type)):
+            pointer = builder.gep(data, [builder.add(position, ir.Constant(_I64, channel))])
+            loaded.append(_broadcast(builder, builder.load(pointer, typ=_F32)))
+        return context.make_tuple(builder, sig.return_type, loaded)
+
+    return result(array, index, channels), emit
+
+
+@intrinsic
+def channel_add_scaled(typing_context, sums, weight, values):
+    """sums + weight * values, channel by channel."""
+
+    def emit(context, builder, sig, args):
+        result = []
+        for channel in range(len(sig.return_type)):
+            total, value = builder.extract_value(args[0], channel), builder.extract_value(args[2], channel)
+            product = builder.fmul(args[1], value, flags=_FLAGS)
+            result.append(builder.fadd(total, product, flags=_FLAGS))
+        return context.make_tuple(builder, sig.return_type, result)
+
+    return sums(sums, vector, values), emit
+
+
+@intrinsic
+def channel_dot(typing_context, left, right):
+    """Sum over the channels of left * right."""
+
+    def emit(context, builder, sig, args):
+        total = None
+        for channel in range(len(sig.args[0])):
+            pair = [builder.extract_value(args[side], channel) for side in (0, 1)]
+            product = builder.fmul(*pair, flags=_FLAGS)
+            total = product if total is None else builder.fadd(total, product, flags=_FLAGS)
+        return total
+
+    return vector(left, right), emit
+
+
+def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
+    """Add lanes ``distance`` apart; lanes with that bit clear keep the sums of ``low``, the others of ``high``."""
+    if low is None:
+        return None
+    own = [lane + LANES * bool(lane & distance) for lane in range(LANES)]
+    other = [(lane ^ distance) + LANES * bool(lane & distance) for lane in range(LANES)]
+    if high is None:
+        # Nobody reads the lanes of a vector that is not there.
+        own, other, high = list(range(LANES)), [lane ^ distance for lane in range(LANES)], low
+    first, second = (builder.shuffle_vector(low, high, ir.Constant(_INTS, lanes)) for lanes in (own, other))
+    return builder.fadd(first, second, flags=_FLAGS)
+
+
+@intrinsic
+def store_lane_sums(typing_context, array, index, vectors):
+    """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
+
+    Sixteen vectors are summed together by a transposing tree; elements up to the next multiple of 16 are
+    overwritten with values that mean nothing.
+    """
+
+    def emit(context, builder, sig, args):
+        count = len(sig.args[2])
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        for first in range(0, count, LANES):
+            group: list[Any] = [builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))]
+            group += [None] * (LANES - len(group))
+            distance = LANES // 2
+            while distance:
+                group = [_fold(builder, group[k], group[k + distance], distance) for k in range(distance)]
+                distance //= 2
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            pointer = builder.gep(data, [builder.add(position, ir.Constant(_I64, first))])
+            builder.store(group[0], builder.bitcast(pointer, ir.PointerType(_FLOATS)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, vectors), emit

@@ -1,0 +1,362 @@
+"""The CPU backend: autograd functions around the numba kernels, and gsplat's meta dict.
+
+Two functions, as in gsplat: ``_Project`` (3D to image plane) and ``_Composite`` (image plane to pixels), so that
+``meta["means2d"]`` is a tensor of the graph and ``retain_grad()`` works on it.
+
+Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels, M items (a Gaussian in a
+camera), P (Gaussian, tile) pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sdi_gs.rasterize.kernels import binning, compositing, projection
+from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
+from sdi_gs.rasterize.threads import run_interleaved, run_on_ranges
+
+RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
+RasterizeMode = Literal["classic", "antialiased"]
+
+MAX_CHANNELS = 32
+"""Channels composited in one pass, gsplat's ``channel_chunk``; a kernel is compiled per number of channels."""
+
+_SMALLEST_RANGE = 1024
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """What the projection needs besides tensors."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    near_plane: float
+    """Depth below which Gaussians are culled."""
+    far_plane: float
+    """Depth above which Gaussians are culled."""
+    radius_clip: float
+    """Pixels; Gaussians whose radii are both at most this are culled."""
+    eps2d: float
+    """Square pixels added to both image variances."""
+    antialiased: bool
+    """Whether opacity is lowered for the blur that eps2d adds."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tiles along x and y."""
+        return -(-self.width // projection.TILE_SIZE), -(-self.height // projection.TILE_SIZE)
+
+
+class _Project(torch.autograd.Function):
+    """means, quats, scales, opacities -> means2d, depths, conics, compensations (graph), radii, tiles_per_gauss."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        means: Tensor,  # [N, 3]
+        quats: Tensor,  # [N, 4]
+        scales: Tensor,  # [N, 3]
+        opacities: Tensor,  # [N]
+        viewmats: Tensor,  # [C, 4, 4]
+        intrinsics: Tensor,  # [C, 3, 3]
+        view: _View,
+    ) -> tuple[Tensor, ...]:
+        num_cameras, num_gaussians = len(viewmats), len(means)
+        shape = (num_cameras, num_gaussians)
+        radii = torch.empty((*shape, 2), dtype=torch.int32)
+        tiles_per_gauss = torch.empty(shape, dtype=torch.int32)
+        means2d, depths, conics = torch.empty((*shape, 2)), torch.empty(shape), torch.empty((*shape, 3))
+        compensations = torch.empty(shape if view.antialiased else (0, 0))
+        run_on_ranges(
+            projection.project,
+            num_gaussians,
+            _SMALLEST_RANGE // num_cameras,
+            *map(_numpy, (means, quats, scales, opacities, viewmats, intrinsics)),
+            (view.width, view.height),
+            tuple(map(np.float32, (view.eps2d, view.near_plane, view.far_plane, view.radius_clip))),
+            view.antialiased,
+            *(t.numpy() for t in (radii, means2d, depths, conics, compensations, tiles_per_gauss)),
+        )
+        ctx.save_for_backward(means, quats, scales, viewmats, intrinsics, radii)
+        ctx.view = view
+        ctx.mark_non_differentiable(radii, tiles_per_gauss)
+        return means2d, depths, conics, compensations, radii, tiles_per_gauss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        means, quats, scales, viewmats, intrinsics, radii = ctx.saved_tensors
+        view: _View = ctx.view
+        grad_means, grad_quats, grad_scales = (torch.empty(t.shape) for t in (means, quats, scales))
+        run_on_ranges(
+            projection.project_backward,
+            len(means),
+            _SMALLEST_RANGE // len(viewmats),
+            *map(_numpy, (means, quats, scales, viewmats, intrinsics)),
+            (view.width, view.height),
+            np.float32(view.eps2d),
+            view.antialiased,
+            radii.numpy(),
+            *map(_numpy, gradients[:4]),
+            *(t.numpy() for t in (grad_means, grad_quats, grad_scales)),
+        )
+        return grad_means, grad_quats, grad_scales, None, None, None, None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tiles:
+    """The Gaussians of every tile, front to back."""
+
+    grid: tuple[int, int]
+    """Tiles along x and y."""
+    item_starts: np.ndarray  # [M + 1] int64
+    tile_starts: np.ndarray  # [C * tiles + 1] int64
+    flatten_ids: np.ndarray  # [P] int32
+    pair_slots: np.ndarray  # [P] int32
+
+    def order(self) -> np.ndarray:  # [C * tiles]
+        """Fullest tiles first, so that threads end together."""
+        return np.argsort(-np.diff(self.tile_starts), kind="stable")
+
+
+def _bin(
+    means2d: Tensor,  # [M, 2]
+    radii: Tensor,  # [M, 2]
+    depths: Tensor,  # [M]
+    tiles_per_gauss: Tensor,  # [M]
+    image_starts: np.ndarray,  # [C + 1]
+    grid: tuple[int, int],
+) -> _Tiles:
+    item_starts = np.zeros(len(depths) + 1, np.int64)
+    np.cumsum(tiles_per_gauss.numpy(), out=item_starts[1:])
+    num_images, num_pairs = len(image_starts) - 1, int(item_starts[-1])
+    tile_starts = np.zeros(num_images * grid[0] * grid[1] + 1, np.int64)
+    tiles = _Tiles(
+        grid=grid,
+        item_starts=item_starts,
+        tile_starts=tile_starts,
+        flatten_ids=np.empty(num_pairs, np.int32),
+        pair_slots=np.empty(num_pairs, np.int32),
+    )
+
+    def bin_images(first: int, step: int) -> None:
+        for image in range(first, num_images, step):
+            binning.bin_image(
+                image,
+                *grid,
+                image_starts,
+                _numpy(means2d),
+                radii.numpy(),
+                _numpy(depths).view(np.uint32),
+                item_starts,
+                tile_starts,
+                tiles.flatten_ids,
+                tiles.pair_slots,
+            )
+
+    run_interleaved(bin_images, num_images)
+    return tiles
+
+
+class _Composite(torch.autograd.Function):
+    """means2d, conics, opacities, colors, backgrounds -> rendered colours and alphas."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        means2d: Tensor,  # [M, 2]
+        conics: Tensor,  # [M, 3]
+        opacities: Tensor,  # [M]
+        colors: Tensor,  # [M, D]
+        backgrounds: Tensor,  # [C, D]
+        tiles: _Tiles,
+        view: _View,
+        absgrad_owner: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        num_channels = colors.shape[1]
+        records = np.empty((len(means2d), compositing.record_length(num_channels)), np.float32)
+        splats = tuple(map(_numpy, (means2d, conics, opacities, colors)))
+        run_on_ranges(compositing.write_records, len(records), _SMALLEST_RANGE, tiles.item_starts, *splats, records)
+        rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
+        alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
+        order = tiles.order()
+        run_interleaved(
+            compositing.composite,
+            len(order),
+            order,
+            tiles.grid,
+            tiles.tile_starts,
+            tiles.flatten_ids,
+            records,
+            (0,) * num_channels,
+            _numpy(backgrounds),
+            rendered.numpy(),
+            alphas[..., 0].numpy(),
+        )
+        ctx.save_for_backward(conics, opacities, rendered, alphas)
+        ctx.tiles, ctx.records, ctx.order, ctx.absgrad_owner = tiles, records, order, absgrad_owner
+        return rendered, alphas
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_rendered: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        conics, opacities, rendered, alphas = ctx.saved_tensors
+        tiles: _Tiles = ctx.tiles
+        num_items, num_channels = len(conics), rendered.shape[-1]
+        pair_sums = np.empty((len(tiles.flatten_ids), compositing.pair_length(num_channels)), np.float32)
+        run_interleaved(
+            compositing.composite_backward,
+            len(ctx.order),
+            ctx.order,
+            tiles.grid,
+            tiles.tile_starts,
+            tiles.flatten_ids,
+            tiles.pair_slots,
+            ctx.records,
+            (0,) * num_channels,
+            () if ctx.absgrad_owner is None else (0,),
+            rendered.numpy(),
+            alphas[..., 0].numpy(),
+            _numpy(grad_rendered),
+            _numpy(grad_alphas[..., 0]),
+            pair_sums,
+        )
+        grad_means2d, grad_conics = torch.empty((num_items, 2)), torch.empty((num_items, 3))
+        grad_opacities, grad_colors = torch.empty(num_items), torch.empty((num_items, num_channels))
+        absgrads = torch.empty((0 if ctx.absgrad_owner is None else num_items, 2))
+        run_on_ranges(
+            compositing.gather_gradients,
+            num_items,
+            _SMALLEST_RANGE,
+            tiles.item_starts,
+            pair_sums,
+            _numpy(conics),
+            _numpy(opacities),
+            *(t.numpy() for t in (grad_means2d, grad_conics, grad_opacities, grad_colors, absgrads)),
+        )
+        if ctx.absgrad_owner is not None:
+            ctx.absgrad_owner.absgrad = absgrads.reshape(ctx.absgrad_owner.shape)
+        grad_backgrounds = None
+        if ctx.needs_input_grad[4]:
+            grad_backgrounds = (grad_rendered * (1.0 - alphas)).sum(dim=(1, 2))
+        return grad_means2d, grad_conics, grad_opacities, grad_colors, grad_backgrounds, None, None, None
+
+
+def rasterize(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    *,
+    width: int,
+    height: int,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    eps2d: float,
+    sh_degree: int | None,
+    packed: bool,
+    backgrounds: Tensor | None,  # [C, D]
+    render_mode: RenderMode,
+    absgrad: bool,
+    rasterize_mode: RasterizeMode,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Render checked input; see ``sdi_gs.rasterize.rasterization``."""
+    num_cameras, num_gaussians = len(viewmats), len(means)
+    view = _View(
+        width=width,
+        height=height,
+        near_plane=near_plane,
+        far_plane=far_plane,
+        radius_clip=radius_clip,
+        eps2d=eps2d,
+        antialiased=rasterize_mode == "antialiased",
+    )
+    means2d, depths, conics, compensations, radii, tiles_per_gauss = _Project.apply(
+        means, quats, scales, opacities, viewmats, Ks, view
+    )
+    splat_opacities = opacities[None].expand(num_cameras, num_gaussians)
+    if view.antialiased:
+        splat_opacities = splat_opacities * compensations
+    if sh_degree is None:
+        splat_colors = colors if colors.dim() == 3 else colors[None].expand(num_cameras, -1, -1)
+    else:
+        directions = means[None] - torch.inverse(viewmats)[:, None, :3, 3]
+        coefficients = colors if colors.dim() == 4 else colors[None].expand(num_cameras, -1, -1, -1)
+        splat_colors = (harmonic_colors(sh_degree, directions, coefficients) + 0.5).clamp_min(0.0)
+    camera_ids = gaussian_ids = batch_ids = None
+    image_starts = np.arange(num_cameras + 1) * num_gaussians
+    if packed:
+        camera_ids, gaussian_ids = torch.where(radii[..., 0] > 0)
+        batch_ids = torch.zeros_like(camera_ids)
+        chosen = (camera_ids, gaussian_ids)
+        means2d, depths, conics, radii = means2d[chosen], depths[chosen], conics[chosen], radii[chosen]
+        splat_opacities, splat_colors = splat_opacities[chosen], splat_colors[chosen]
+        tiles_per_gauss = tiles_per_gauss[chosen]
+        image_starts = np.concatenate([[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())])
+    meta: dict[str, Any] = {
+        "batch_ids": batch_ids,
+        "camera_ids": camera_ids,
+        "gaussian_ids": gaussian_ids,
+        "radii": radii,
+        "means2d": means2d,
+        "depths": depths,
+        "conics": conics,
+        "opacities": splat_opacities,
+    }
+    background = torch.zeros(num_cameras, splat_colors.shape[-1]) if backgrounds is None else backgrounds
+    match render_mode:
+        case "RGB":
+            pass
+        case "RGB+D" | "RGB+ED":
+            splat_colors = torch.cat([splat_colors, depths[..., None]], dim=-1)
+            background = torch.cat([background, torch.zeros(num_cameras, 1)], dim=-1)
+        case "D" | "ED":
+            splat_colors, background = depths[..., None], torch.zeros(num_cameras, 1)
+    num_channels = splat_colors.shape[-1]
+    flat_means2d = means2d.reshape(-1, 2)
+    tiles = _bin(
+        flat_means2d, radii.reshape(-1, 2), depths.reshape(-1), tiles_per_gauss.reshape(-1), image_starts, view.grid
+    )
+    rendered, alphas = _Composite.apply(
+        flat_means2d,
+        conics.reshape(-1, 3),
+        splat_opacities.reshape(-1),
+        splat_colors.reshape(-1, num_channels),
+        background,
+        tiles,
+        view,
+        means2d if absgrad else None,
+    )
+    if render_mode in ("ED", "RGB+ED"):
+        rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
+    tiles_x, tiles_y = view.grid
+    meta |= {
+        "tile_width": tiles_x,
+        "tile_height": tiles_y,
+        "tiles_per_gauss": tiles_per_gauss,
+        "flatten_ids": torch.from_numpy(tiles.flatten_ids),
+        "isect_offsets": torch.from_numpy(tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)),
+        "width": width,
+        "height": height,
+        "tile_size": projection.TILE_SIZE,
+        "n_batches": 1,
+        "n_cameras": num_cameras,
+    }
+    return rendered, alphas, meta

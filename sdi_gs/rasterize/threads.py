@@ -1,0 +1,55 @@
+"""Spreads kernels that release the GIL over threads; results never depend on how many.
+
+numba's own ``parallel=True`` is not used: its thread layers abort on concurrent calls (workqueue) or spin while
+they wait (OpenMP, next to torch's own copy), and it multiplies compile time.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+_GRAIN = 64
+"""Ranges start at multiples of this, so that a vectorised loop meets the same items in the same lanes."""
+
+
+@functools.cache
+def _pool(num_workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_workers, thread_name_prefix="rasterize")
+
+
+# A forked child inherits the pool's object but not its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _run_all(calls: list[Callable[[], Any]]) -> None:
+    """Run the first call here and the others on the pool, and raise what any of them raises."""
+    if len(calls) == 1:
+        calls[0]()
+        return
+    futures = [_pool(torch.get_num_threads() - 1).submit(call) for call in calls[1:]]
+    try:
+        calls[0]()
+    finally:
+        # The others write to arrays of the caller, so wait for them come what may.
+        for future in futures:
+            future.result()
+
+
+def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *arguments: Any) -> None:
+    """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each of about ``smallest`` or more."""
+    num_ranges = max(1, min(torch.get_num_threads(), count // max(smallest, 1)))
+    grains = -(-count // _GRAIN)
+    bounds = [min(count, _GRAIN * (grains * k // num_ranges)) for k in range(num_ranges)] + [count]
+    _run_all([functools.partial(kernel, *bounds[k : k + 2], *arguments) for k in range(num_ranges)])
+
+
+def run_interleaved(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    """Call ``kernel(k, step, *arguments)`` for each thread k: it takes items k, k + step, ... of ``count``."""
+    step = max(1, min(torch.get_num_threads(), count))
+    _run_all([functools.partial(kernel, k, step, *arguments) for k in range(step)])

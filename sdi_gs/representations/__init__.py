@@ -1,0 +1,1 @@
+"""3D scenes that render with gradients."""

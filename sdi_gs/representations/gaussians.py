@@ -1,0 +1,113 @@
+"""3D Gaussians in gsplat's conventions: parameters, their optimisers, and rendering.
+
+Stored values are raw: log scales, logit opacities, unnormalised wxyz quaternions and the degree-0 spherical
+harmonic ``sh0``, so that an export is a copy.
+
+Letters: B cameras, N Gaussians, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput
+from sdi_gs.rasterize import rasterization
+from sdi_gs.representations.config import GaussiansConfig
+
+SH_C0 = 0.28209479177387814
+"""Value of the constant spherical harmonic, 1 / (2 sqrt(pi))."""
+
+
+class Gaussians:
+    """A cloud of Gaussians; ``params`` is the only owner of its tensors, since densification replaces them."""
+
+    def __init__(self, params: dict[str, Tensor]) -> None:
+        self.params = nn.ParameterDict({name: nn.Parameter(value) for name, value in params.items()})
+
+    def __len__(self) -> int:
+        return len(self.params["means"])
+
+    def sh_coefficients(self) -> Tensor:  # [N, K, 3]
+        """Spherical harmonics of the colours, the constant one first."""
+        rest = self.params.get("shN")
+        return self.params["sh0"] if rest is None else torch.cat([self.params["sh0"], rest], dim=1)
+
+    def render(
+        self,
+        cameras: CameraBatch,
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        with_depth: bool = False,
+    ) -> RenderOutput:
+        """Rasterise all cameras; ``meta`` carries the screen-space means whose gradients densification reads."""
+        coefficients = self.sh_coefficients()
+        view_dependent = coefficients.shape[1] > 1
+        # gsplat's own rule for spherical harmonics, without its per-camera copy where there is only one colour.
+        constant = torch.clamp_min(0.5 + SH_C0 * coefficients[:, 0], 0.0)
+        colours, alpha, meta = rasterization(
+            means=self.params["means"],
+            quats=self.params["quats"],
+            scales=torch.exp(self.params["scales"]),
+            opacities=torch.sigmoid(self.params["opacities"]),
+            colors=coefficients if view_dependent else constant,
+            sh_degree=math.isqrt(coefficients.shape[1]) - 1 if view_dependent else None,
+            viewmats=cameras.camera_from_world,
+            Ks=cameras.intrinsics,
+            width=cameras.width,
+            height=cameras.height,
+            packed=False,
+            render_mode="RGB+ED" if with_depth else "RGB",
+        )
+        # Composited here and not in the rasteriser, whose background would touch the depth channel.
+        rgb = colours[..., :3] + (1.0 - alpha) * background[:, None, None, :]
+        return RenderOutput(rgb=rgb, alpha=alpha, depth=colours[..., 3:] if with_depth else None, meta=meta)
+
+
+def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
+    """A uniform grey ball, each Gaussian as wide as the mean spacing of its neighbours."""
+    count = config.num_initial
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    directions = torch.nn.functional.normalize(normal(count, 3), dim=-1)
+    radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
+    spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
+    return Gaussians(
+        {
+            "means": directions * radii * config.initial_radius,
+            "scales": torch.full((count, 3), math.log(0.5 * spacing), device=device),
+            "quats": torch.nn.functional.normalize(normal(count, 4), dim=-1),
+            "opacities": torch.full(
+                (count,), math.log(config.initial_opacity / (1.0 - config.initial_opacity)), device=device
+            ),
+            "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0),
+        }
+    )
+
+
+def gaussian_optimizers(gaussians: Gaussians, config: GaussiansConfig) -> dict[str, torch.optim.Optimizer]:
+    """One Adam per parameter, as gsplat's strategies require."""
+    rates = {
+        "means": config.means_lr,
+        "scales": config.scales_lr,
+        "quats": config.quats_lr,
+        "opacities": config.opacities_lr,
+        "sh0": config.sh0_lr,
+    }
+    return {
+        name: torch.optim.Adam(
+            [{"params": [parameter], "lr": rates[name]}], eps=1e-15, betas=config.adam_betas
+        )
+        for name, parameter in gaussians.params.items()
+    }
+
+
+def means_learning_rate(config: GaussiansConfig, step: int, num_steps: int) -> float:
+    """Exponential decay of the centres' step from ``means_lr`` to ``means_lr_final`` over the run."""
+    progress = step / max(num_steps - 1, 1)
+    return config.means_lr * (config.means_lr_final / config.means_lr) ** progress

@@ -1,0 +1,225 @@
+"""A run from its first step to its files, and the continuation of one that was stopped.
+
+Nothing that a run wrote is overwritten: the results of an earlier stop are renamed, not replaced.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdi_gs import __version__
+from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, pack_state, save_checkpoint, unpack_state
+from sdi_gs.contracts import StepReport
+from sdi_gs.errors import UserError
+from sdi_gs.export.conversion import splat_cloud
+from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.export.ply import write_splat_ply
+from sdi_gs.export.turntable import save_turntable
+from sdi_gs.priors.catalog import load_prior
+from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict
+from sdi_gs.run_folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
+from sdi_gs.trainer import Trainer
+
+Observer = Callable[[Trainer, StepReport], None]
+
+OUTPUT_ROOT = Path("outputs")
+PREVIEW_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
+SHEET_VIEWS = 8
+TURNTABLE_ELEVATION_DEG = 15.0
+
+
+def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None) -> tuple[Trainer, RunFolder]:
+    """Build everything a run needs, then make its folder, so that bad input leaves nothing behind.
+
+    ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
+    Raises ``UserError`` for an empty prompt, a prior that cannot be had or does not know the prompt's words.
+    """
+    _require_runnable(config)
+    if folder is not None and folder.exists():
+        raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
+    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
+    run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
+    run_folder.write_config(config_to_dict(config))
+    return trainer, run_folder
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """The settings that a run folder was made with."""
+    return config_from_dict(open_run_folder(path).read_config())
+
+
+def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFolder]:
+    """Load a run at its latest checkpoint; raises ``UserError`` where it is finished, damaged or no run."""
+    folder = open_run_folder(path)
+    config = load_run_config(path)
+    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    if checkpoint.step >= config.steps and folder.splats.exists():
+        raise UserError(f"{path} is finished ({checkpoint.step} of {config.steps} steps); there is nothing to resume")
+    if checkpoint.meta.get("config") != config_to_dict(config):
+        raise UserError(
+            f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
+            "restore the file, or start a new run"
+        )
+    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
+    trainer.load_state(unpack_state(checkpoint.tensors, checkpoint.meta["state"]))
+    folder.rewind_log(checkpoint.step)
+    return trainer, folder
+
+
+def train(
+    trainer: Trainer,
+    folder: RunFolder,
+    *,
+    observers: Iterable[Observer] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached."""
+    outputs, observers = trainer.config.outputs, list(observers)
+    while trainer.step < trainer.config.steps and not should_stop():
+        report = trainer.train_step()
+        folder.append_step(_log_line(report))
+        if outputs.preview_every and report.step % outputs.preview_every == 0:
+            save_preview(trainer, folder)
+        if outputs.checkpoint_every and report.step % outputs.checkpoint_every == 0:
+            save_state(trainer, folder)
+        for observe in observers:
+            observe(trainer, report)
+    return trainer.step >= trainer.config.steps
+
+
+def save_state(trainer: Trainer, folder: RunFolder) -> None:
+    """A checkpoint of all that the next step depends on."""
+    tensors, state = pack_state(trainer.state())
+    save_checkpoint(
+        folder.checkpoints, trainer.step, tensors, {"state": state, "config": config_to_dict(trainer.config)}
+    )
+
+
+def save_preview(trainer: Trainer, folder: RunFolder) -> None:
+    """Front, sides and back as they are now; a picture of the same step from an earlier try stays."""
+    path = folder.preview(trainer.step)
+    if not path.exists():
+        cameras = _ring(trainer.config, len(PREVIEW_AZIMUTHS_DEG), trainer.prior.image_size)
+        save_contact_sheet(path, _render(trainer, cameras))
+
+
+def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, Any]:
+    """Save, export and summarise; ``started`` is the ``time.perf_counter()`` of the command's start.
+
+    Results of an earlier stop of the same run are kept as ``<name>_stop_<n>``.
+    """
+    config = trainer.config
+    save_state(trainer, folder)
+    _set_aside_results(folder)
+    report = write_splat_ply(
+        folder.splats,
+        splat_cloud(trainer.gaussians),
+        comments=[
+            f"sdi-gs {__version__}",
+            f"prompt {config.prompt}",
+            f"prior {config.prior}",
+            f"seed {config.seed} steps {trainer.step}",
+        ],
+    )
+    size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
+    labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
+    save_contact_sheet(folder.contact_sheet, _render(trainer, _ring(config, SHEET_VIEWS, size)), labels=labels)
+    if frames:
+        save_turntable(folder.turntable, _render(trainer, _ring(config, frames, size)))
+    steps = folder.read_steps()
+    summary = {
+        "prompt": config.prompt,
+        "prior": config.prior,
+        "prior_is_an_instrument": config.prior.startswith("toybox"),
+        "step": trainer.step,
+        "steps": config.steps,
+        "seed": config.seed,
+        "n_gaussians": len(trainer.gaussians),
+        "n_exported": report.written,
+        "predictor_calls": sum(record["predictor_calls"] for record in steps),
+        "train_seconds": sum(record["seconds"] for record in steps),
+        "wall_seconds": time.perf_counter() - started,
+        "peak_rss_mb": peak_rss_mb(),
+        "device": str(trainer.device),
+        "versions": versions(),
+        "config": config_to_dict(config),
+    }
+    folder.write_summary(summary)
+    return summary
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process has held, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this project and of the packages that decide a result."""
+    names = ("torch", "gsplat", "numba", "numpy", "diffusers", "transformers", "viser", "tyro", "plyfile")
+    return {"python": platform.python_version(), "sdi-gs": __version__} | {
+        name: metadata.version(name) for name in names
+    }
+
+
+def _require_runnable(config: RunConfig) -> None:
+    if not config.prompt.strip():
+        raise UserError('the prompt is empty: say what to make, as in --prompt "a blue robot"')
+    if config.representation == "ngp":
+        raise UserError('representation "ngp" is not in this version; use --representation gaussians')
+
+
+def _log_line(report: StepReport) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "t": report.timestep,
+        "loss": sum(report.losses.values()),
+        "losses": report.losses,
+        "n_gaussians": report.num_gaussians,
+        "predictor_calls": report.predictor_calls,
+        "seconds": report.seconds,
+    }
+
+
+def _set_aside_results(folder: RunFolder) -> None:
+    """Rename what an earlier, stopped part of the run exported."""
+    if not folder.summary.exists():
+        return
+    number = 1
+    while any(folder.path.glob(f"*_stop_{number}.*")):
+        number += 1
+    for path in (folder.splats, folder.turntable, folder.contact_sheet, folder.summary):
+        if path.exists():
+            path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))
+
+
+def _ring(config: RunConfig, count: int, size: int) -> CameraBatch:
+    """Evenly spaced cameras around the object, from the front on, at the training cameras' mean distance."""
+    azimuth = torch.arange(count) * (360.0 / count)
+    low, high = config.cameras.distance
+    narrow, wide = config.cameras.fov_y_deg
+    return orbit_cameras(
+        azimuth,
+        torch.full((count,), TURNTABLE_ELEVATION_DEG),
+        torch.full((count,), 0.5 * (low + high)),
+        torch.full((count,), 0.5 * (narrow + wide)),
+        width=size,
+        height=size,
+    )
+
+
+@torch.no_grad()
+def _render(trainer: Trainer, cameras: CameraBatch) -> torch.Tensor:  # [B, H, W, 3]
+    """Pictures over white, on the host."""
+    background = torch.ones(len(cameras), 3, device=trainer.device)
+    return trainer.gaussians.render(cameras.to(trainer.device), background).rgb.clamp(0.0, 1.0).cpu()

@@ -1,0 +1,151 @@
+"""The configuration of a run: one tree, assembled from the configs that live beside their owners.
+
+Nothing here imports torch, so that the command line can show every option at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sdi_gs.camera_config import CameraConfig
+from sdi_gs.errors import UserError
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.loss_config import LossConfig
+from sdi_gs.priors.config import IdealPriorConfig
+from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """What a run leaves in its folder besides the splats."""
+
+    preview_every: int = 50
+    """Steps between preview pictures; 0 for none."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0 for one at the end only."""
+    turntable_frames: int = 48
+    """Frames of the turntable; 0 for no video."""
+    turntable_size: int = 256
+    """Side of the turntable's frames in pixels."""
+
+    def __post_init__(self) -> None:
+        if min(self.preview_every, self.checkpoint_every, self.turntable_frames) < 0:
+            raise ValueError("preview_every, checkpoint_every and turntable_frames must not be negative")
+        if not 16 <= self.turntable_size <= 4096:
+            raise ValueError(f"turntable_size must be 16 to 4096, got {self.turntable_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a run computes."""
+
+    prompt: str = ""
+    """The sentence to turn into an object."""
+    negative_prompt: str = ""
+    """What the unconditional branch is told instead of nothing."""
+    prior: str = "toybox-ideal"
+    """Diffusion prior: a known name, a folder in Stable Diffusion's layout, or a hub id."""
+    representation: Literal["gaussians", "ngp"] = "gaussians"
+    """What is optimised."""
+    steps: int = 400
+    """Optimisation steps; every schedule is tied to this number."""
+    seed: int = 0
+    """Seed of every random draw of the run."""
+    views_per_step: int = 4
+    """Cameras rendered in each step."""
+    cameras: CameraConfig = field(default_factory=CameraConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    ideal_prior: IdealPriorConfig = field(default_factory=IdealPriorConfig)
+    outputs: OutputConfig = field(default_factory=OutputConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if not 1 <= self.views_per_step <= 64:
+            raise ValueError(f"views_per_step must be 1 to 64, got {self.views_per_step}")
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"seed must be 0 to 2^62, got {self.seed}")
+
+
+def config_to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain nested values, ready for YAML or JSON."""
+    return _plain(dataclasses.asdict(config))
+
+
+def config_from_dict(values: dict[str, Any]) -> RunConfig:
+    """The inverse of ``config_to_dict``; absent keys keep their defaults.
+
+    Raises ``UserError`` for unknown keys and for values that the config rejects.
+    """
+    return _build(RunConfig, values, "")
+
+
+def differing_keys(left: RunConfig, right: RunConfig) -> list[str]:
+    """Dotted names of the leaves in which two configs differ."""
+    flat_left, flat_right = flatten(config_to_dict(left)), flatten(config_to_dict(right))
+    return [key for key in flat_left if flat_left[key] != flat_right[key]]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _build(kind: type[Any], values: Any, path: str) -> Any:
+    """A config dataclass from plain values, with the path of a bad one in the error."""
+    if not isinstance(values, dict):
+        raise UserError(f"config: {path or 'the file'} must be a mapping, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UserError(f"config: unknown key {path}{unknown[0]}; known keys there: {', '.join(hints)}")
+    built = {name: _coerce(hints[name], value, f"{path}{name}") for name, value in values.items()}
+    try:
+        return kind(**built)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config: {path or 'run'}: {error}") from error
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """A plain value as the type that a field declares."""
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, f"{path}.")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _coerce(arguments[0], value, path)
+    if origin is Literal:
+        if value in arguments:
+            return value
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)) and len(value) == len(arguments):
+            return tuple(
+                _coerce(part, item, f"{path}[{index}]")
+                for index, (part, item) in enumerate(zip(arguments, value, strict=True))
+            )
+    elif origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _coerce(next(part for part in arguments if part is not type(None)), value, path)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
+        return value
+    accepted = ", ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise UserError(f"config: {path} is {value!r}; accepted: {accepted}")

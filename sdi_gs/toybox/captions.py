@@ -1,0 +1,144 @@
+"""The words of toybox: sentences about objects, and what a sentence asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from sdi_gs.cameras import VIEW_WORDS, ViewWord
+from sdi_gs.errors import UserError
+from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.objects import PlacedObject
+
+PART_OF: dict[str, ClassName] = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}
+"""Parts that can carry the colour of their object ("a house with a blue roof")."""
+
+# Words that say nothing about the object.
+_FILLERS = frozenset(
+    "a an the of with and one single photo photograph picture image rendering render rendered dslr 3d model"
+    " toy object thing in its".split()
+)
+_SYNONYMS: dict[str, ClassName] = {"doughnut": "donut", "cup": "mug", "sphere": "ball", "box": "cube"}
+_VIEW_PATTERNS: tuple[tuple[str, ViewWord], ...] = (
+    (r"(?:front) view", "front view"),
+    (r"(?:side) view", "side view"),
+    (r"(?:back|rear) view", "back view"),
+    (r"(?:overhead|top) view", "overhead view"),
+)
+_PREFIXES = ("", "a photo of ", "a 3d render of ", "a DSLR photo of ")
+
+VOCABULARY: tuple[str, ...] = tuple(
+    sorted(
+        {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, "rear", "top"}
+        | {word for view in VIEW_WORDS for word in view.split()}
+    )
+)
+"""Every word that ``parse_prompt`` knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyboxPrompt:
+    """What a sentence asks for; None means that it does not say."""
+
+    class_name: ClassName | None = None
+    """The object, one of ``CLASSES``."""
+    colour: str | None = None
+    """Its colour, one of ``COLOURS``."""
+    view: ViewWord | None = None
+    """The side it is seen from."""
+
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether the sentence asks for nothing at all, as the empty text does."""
+        return self.class_name is None and self.colour is None and self.view is None
+
+
+def describe(class_name: ClassName, colour: str) -> str:
+    """The plain words for an object, with the colour where the object wears it."""
+    coloured = f"{_article(colour)} {colour}"
+    match class_name:
+        case "snowman":
+            return f"a snowman with {coloured} hat"
+        case "house":
+            return f"a house with {coloured} roof"
+        case _:
+            return f"{coloured} {class_name}"
+
+
+def caption(item: PlacedObject, view: ViewWord | None, rng: np.random.Generator) -> str:
+    """A sentence about an object, with a random harmless beginning and the view at the end."""
+    prefix = _PREFIXES[int(rng.integers(len(_PREFIXES)))]
+    plain = describe(item.class_name, item.colour)
+    if rng.random() < 0.5:
+        plain = f"{_article(item.colour)} {item.colour} {item.class_name}"
+    return prefix + plain + (f", {view}" if view is not None else "")
+
+
+def parse_prompt(text: str) -> ToyboxPrompt:
+    """Read a sentence; the empty text is the unconditional prompt.
+
+    Raises UserError for an unknown word, for two objects or colours or views, and for a part of another object.
+    """
+    remaining, view = _take_view(text)
+    class_name: ClassName | None = None
+    colour: str | None = None
+    part: str | None = None
+    for word in re.findall(r"[^\W_]+", remaining):
+        name = _class_of(word)
+        if name is not None:
+            if class_name is not None:
+                raise UserError(
+                    f'"{text}" names more than one object ({class_name}, {name}); toybox supports one object per'
+                    " prompt now: name one"
+                )
+            class_name = name
+        elif word in COLOURS:
+            if colour is not None:
+                raise UserError(
+                    f'"{text}" names more than one colour ({colour}, {word}); toybox supports one colour per'
+                    " prompt: name one"
+                )
+            colour = word
+        elif word in PART_OF:
+            part = word
+        elif word not in _FILLERS:
+            raise UserError(unknown_word_message(word, text))
+    if part is not None and PART_OF[part] != class_name:
+        owner = PART_OF[part]
+        raise UserError(
+            f'"{text}" asks for a {part}, but in toybox only a {owner} has one: say "a {owner} with a red {part}"'
+            f" or leave the {part} out"
+        )
+    return ToyboxPrompt(class_name=class_name, colour=colour, view=view)
+
+
+def unknown_word_message(word: str, text: str) -> str:
+    """One line that names the word, what toybox knows, and where to take other sentences."""
+    return (
+        f'toybox does not know the word "{word}" in "{text}"; it knows the objects {", ".join(CLASSES)} and the'
+        f" colours {', '.join(COLOURS)}; for anything else use Stable Diffusion 2.1: --prior sd21-base"
+    )
+
+
+def _take_view(text: str) -> tuple[str, ViewWord | None]:
+    """Cut the view words out of the lower-case text."""
+    remaining, view = re.sub(r"[-\s]+", " ", text.lower()), None
+    for pattern, word in _VIEW_PATTERNS:
+        remaining, found = re.subn(rf"\b{pattern}\b", " ", remaining)
+        if found and view is not None:
+            raise UserError(f'"{text}" names more than one view ({view}, {word}); name one')
+        view = word if found else view
+    return remaining, view
+
+
+def _class_of(word: str) -> ClassName | None:
+    if word in _SYNONYMS:
+        return _SYNONYMS[word]
+    return next((name for name in get_args(ClassName) if name == word), None)
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -1,0 +1,126 @@
+"""How far images are from the true ones: pure functions on tensors, all of one value per view unless said.
+
+Letters: V views, H W pixels, N candidate images.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A mean squared error below this counts as this, so that equal images score 100 dB and not infinity.
+MSE_FLOOR = 1e-10
+
+
+def psnr(
+    predicted: Tensor,  # [V, H, W, 3]
+    truth: Tensor,  # [V, H, W, 3]
+) -> Tensor:  # [V] dB
+    """Peak signal-to-noise ratio of images in [0, 1], at most 100 dB."""
+    return -10.0 * (predicted - truth).square().mean(dim=(1, 2, 3)).clamp_min(MSE_FLOOR).log10()
+
+
+def silhouette(
+    alpha: Tensor,  # [V, H, W, 1]
+) -> Tensor:  # [V, H, W] bool
+    """Pixels that are covered by more than one half."""
+    return alpha[..., 0] > 0.5
+
+
+def silhouette_iou(
+    predicted: Tensor,  # [V, H, W, 1] alpha
+    truth: Tensor,  # [V, H, W, 1] alpha
+) -> Tensor:  # [V]
+    """Intersection over union of the silhouettes; two empty ones agree (1)."""
+    ours, theirs = silhouette(predicted), silhouette(truth)
+    union = (ours | theirs).sum(dim=(1, 2))
+    both = (ours & theirs).sum(dim=(1, 2))
+    return torch.where(union > 0, both / union.clamp_min(1), torch.ones_like(union, dtype=torch.float32))
+
+
+def dilate(
+    mask: Tensor,  # [V, H, W] bool
+    radius: int,
+) -> Tensor:  # [V, H, W] bool
+    """Grow a mask by ``radius`` pixels in all directions, diagonals included."""
+    grown = F.max_pool2d(mask[:, None].float(), 2 * radius + 1, stride=1, padding=radius)
+    return grown[:, 0] > 0.5
+
+
+def laplacian_energy(
+    rgb: Tensor,  # [V, H, W, 3]
+    mask: Tensor,  # [V, H, W] bool
+) -> Tensor:  # [] scalar
+    """Mean square of the five-point Laplacian over the masked pixels of all views (image border left out)."""
+    inner = rgb[:, 1:-1, 1:-1]
+    around = rgb[:, :-2, 1:-1] + rgb[:, 2:, 1:-1] + rgb[:, 1:-1, :-2] + rgb[:, 1:-1, 2:]
+    energy = (around - 4.0 * inner).square().mean(dim=-1)
+    return _masked_mean(energy, mask[:, 1:-1, 1:-1])
+
+
+def sharpness_ratio(
+    predicted: Tensor,  # [V, H, W, 3]
+    truth: Tensor,  # [V, H, W, 3]
+    truth_silhouette: Tensor,  # [V, H, W] bool
+) -> float:
+    """High-frequency energy over truth's, inside the true silhouette grown by 2 pixels: 1 is right, 0 is blur.
+
+    Energy and not agreement: noise scores high as well, so read it beside PSNR.
+    """
+    region = dilate(truth_silhouette, 2)
+    energy = laplacian_energy(truth, region)
+    return (laplacian_energy(predicted, region) / energy.clamp_min(1e-12)).item()
+
+
+def saturation_error(
+    predicted: Tensor,  # [V, H, W, 3]
+    truth: Tensor,  # [V, H, W, 3]
+    truth_silhouette: Tensor,  # [V, H, W] bool
+) -> float:
+    """Mean chroma (max - min over channels, HSV's S times V) minus truth's: above 0 is too colourful.
+
+    Chroma and not S itself: S of a nearly black pixel is a ratio of two small numbers.
+    """
+    difference = _chroma(predicted) - _chroma(truth)
+    return _masked_mean(difference, truth_silhouette).item()
+
+
+def fog(
+    predicted: Tensor,  # [V, H, W, 1] alpha
+    truth_silhouette: Tensor,  # [V, H, W] bool
+) -> float:
+    """Mean predicted alpha farther than 2 pixels outside the true silhouette: 0 is right."""
+    return _masked_mean(predicted[..., 0], ~dilate(truth_silhouette, 2)).item()
+
+
+def image_distance(
+    image: Tensor,  # [H, W, 3]
+    candidates: Tensor,  # [N, H, W, 3]
+) -> Tensor:  # [N]
+    """Mean squared difference between one image and each candidate."""
+    return (candidates - image).square().mean(dim=(1, 2, 3))
+
+
+def nearest_colour(
+    predicted: Tensor,  # [V, H, W, 3]
+    truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3], renders of one object in every colour
+    truth_silhouette: Tensor,  # [V, H, W] bool
+) -> str:
+    """The colour in which the true object is nearest to the prediction, by squared error in the silhouette.
+
+    Where the object wears no colour of its own (wheels, faces) all candidates agree and nothing is decided.
+    """
+    errors = {
+        name: _masked_mean((predicted - truth).square().mean(dim=-1), truth_silhouette).item()
+        for name, truth in truth_by_colour.items()
+    }
+    return min(errors, key=errors.__getitem__)
+
+
+def _chroma(rgb: Tensor) -> Tensor:
+    return rgb.amax(dim=-1) - rgb.amin(dim=-1)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp_min(1)

@@ -1,0 +1,104 @@
+"""Objects and scenes of toybox: what they are, how to draw them at random, and which are kept for testing.
+
+Letters: P primitives, K columns of a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdi_gs.toybox.classes import CLASSES, COLOURS, PROPORTIONS, ClassName, class_rows
+from sdi_gs.toybox.primitives import ROW_LENGTH, Vector, placed
+
+CAMERA_DISTANCE = 3.3
+"""Usual distance of the camera from the origin, scene units."""
+CAMERA_FOV_Y_DEG = 40.0
+"""Usual vertical field of view: the sphere of radius 0.95 fits with a margin."""
+OBJECT_RADIUS = 0.95
+"""No object reaches farther from its own origin, scene units at scale 1."""
+
+HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
+    {
+        ("car", "yellow"),
+        ("chair", "purple"),
+        ("mug", "pink"),
+        ("mushroom", "blue"),
+        ("cube", "orange"),
+        ("robot", "green"),
+        ("donut", "red"),
+        ("house", "purple"),
+    }
+)
+"""Pairs that a trained prior must never be shown."""
+
+CLASSES_WITH_FRONT: tuple[ClassName, ...] = ("chair", "snowman", "house", "car", "rocket", "robot")
+"""Classes whose front and back look different."""
+
+ROTATIONALLY_SYMMETRIC: tuple[ClassName, ...] = (
+    "ball",
+    "cone",
+    "cylinder",
+    "donut",
+    "mushroom",
+    "tree",
+    "lamp",
+)
+"""Classes that look the same from every azimuth but for the light."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedObject:
+    """One object somewhere in the world."""
+
+    class_name: ClassName
+    """One of ``CLASSES``."""
+    colour: str
+    """One of ``COLOURS``; classes of several colours wear it where a name says (a hat, a roof)."""
+    proportions: tuple[float, ...]
+    """Numbers in [0, 1] in the order of ``PROPORTIONS``; 0.5 is the canonical object."""
+    position: Vector = (0.0, 0.0, 0.0)
+    """Where its middle is, scene units."""
+    yaw_deg: float = 0.0
+    """Turn about z in degrees, from +x towards +y."""
+    scale: float = 1.0
+    """Size relative to the canonical one."""
+
+    def __post_init__(self) -> None:
+        if self.class_name not in CLASSES:
+            raise ValueError(f"class_name is {self.class_name!r}; expected one of {', '.join(CLASSES)}")
+        if self.colour not in COLOURS:
+            raise ValueError(f"colour is {self.colour!r}; expected one of {', '.join(COLOURS)}")
+        names = PROPORTIONS[self.class_name]
+        if len(self.proportions) != len(names) or not all(0.0 <= p <= 1.0 for p in self.proportions):
+            raise ValueError(
+                f"proportions of a {self.class_name} are {len(names)} numbers in [0, 1] ({', '.join(names)}),"
+                f" not {self.proportions}"
+            )
+        if not self.scale > 0.0:
+            raise ValueError(f"scale is {self.scale}; it must be above 0")
+
+
+Scene = tuple[PlacedObject, ...]
+
+
+def canonical_object(class_name: ClassName, colour: str) -> PlacedObject:
+    """The object of mean proportions, in the middle, facing +x."""
+    return PlacedObject(class_name=class_name, colour=colour, proportions=(0.5,) * len(PROPORTIONS[class_name]))
+
+
+def sample_object(class_name: ClassName, colour: str, rng: np.random.Generator) -> PlacedObject:
+    """An object of uniformly random proportions, in the middle, facing +x."""
+    proportions = tuple(rng.random(len(PROPORTIONS[class_name])).tolist())
+    return PlacedObject(class_name=class_name, colour=colour, proportions=proportions)
+
+
+def scene_primitives(scene: Scene) -> NDArray[np.float64]:
+    """All shapes of a scene as rows [P, K] (layout in ``primitives.py``)."""
+    blocks = [np.zeros((0, ROW_LENGTH))]
+    for item in scene:
+        rows = class_rows(item.class_name, COLOURS[item.colour], item.proportions)
+        blocks.append(placed(rows, item.position, item.yaw_deg, item.scale))
+    return np.concatenate(blocks)

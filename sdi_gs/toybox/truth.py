@@ -1,0 +1,244 @@
+"""Scores of images of a made object against toybox's truth; how it was made does not matter here.
+
+A prompt says neither proportions nor size, so truth is a family: the score is that of the best of K random
+members ("best of K"), beside that of the canonical member. Best of K flatters, so the best of the wrong classes
+under the same rule is reported as a floor.
+
+Letters: V views, H W pixels, K draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch, orbit_cameras, view_word
+from sdi_gs.errors import UserError
+from sdi_gs.toybox import metrics
+from sdi_gs.toybox.captions import ToyboxPrompt
+from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.objects import (
+    CAMERA_DISTANCE,
+    CAMERA_FOV_Y_DEG,
+    CLASSES_WITH_FRONT,
+    ROTATIONALLY_SYMMETRIC,
+    PlacedObject,
+    canonical_object,
+    sample_object,
+)
+from sdi_gs.toybox.renderer import ToyboxRender, render_scenes
+from sdi_gs.toybox.splits import split_seed
+
+NUM_DRAWS = 32
+WRONG_CLASS_DRAWS = 8
+"""Draws of each wrong class: fewer than ``NUM_DRAWS`` to save time, which makes the floor a little low."""
+
+HELD_OUT_ELEVATIONS_DEG = (-4.0, 13.0, 31.0)
+HELD_OUT_AZIMUTHS = 8
+# First azimuth of each ring of views; whole multiples of 5 that no usual training grid (15, 30, 45) contains.
+HELD_OUT_OFFSETS_DEG = (10.0, 25.0, 40.0)
+
+VIEW_GRID_AZIMUTHS = 24
+# Half a step off, so that no grid azimuth lies on the border of two view words.
+VIEW_GRID_OFFSET_DEG = 7.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthScore:
+    """How near the images are to truth; the field names are the JSON keys of ``sdi-gs eval``."""
+
+    psnr_best: float
+    """Mean PSNR over views against the draw where it is highest, dB."""
+    iou_best: float
+    """Mean silhouette IoU over views against the draw where it is highest."""
+    psnr_canonical: float
+    """Mean PSNR over views against the canonical object, dB."""
+    iou_canonical: float
+    """Mean silhouette IoU over views against the canonical object."""
+    iou_wrong_class: float
+    """The floor: the highest mean IoU against ``num_wrong_class_draws`` draws of every other class."""
+    wrong_class: ClassName
+    """The class that reached it."""
+    sharpness_ratio: float
+    """Laplacian energy over that of the best draw (by PSNR)."""
+    saturation_error: float
+    """Mean chroma minus that of the best draw, in [-1, 1]."""
+    fog: float
+    """Mean alpha farther than 2 pixels outside the best draw's silhouette."""
+    view_accuracy: float | None
+    """Share of views whose nearest true view has the same view word; None where all sides look the same."""
+    front_back_right: bool | None
+    """Whether front views look like the true front and back views like the true back; None without a front."""
+    colour_right: bool
+    """Whether the nearest of the ten colours is the one asked for (always, if none was)."""
+    colour: str
+    """The nearest of the ten colours."""
+    num_draws: int
+    """K of "best of K"."""
+    num_wrong_class_draws: int
+    """K of the floor, per class."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as JSON keys and values."""
+        return asdict(self)
+
+
+def held_out_cameras(image_size: int) -> CameraBatch:
+    """24 views for scoring: 8 azimuths on each of 3 elevations, at toybox's usual distance and field of view."""
+    azimuth, elevation = [], []
+    for offset, height in zip(HELD_OUT_OFFSETS_DEG, HELD_OUT_ELEVATIONS_DEG, strict=True):
+        azimuth += [offset + 360.0 / HELD_OUT_AZIMUTHS * k for k in range(HELD_OUT_AZIMUTHS)]
+        elevation += [height] * HELD_OUT_AZIMUTHS
+    return orbit_cameras(
+        torch.tensor(azimuth),
+        torch.tensor(elevation),
+        torch.full((len(azimuth),), CAMERA_DISTANCE),
+        torch.full((len(azimuth),), CAMERA_FOV_Y_DEG),
+        width=image_size,
+        height=image_size,
+    )
+
+
+def truth_draws(class_name: ClassName, colour: str, num_draws: int = NUM_DRAWS) -> list[PlacedObject]:
+    """K random members of what the prompt may mean, from the "truth" stream; fewer draws are a prefix of more."""
+    rng = split_seed("truth", CLASSES.index(class_name))
+    return [sample_object(class_name, colour, rng) for _ in range(num_draws)]
+
+
+def score_against_truth(
+    rgb: Tensor,  # [V, H, W, 3] composited over white, [0, 1]
+    alpha: Tensor,  # [V, H, W, 1]
+    cameras: CameraBatch,  # V of them
+    prompt: ToyboxPrompt,
+    num_draws: int = NUM_DRAWS,
+) -> TruthScore:
+    """Score images of one object. The prompt's view is ignored; without a colour, the nearest one is taken.
+
+    Raises UserError if the prompt names no object, ValueError if the shapes disagree.
+    """
+    if prompt.class_name is None:
+        raise UserError(f"without an object there is no truth to score against; name one of {', '.join(CLASSES)}")
+    expected = (len(cameras), cameras.height, cameras.width)
+    if rgb.shape != (*expected, 3) or alpha.shape != (*expected, 1):
+        raise ValueError(f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)} do not fit cameras {expected}")
+    if num_draws < 1:
+        raise ValueError(f"num_draws is {num_draws}; it must be at least 1")
+    rgb, alpha = rgb.detach().cpu().float(), alpha.detach().cpu().float()
+    colour = prompt.colour or _seen_colour(rgb, cameras, canonical_object(prompt.class_name, next(iter(COLOURS))))
+    canonical = canonical_object(prompt.class_name, colour)
+    canonical_psnr, canonical_iou = _compare(rgb, alpha, render_truth(canonical, cameras))
+    draws = truth_draws(prompt.class_name, colour, num_draws)
+    scores = [_compare(rgb, alpha, render_truth(draw, cameras)) for draw in draws]
+    best_draw = draws[max(range(num_draws), key=lambda k: scores[k][0])]
+    best = render_truth(best_draw, cameras)
+    mask = metrics.silhouette(best.alpha)
+    wrong_iou, wrong_class = _wrong_class_floor(alpha, cameras, prompt.class_name, colour)
+    seen_colour = _seen_colour(rgb, cameras, best_draw)
+    view_accuracy, front_back_right = _judge_views(rgb, cameras, best_draw)
+    return TruthScore(
+        psnr_best=max(score[0] for score in scores),
+        iou_best=max(score[1] for score in scores),
+        psnr_canonical=canonical_psnr,
+        iou_canonical=canonical_iou,
+        iou_wrong_class=wrong_iou,
+        wrong_class=wrong_class,
+        sharpness_ratio=metrics.sharpness_ratio(rgb, best.rgb, mask),
+        saturation_error=metrics.saturation_error(rgb, best.rgb, mask),
+        fog=metrics.fog(alpha, mask),
+        view_accuracy=view_accuracy,
+        front_back_right=front_back_right,
+        colour_right=prompt.colour is None or seen_colour == prompt.colour,
+        colour=seen_colour,
+        num_draws=num_draws,
+        num_wrong_class_draws=WRONG_CLASS_DRAWS,
+    )
+
+
+def render_truth(item: PlacedObject, cameras: CameraBatch) -> ToyboxRender:
+    """One object over white in all V cameras."""
+    return render_scenes([(item,)] * len(cameras), cameras)
+
+
+def _compare(rgb: Tensor, alpha: Tensor, truth: ToyboxRender) -> tuple[float, float]:
+    """Mean PSNR and mean IoU over the views."""
+    return (
+        metrics.psnr(rgb, truth.rgb).mean().item(),
+        metrics.silhouette_iou(alpha, truth.alpha).mean().item(),
+    )
+
+
+def _wrong_class_floor(
+    alpha: Tensor, cameras: CameraBatch, right_class: ClassName, colour: str
+) -> tuple[float, ClassName]:
+    """The highest mean IoU that an object of another class reaches, and which class that is."""
+    return max(
+        (metrics.silhouette_iou(alpha, render_truth(draw, cameras).alpha).mean().item(), class_name)
+        for class_name in CLASSES
+        if class_name != right_class
+        for draw in truth_draws(class_name, colour, WRONG_CLASS_DRAWS)
+    )
+
+
+def _seen_colour(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:
+    """Which of the ten colours the images of an object like ``item`` show."""
+    renders = {colour: render_truth(replace(item, colour=colour), cameras) for colour in COLOURS}
+    mask = metrics.silhouette(renders[item.colour].alpha)
+    return metrics.nearest_colour(rgb, {colour: render.rgb for colour, render in renders.items()}, mask)
+
+
+def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple[float | None, bool | None]:
+    """View accuracy, and whether front and back are where they belong (see ``TruthScore``).
+
+    Every view is compared with the true object seen from ``VIEW_GRID_AZIMUTHS`` sides at the same elevation.
+    """
+    if item.class_name in ROTATIONALLY_SYMMETRIC:
+        return None, None
+    grid_azimuth = VIEW_GRID_OFFSET_DEG + 360.0 / VIEW_GRID_AZIMUTHS * torch.arange(VIEW_GRID_AZIMUTHS)
+    right_words = 0
+    # Squared error of all front views together (and of all back views) to the true front and to the true back.
+    errors = {"front view": {"front view": 0.0, "back view": 0.0}, "back view": {"front view": 0.0, "back view": 0.0}}
+    for v, word in enumerate(cameras.view_words()):
+        elevation = cameras.elevation_deg[v].item()
+        grid_words = [view_word(azimuth, elevation) for azimuth in grid_azimuth.tolist()]
+        grid = render_truth(item, _cameras_around(cameras, v, grid_azimuth))
+        distances = metrics.image_distance(rgb[v], grid.rgb)
+        right_words += grid_words[int(distances.argmin())] == word
+        if word in errors:
+            for side in errors[word]:
+                errors[word][side] += _least(distances, grid_words, side)
+    if item.class_name not in CLASSES_WITH_FRONT or not _shows_front_and_back(cameras):
+        return right_words / len(cameras), None
+    front_right = errors["front view"]["front view"] < errors["front view"]["back view"]
+    back_right = errors["back view"]["back view"] < errors["back view"]["front view"]
+    return right_words / len(cameras), front_right and back_right
+
+
+def _least(distances: Tensor, words: Sequence[str], word: str) -> float:
+    """The smallest of the distances to views with that word."""
+    return min(
+        distance for distance, candidate in zip(distances.tolist(), words, strict=True) if candidate == word
+    )
+
+
+def _shows_front_and_back(cameras: CameraBatch) -> bool:
+    return {"front view", "back view"} <= set(cameras.view_words())
+
+
+def _cameras_around(cameras: CameraBatch, index: int, azimuth_deg: Tensor) -> CameraBatch:
+    """Cameras like one of the batch but at other azimuths."""
+    distance = cameras.world_from_camera[index, :3, 3].norm().item()
+    fov_y_deg = math.degrees(2.0 * math.atan(0.5 * cameras.height / cameras.intrinsics[index, 1, 1].item()))
+    count = len(azimuth_deg)
+    return orbit_cameras(
+        azimuth_deg,
+        torch.full((count,), cameras.elevation_deg[index].item()),
+        torch.full((count,), distance),
+        torch.full((count,), fov_y_deg),
+        width=cameras.width,
+        height=cameras.height,
+    )

@@ -1,0 +1,146 @@
+"""The loop: render, ask the guidance, step, densify, report.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import sample_cameras
+from sdi_gs.checkpoint import restore_generator
+from sdi_gs.contracts import DiffusionPrior, RenderOutput, StepReport
+from sdi_gs.errors import UserError
+from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.guidance.score_distillation import distil, plan_step
+from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
+from sdi_gs.representations.densify import Densifier
+from sdi_gs.representations.gaussians import (
+    Gaussians,
+    gaussian_ball,
+    gaussian_optimizers,
+    means_learning_rate,
+)
+from sdi_gs.run_config import RunConfig
+
+
+class Trainer:
+    """Owns the parameters of a run and moves them one step at a time."""
+
+    def __init__(self, config: RunConfig, prior: DiffusionPrior, *, device: torch.device) -> None:
+        self.config = config
+        self.prior = prior
+        self.device = device
+        self.step = 0
+        # Cameras and schedules draw on the host, noise where the latents are.
+        self.host_generator = torch.Generator().manual_seed(config.seed)
+        self.device_generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.conditions = PromptConditions(prior, config.prompt, config.negative_prompt)
+        self.gaussians = gaussian_ball(config.gaussians, generator=self.device_generator, device=device)
+        self.optimizers = gaussian_optimizers(self.gaussians, config.gaussians)
+        self.densifier = Densifier(config.densify, config.steps)
+
+    def train_step(self) -> StepReport:
+        """One step: K views that share a timestep."""
+        started = time.perf_counter()
+        config, views = self.config, self.config.views_per_step
+        size = self.prior.image_size
+        cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=self.host_generator)
+        plan = plan_step(
+            config.guidance,
+            self.step,
+            config.steps,
+            num_timesteps=self.prior.schedule.num_timesteps,
+            generator=self.host_generator,
+        )
+        words = cameras.view_words()
+        render = self.gaussians.render(cameras.to(self.device), torch.ones(views, 3, device=self.device))
+        latents = self.prior.encode_images(render.rgb, self.device_generator)
+        guided = distil(
+            config.guidance,
+            self.prior,
+            latents.detach(),
+            self.conditions.conditional(words),
+            self.conditions.unconditional(views),
+            plan=plan,
+            generator=self.device_generator,
+        )
+        losses = self._losses(render, distillation_loss(latents, guided.target))
+        values = {name: value.item() for name, value in losses.items()}
+        self._require_finite(values, plan.timestep)
+        self._update(torch.stack(list(losses.values())).sum(), render)
+        self.step += 1
+        return StepReport(
+            step=self.step,
+            timestep=plan.timestep,
+            losses=values,
+            num_gaussians=len(self.gaussians),
+            predictor_calls=guided.predictor_calls,
+            seconds=time.perf_counter() - started,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dicts of tensors and numbers."""
+        return {
+            "step": self.step,
+            "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "densify": self.densifier.state,
+            "host_generator": self.host_generator.get_state(),
+            "device_generator": self.device_generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one."""
+        self.step = state["step"]
+        self.gaussians = Gaussians({name: value.to(self.device) for name, value in state["gaussians"].items()})
+        self.optimizers = gaussian_optimizers(self.gaussians, self.config.gaussians)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.densifier.state = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in state["densify"].items()
+        }
+        restore_generator(self.host_generator, state["host_generator"])
+        restore_generator(self.device_generator, state["device_generator"])
+
+    def _require_finite(self, losses: dict[str, float], timestep: int) -> None:
+        """Stop before a broken value reaches the parameters."""
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"step {self.step + 1}, t = {timestep}: the {name} loss is {value}; the last checkpoint is intact, "
+                    "resume it with smaller learning rates or another seed"
+                )
+
+    def _losses(self, render: RenderOutput, distillation: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the step's loss."""
+        weights, params = self.config.losses, self.gaussians.params
+        progress = self.step / self.config.steps
+        terms = {"distillation": weights.distillation * distillation}
+        if weights.fog > 0.0 and progress >= weights.fog_start:
+            ramp = (progress - weights.fog_start) / max(1.0 - weights.fog_start, 1e-6)
+            terms["fog"] = weights.fog * ramp * fog_loss(render.alpha)
+        if weights.compactness > 0.0:
+            terms["compactness"] = weights.compactness * compactness_loss(
+                params["means"], torch.sigmoid(params["opacities"])
+            )
+        if weights.needles > 0.0:
+            terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
+        return terms
+
+    def _update(self, loss: Tensor, render: RenderOutput) -> None:
+        """gsplat's order: retain gradients, backward, optimise, densify."""
+        self.densifier.before_backward(self.gaussians, self.optimizers, self.step, render.meta)
+        loss.backward()
+        rate = means_learning_rate(self.config.gaussians, self.step, self.config.steps)
+        self.optimizers["means"].param_groups[0]["lr"] = rate
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.densifier.after_step(self.gaussians, self.optimizers, self.step, render.meta, self.host_generator)

@@ -1,0 +1,27 @@
+"""Tests that need what this machine lacks skip themselves."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacks = {"gpu": _no_gpu, "browser": _no_browser}
+    for mark, reason_of in lacks.items():
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        reason = reason_of() if marked else None
+        if reason:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+def _no_browser() -> str | None:
+    return None if find_spec("playwright") else "playwright is not installed"
