@@ -98,9 +98,7 @@ def orbit_cameras(
 ) -> CameraBatch:
     """Cameras that look at the origin with world z up; at the poles, up is the horizontal away from the front."""
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
-    outward = torch.stack(
-        [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1
-    )
+    outward = torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1)
     right = torch.stack([-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
     forward = -outward
     down = torch.linalg.cross(forward, right)

@@ -5,6 +5,7 @@ Nothing that a run wrote is overwritten: the results of an earlier stop are rena
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import sys
@@ -17,7 +18,6 @@ from typing import Any
 import torch
 
 from sdi_gs import __version__
-from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import UserError
@@ -29,11 +29,12 @@ from sdi_gs.priors.catalog import load_prior
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict
 from sdi_gs.run_folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
 from sdi_gs.trainer import Trainer
+from sdi_gs.views import render_views, ring_cameras
 
 Observer = Callable[[Trainer, StepReport], None]
 
 OUTPUT_ROOT = Path("outputs")
-PREVIEW_AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
+PREVIEW_VIEWS = 4
 SHEET_VIEWS = 8
 TURNTABLE_ELEVATION_DEG = 15.0
 
@@ -63,8 +64,9 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
     folder = open_run_folder(path)
     config = load_run_config(path)
     checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
-    if checkpoint.step >= config.steps and folder.splats.exists():
-        raise UserError(f"{path} is finished ({checkpoint.step} of {config.steps} steps); there is nothing to resume")
+    summary = read_summary(folder)
+    if summary is not None and summary.get("step") == config.steps:
+        raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
     if checkpoint.meta.get("config") != config_to_dict(config):
         raise UserError(
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
@@ -109,8 +111,7 @@ def save_preview(trainer: Trainer, folder: RunFolder) -> None:
     """Front, sides and back as they are now; a picture of the same step from an earlier try stays."""
     path = folder.preview(trainer.step)
     if not path.exists():
-        cameras = _ring(trainer.config, len(PREVIEW_AZIMUTHS_DEG), trainer.prior.image_size)
-        save_contact_sheet(path, _render(trainer, cameras))
+        save_contact_sheet(path, _ring_of_views(trainer, PREVIEW_VIEWS, trainer.prior.image_size))
 
 
 def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, Any]:
@@ -124,18 +125,13 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     report = write_splat_ply(
         folder.splats,
         splat_cloud(trainer.gaussians),
-        comments=[
-            f"sdi-gs {__version__}",
-            f"prompt {config.prompt}",
-            f"prior {config.prior}",
-            f"seed {config.seed} steps {trainer.step}",
-        ],
+        comments=ply_comments(config, trainer.step),
     )
     size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
-    save_contact_sheet(folder.contact_sheet, _render(trainer, _ring(config, SHEET_VIEWS, size)), labels=labels)
+    save_contact_sheet(folder.contact_sheet, _ring_of_views(trainer, SHEET_VIEWS, size), labels=labels)
     if frames:
-        save_turntable(folder.turntable, _render(trainer, _ring(config, frames, size)))
+        save_turntable(folder.turntable, _ring_of_views(trainer, frames, size))
     steps = folder.read_steps()
     summary = {
         "prompt": config.prompt,
@@ -156,6 +152,25 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     }
     folder.write_summary(summary)
     return summary
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """What ``finish`` wrote; None where a run has not come to it, or where the file is damaged."""
+    try:
+        summary = json.loads(folder.summary.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def ply_comments(config: RunConfig, step: int) -> list[str]:
+    """What a splat file says of its origin."""
+    return [
+        f"sdi-gs {__version__}",
+        f"prompt {config.prompt}",
+        f"prior {config.prior}",
+        f"seed {config.seed} steps {step}",
+    ]
 
 
 def peak_rss_mb() -> float:
@@ -193,33 +208,15 @@ def _log_line(report: StepReport) -> dict[str, Any]:
 
 def _set_aside_results(folder: RunFolder) -> None:
     """Rename what an earlier, stopped part of the run exported."""
-    if not folder.summary.exists():
-        return
+    results = (folder.summary, folder.splats, folder.turntable, folder.contact_sheet)
     number = 1
     while any(folder.path.glob(f"*_stop_{number}.*")):
         number += 1
-    for path in (folder.splats, folder.turntable, folder.contact_sheet, folder.summary):
+    for path in results:
         if path.exists():
             path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))
 
 
-def _ring(config: RunConfig, count: int, size: int) -> CameraBatch:
-    """Evenly spaced cameras around the object, from the front on, at the training cameras' mean distance."""
-    azimuth = torch.arange(count) * (360.0 / count)
-    low, high = config.cameras.distance
-    narrow, wide = config.cameras.fov_y_deg
-    return orbit_cameras(
-        azimuth,
-        torch.full((count,), TURNTABLE_ELEVATION_DEG),
-        torch.full((count,), 0.5 * (low + high)),
-        torch.full((count,), 0.5 * (narrow + wide)),
-        width=size,
-        height=size,
-    )
-
-
-@torch.no_grad()
-def _render(trainer: Trainer, cameras: CameraBatch) -> torch.Tensor:  # [B, H, W, 3]
-    """Pictures over white, on the host."""
-    background = torch.ones(len(cameras), 3, device=trainer.device)
-    return trainer.gaussians.render(cameras.to(trainer.device), background).rgb.clamp(0.0, 1.0).cpu()
+def _ring_of_views(trainer: Trainer, count: int, size: int) -> torch.Tensor:  # [count, size, size, 3]
+    cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=TURNTABLE_ELEVATION_DEG)
+    return render_views(trainer.gaussians, cameras).rgb

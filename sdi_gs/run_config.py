@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.config import GuidanceConfig
@@ -57,6 +58,8 @@ class RunConfig:
     """Seed of every random draw of the run."""
     views_per_step: int = 4
     """Cameras rendered in each step."""
+    backgrounds: tuple[BackgroundName, ...] = ("white",)
+    """Solid backgrounds; each view draws one and its prompt names it."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
@@ -70,6 +73,8 @@ class RunConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if not 1 <= self.views_per_step <= 64:
             raise ValueError(f"views_per_step must be 1 to 64, got {self.views_per_step}")
+        if not self.backgrounds:
+            raise ValueError("backgrounds must name at least one")
         if not 0 <= self.seed < 2**62:
             raise ValueError(f"seed must be 0 to 2^62, got {self.seed}")
 
@@ -134,6 +139,8 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
         if value in arguments:
             return value
     elif origin is tuple:
+        if isinstance(value, (list, tuple)) and arguments[-1] is Ellipsis:
+            return tuple(_coerce(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
         if isinstance(value, (list, tuple)) and len(value) == len(arguments):
             return tuple(
                 _coerce(part, item, f"{path}[{index}]")

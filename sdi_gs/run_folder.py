@@ -124,10 +124,12 @@ class RunFolder:
         whole = lines[:-1]
         try:
             records = [json.loads(line) for line in whole]
-        except ValueError:
-            records = [None]
-        if not all(isinstance(record, dict) and isinstance(record.get("step"), int) for record in records):
-            raise UserError(f"{self.steps} is damaged (not a JSON object with a step per line): move it away")
+            if not all(isinstance(record["step"], int) for record in records):
+                raise TypeError("a step is a whole number")
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{self.steps} is damaged (not a JSON object with a step per line): move it away"
+            ) from error
         return records
 
     def rewind_log(self, step: int) -> None:

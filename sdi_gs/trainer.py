@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdi_gs.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import restore_generator
 from sdi_gs.contracts import DiffusionPrior, RenderOutput, StepReport
@@ -40,7 +41,9 @@ class Trainer:
         # Cameras and schedules draw on the host, noise where the latents are.
         self.host_generator = torch.Generator().manual_seed(config.seed)
         self.device_generator = torch.Generator(device).manual_seed(config.seed + 1)
-        self.conditions = PromptConditions(prior, config.prompt, config.negative_prompt)
+        self.conditions = PromptConditions(
+            prior, config.prompt, negative_prompt=config.negative_prompt, backgrounds=config.backgrounds
+        )
         self.gaussians = gaussian_ball(config.gaussians, generator=self.device_generator, device=device)
         self.optimizers = gaussian_optimizers(self.gaussians, config.gaussians)
         self.densifier = Densifier(config.densify, config.steps)
@@ -58,14 +61,15 @@ class Trainer:
             num_timesteps=self.prior.schedule.num_timesteps,
             generator=self.host_generator,
         )
-        words = cameras.view_words()
-        render = self.gaussians.render(cameras.to(self.device), torch.ones(views, 3, device=self.device))
+        backgrounds = self._draw_backgrounds(views)
+        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds], device=self.device)
+        render = self.gaussians.render(cameras.to(self.device), colours)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
         guided = distil(
             config.guidance,
             self.prior,
             latents.detach(),
-            self.conditions.conditional(words),
+            self.conditions.conditional(cameras.view_words(), backgrounds),
             self.conditions.unconditional(views),
             plan=plan,
             generator=self.device_generator,
@@ -108,6 +112,11 @@ class Trainer:
         }
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
+
+    def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
+        """One of the configured backgrounds per view."""
+        choices = self.config.backgrounds
+        return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
 
     def _require_finite(self, losses: dict[str, float], timestep: int) -> None:
         """Stop before a broken value reaches the parameters."""

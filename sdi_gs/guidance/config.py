@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 Annealing = Literal["linear", "sqrt", "uniform"]
 NoiseSource = Literal["inversion", "random"]
@@ -13,7 +15,7 @@ NoiseSource = Literal["inversion", "random"]
 class GuidanceConfig:
     """How latents are turned into targets."""
 
-    noise: NoiseSource = "inversion"
+    noise: Annotated[NoiseSource, tyro.conf.arg(aliases=("--noise",))] = "inversion"
     """Where kappa comes from: DDIM inversion under the prompt (SDI) or i.i.d. draws (SDS)."""
     guidance_scale: float = 7.5
     """gamma_fwd in the convention e_u + s (e_c - e_u); 7.5 for SD 2.1 (SDI paper, 5.1)."""

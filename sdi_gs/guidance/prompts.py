@@ -10,22 +10,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.contracts import DiffusionPrior
 
 
 class PromptConditions:
-    """Embeddings of a prompt under every view word, and of the unconditional (or negative) text."""
+    """Embeddings of a prompt under every view word and background, and of the unconditional (or negative) text."""
 
-    def __init__(self, prior: DiffusionPrior, prompt: str, negative_prompt: str = "") -> None:
-        texts = [f"{prompt}, {word}" for word in VIEW_WORDS]
+    def __init__(
+        self,
+        prior: DiffusionPrior,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        backgrounds: Sequence[BackgroundName] = ("white",),
+    ) -> None:
+        situations = [(view, background) for view in VIEW_WORDS for background in backgrounds]
+        texts = [f"{prompt}, {view}, {background} background" for view, background in situations]
         rows = prior.embed_prompts([*texts, negative_prompt])
-        self._by_view = dict(zip(VIEW_WORDS, rows, strict=False))
+        self._by_situation = dict(zip(situations, rows[:-1], strict=True))
         self._unconditional = rows[-1]
 
-    def conditional(self, words: Sequence[ViewWord]) -> Tensor:
-        """Embeddings [B, L, E] for images seen from the given sides."""
-        return torch.stack([self._by_view[word] for word in words])
+    def conditional(self, views: Sequence[ViewWord], backgrounds: Sequence[BackgroundName]) -> Tensor:
+        """Embeddings [B, L, E] for images seen from the given sides over the given backgrounds."""
+        return torch.stack([self._by_situation[situation] for situation in zip(views, backgrounds, strict=True)])
 
     def unconditional(self, count: int) -> Tensor:
         """The unconditional embedding repeated, [B, L, E]."""

@@ -106,9 +106,7 @@ def infer_noise(
         case "random":
             return random_noise(latents, generator)
         case "inversion":
-            grid = inversion_grid(
-                plan.timestep, plan.overshoot, num_steps=config.inversion_steps, schedule=schedule
-            )
+            grid = inversion_grid(plan.timestep, plan.overshoot, num_steps=config.inversion_steps, schedule=schedule)
             inverted = invert_ddim(
                 lambda noised, at: predictor(noised, at, config.resolved_inversion_scale),
                 latents,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdi_gs.contracts import DiffusionPrior, PredictionType
-    from sdi_gs.priors.ideal import IdealPriorConfig
+    from sdi_gs.priors.config import IdealPriorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def load_prior(
             return _load_from_mirrors(SD21_BASE, device, dtype)
         case SD21.name:
             return _load_from_mirrors(SD21, device, dtype)
-        case _ if Path(name).exists() or name.count("/") == 1:
+        case _ if name and (Path(name).exists() or name.count("/") == 1):
             from sdi_gs.priors.latent_diffusion import load_latent_diffusion
 
             return load_latent_diffusion(name, device=device, dtype=dtype or _default_dtype(device))

@@ -18,26 +18,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.toybox.captions import parse_prompt
-from sdi_gs.toybox.objects import CLASSES, COLOURS, sample_object
+from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.splits import split_seed
+
+_Properties = tuple[ClassName | None, str | None, ViewWord | None, BackgroundName | None]
+_Name = TypeVar("_Name", bound=str)
 
 
 class IdealPrior:
     """The closed-form prior; mixtures are rendered when a prompt first needs them.
 
-    An embedding is one token of width E = 16 + 10 + 4: a class one-hot, a colour one-hot and the weights of the
-    four view words. A block of zeros leaves that property open; all zeros is the unconditional prompt. Mixing two
-    embeddings' view weights mixes their distributions.
+    An embedding is one token of width E = 16 + 10 + 4 + 3: a class one-hot, a colour one-hot, the weights of the
+    four view words and a background one-hot. A block of zeros leaves that property open; all zeros is the
+    unconditional prompt. Mixing two embeddings' view weights mixes their distributions.
     """
 
     name = "toybox-ideal"
@@ -47,7 +53,8 @@ class IdealPrior:
         self.schedule = scaled_linear_schedule()
         self.image_size = config.image_size
         self.device = torch.device(device)
-        self._mixtures: dict[tuple[str | None, str | None, ViewWord | None], _Mixture] = {}
+        self._renders: dict[tuple[ClassName | None, str | None, ViewWord | None], tuple[Tensor, Tensor]] = {}
+        self._mixtures: dict[_Properties, _Mixture] = {}
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [B, 1, E]; raises ``UserError`` for words that toybox does not know."""
@@ -58,6 +65,7 @@ class IdealPrior:
                 [float(prompt.class_name == name) for name in CLASSES]
                 + [float(prompt.colour == name) for name in COLOURS]
                 + [float(prompt.view == word) for word in VIEW_WORDS]
+                + [float(prompt.background == name) for name in BACKGROUND_NAMES]
             )
         return torch.tensor(rows, device=self.device)[:, None]
 
@@ -96,50 +104,67 @@ class IdealPrior:
 
     def _mixture_of(self, embedding: Tensor) -> _Mixture:
         """The mixture of one embedding [E]: a single rendered set, or several weighted by view."""
-        values = embedding.tolist()
-        classes, rest = values[: len(CLASSES)], values[len(CLASSES) :]
-        colours, views = rest[: len(COLOURS)], rest[len(COLOURS) :]
-        class_name = next((name for name, on in zip(CLASSES, classes, strict=True) if on > 0.0), None)
-        colour = next((name for name, on in zip(COLOURS, colours, strict=True) if on > 0.0), None)
-        weighted = [(word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0]
-        if not weighted:
-            return self._rendered(class_name, colour, None)
-        parts = [(self._rendered(class_name, colour, word), weight) for word, weight in weighted]
-        if len(parts) == 1:
-            return parts[0][0]
+        widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
+        classes, colours, views, backgrounds = embedding.cpu().split(widths)
+        class_name, colour = _chosen(CLASSES, classes), _chosen(list(COLOURS), colours)
+        background = _chosen(BACKGROUND_NAMES, backgrounds)
+        weights: list[tuple[ViewWord, float]] = [
+            (word, weight) for word, weight in zip(VIEW_WORDS, views.tolist(), strict=True) if weight > 0.0
+        ]
+        if len(weights) < 2:
+            return self._mixture(class_name, colour, weights[0][0] if weights else None, background)
+        parts = [(self._mixture(class_name, colour, word, background), weight) for word, weight in weights]
         return _Mixture(
             centres=torch.cat([part.centres for part, _ in parts]),
             log_weights=torch.cat([part.log_weights + math.log(weight) for part, weight in parts]),
             half_norms=torch.cat([part.half_norms for part, _ in parts]),
         )
 
-    def _rendered(self, class_name: str | None, colour: str | None, view: ViewWord | None) -> _Mixture:
-        """The rendered set of a property combination, kept once made."""
-        key = (class_name, colour, view)
+    def _mixture(
+        self,
+        class_name: ClassName | None,
+        colour: str | None,
+        view: ViewWord | None,
+        background: BackgroundName | None,
+    ) -> _Mixture:
+        """The mixture of a combination of properties, kept once made."""
+        key = (class_name, colour, view, background)
         if key not in self._mixtures:
-            self._mixtures[key] = self._render(*key)
+            self._mixtures[key] = self._composite(self._rendered(class_name, colour, view), background)
         return self._mixtures[key]
 
-    def _render(self, class_name: str | None, colour: str | None, view: ViewWord | None) -> _Mixture:
-        config = self.config
-        count = config.unconditional_renders if view is None else config.renders_per_view
-        rng = split_seed("prior", config.seed)
-        scenes = [
-            (
-                sample_object(
-                    class_name or CLASSES[rng.integers(len(CLASSES))],
-                    colour or list(COLOURS)[rng.integers(len(COLOURS))],
-                    rng,
-                ),
-            )
-            for _ in range(count)
-        ]
-        cameras = self._cameras(view, count, rng)
-        images = render_scenes(scenes, cameras, background=(1.0, 1.0, 1.0)).rgb.to(self.device)
-        centres = self.encode_images(images).flatten(1)
+    def _rendered(
+        self, class_name: ClassName | None, colour: str | None, view: ViewWord | None
+    ) -> tuple[Tensor, Tensor]:
+        """Foregrounds over black [M, H, W, 3] and their alpha [M, H, W, 1], kept once made."""
+        key = (class_name, colour, view)
+        if key not in self._renders:
+            config, rng = self.config, split_seed("prior", self.config.seed)
+            count = config.unconditional_renders if view is None else config.renders_per_view
+            scenes = [
+                (
+                    sample_object(
+                        class_name or CLASSES[rng.integers(len(CLASSES))],
+                        colour or list(COLOURS)[rng.integers(len(COLOURS))],
+                        rng,
+                    ),
+                )
+                for _ in range(count)
+            ]
+            render = render_scenes(scenes, self._cameras(view, count, rng), background=(0.0, 0.0, 0.0))
+            self._renders[key] = (render.rgb.to(self.device), render.alpha.to(self.device))
+        return self._renders[key]
+
+    def _composite(self, foreground: tuple[Tensor, Tensor], background: BackgroundName | None) -> _Mixture:
+        """The latents of a rendered set over a background; over all of them in turn where none is asked for."""
+        rgb, alpha = foreground
+        names = BACKGROUND_NAMES if background is None else (background,)
+        palette = torch.tensor([BACKGROUND_COLOURS[name] for name in names], device=self.device)
+        turns = torch.arange(len(rgb), device=self.device) % len(names)
+        centres = self.encode_images(rgb + (1.0 - alpha) * palette[turns][:, None, None, :]).flatten(1)
         return _Mixture(
             centres=centres,
-            log_weights=torch.full((count,), -math.log(count), device=self.device),
+            log_weights=torch.full((len(rgb),), -math.log(len(rgb)), device=self.device),
             half_norms=0.5 * centres.square().sum(dim=1),
         )
 
@@ -165,6 +190,14 @@ class IdealPrior:
             width=self.config.image_size,
             height=self.config.image_size,
         )
+
+
+def _chosen(
+    names: Sequence[_Name],
+    one_hot: Tensor,  # one number per name
+) -> _Name | None:
+    """The name whose number is not zero, if one is."""
+    return next((name for name, on in zip(names, one_hot.tolist(), strict=True) if on > 0.0), None)
 
 
 @dataclass(frozen=True, kw_only=True)

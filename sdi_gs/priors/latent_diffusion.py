@@ -9,6 +9,7 @@ Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 import warnings
@@ -82,16 +83,17 @@ class LatentDiffusionPrior:
         prediction_type: PredictionType,
         config: LatentDiffusionConfig | None = None,
     ) -> None:
-        _check_fit(name, text_encoder, unet, vae)
+        _check_fit(name, text_encoder.config, unet.config, vae.config)
         self.name = name
         self.schedule = schedule
         self.prediction_type: PredictionType = prediction_type
         self.config = config or LatentDiffusionConfig()
-        self.image_size: int = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
         self.tokenizer = tokenizer
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
+        # Each block of the VAE but the last halves the image.
+        self.image_size: int = self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -161,8 +163,8 @@ class LatentDiffusionPrior:
                 # The last place is the end token's.
                 rest = self.tokenizer.decode(ids[length - 1 : -1])
                 warnings.warn(
-                    f"the text encoder of {self.name} reads {length - 2} tokens and will not see the end of the prompt: "
-                    f"shorten it by {rest!r}",
+                    f"the text encoder of {self.name} reads {length - 2} tokens and will not see {rest!r}: "
+                    "shorten the prompt",
                     stacklevel=3,
                 )
 
@@ -221,7 +223,8 @@ def load_latent_diffusion(
     with _component("tokenizer", folder):
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     with _component("scheduler", folder):
-        schedule, prediction_type = read_scheduler(_scheduler_config(folder))
+        stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        schedule, prediction_type = read_scheduler(stored)
     # Diffusers would ask for accelerate aloud where it is not installed.
     lean = {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
     wide = torch.promote_types(dtype, torch.float32)
@@ -238,41 +241,26 @@ def load_latent_diffusion(
 
 
 def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, PredictionType]:
-    """The schedule in float64, and what the U-Net predicts, from a diffusers scheduler's config."""
-    count, start, end = config["num_train_timesteps"], config["beta_start"], config["beta_end"]
-    if config["trained_betas"] is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif config["beta_schedule"] == "scaled_linear":
-        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
-    elif config["beta_schedule"] == "linear":
-        betas = torch.linspace(start, end, count, dtype=torch.float64)
-    else:
-        raise UserError(f"beta_schedule {config['beta_schedule']!r} is unknown: linear or scaled_linear is needed")
-    if config["rescale_betas_zero_snr"]:
-        raise UserError("rescale_betas_zero_snr leaves nothing of the latent at the last timestep: use another model")
-    if config["prediction_type"] not in get_args(PredictionType):
-        raise UserError(
-            f"prediction_type {config['prediction_type']!r} is unknown: one of {', '.join(get_args(PredictionType))} "
-            "is needed"
-        )
-    alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
-    schedule = NoiseSchedule(
-        alphas_cumprod=alphas_cumprod,
-        initial_alpha_cumprod=1.0 if config["set_alpha_to_one"] else float(alphas_cumprod[0]),
-        steps_offset=config["steps_offset"],
-    )
-    return schedule, config["prediction_type"]
+    """The constants of the noise, and what the U-Net predicts, from the config of any diffusers scheduler.
 
-
-def _scheduler_config(folder: Path) -> Mapping[str, Any]:
-    """The scheduler's config as DDIM takes it, gaps filled by its own class first (their defaults differ)."""
-    import diffusers
+    The levels are diffusers' own, computed in float32 and held in float64: exact ones move kappa by 5e-6,
+    too much for parity with the published code. Raises UserError for what the guidance cannot do.
+    """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    stored: Any = DDIMScheduler.load_config(folder / "scheduler", local_files_only=True)
-    own_class = getattr(diffusers, stored["_class_name"])
-    ddim: Any = DDIMScheduler.from_config(own_class.from_config(stored).config)
-    return ddim.config
+    scheduler: Any = DDIMScheduler.from_config(dict(config))
+    prediction_type: PredictionType = scheduler.config.prediction_type
+    if prediction_type not in get_args(PredictionType):
+        known = ", ".join(get_args(PredictionType))
+        raise UserError(f"prediction_type {prediction_type!r} is unknown: it must be one of {known}")
+    if scheduler.alphas_cumprod[-1] <= 0.0:
+        raise UserError("rescale_betas_zero_snr leaves nothing of the latent at the last timestep: set it to false")
+    schedule = NoiseSchedule(
+        alphas_cumprod=scheduler.alphas_cumprod.double(),
+        initial_alpha_cumprod=float(scheduler.final_alpha_cumprod),
+        steps_offset=scheduler.config.steps_offset,
+    )
+    return schedule, prediction_type
 
 
 def _folder_of(source: str | Path, *, revision: str | None, local_files_only: bool) -> Path:
@@ -341,20 +329,20 @@ def _component(component: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_fit(name: str, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderKL) -> None:
-    """UserError where the components are not those of one text-to-image model (inpainting, depth, SDXL, ...)."""
-    for what, given, needed in (
-        ("unet's in_channels", unet.config.in_channels, vae.config.latent_channels),
-        ("unet's out_channels", unet.config.out_channels, vae.config.latent_channels),
-        ("unet's cross_attention_dim", unet.config.cross_attention_dim, text_encoder.config.hidden_size),
+def _check_fit(name: str, text_encoder: Any, unet: Any, vae: Any) -> None:
+    """UserError where the configs are not those of one text-to-image model (but of inpainting, depth, SDXL, ...)."""
+    for what, given, needed, whose in (
+        ("in_channels", unet.in_channels, vae.latent_channels, "vae"),
+        ("out_channels", unet.out_channels, vae.latent_channels, "vae"),
+        ("cross_attention_dim", unet.cross_attention_dim, text_encoder.hidden_size, "text_encoder"),
     ):
         if given != needed:
             raise UserError(
-                f"the components of {name} do not fit: the {what} is {given}, the text encoder and VAE need {needed}: "
+                f"the components of {name} do not fit: its unet has {what} {given}, its {whose} needs {needed}: "
                 "use a text-to-image model like Stable Diffusion 2.1"
             )
-    if not isinstance(unet.config.sample_size, int):
-        raise UserError(f"the unet of {name} wants {unet.config.sample_size}, and only square images are made")
+    if not isinstance(unet.sample_size, int):
+        raise UserError(f"the unet of {name} has sample_size {unet.sample_size}: use a model of square images")
 
 
 def _without_autocast(device: torch.device) -> torch.autocast:

@@ -1,11 +1,38 @@
-"""Rendering of 3D Gaussians with gsplat's call: gsplat itself for CUDA tensors, numba kernels for CPU tensors."""
+"""Rendering of 3D Gaussians with gsplat's call: gsplat itself for CUDA tensors, numba kernels for CPU tensors.
+
+Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Literal, assert_never
 
+import torch
 from gsplat import RollingShutterType
 from torch import Tensor
+
+Backend = Literal["gsplat", "numba"]
+RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
+RasterizeMode = Literal["classic", "antialiased"]
+CameraModel = Literal["pinhole", "ortho", "fisheye", "ftheta"]
+
+
+def backend_for(device: torch.device | str) -> Backend:
+    """Which implementation renders tensors on a device; nothing of gsplat's CUDA code is touched to find out.
+
+    Raises:
+        ValueError: The device is neither "cpu" nor "cuda".
+    """
+    match torch.device(device).type:
+        case "cuda":
+            return "gsplat"
+        case "cpu":
+            return "numba"
+        case other:
+            raise ValueError(
+                f"rasterization runs on cpu or cuda tensors, got {other!r}; move them to one of the two"
+            )
 
 
 def rasterization(
@@ -13,9 +40,9 @@ def rasterization(
     quats: Tensor,  # [N, 4]
     scales: Tensor,  # [N, 3]
     opacities: Tensor,  # [N]
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
     width: int,
     height: int,
     near_plane: float = 0.01,
@@ -25,14 +52,14 @@ def rasterization(
     sh_degree: int | None = None,
     packed: bool = True,
     tile_size: int = 16,
-    backgrounds: Tensor | None = None,
-    render_mode: Any = "RGB",
+    backgrounds: Tensor | None = None,  # [C, D]
+    render_mode: RenderMode = "RGB",
     sparse_grad: bool = False,
     absgrad: bool = False,
-    rasterize_mode: Any = "classic",
+    rasterize_mode: RasterizeMode = "classic",
     channel_chunk: int = 32,
     distributed: bool = False,
-    camera_model: Any = "pinhole",
+    camera_model: CameraModel = "pinhole",
     segmented: bool = False,
     covars: Tensor | None = None,
     with_ut: bool = False,
@@ -44,11 +71,84 @@ def rasterization(
     rolling_shutter: RollingShutterType = RollingShutterType.GLOBAL,
     viewmats_rs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Draft."""
-    from sdi_gs.rasterize.numba_backend import rasterize
+    """Render Gaussians into C cameras; the signature, results and semantics of ``gsplat.rasterization`` 1.5.3.
 
-    return rasterize(
-        means, quats, scales, opacities, colors, viewmats, Ks, width=width, height=height, near_plane=near_plane,
-        far_plane=far_plane, radius_clip=radius_clip, eps2d=eps2d, sh_degree=sh_degree, packed=packed,
-        backgrounds=backgrounds, render_mode=render_mode, absgrad=absgrad, rasterize_mode=rasterize_mode,
-    )
+    CUDA tensors go to gsplat as they are, and everything it can do is there. CPU tensors go to numba kernels that
+    follow gsplat's CUDA code: what is described below, bitwise the same in every run and for any number of threads
+    (``torch.set_num_threads``). The first call compiles the kernels (seconds, cached on disk).
+
+    Args:
+        means: Centres in the world.
+        quats: Rotations, wxyz, of any length.
+        scales: Standard deviations along the axes, scene units (after exp).
+        opacities: In [0, 1] (after sigmoid).
+        colors: Any D channels, or with ``sh_degree`` harmonic coefficients, rendered as max(series + 0.5, 0). One
+            set for all cameras or, with a leading C, one per camera.
+        viewmats: Camera from world, OpenCV axes. Gets no gradient on CPU.
+        Ks: Pinhole intrinsics, pixels. Gets no gradient.
+        width: Pixels.
+        height: Pixels.
+        near_plane: Gaussians whose centre is nearer are not drawn, scene units.
+        far_plane: Gaussians whose centre is farther are not drawn, scene units.
+        radius_clip: Gaussians whose box is no larger than this are not drawn, pixels.
+        eps2d: Added to both image variances, square pixels.
+        sh_degree: Harmonic degree in use, 0 to 3 on CPU; (degree + 1)^2 <= K.
+        packed: List the visible (camera, Gaussian) pairs in ``meta`` instead of all C x N.
+        backgrounds: Colours behind everything; depth channels get 0.
+        render_mode: "D" accumulates camera z, "ED" divides it by alpha; "RGB+..." appends it as the last channel.
+        absgrad: Leave the sum over pixels of the absolute gradient in ``meta["means2d"].absgrad``.
+        rasterize_mode: "antialiased" lowers opacity by the square root of the determinants' ratio, for eps2d's blur.
+
+    On CPU every other argument must keep its default.
+
+    Returns:
+        Colours [C, H, W, X], alphas [C, H, W, 1] and the meta dict with gsplat's keys, except ``isect_ids``
+        (the sort keys of gsplat's CUDA code). X is D, 1 or D + 1 by render mode.
+
+    Raises:
+        NotImplementedError: On CPU, an argument that only gsplat's CUDA code supports; the message names it.
+        ValueError: On CPU, a tensor of wrong shape, type or device, or with NaN or infinity; the message names it.
+    """
+    arguments = dict(locals())
+    match backend_for(means.device):
+        case "gsplat":
+            import gsplat
+
+            return gsplat.rasterization(**arguments)
+        case "numba":
+            from sdi_gs.rasterize import numba_backend
+            from sdi_gs.rasterize.checks import check_arguments
+
+            for name in _GSPLAT_ONLY:
+                default = _DEFAULTS[name]
+                if arguments[name] is not default and (default is None or arguments[name] != default):
+                    raise NotImplementedError(
+                        f"{name} is supported by gsplat's CUDA backend only; on CPU leave it at {default!r}"
+                    )
+                del arguments[name]
+            check_arguments(**arguments)
+            return numba_backend.rasterize(**arguments)
+        case other:
+            assert_never(other)
+
+
+_GSPLAT_ONLY = (
+    "tile_size",
+    "sparse_grad",
+    "channel_chunk",
+    "distributed",
+    "camera_model",
+    "segmented",
+    "covars",
+    "with_ut",
+    "with_eval3d",
+    "radial_coeffs",
+    "tangential_coeffs",
+    "thin_prism_coeffs",
+    "ftheta_coeffs",
+    "rolling_shutter",
+    "viewmats_rs",
+)
+_DEFAULTS = {
+    name: parameter.default for name, parameter in inspect.signature(rasterization).parameters.items()
+}

@@ -9,26 +9,36 @@ camera), P (Gaussian, tile) pairs.
 
 from __future__ import annotations
 
-import math
+import threading
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdi_gs.rasterize import RasterizeMode, RenderMode
 from sdi_gs.rasterize.kernels import binning, compositing, projection
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 from sdi_gs.rasterize.threads import run_interleaved, run_on_ranges
 
-RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
-RasterizeMode = Literal["classic", "antialiased"]
-
 MAX_CHANNELS = 32
 """Channels composited in one pass, gsplat's ``channel_chunk``; a kernel is compiled per number of channels."""
 
-_SMALLEST_RANGE = 1024
+# Work that is worth waking a thread for: about 0.1 ms of each kernel.
+_SMALLEST_ITEMS = 4096
+_SMALLEST_PAIRS = 2048
+
+_scratch = threading.local()
+
+
+def _scratch_floats(count: int) -> np.ndarray:  # [count]
+    """Uninitialised memory that this thread reuses: fresh pages would cost more than the sums they take."""
+    buffer = getattr(_scratch, "buffer", None)
+    if buffer is None or len(buffer) < count:
+        buffer = _scratch.buffer = np.empty(count + count // 4, np.float32)
+    return buffer[:count]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -83,7 +93,7 @@ class _Project(torch.autograd.Function):
         run_on_ranges(
             projection.project,
             num_gaussians,
-            _SMALLEST_RANGE // num_cameras,
+            _SMALLEST_ITEMS // num_cameras,
             *map(_numpy, (means, quats, scales, opacities, viewmats, intrinsics)),
             (view.width, view.height),
             tuple(map(np.float32, (view.eps2d, view.near_plane, view.far_plane, view.radius_clip))),
@@ -104,7 +114,7 @@ class _Project(torch.autograd.Function):
         run_on_ranges(
             projection.project_backward,
             len(means),
-            _SMALLEST_RANGE // len(viewmats),
+            _SMALLEST_ITEMS // len(viewmats),
             *map(_numpy, (means, quats, scales, viewmats, intrinsics)),
             (view.width, view.height),
             np.float32(view.eps2d),
@@ -156,7 +166,7 @@ def _bin(
         for image in range(first, num_images, step):
             binning.bin_image(
                 image,
-                *grid,
+                grid,
                 image_starts,
                 _numpy(means2d),
                 radii.numpy(),
@@ -167,7 +177,7 @@ def _bin(
                 tiles.pair_slots,
             )
 
-    run_interleaved(bin_images, num_images)
+    run_interleaved(bin_images, num_images, len(item_starts), _SMALLEST_ITEMS)
     return tiles
 
 
@@ -189,13 +199,17 @@ class _Composite(torch.autograd.Function):
         num_channels = colors.shape[1]
         records = np.empty((len(means2d), compositing.record_length(num_channels)), np.float32)
         splats = tuple(map(_numpy, (means2d, conics, opacities, colors)))
-        run_on_ranges(compositing.write_records, len(records), _SMALLEST_RANGE, tiles.item_starts, *splats, records)
+        run_on_ranges(
+            compositing.write_records, len(records), _SMALLEST_ITEMS, tiles.item_starts, *splats, records
+        )
         rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
         alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
         order = tiles.order()
         run_interleaved(
             compositing.composite,
             len(order),
+            len(tiles.flatten_ids),
+            _SMALLEST_PAIRS,
             order,
             tiles.grid,
             tiles.tile_starts,
@@ -216,10 +230,13 @@ class _Composite(torch.autograd.Function):
         conics, opacities, rendered, alphas = ctx.saved_tensors
         tiles: _Tiles = ctx.tiles
         num_items, num_channels = len(conics), rendered.shape[-1]
-        pair_sums = np.empty((len(tiles.flatten_ids), compositing.pair_length(num_channels)), np.float32)
+        pair_shape = (len(tiles.flatten_ids), compositing.pair_length(num_channels))
+        pair_sums = _scratch_floats(pair_shape[0] * pair_shape[1]).reshape(pair_shape)
         run_interleaved(
             compositing.composite_backward,
             len(ctx.order),
+            len(tiles.flatten_ids),
+            _SMALLEST_PAIRS,
             ctx.order,
             tiles.grid,
             tiles.tile_starts,
@@ -240,7 +257,7 @@ class _Composite(torch.autograd.Function):
         run_on_ranges(
             compositing.gather_gradients,
             num_items,
-            _SMALLEST_RANGE,
+            _SMALLEST_ITEMS,
             tiles.item_starts,
             pair_sums,
             _numpy(conics),
@@ -309,7 +326,9 @@ def rasterize(
         means2d, depths, conics, radii = means2d[chosen], depths[chosen], conics[chosen], radii[chosen]
         splat_opacities, splat_colors = splat_opacities[chosen], splat_colors[chosen]
         tiles_per_gauss = tiles_per_gauss[chosen]
-        image_starts = np.concatenate([[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())])
+        image_starts = np.concatenate(
+            [[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())]
+        )
     meta: dict[str, Any] = {
         "batch_ids": batch_ids,
         "camera_ids": camera_ids,
@@ -329,21 +348,32 @@ def rasterize(
             background = torch.cat([background, torch.zeros(num_cameras, 1)], dim=-1)
         case "D" | "ED":
             splat_colors, background = depths[..., None], torch.zeros(num_cameras, 1)
-    num_channels = splat_colors.shape[-1]
+    if absgrad and splat_colors.shape[-1] > MAX_CHANNELS:
+        raise NotImplementedError(f"absgrad on CPU goes with at most {MAX_CHANNELS} channels")
     flat_means2d = means2d.reshape(-1, 2)
     tiles = _bin(
-        flat_means2d, radii.reshape(-1, 2), depths.reshape(-1), tiles_per_gauss.reshape(-1), image_starts, view.grid
-    )
-    rendered, alphas = _Composite.apply(
         flat_means2d,
-        conics.reshape(-1, 3),
-        splat_opacities.reshape(-1),
-        splat_colors.reshape(-1, num_channels),
-        background,
-        tiles,
-        view,
-        means2d if absgrad else None,
+        radii.reshape(-1, 2),
+        depths.reshape(-1),
+        tiles_per_gauss.reshape(-1),
+        image_starts,
+        view.grid,
     )
+    passes = [
+        _Composite.apply(
+            flat_means2d,
+            conics.reshape(-1, 3),
+            splat_opacities.reshape(-1),
+            splat_colors[..., first : first + MAX_CHANNELS].flatten(end_dim=-2),
+            background[:, first : first + MAX_CHANNELS],
+            tiles,
+            view,
+            means2d if absgrad else None,
+        )
+        for first in range(0, splat_colors.shape[-1], MAX_CHANNELS)
+    ]
+    alphas = passes[0][1]
+    rendered = passes[0][0] if len(passes) == 1 else torch.cat([colors for colors, _ in passes], dim=-1)
     if render_mode in ("ED", "RGB+ED"):
         rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
     tiles_x, tiles_y = view.grid
@@ -352,7 +382,9 @@ def rasterize(
         "tile_height": tiles_y,
         "tiles_per_gauss": tiles_per_gauss,
         "flatten_ids": torch.from_numpy(tiles.flatten_ids),
-        "isect_offsets": torch.from_numpy(tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)),
+        "isect_offsets": torch.from_numpy(
+            tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)
+        ),
         "width": width,
         "height": height,
         "tile_size": projection.TILE_SIZE,

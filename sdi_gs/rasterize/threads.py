@@ -23,15 +23,13 @@ def _pool(num_workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(num_workers, thread_name_prefix="rasterize")
 
 
-# A forked child inherits the pool's object but not its threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+if hasattr(os, "register_at_fork"):
+    # A forked child inherits the pool's object but not its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _run_all(calls: list[Callable[[], Any]]) -> None:
     """Run the first call here and the others on the pool, and raise what any of them raises."""
-    if len(calls) == 1:
-        calls[0]()
-        return
     futures = [_pool(torch.get_num_threads() - 1).submit(call) for call in calls[1:]]
     try:
         calls[0]()
@@ -41,15 +39,25 @@ def _run_all(calls: list[Callable[[], Any]]) -> None:
             future.result()
 
 
+def _num_threads(work: int, smallest_work: int) -> int:
+    """Threads worth waking for some amount of work."""
+    return max(1, min(torch.get_num_threads(), work // max(smallest_work, 1)))
+
+
 def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *arguments: Any) -> None:
-    """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each of about ``smallest`` or more."""
-    num_ranges = max(1, min(torch.get_num_threads(), count // max(smallest, 1)))
+    """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each about ``smallest`` or more."""
+    num_ranges = _num_threads(count, smallest)
     grains = -(-count // _GRAIN)
-    bounds = [min(count, _GRAIN * (grains * k // num_ranges)) for k in range(num_ranges)] + [count]
+    bounds = [min(count, _GRAIN * (grains * k // num_ranges)) for k in range(num_ranges + 1)]
     _run_all([functools.partial(kernel, *bounds[k : k + 2], *arguments) for k in range(num_ranges)])
 
 
-def run_interleaved(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Call ``kernel(k, step, *arguments)`` for each thread k: it takes items k, k + step, ... of ``count``."""
-    step = max(1, min(torch.get_num_threads(), count))
+def run_interleaved(
+    kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any
+) -> None:
+    """Call ``kernel(k, step, *arguments)`` for each thread k: it takes items k, k + step, ... of ``count``.
+
+    Threads are woken so that each gets about ``smallest_work`` of ``work`` or more.
+    """
+    step = max(1, min(_num_threads(work, smallest_work), count))
     _run_all([functools.partial(kernel, k, step, *arguments) for k in range(step)])

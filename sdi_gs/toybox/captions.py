@@ -8,6 +8,7 @@ from typing import get_args
 
 import numpy as np
 
+from sdi_gs.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
@@ -32,7 +33,7 @@ _PREFIXES = ("", "a photo of ", "a 3d render of ", "a DSLR photo of ")
 
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
-        {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, "rear", "top"}
+        {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, *BACKGROUND_NAMES, "rear", "top", "grey", "background"}
         | {word for view in VIEW_WORDS for word in view.split()}
     )
 )
@@ -49,11 +50,13 @@ class ToyboxPrompt:
     """Its colour, one of ``COLOURS``."""
     view: ViewWord | None = None
     """The side it is seen from."""
+    background: BackgroundName | None = None
+    """What it is shown over."""
 
     @property
     def is_unconditional(self) -> bool:
         """Whether the sentence asks for nothing at all, as the empty text does."""
-        return self.class_name is None and self.colour is None and self.view is None
+        return self == ToyboxPrompt()
 
 
 def describe(class_name: ClassName, colour: str) -> str:
@@ -80,39 +83,47 @@ def caption(item: PlacedObject, view: ViewWord | None, rng: np.random.Generator)
 def parse_prompt(text: str) -> ToyboxPrompt:
     """Read a sentence; the empty text is the unconditional prompt.
 
-    Raises UserError for an unknown word, for two objects or colours or views, and for a part of another object.
+    Raises UserError for an unknown word, for two objects, colours, views or backgrounds, and for a part of another
+    object.
     """
     remaining, view = _take_view(text)
-    class_name: ClassName | None = None
-    colour: str | None = None
-    part: str | None = None
+    remaining, background = _take_background(remaining, text)
+    names: list[ClassName] = []
+    colours: list[str] = []
+    parts: list[str] = []
     for word in re.findall(r"[^\W_]+", remaining):
         name = _class_of(word)
         if name is not None:
-            if class_name is not None:
-                raise UserError(
-                    f'"{text}" names more than one object ({class_name}, {name}); toybox supports one object per'
-                    " prompt now: name one"
-                )
-            class_name = name
+            names.append(name)
         elif word in COLOURS:
-            if colour is not None:
-                raise UserError(
-                    f'"{text}" names more than one colour ({colour}, {word}); toybox supports one colour per'
-                    " prompt: name one"
-                )
-            colour = word
+            colours.append(word)
         elif word in PART_OF:
-            part = word
+            parts.append(word)
         elif word not in _FILLERS:
             raise UserError(unknown_word_message(word, text))
-    if part is not None and PART_OF[part] != class_name:
-        owner = PART_OF[part]
+    if len(names) > 1:
         raise UserError(
-            f'"{text}" asks for a {part}, but in toybox only a {owner} has one: say "a {owner} with a red {part}"'
-            f" or leave the {part} out"
+            f'"{text}" names more than one object ({", ".join(names)}); toybox supports one object per prompt now:'
+            " name one"
         )
-    return ToyboxPrompt(class_name=class_name, colour=colour, view=view)
+    if len(colours) > 1:
+        raise UserError(
+            f'"{text}" names more than one colour ({", ".join(colours)}); toybox supports one colour per prompt:'
+            " name one"
+        )
+    for part in parts:
+        if PART_OF[part] not in names:
+            owner = f"a {PART_OF[part]}"
+            raise UserError(
+                f'"{text}" asks for a {part}, but in toybox only {owner} has one: say "{owner} with a red {part}"'
+                f" or leave the {part} out"
+            )
+    return ToyboxPrompt(
+        class_name=names[0] if names else None,
+        colour=colours[0] if colours else None,
+        view=view,
+        background=background,
+    )
 
 
 def unknown_word_message(word: str, text: str) -> str:
@@ -132,6 +143,21 @@ def _take_view(text: str) -> tuple[str, ViewWord | None]:
             raise UserError(f'"{text}" names more than one view ({view}, {word}); name one')
         view = word if found else view
     return remaining, view
+
+
+def _take_background(remaining: str, text: str) -> tuple[str, BackgroundName | None]:
+    """Cut the background's words out of what is left of the text."""
+    found: list[str] = re.findall(r"\b(\w+) background\b", remaining)
+    if not found:
+        return remaining, None
+    names = {"gray" if word == "grey" else word for word in found}
+    background: BackgroundName | None = next((name for name in BACKGROUND_NAMES if name in names), None)
+    if background is None or len(names) > 1:
+        raise UserError(
+            f'"{text}" asks for the background {", ".join(sorted(names))}; toybox knows one of'
+            f" {', '.join(BACKGROUND_NAMES)} at a time"
+        )
+    return re.sub(r"\b(?:on )?(?:an? )?\w+ background\b", " ", remaining), background
 
 
 def _class_of(word: str) -> ClassName | None:

@@ -24,6 +24,7 @@ from sdi_gs.toybox.primitives import (
     cone,
     cup,
     ellipsoid,
+    placed,
     prism,
     tilt_about_x,
     torus,
@@ -83,6 +84,26 @@ PROPORTIONS: dict[ClassName, tuple[str, ...]] = {
     "robot": ("body width", "body height", "head", "arms", "legs"),
 }
 """What each number of ``proportions`` changes."""
+
+# Size of each class relative to its builder's lengths: the largest member reaches 0.95 from the origin.
+_CLASS_SCALE: dict[ClassName, float] = {
+    "ball": 1.0,
+    "cube": 1.02,
+    "cone": 0.95,
+    "cylinder": 1.04,
+    "donut": 1.03,
+    "chair": 0.89,
+    "table": 0.90,
+    "mug": 1.01,
+    "mushroom": 1.10,
+    "snowman": 0.84,
+    "tree": 0.95,
+    "house": 0.87,
+    "car": 0.98,
+    "rocket": 0.87,
+    "lamp": 1.07,
+    "robot": 0.87,
+}
 
 # Share of the canonical length by which a proportion of 0 or 1 differs from it.
 SPREAD = 0.13
@@ -201,7 +222,7 @@ def _snowman(colour: Vector, p: tuple[float, ...]) -> list[Row]:
         for a in (-0.42, 0.25)
     ]
     rows += [
-        cone((0, y * (mid + 0.16), middle + 0.18), 0.05, 0.05, 0.24, WOOD, tilt_about_x(52.0 * y)) for y in BOTH_SIDES
+        cone((0, y * (mid + 0.16), middle + 0.18), 0.06, 0.06, 0.24, WOOD, tilt_about_x(52.0 * y)) for y in BOTH_SIDES
     ]
     return rows
 
@@ -246,7 +267,7 @@ def _car(colour: Vector, p: tuple[float, ...]) -> list[Row]:
     ]
     for y in BOTH_SIDES:
         rows.append(ellipsoid((length - 0.01, y * 0.68 * width, middle + 0.03), (0.06, 0.09, 0.08), GLOW))
-        rows.append(box((1e-2 - length, y * 0.68 * width, middle + 0.04), (0.05, 0.09, 0.07), SIGNAL))
+        rows.append(box((0.01 - length, y * 0.68 * width, middle + 0.04), (0.05, 0.09, 0.07), SIGNAL))
         rows += [
             cone((x * 0.60 * length, y * 0.92 * width, wheel), wheel, wheel, 0.08, DARK, ALONG_Y, 0.02)
             for x in BOTH_SIDES
@@ -273,7 +294,7 @@ def _rocket(colour: Vector, p: tuple[float, ...]) -> list[Row]:
     for angle in (60.0, 180.0, 300.0):
         turn, reach = math.radians(angle), radius + 0.75 * fin
         centre = (reach * math.cos(turn), reach * math.sin(turn), -0.78 * half)
-        rows.append(box(centre, (fin, 0.055, 0.24), colour, turn_about_z(angle), 0.04))
+        rows.append(box(centre, (fin, 0.06, 0.24), colour, turn_about_z(angle), 0.04))
     return rows
 
 
@@ -303,7 +324,7 @@ def _robot(colour: Vector, p: tuple[float, ...]) -> list[Row]:
         box((0, 0, chest), (front, width, half), colour, rounding=0.05),
         box((0, 0, face), (0.9 * head, 1.15 * head, head), GREY, rounding=0.05),
         cone((0, 0, face - head - 0.03), 0.10, 0.10, 0.06, DARK),
-        cone((0, 0, face + head + 0.06), 0.05, 0.05, 0.08, DARK),
+        cone((0, 0, face + head + 0.06), 0.06, 0.06, 0.08, DARK),
         ellipsoid((0, 0, face + head + 0.16), (0.08, 0.08, 0.08), SIGNAL),
         # Face and chest panel in front, a dark pack behind.
         box((0.9 * head, 0, face - 0.45 * head), (0.03, 0.52 * head, 0.045), DARK),
@@ -329,7 +350,7 @@ def class_rows(class_name: ClassName, colour: Vector, proportions: tuple[float, 
     rows = np.array(_build(class_name, colour, proportions))
     low, high = bounds(rows)
     rows[:, CENTRE : CENTRE + 3] -= 0.5 * (low + high)
-    return rows
+    return placed(rows, (0.0, 0.0, 0.0), 0.0, _CLASS_SCALE[class_name])
 
 
 def _build(class_name: ClassName, colour: Vector, proportions: tuple[float, ...]) -> list[Row]:  # noqa: PLR0912

@@ -1,6 +1,6 @@
-"""How far images are from the true ones: pure functions on tensors, all of one value per view unless said.
+"""How far images are from the true ones: pure functions on tensors.
 
-Letters: V views, H W pixels, N candidate images.
+Letters: V views, H W pixels; ``...`` any leading axes, which broadcast (one prediction against many truths).
 """
 
 from __future__ import annotations
@@ -13,30 +13,38 @@ from torch import Tensor
 MSE_FLOOR = 1e-10
 
 
+def squared_error(
+    predicted: Tensor,  # [..., H, W, 3]
+    truth: Tensor,  # [..., H, W, 3]
+) -> Tensor:  # [...]
+    """Mean squared difference per image."""
+    return (predicted - truth).square().mean(dim=(-3, -2, -1))
+
+
 def psnr(
-    predicted: Tensor,  # [V, H, W, 3]
-    truth: Tensor,  # [V, H, W, 3]
-) -> Tensor:  # [V] dB
-    """Peak signal-to-noise ratio of images in [0, 1], at most 100 dB."""
-    return -10.0 * (predicted - truth).square().mean(dim=(1, 2, 3)).clamp_min(MSE_FLOOR).log10()
+    predicted: Tensor,  # [..., H, W, 3]
+    truth: Tensor,  # [..., H, W, 3]
+) -> Tensor:  # [...] dB
+    """Peak signal-to-noise ratio per image in [0, 1], at most 100 dB."""
+    return -10.0 * squared_error(predicted, truth).clamp_min(MSE_FLOOR).log10()
 
 
 def silhouette(
-    alpha: Tensor,  # [V, H, W, 1]
-) -> Tensor:  # [V, H, W] bool
+    alpha: Tensor,  # [..., H, W, 1]
+) -> Tensor:  # [..., H, W] bool
     """Pixels that are covered by more than one half."""
     return alpha[..., 0] > 0.5
 
 
 def silhouette_iou(
-    predicted: Tensor,  # [V, H, W, 1] alpha
-    truth: Tensor,  # [V, H, W, 1] alpha
-) -> Tensor:  # [V]
-    """Intersection over union of the silhouettes; two empty ones agree (1)."""
+    predicted: Tensor,  # [..., H, W, 1] alpha
+    truth: Tensor,  # [..., H, W, 1] alpha
+) -> Tensor:  # [...]
+    """Intersection over union of the silhouettes per image; two empty ones agree (1)."""
     ours, theirs = silhouette(predicted), silhouette(truth)
-    union = (ours | theirs).sum(dim=(1, 2))
-    both = (ours & theirs).sum(dim=(1, 2))
-    return torch.where(union > 0, both / union.clamp_min(1), torch.ones_like(union, dtype=torch.float32))
+    union = (ours | theirs).sum(dim=(-2, -1))
+    both = (ours & theirs).sum(dim=(-2, -1))
+    return torch.where(union > 0, both / union.clamp_min(1), torch.ones((), device=union.device))
 
 
 def dilate(
@@ -92,14 +100,6 @@ def fog(
 ) -> float:
     """Mean predicted alpha farther than 2 pixels outside the true silhouette: 0 is right."""
     return _masked_mean(predicted[..., 0], ~dilate(truth_silhouette, 2)).item()
-
-
-def image_distance(
-    image: Tensor,  # [H, W, 3]
-    candidates: Tensor,  # [N, H, W, 3]
-) -> Tensor:  # [N]
-    """Mean squared difference between one image and each candidate."""
-    return (candidates - image).square().mean(dim=(1, 2, 3))
 
 
 def nearest_colour(

@@ -37,8 +37,9 @@ HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
 CLASSES_WITH_FRONT: tuple[ClassName, ...] = ("chair", "snowman", "house", "car", "rocket", "robot")
 """Classes whose front and back look different."""
 
-ROTATIONALLY_SYMMETRIC: tuple[ClassName, ...] = (
+SIDES_ALIKE: tuple[ClassName, ...] = (
     "ball",
+    "cube",
     "cone",
     "cylinder",
     "donut",
@@ -46,7 +47,7 @@ ROTATIONALLY_SYMMETRIC: tuple[ClassName, ...] = (
     "tree",
     "lamp",
 )
-"""Classes that look the same from every azimuth but for the light."""
+"""Classes whose front, side and back look the same but for the light."""
 
 
 @dataclass(frozen=True, kw_only=True)

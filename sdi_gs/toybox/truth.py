@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch, orbit_cameras, view_word
+from sdi_gs.cameras import CameraBatch, ViewWord, orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt
@@ -26,8 +26,9 @@ from sdi_gs.toybox.objects import (
     CAMERA_DISTANCE,
     CAMERA_FOV_Y_DEG,
     CLASSES_WITH_FRONT,
-    ROTATIONALLY_SYMMETRIC,
+    SIDES_ALIKE,
     PlacedObject,
+    Scene,
     canonical_object,
     sample_object,
 )
@@ -42,6 +43,9 @@ HELD_OUT_ELEVATIONS_DEG = (-4.0, 13.0, 31.0)
 HELD_OUT_AZIMUTHS = 8
 # First azimuth of each ring of views; whole multiples of 5 that no usual training grid (15, 30, 45) contains.
 HELD_OUT_OFFSETS_DEG = (10.0, 25.0, 40.0)
+
+# Objects rendered in one call: large enough to keep threads busy, small enough for memory at 128 px.
+OBJECTS_AT_ONCE = 11
 
 VIEW_GRID_AZIMUTHS = 24
 # Half a step off, so that no grid azimuth lies on the border of two view words.
@@ -131,20 +135,19 @@ def score_against_truth(
     rgb, alpha = rgb.detach().cpu().float(), alpha.detach().cpu().float()
     colour = prompt.colour or _seen_colour(rgb, cameras, canonical_object(prompt.class_name, next(iter(COLOURS))))
     canonical = canonical_object(prompt.class_name, colour)
-    canonical_psnr, canonical_iou = _compare(rgb, alpha, render_truth(canonical, cameras))
     draws = truth_draws(prompt.class_name, colour, num_draws)
-    scores = [_compare(rgb, alpha, render_truth(draw, cameras)) for draw in draws]
-    best_draw = draws[max(range(num_draws), key=lambda k: scores[k][0])]
-    best = render_truth(best_draw, cameras)
+    scores = _compare(rgb, alpha, [canonical, *draws], cameras)
+    best_draw = draws[int(scores[1:, 0].argmax())]
+    best = render_truth([best_draw], cameras)
     mask = metrics.silhouette(best.alpha)
-    wrong_iou, wrong_class = _wrong_class_floor(alpha, cameras, prompt.class_name, colour)
+    wrong_iou, wrong_class = _wrong_class_floor(rgb, alpha, cameras, prompt.class_name, colour)
     seen_colour = _seen_colour(rgb, cameras, best_draw)
     view_accuracy, front_back_right = _judge_views(rgb, cameras, best_draw)
     return TruthScore(
-        psnr_best=max(score[0] for score in scores),
-        iou_best=max(score[1] for score in scores),
-        psnr_canonical=canonical_psnr,
-        iou_canonical=canonical_iou,
+        psnr_best=scores[1:, 0].max().item(),
+        iou_best=scores[1:, 1].max().item(),
+        psnr_canonical=scores[0, 0].item(),
+        iou_canonical=scores[0, 1].item(),
         iou_wrong_class=wrong_iou,
         wrong_class=wrong_class,
         sharpness_ratio=metrics.sharpness_ratio(rgb, best.rgb, mask),
@@ -159,36 +162,40 @@ def score_against_truth(
     )
 
 
-def render_truth(item: PlacedObject, cameras: CameraBatch) -> ToyboxRender:
-    """One object over white in all V cameras."""
-    return render_scenes([(item,)] * len(cameras), cameras)
+def render_truth(items: Sequence[PlacedObject], cameras: CameraBatch) -> ToyboxRender:
+    """Each of K objects alone over white in all V cameras; K * V images, object by object."""
+    scenes: list[Scene] = [(item,) for item in items for _ in range(len(cameras))]
+    return render_scenes(scenes, _repeat(cameras, len(items)))
 
 
-def _compare(rgb: Tensor, alpha: Tensor, truth: ToyboxRender) -> tuple[float, float]:
-    """Mean PSNR and mean IoU over the views."""
-    return (
-        metrics.psnr(rgb, truth.rgb).mean().item(),
-        metrics.silhouette_iou(alpha, truth.alpha).mean().item(),
-    )
+def _compare(rgb: Tensor, alpha: Tensor, items: Sequence[PlacedObject], cameras: CameraBatch) -> Tensor:  # [K, 2]
+    """Mean PSNR and mean silhouette IoU over the views against each of K objects."""
+    scores = []
+    for start in range(0, len(items), OBJECTS_AT_ONCE):
+        chunk = items[start : start + OBJECTS_AT_ONCE]
+        truth = render_truth(chunk, cameras)
+        psnr = metrics.psnr(rgb, truth.rgb.unflatten(0, (len(chunk), -1))).mean(dim=1)
+        iou = metrics.silhouette_iou(alpha, truth.alpha.unflatten(0, (len(chunk), -1))).mean(dim=1)
+        scores.append(torch.stack([psnr, iou], dim=1))
+    return torch.cat(scores)
 
 
 def _wrong_class_floor(
-    alpha: Tensor, cameras: CameraBatch, right_class: ClassName, colour: str
+    rgb: Tensor, alpha: Tensor, cameras: CameraBatch, right_class: ClassName, colour: str
 ) -> tuple[float, ClassName]:
     """The highest mean IoU that an object of another class reaches, and which class that is."""
-    return max(
-        (metrics.silhouette_iou(alpha, render_truth(draw, cameras).alpha).mean().item(), class_name)
-        for class_name in CLASSES
-        if class_name != right_class
-        for draw in truth_draws(class_name, colour, WRONG_CLASS_DRAWS)
-    )
+    draws = [draw for name in CLASSES if name != right_class for draw in truth_draws(name, colour, WRONG_CLASS_DRAWS)]
+    iou = _compare(rgb, alpha, draws, cameras)[:, 1]
+    best = int(iou.argmax())
+    return iou[best].item(), draws[best].class_name
 
 
 def _seen_colour(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:
     """Which of the ten colours the images of an object like ``item`` show."""
-    renders = {colour: render_truth(replace(item, colour=colour), cameras) for colour in COLOURS}
-    mask = metrics.silhouette(renders[item.colour].alpha)
-    return metrics.nearest_colour(rgb, {colour: render.rgb for colour, render in renders.items()}, mask)
+    truth = render_truth([replace(item, colour=colour) for colour in COLOURS], cameras)
+    renders = truth.rgb.unflatten(0, (len(COLOURS), -1))
+    mask = metrics.silhouette(truth.alpha[: len(cameras)])
+    return metrics.nearest_colour(rgb, dict(zip(COLOURS, renders, strict=True)), mask)
 
 
 def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple[float | None, bool | None]:
@@ -196,37 +203,39 @@ def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple
 
     Every view is compared with the true object seen from ``VIEW_GRID_AZIMUTHS`` sides at the same elevation.
     """
-    if item.class_name in ROTATIONALLY_SYMMETRIC:
+    if item.class_name in SIDES_ALIKE:
         return None, None
-    grid_azimuth = VIEW_GRID_OFFSET_DEG + 360.0 / VIEW_GRID_AZIMUTHS * torch.arange(VIEW_GRID_AZIMUTHS)
-    right_words = 0
-    # Squared error of all front views together (and of all back views) to the true front and to the true back.
-    errors = {"front view": {"front view": 0.0, "back view": 0.0}, "back view": {"front view": 0.0, "back view": 0.0}}
-    for v, word in enumerate(cameras.view_words()):
-        elevation = cameras.elevation_deg[v].item()
-        grid_words = [view_word(azimuth, elevation) for azimuth in grid_azimuth.tolist()]
-        grid = render_truth(item, _cameras_around(cameras, v, grid_azimuth))
-        distances = metrics.image_distance(rgb[v], grid.rgb)
-        right_words += grid_words[int(distances.argmin())] == word
-        if word in errors:
-            for side in errors[word]:
-                errors[word][side] += _least(distances, grid_words, side)
-    if item.class_name not in CLASSES_WITH_FRONT or not _shows_front_and_back(cameras):
-        return right_words / len(cameras), None
-    front_right = errors["front view"]["front view"] < errors["front view"]["back view"]
-    back_right = errors["back view"]["back view"] < errors["back view"]["front view"]
-    return right_words / len(cameras), front_right and back_right
+    words = cameras.view_words()
+    distances, grid_words = _distances_to_grid(rgb, cameras, item)
+    nearest_words = [grid_words[v][int(distances[v].argmin())] for v in range(len(words))]
+    accuracy = sum(near == word for near, word in zip(nearest_words, words, strict=True)) / len(words)
+    if item.class_name not in CLASSES_WITH_FRONT or not {"front view", "back view"} <= set(words):
+        return accuracy, None
+
+    def error(shown: ViewWord, true: ViewWord) -> float:
+        """Sum over the views with one word of the distance to the nearest true view with the other."""
+        return sum(
+            min(d for d, candidate in zip(distances[v].tolist(), grid_words[v], strict=True) if candidate == true)
+            for v, word in enumerate(words)
+            if word == shown
+        )
+
+    front_right = error("front view", "front view") < error("front view", "back view")
+    back_right = error("back view", "back view") < error("back view", "front view")
+    return accuracy, front_right and back_right
 
 
-def _least(distances: Tensor, words: Sequence[str], word: str) -> float:
-    """The smallest of the distances to views with that word."""
-    return min(
-        distance for distance, candidate in zip(distances.tolist(), words, strict=True) if candidate == word
-    )
-
-
-def _shows_front_and_back(cameras: CameraBatch) -> bool:
-    return {"front view", "back view"} <= set(cameras.view_words())
+def _distances_to_grid(
+    rgb: Tensor, cameras: CameraBatch, item: PlacedObject
+) -> tuple[Tensor, list[list[ViewWord]]]:  # [V, grid], words of the grid views
+    """Mean squared error of every view to the true object seen from all sides, and those sides' view words."""
+    azimuth = VIEW_GRID_OFFSET_DEG + 360.0 / VIEW_GRID_AZIMUTHS * torch.arange(VIEW_GRID_AZIMUTHS)
+    distances, words = [], []
+    for v in range(len(cameras)):
+        grid = _cameras_around(cameras, v, azimuth)
+        distances.append(metrics.squared_error(rgb[v], render_truth([item], grid).rgb))
+        words.append(grid.view_words())
+    return torch.stack(distances), words
 
 
 def _cameras_around(cameras: CameraBatch, index: int, azimuth_deg: Tensor) -> CameraBatch:
@@ -239,6 +248,18 @@ def _cameras_around(cameras: CameraBatch, index: int, azimuth_deg: Tensor) -> Ca
         torch.full((count,), cameras.elevation_deg[index].item()),
         torch.full((count,), distance),
         torch.full((count,), fov_y_deg),
+        width=cameras.width,
+        height=cameras.height,
+    )
+
+
+def _repeat(cameras: CameraBatch, times: int) -> CameraBatch:
+    """The whole batch of cameras several times over."""
+    return CameraBatch(
+        world_from_camera=cameras.world_from_camera.repeat(times, 1, 1),
+        intrinsics=cameras.intrinsics.repeat(times, 1, 1),
+        azimuth_deg=cameras.azimuth_deg.repeat(times),
+        elevation_deg=cameras.elevation_deg.repeat(times),
         width=cameras.width,
         height=cameras.height,
     )

@@ -181,7 +181,7 @@ def test_a_file_that_exists_is_kept_unless_told_otherwise(written: Path) -> None
 def test_comments_stay_one_ascii_line_each(tmp_path: Path) -> None:
     comments = ["prompt a blue\nend_header\nrobot", "prompt ein Bär", "x" * 5000]
     write_splat_ply(tmp_path / "a.ply", make_cloud(), comments=comments)
-    seen = PlyData.read(tmp_path / "a.ply").comments
+    seen = PlyData.read(tmp_path / "a.ply")["vertex"].comments
     assert seen[:2] == ["prompt a blue end_header robot", "prompt ein B\\xe4r"]
     assert len(seen[2]) == 1000
     assert len(read_splat_ply(tmp_path / "a.ply")) == 40

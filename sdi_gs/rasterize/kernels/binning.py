@@ -4,7 +4,7 @@ One radix sort of the depths per image, then one counting sort into tiles: both 
 order of the Gaussians, as in gsplat. Gaussians are items 0 .. M-1, sorted by image: those of image i are
 ``image_starts[i]`` to ``image_starts[i + 1]``.
 
-Letters: I images, M items, P (Gaussian, tile) pairs.
+Letters: I images, M items, V visible items of an image, P (Gaussian, tile) pairs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sdi_gs.rasterize.kernels.simd import KERNEL_OPTIONS, ceil_to_int, floor_to_
 
 _DIGIT_BITS = 11
 _NUM_DIGITS = 1 << _DIGIT_BITS
+_DIGIT_MASK = np.uint32(_NUM_DIGITS - 1)
 
 
 @njit(**KERNEL_OPTIONS)
@@ -29,42 +30,40 @@ def _tile_span(center, radius, num_tiles):
 
 
 @njit(**KERNEL_OPTIONS)
-def _order_by_depth(items, depth_bits):
-    """Stable least-significant-digit radix sort of ``items`` by the bits of their (positive) depths."""
-    count = len(items)
-    keys, other_keys = np.empty(count, np.uint32), np.empty(count, np.uint32)
-    other_items = np.empty(count, np.int32)
-    histogram = np.zeros((3, _NUM_DIGITS), np.int32)
+def _order(keys):
+    """Stable radix sort, least significant digit first: the places of the keys, smallest key first.
+
+    ``keys`` [V] uint32 are the bits of positive floats, which sort like the floats; their order is lost.
+    """
+    count = len(keys)
+    other_keys = np.empty(count, np.uint32)
+    places, other_places = np.arange(count, dtype=np.uint32), np.empty(count, np.uint32)
+    histogram = np.zeros((3, _NUM_DIGITS), np.uint32)
     for i in range(count):
-        key = depth_bits[items[i]]
-        keys[i] = key
         for digit in range(3):
-            histogram[digit, (key >> np.uint32(_DIGIT_BITS * digit)) & np.uint32(_NUM_DIGITS - 1)] += 1
+            histogram[digit, (keys[i] >> np.uint32(_DIGIT_BITS * digit)) & _DIGIT_MASK] += np.uint32(1)
     for digit in range(3):
-        shift = np.uint32(_DIGIT_BITS * digit)
-        starts = histogram[digit]
-        total, is_constant = 0, False
+        shift, starts = np.uint32(_DIGIT_BITS * digit), histogram[digit]
+        if starts[(keys[0] >> shift) & _DIGIT_MASK] == count:
+            continue
+        total = np.uint32(0)
         for value in range(_NUM_DIGITS):
             size = starts[value]
-            is_constant |= size == count
             starts[value] = total
             total += size
-        if is_constant:
-            continue
         for i in range(count):
-            value = (keys[i] >> shift) & np.uint32(_NUM_DIGITS - 1)
+            value = (keys[i] >> shift) & _DIGIT_MASK
             place = starts[value]
-            starts[value] = place + 1
-            other_keys[place], other_items[place] = keys[i], items[i]
-        keys, other_keys, items, other_items = other_keys, keys, other_items, items
-    return items
+            starts[value] = place + np.uint32(1)
+            other_keys[place], other_places[place] = keys[i], places[i]
+        keys, other_keys, places, other_places = other_keys, keys, other_places, places
+    return places
 
 
 @njit(**KERNEL_OPTIONS)
 def bin_image(
     image,
-    tiles_x,
-    tiles_y,
+    grid,  # (tiles_x, tiles_y)
     image_starts,  # [I + 1]
     means2d,  # [M, 2]
     radii,  # [M, 2] int32
@@ -75,34 +74,46 @@ def bin_image(
     pair_slots,  # [P] int32, written: the pair's place in item-major order
 ):
     """Fill the tile lists of one image. Its pairs lie in the same range in both orders."""
-    begin, end = image_starts[image], image_starts[image + 1]
+    tiles_x, tiles_y = grid
     num_tiles = tiles_x * tiles_y
-    cursors = np.zeros(num_tiles + 1, np.int64)
-    visible = np.empty(end - begin, np.int32)
+    begin, end = image_starts[image], image_starts[image + 1]
+    visible, keys = np.empty(end - begin, np.int32), np.empty(end - begin, np.uint32)
+    spans = np.empty((end - begin, 4), np.int32)
+    # Corners of the boxes; summed along both axes they count the boxes over each tile, without a loop per box.
+    corners = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
     num_visible = 0
     for item in range(begin, end):
         if item_starts[item] == item_starts[item + 1]:
             continue
-        visible[num_visible] = item
+        left, right = _tile_span(means2d[item, 0], np.float32(radii[item, 0]), tiles_x)
+        top, bottom = _tile_span(means2d[item, 1], np.float32(radii[item, 1]), tiles_y)
+        span = spans[num_visible]
+        span[0], span[1], span[2], span[3] = left, right, top, bottom
+        visible[num_visible], keys[num_visible] = item, depth_bits[item]
         num_visible += 1
-        left, right = _tile_span(means2d[item, 0], np.float32(radii[item, 0]), tiles_x)
-        top, bottom = _tile_span(means2d[item, 1], np.float32(radii[item, 1]), tiles_y)
-        for row in range(top, bottom):
-            for column in range(left, right):
-                cursors[row * tiles_x + column] += 1
+        corners[top, left] += 1
+        corners[top, right] -= 1
+        corners[bottom, left] -= 1
+        corners[bottom, right] += 1
+    cursors = np.empty(num_tiles, np.int64)
     start = item_starts[begin]
-    for tile in range(num_tiles):
-        tile_starts[image * num_tiles + tile] = start
-        start += cursors[tile]
-        cursors[tile] = tile_starts[image * num_tiles + tile]
-    tile_starts[(image + 1) * num_tiles] = start
-    for item in _order_by_depth(visible[:num_visible], depth_bits):
-        left, right = _tile_span(means2d[item, 0], np.float32(radii[item, 0]), tiles_x)
-        top, bottom = _tile_span(means2d[item, 1], np.float32(radii[item, 1]), tiles_y)
-        slot = item_starts[item]
-        for row in range(top, bottom):
-            for column in range(left, right):
-                place = cursors[row * tiles_x + column]
-                cursors[row * tiles_x + column] = place + 1
-                flatten_ids[place], pair_slots[place] = item, slot
+    for row in range(tiles_y):
+        size = 0
+        for column in range(tiles_x):
+            corners[row + 1, column] += corners[row, column]
+            size += corners[row, column]
+            cursors[row * tiles_x + column] = start
+            start += size
+    tile_starts[image * num_tiles : (image + 1) * num_tiles] = cursors
+    tile_starts[(image + 1) * num_tiles] = item_starts[end]
+    if num_visible == 0:
+        return
+    for place in _order(keys[:num_visible]):
+        item, span = visible[place], spans[place]
+        slot = item_starts[np.uint32(item)]
+        for row in range(span[2] * tiles_x, span[3] * tiles_x, tiles_x):
+            for tile in range(row + span[0], row + span[1]):
+                target = np.uint64(cursors[tile])
+                cursors[tile] += 1
+                flatten_ids[target], pair_slots[target] = item, slot
                 slot += 1

@@ -1,15 +1,17 @@
-"""Front-to-back alpha compositing of one 16x16 tile at a time, one tile row per vector, and its gradient.
+"""Front-to-back alpha compositing of one 16x16 tile at a time, 4x4 pixels per vector, and its gradient.
 
 Semantics of gsplat 1.5.3 ``csrc/RasterizeToPixels3DGS{Fwd,Bwd}.cu``: pixel centres at +0.5, alpha cut at 0.999,
 skipped below 1/255, and a pixel ends before the Gaussian that would bring its transmittance to 1e-4 or less.
 
-The transmittance plane holds T while a pixel is open, -T once it has ended, and 0 outside the image, so T > 0
-reads "open". The backward pass also runs front to back: with q the product of a Gaussian's colour and the pixel's gradient,
-it keeps the remainder R = sum of weight * q over what is still to come, which starts at the whole (colour times
-gradient, background included). No transmittance is ever divided.
+A tile is 16 blocks of 4x4 pixels; a plane keeps one value per pixel, block by block. The transmittance plane holds
+T while a pixel is open, -T once it has ended, and 0 outside the image, so T > 0 reads "open".
 
-Letters: I images, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels. ``channels`` is a
-tuple of length D.
+The backward pass runs front to back too. With q the product of a Gaussian's colour and the pixel's gradient, it
+keeps the remainder, the sum of weight * q over what is still to come: it starts at colour times gradient, background
+included, and no transmittance is ever divided.
+
+Letters: I images, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels, R floats of a
+record, S floats of a pair's sums. ``channels`` is a tuple of length D.
 """
 
 from __future__ import annotations
@@ -40,44 +42,49 @@ from sdi_gs.rasterize.kernels.simd import (
     lowest_bit,
     maximum,
     minimum,
+    round_down,
     select,
-    square_root,
     store,
     store_lane_sums,
 )
 
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4
-TILE_PIXELS = TILE_SIZE * TILE_SIZE
 
-# Fields of a splat record. The exponent of an item at offset (dx, dy) is
-# LOG2_OPACITY + QUADRATIC_XX dx^2 + QUADRATIC_XY dx dy + QUADRATIC_YY dy^2, in powers of two.
+_TILE_PIXELS = TILE_SIZE * TILE_SIZE
+_BLOCK = 4
+_NUM_BLOCKS = _TILE_PIXELS // LANES
+
+# Fields of a splat record. At offset (dx, dy) from its centre an item has the alpha
+# 2 ^ (LOG2_OPACITY + QUADRATIC_XX dx^2 + QUADRATIC_XY dx dy + QUADRATIC_YY dy^2).
 CENTER_X, CENTER_Y, QUADRATIC_XX, QUADRATIC_XY, QUADRATIC_YY, LOG2_OPACITY = range(6)
-# Along the row at dy, the item reaches alpha 1/255 within SLOPE dy +- sqrt(REACH - SHRINK dy^2).
-REACH, SHRINK, SLOPE, COLOR = 6, 7, 8, 9
+# On a line of fixed dx the alpha is largest at dy = RIDGE_Y dx, on one of fixed dy at dx = RIDGE_X dy.
+RIDGE_X, RIDGE_Y, RECORD_COLOR = 6, 7, 8
 
-# Fields of a pair's gradient sums: moments of the exponent's gradient, the absolute gradient of the centre, and colour.
-MOMENT, MOMENT_X, MOMENT_Y, MOMENT_XX, MOMENT_XY, MOMENT_YY, ABSOLUTE_X, ABSOLUTE_Y, GRAD_COLOR = range(9)
+# Fields of a pair's sums: moments of the gradient of log(alpha), |gradient| of the centre, gradient of the colour.
+MOMENT, MOMENT_X, MOMENT_Y, MOMENT_XX, MOMENT_XY, MOMENT_YY, ABSOLUTE_X, ABSOLUTE_Y, PAIR_COLOR = range(9)
 
 _LOG2_E = 1.4426950408889634
+# A block is looked at if its largest alpha reaches 1/255 less this, in powers of two: rounding must not lose any.
+_EXPONENT_MARGIN = 2e-4
 _BATCH = 128
 
 
 def record_length(num_channels: int) -> int:
-    """Floats of a splat record, whole vectors."""
-    return -(-(COLOR + num_channels) // LANES) * LANES
+    """Floats of a splat record, in whole vectors."""
+    return -(-(RECORD_COLOR + num_channels) // LANES) * LANES
 
 
 def pair_length(num_channels: int) -> int:
-    """Floats of a pair's gradient sums, whole vectors."""
-    return -(-(GRAD_COLOR + num_channels) // LANES) * LANES
+    """Floats of a pair's sums, in whole vectors."""
+    return -(-(PAIR_COLOR + num_channels) // LANES) * LANES
 
 
 @njit(**KERNEL_OPTIONS)
 def write_records(
     begin,
     end,
-    item_starts,  # [M + 1]
+    item_starts,  # [M + 1] first pair of each item
     means2d,  # [M, 2]
     conics,  # [M, 3]
     opacities,  # [M]
@@ -90,27 +97,20 @@ def write_records(
             continue
         record = records[item]
         a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
-        opacity = opacities[item]
-        # Row masks only save work, so they may be a little wide: a margin on the level, and the determinant
-        # lowered by its own rounding error.
-        level = np.float32(2.0 * (math.log(opacity / MIN_ALPHA) * 1.0001 + 1e-4))
-        determinant = max(a * c - b * b - np.float32(5e-7) * a * c, np.float32(0.0))
-        inverse_a = np.float32(1.0) / a
         record[CENTER_X], record[CENTER_Y] = means2d[item, 0], means2d[item, 1]
         record[QUADRATIC_XX] = np.float32(-0.5 * _LOG2_E) * a
         record[QUADRATIC_XY] = np.float32(-_LOG2_E) * b
         record[QUADRATIC_YY] = np.float32(-0.5 * _LOG2_E) * c
-        record[LOG2_OPACITY] = math.log2(opacity)
-        record[REACH] = level * inverse_a
-        record[SHRINK] = determinant * inverse_a * inverse_a
-        record[SLOPE] = -b * inverse_a
+        record[LOG2_OPACITY] = math.log2(opacities[item])
+        record[RIDGE_X], record[RIDGE_Y] = -b / a, -b / c
         for k in range(colors.shape[1]):
-            record[COLOR + k] = colors[item, k]
+            record[RECORD_COLOR + k] = colors[item, k]
 
 
 @njit(**KERNEL_OPTIONS)
-def _tile_place(tile, tiles_x, tiles_y, width, height):
-    """Image, first column, first row, and columns and rows inside the image."""
+def _tile_place(tile, grid, width, height):
+    """Image, first column and row, and numbers of columns and rows inside the image."""
+    tiles_x, tiles_y = grid
     image = tile // (tiles_x * tiles_y)
     in_image = tile - image * tiles_x * tiles_y
     tile_y = in_image // tiles_x
@@ -119,19 +119,94 @@ def _tile_place(tile, tiles_x, tiles_y, width, height):
 
 
 @njit(**KERNEL_OPTIONS)
-def _find_rows(first, last, flatten_ids, records, center_x, center_y, num_rows, row_bits):
-    """For each pair, the tile rows where the item reaches alpha 1/255, as bits."""
-    rows = lane_numbers()
-    inside = rows < num_rows
+def _pixel(row, column):
+    """Place of a tile's pixel in a plane."""
+    block = (row // _BLOCK) * _BLOCK + column // _BLOCK
+    return block * LANES + (row % _BLOCK) * _BLOCK + column % _BLOCK
+
+
+@njit(**KERNEL_OPTIONS)
+def _lane_grid():
+    """Column and row of each lane of a 4x4 block."""
+    lanes = lane_numbers()
+    rows = round_down(lanes * (1.0 / _BLOCK))
+    return lanes - rows * _BLOCK, rows
+
+
+@njit(**KERNEL_OPTIONS)
+def _exponent(record, dx, dy):
+    """log2 of an item's alpha at offsets from its centre."""
+    along_x = record[QUADRATIC_XX] * dx + record[QUADRATIC_XY] * dy
+    return dx * along_x + (dy * (record[QUADRATIC_YY] * dy) + record[LOG2_OPACITY])
+
+
+@njit(**KERNEL_OPTIONS)
+def _clamp(value, low, high):
+    return minimum(maximum(value, low), high)
+
+
+@njit(**KERNEL_OPTIONS)
+def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bits):
+    """For each pair, the blocks where the item reaches alpha 1/255, as bits.
+
+    The alpha falls off convexly, so its largest value over a block lies on a side that faces the centre.
+    """
+    columns, rows = _lane_grid()
+    threshold = np.float32(math.log2(MIN_ALPHA) - _EXPONENT_MARGIN)
     for pair in range(first, last):
-        record = records[flatten_ids[pair]]
-        dy = rows - (record[CENTER_Y] - center_y)
-        half_squared = record[REACH] - record[SHRINK] * dy * dy
-        half = square_root(maximum(half_squared, 0.0))
-        middle = record[SLOPE] * dy + (record[CENTER_X] - center_x)
-        # A pixel of margin covers rounding; lanes outside are dropped by the alpha cut.
-        touches = (half_squared >= 0.0) & (middle + half >= -0.01) & (middle - half <= TILE_SIZE - 0.99)
-        row_bits[pair - first] = lane_bits(inside & touches)
+        record = records[np.uint32(flatten_ids[pair])]
+        left, top = columns * _BLOCK - (record[CENTER_X] - center_x), rows * _BLOCK - (record[CENTER_Y] - center_y)
+        right, bottom = left + (_BLOCK - 1), top + (_BLOCK - 1)
+        x, y = _clamp(0.0, left, right), _clamp(0.0, top, bottom)
+        on_vertical_side = _exponent(record, x, _clamp(record[RIDGE_Y] * x, top, bottom))
+        on_horizontal_side = _exponent(record, _clamp(record[RIDGE_X] * y, left, right), y)
+        block_bits[pair - first] = lane_bits(maximum(on_vertical_side, on_horizontal_side) >= threshold)
+
+
+@njit(**KERNEL_OPTIONS)
+def _blend(record, dx, dy, transmittance):
+    """Put an item over a block: alpha before and after the cut, who gets it, who ends, and what is left."""
+    uncut = exp2(_exponent(record, dx, dy))
+    alpha = minimum(uncut, MAX_ALPHA)
+    touched = (alpha >= MIN_ALPHA) & (transmittance > 0.0)
+    remaining = transmittance - transmittance * alpha
+    ended = touched & (remaining <= MIN_TRANSMITTANCE)
+    remaining = select(ended, -transmittance, select(touched, remaining, transmittance))
+    return uncut, alpha, touched & ~ended, ended, remaining
+
+
+@njit(**KERNEL_OPTIONS)
+def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, planes, block_bits):
+    """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels."""
+    columns, rows = _lane_grid()
+    center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
+    flat_records, stride = records.reshape(-1), records.shape[1]
+    while first < last and num_open > 0:
+        batch_end = min(first + _BATCH, last)
+        _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
+        for pair in range(first, batch_end):
+            bits = block_bits[pair - first]
+            if bits == 0:
+                continue
+            item = np.uint32(flatten_ids[pair])
+            record = records[item]
+            left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
+            color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
+            while bits != 0:
+                block = lowest_bit(bits)
+                bits &= bits - 1
+                start = block * LANES
+                dx, dy = left + np.float32(block % _BLOCK * _BLOCK), top + np.float32(block // _BLOCK * _BLOCK)
+                transmittance = load(planes, start)
+                _, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
+                store(planes, start, remaining)
+                weight = select(composited, alpha * transmittance, 0.0)
+                so_far = channel_load(planes, start + _TILE_PIXELS, _TILE_PIXELS, channels)
+                so_far = channel_add_scaled(so_far, weight, color)
+                channel_store(planes, start + _TILE_PIXELS, _TILE_PIXELS, so_far)
+                if any_lane(ended):
+                    num_open -= count_bits(lane_bits(ended))
+        first = batch_end
 
 
 @njit(**KERNEL_OPTIONS)
@@ -144,69 +219,86 @@ def composite(
     flatten_ids,  # [P] int32
     records,  # [M, R]
     channels,
-    background,  # [I, D]
+    backgrounds,  # [I, D]
     colors,  # [I, H, W, D] written
     alphas,  # [I, H, W] written
 ):
     """Render tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
-    flat_records = records.reshape(-1)
-    stride = records.shape[1]
-    # Plane 0 is the transmittance, the others the colour so far.
-    planes = np.empty((1 + len(channels)) * TILE_PIXELS, np.float32)
-    row_bits = np.empty(_BATCH, np.int64)
-    columns = lane_numbers()
+    planes = np.empty((1 + len(channels)) * _TILE_PIXELS, np.float32)
+    block_bits = np.empty(_BATCH, np.int64)
     for position in range(begin, len(tile_order), step):
         tile = tile_order[position]
-        image, x0, y0, num_columns, num_rows = _tile_place(tile, grid[0], grid[1], width, height)
+        image, x0, y0, num_columns, num_rows = _tile_place(tile, grid, width, height)
         planes[:] = 0.0
         for row in range(num_rows):
-            store(planes, row * LANES, select(columns < num_columns, 1.0, 0.0))
-        num_open = num_rows * num_columns
-        center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
-        batch, last = tile_starts[tile], tile_starts[tile + 1]
-        while batch < last and num_open > 0:
-            batch_end = min(batch + _BATCH, last)
-            _find_rows(batch, batch_end, flatten_ids, records, center_x, center_y, num_rows, row_bits)
-            for pair in range(batch, batch_end):
-                bits = row_bits[pair - batch]
-                if bits == 0:
-                    continue
-                item = flatten_ids[pair]
-                record = records[item]
-                dx = columns - (record[CENTER_X] - center_x)
-                offset_y = record[CENTER_Y] - center_y
-                mixed, quadratic_y, log2_opacity = record[QUADRATIC_XY], record[QUADRATIC_YY], record[LOG2_OPACITY]
-                along_x = record[QUADRATIC_XX] * dx * dx
-                color = channel_broadcast(flat_records, item * stride + COLOR, channels)
-                while bits != 0:
-                    row = lowest_bit(bits)
-                    bits &= bits - 1
-                    dy = np.float32(row) - offset_y
-                    exponent = dx * (mixed * dy) + (log2_opacity + quadratic_y * dy * dy) + along_x
-                    alpha = minimum(exp2(exponent), MAX_ALPHA)
-                    start = row * LANES
-                    transmittance = load(planes, start)
-                    touched = (alpha >= MIN_ALPHA) & (transmittance > 0.0)
-                    next_transmittance = transmittance - transmittance * alpha
-                    ended = touched & (next_transmittance <= MIN_TRANSMITTANCE)
-                    weight = select(touched & ~ended, alpha * transmittance, 0.0)
-                    so_far = channel_load(planes, start + TILE_PIXELS, TILE_PIXELS, channels)
-                    channel_store(planes, start + TILE_PIXELS, TILE_PIXELS, channel_add_scaled(so_far, weight, color))
-                    next_transmittance = select(touched, next_transmittance, transmittance)
-                    if any_lane(ended):
-                        next_transmittance = select(ended, -transmittance, next_transmittance)
-                        num_open -= count_bits(lane_bits(ended))
-                    store(planes, start, next_transmittance)
-            batch = batch_end
+            for column in range(num_columns):
+                planes[_pixel(row, column)] = 1.0
+        first, last = tile_starts[tile], tile_starts[tile + 1]
+        num_open = num_columns * num_rows
+        _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, planes, block_bits)
         for row in range(num_rows):
             for column in range(num_columns):
-                pixel = row * LANES + column
+                pixel = _pixel(row, column)
                 transmittance = abs(planes[pixel])
                 alphas[image, y0 + row, x0 + column] = np.float32(1.0) - transmittance
                 for k in range(len(channels)):
-                    color_so_far = planes[(1 + k) * TILE_PIXELS + pixel]
-                    colors[image, y0 + row, x0 + column, k] = color_so_far + transmittance * background[image, k]
+                    seen = planes[(1 + k) * _TILE_PIXELS + pixel]
+                    colors[image, y0 + row, x0 + column, k] = seen + transmittance * backgrounds[image, k]
+
+
+@njit(**KERNEL_OPTIONS)
+def _differentiate_tile(
+    first, last, flatten_ids, pair_slots, records, channels, absgrad, x0, y0, num_open, planes, block_bits, pair_sums
+):
+    """Write the sums of pairs ``first`` to ``last``; ``planes`` are transmittance, remainder, channel gradients."""
+    columns, rows = _lane_grid()
+    center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
+    flat_records, stride = records.reshape(-1), records.shape[1]
+    flat_sums, sums_stride = pair_sums.reshape(-1), pair_sums.shape[1]
+    zero = broadcast(0.0)
+    while first < last and num_open > 0:
+        batch_end = min(first + _BATCH, last)
+        _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
+        for pair in range(first, batch_end):
+            bits = block_bits[pair - first]
+            item = np.uint32(flatten_ids[pair])
+            record = records[item]
+            left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
+            color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
+            m, mx, my, mxx, mxy, myy, absolute_x, absolute_y = zero, zero, zero, zero, zero, zero, zero, zero
+            grad_color = channel_zeros(channels)
+            while bits != 0:
+                block = lowest_bit(bits)
+                bits &= bits - 1
+                start = block * LANES
+                dx, dy = left + np.float32(block % _BLOCK * _BLOCK), top + np.float32(block // _BLOCK * _BLOCK)
+                transmittance = load(planes, start)
+                uncut, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
+                store(planes, start, remaining)
+                weight = select(composited, alpha * transmittance, 0.0)
+                pixel_gradient = channel_load(planes, start + 2 * _TILE_PIXELS, _TILE_PIXELS, channels)
+                grad_color = channel_add_scaled(grad_color, weight, pixel_gradient)
+                own_part = weight * channel_dot(color, pixel_gradient)
+                remainder = load(planes, start + _TILE_PIXELS) - own_part
+                store(planes, start + _TILE_PIXELS, remainder)
+                # Gradient of log(alpha): what the item adds less what it hides. None where alpha was cut.
+                slope = own_part - remainder * (alpha / (1.0 - alpha))
+                slope = select(composited & (uncut <= MAX_ALPHA), slope, 0.0)
+                slope_x, slope_y = slope * dx, slope * dy
+                m, mx, my = m + slope, mx + slope_x, my + slope_y
+                mxx, mxy, myy = mxx + slope_x * dx, mxy + slope_x * dy, myy + slope_y * dy
+                if len(absgrad) > 0:
+                    mixed = record[QUADRATIC_XY]
+                    absolute_x = absolute_x + absolute(slope * (2.0 * record[QUADRATIC_XX] * dx + mixed * dy))
+                    absolute_y = absolute_y + absolute(slope * (mixed * dx + 2.0 * record[QUADRATIC_YY] * dy))
+                if any_lane(ended):
+                    num_open -= count_bits(lane_bits(ended))
+            sums = (m, mx, my, mxx, mxy, myy, absolute_x, absolute_y)
+            store_lane_sums(flat_sums, np.uint32(pair_slots[pair]) * sums_stride, sums + grad_color)
+        first = batch_end
+    for pair in range(first, last):
+        pair_sums[np.uint32(pair_slots[pair])] = 0.0
 
 
 @njit(**KERNEL_OPTIONS)
@@ -227,97 +319,48 @@ def composite_backward(
     grad_alphas,  # [I, H, W]
     pair_sums,  # [P, S] written
 ):
-    """Per-pair gradient sums of tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
+    """The pairs' gradient sums of tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
-    flat_records, flat_sums = records.reshape(-1), pair_sums.reshape(-1)
-    stride, sums_stride = records.shape[1], pair_sums.shape[1]
-    # Planes: transmittance, remainder, the gradient of each channel.
-    planes = np.empty((2 + len(channels)) * TILE_PIXELS, np.float32)
-    row_bits = np.empty(_BATCH, np.int64)
-    columns = lane_numbers()
-    zero = broadcast(0.0)
+    planes = np.empty((2 + len(channels)) * _TILE_PIXELS, np.float32)
+    block_bits = np.empty(_BATCH, np.int64)
     for position in range(begin, len(tile_order), step):
         tile = tile_order[position]
-        batch, last = tile_starts[tile], tile_starts[tile + 1]
-        if batch == last:
+        first, last = tile_starts[tile], tile_starts[tile + 1]
+        if first == last:
             continue
-        image, x0, y0, num_columns, num_rows = _tile_place(tile, grid[0], grid[1], width, height)
+        image, x0, y0, num_columns, num_rows = _tile_place(tile, grid, width, height)
         planes[:] = 0.0
         for row in range(num_rows):
             for column in range(num_columns):
-                y, x, pixel = y0 + row, x0 + column, row * LANES + column
+                y, x, pixel = y0 + row, x0 + column, _pixel(row, column)
                 remainder = (alphas[image, y, x] - np.float32(1.0)) * grad_alphas[image, y, x]
                 for k in range(len(channels)):
                     gradient = grad_colors[image, y, x, k]
-                    planes[(2 + k) * TILE_PIXELS + pixel] = gradient
+                    planes[(2 + k) * _TILE_PIXELS + pixel] = gradient
                     remainder += gradient * colors[image, y, x, k]
-                planes[pixel] = 1.0
-                planes[TILE_PIXELS + pixel] = remainder
-        num_open = num_rows * num_columns
-        center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
-        while batch < last and num_open > 0:
-            batch_end = min(batch + _BATCH, last)
-            _find_rows(batch, batch_end, flatten_ids, records, center_x, center_y, num_rows, row_bits)
-            for pair in range(batch, batch_end):
-                bits = row_bits[pair - batch]
-                item = flatten_ids[pair]
-                record = records[item]
-                dx = columns - (record[CENTER_X] - center_x)
-                offset_y = record[CENTER_Y] - center_y
-                quadratic_x, mixed, quadratic_y = record[QUADRATIC_XX], record[QUADRATIC_XY], record[QUADRATIC_YY]
-                log2_opacity = record[LOG2_OPACITY]
-                along_x = quadratic_x * dx * dx
-                color = channel_broadcast(flat_records, item * stride + COLOR, channels)
-                moment, moment_y, moment_yy, absolute_x, absolute_y = zero, zero, zero, zero, zero
-                grad_color = channel_zeros(channels)
-                while bits != 0:
-                    row = lowest_bit(bits)
-                    bits &= bits - 1
-                    dy = np.float32(row) - offset_y
-                    exponent = dx * (mixed * dy) + (log2_opacity + quadratic_y * dy * dy) + along_x
-                    unclamped = exp2(exponent)
-                    alpha = minimum(unclamped, MAX_ALPHA)
-                    start = row * LANES
-                    transmittance = load(planes, start)
-                    touched = (alpha >= MIN_ALPHA) & (transmittance > 0.0)
-                    next_transmittance = transmittance - transmittance * alpha
-                    ended = touched & (next_transmittance <= MIN_TRANSMITTANCE)
-                    composited = touched & ~ended
-                    weight = select(composited, alpha * transmittance, 0.0)
-                    pixel_gradient = channel_load(planes, start + 2 * TILE_PIXELS, TILE_PIXELS, channels)
-                    grad_color = channel_add_scaled(grad_color, weight, pixel_gradient)
-                    own_part = weight * channel_dot(color, pixel_gradient)
-                    remainder = load(planes, start + TILE_PIXELS) - own_part
-                    store(planes, start + TILE_PIXELS, remainder)
-                    # Gradient with respect to log(alpha); none where alpha was cut.
-                    slope = own_part - remainder * (alpha / (1.0 - alpha))
-                    slope = select(composited & (unclamped <= MAX_ALPHA), slope, 0.0)
-                    moment = moment + slope
-                    moment_y = moment_y + slope * dy
-                    moment_yy = moment_yy + slope * dy * dy
-                    if len(absgrad) > 0:
-                        # The centre moves against dx, and the record holds -log2(e) times the conic.
-                        absolute_x = absolute_x + absolute(slope * (2.0 * quadratic_x * dx + mixed * dy))
-                        absolute_y = absolute_y + absolute(slope * (mixed * dx + 2.0 * quadratic_y * dy))
-                    next_transmittance = select(touched, next_transmittance, transmittance)
-                    if any_lane(ended):
-                        next_transmittance = select(ended, -transmittance, next_transmittance)
-                        num_open -= count_bits(lane_bits(ended))
-                    store(planes, start, next_transmittance)
-                # dx does not depend on the row, so its powers can wait until here.
-                moment_x = moment * dx
-                moments = (moment, moment_x, moment_y, moment_x * dx, moment_y * dx, moment_yy, absolute_x, absolute_y)
-                store_lane_sums(flat_sums, pair_slots[pair] * sums_stride, moments + grad_color)
-            batch = batch_end
-        for pair in range(batch, last):
-            pair_sums[pair_slots[pair]] = 0.0
+                planes[pixel], planes[_TILE_PIXELS + pixel] = 1.0, remainder
+        _differentiate_tile(
+            first,
+            last,
+            flatten_ids,
+            pair_slots,
+            records,
+            channels,
+            absgrad,
+            x0,
+            y0,
+            num_columns * num_rows,
+            planes,
+            block_bits,
+            pair_sums,
+        )
 
 
 @njit(**KERNEL_OPTIONS)
 def gather_gradients(
     begin,
     end,
-    item_starts,  # [M + 1]
+    item_starts,  # [M + 1] first pair of each item
     pair_sums,  # [P, S]
     conics,  # [M, 3]
     opacities,  # [M]
@@ -325,11 +368,10 @@ def gather_gradients(
     grad_conics,  # [M, 3] written
     grad_opacities,  # [M] written
     grad_colors,  # [M, D] written
-    absgrads,  # [M, 2] written if not empty
+    absgrads,  # [M, 2] written, or empty
 ):
     """Sum the pairs of items ``begin`` to ``end``, in tile order, and turn moments into gradients."""
-    flat_sums = pair_sums.reshape(-1)
-    stride = pair_sums.shape[1]
+    flat_sums, stride = pair_sums.reshape(-1), pair_sums.shape[1]
     total = np.empty(stride, np.float32)
     for item in range(begin, end):
         first, last = item_starts[item], item_starts[item + 1]
@@ -346,7 +388,8 @@ def gather_gradients(
         grad_conics[item, 2] = np.float32(-0.5) * total[MOMENT_YY]
         grad_opacities[item] = total[MOMENT] / opacities[item] if first < last else np.float32(0.0)
         for k in range(grad_colors.shape[1]):
-            grad_colors[item, k] = total[GRAD_COLOR + k]
-        if absgrads.shape[0] > 0:
+            grad_colors[item, k] = total[PAIR_COLOR + k]
+        if len(absgrads) > 0:
+            # The record's quadratic is the conic times -log2(e).
             absgrads[item, 0] = np.float32(1.0 / _LOG2_E) * total[ABSOLUTE_X]
             absgrads[item, 1] = np.float32(1.0 / _LOG2_E) * total[ABSOLUTE_Y]

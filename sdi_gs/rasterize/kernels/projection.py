@@ -74,7 +74,12 @@ def _camera(viewmats, intrinsics, camera, width, height):
     cx, cy = intrinsics[camera, 0, 2], intrinsics[camera, 1, 2]
     # The Jacobian is taken no further out than 0.3 half-images beyond each border.
     margin_x, margin_y = np.float32(0.15) * width / fx, np.float32(0.15) * height / fy
-    limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
+    limits = (
+        -cx / fx - margin_x,
+        (width - cx) / fx + margin_x,
+        -cy / fy - margin_y,
+        (height - cy) / fy + margin_y,
+    )
     return rows, translation, (fx, fy, cx, cy), limits
 
 
@@ -98,7 +103,12 @@ def _load_parameters(means, quats, scales, opacities, first, count, buffer):
 @njit(**KERNEL_OPTIONS)
 def _rotation(buffer):
     """Unit quaternion (w, x, y, z), 1 / norm, and the rotation matrix."""
-    w, x, y, z = load(buffer, 3 * LANES), load(buffer, 4 * LANES), load(buffer, 5 * LANES), load(buffer, 6 * LANES)
+    w, x, y, z = (
+        load(buffer, 3 * LANES),
+        load(buffer, 4 * LANES),
+        load(buffer, 5 * LANES),
+        load(buffer, 6 * LANES),
+    )
     # A zero quaternion turns nothing.
     inverse_norm = 1.0 / square_root(maximum(w * w + x * x + y * y + z * z, 1e-30))
     w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
@@ -137,8 +147,16 @@ def _jacobian_rows(camera, inverse_depth, ratio_x, ratio_y):
     rows, _, (fx, fy, _, _), _ = camera
     j00, j02 = fx * inverse_depth, -(fx * inverse_depth * ratio_x)
     j11, j12 = fy * inverse_depth, -(fy * inverse_depth * ratio_y)
-    row_x = (j00 * rows[0][0] + j02 * rows[2][0], j00 * rows[0][1] + j02 * rows[2][1], j00 * rows[0][2] + j02 * rows[2][2])
-    row_y = (j11 * rows[1][0] + j12 * rows[2][0], j11 * rows[1][1] + j12 * rows[2][1], j11 * rows[1][2] + j12 * rows[2][2])
+    row_x = (
+        j00 * rows[0][0] + j02 * rows[2][0],
+        j00 * rows[0][1] + j02 * rows[2][1],
+        j00 * rows[0][2] + j02 * rows[2][2],
+    )
+    row_y = (
+        j11 * rows[1][0] + j12 * rows[2][0],
+        j11 * rows[1][1] + j12 * rows[2][1],
+        j11 * rows[1][2] + j12 * rows[2][2],
+    )
     return row_x, row_y
 
 
@@ -146,7 +164,11 @@ def _jacobian_rows(camera, inverse_depth, ratio_x, ratio_y):
 def _image_covariance(u, v, eps2d):
     """Covariance (xx, xy, yy) without blur, its determinant, and the determinant with blur."""
     xx, xy, yy = _dot(u, u), _dot(u, v), _dot(v, v)
-    cross_x, cross_y, cross_z = u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
+    cross_x, cross_y, cross_z = (
+        u[1] * v[2] - u[2] * v[1],
+        u[2] * v[0] - u[0] * v[2],
+        u[0] * v[1] - u[1] * v[0],
+    )
     sharp_determinant = cross_x * cross_x + cross_y * cross_y + cross_z * cross_z
     return xx, xy, yy, sharp_determinant, sharp_determinant + eps2d * (xx + yy) + eps2d * eps2d
 
@@ -207,7 +229,10 @@ def project(
             ratio_x = (_dot(rows[0], mean) + translation[0]) * inverse_depth
             ratio_y = (_dot(rows[1], mean) + translation[1]) * inverse_depth
             row_x, row_y = _jacobian_rows(
-                camera, inverse_depth, minimum(maximum(ratio_x, x_low), x_high), minimum(maximum(ratio_y, y_low), y_high)
+                camera,
+                inverse_depth,
+                minimum(maximum(ratio_x, x_low), x_high),
+                minimum(maximum(ratio_y, y_low), y_high),
             )
             u, v = _row_times_matrix(row_x, factor), _row_times_matrix(row_y, factor)
             xx, xy, yy, sharp_determinant, determinant = _image_covariance(u, v, eps2d)
@@ -240,7 +265,10 @@ def project(
             for lane in range(count):
                 i = first + lane
                 seen = results[6 * LANES + lane] > 0.0 or results[8 * LANES + lane] > 0.0
-                radii[c, i, 0], radii[c, i, 1] = np.int32(results[6 * LANES + lane]), np.int32(results[8 * LANES + lane])
+                radii[c, i, 0], radii[c, i, 1] = (
+                    np.int32(results[6 * LANES + lane]),
+                    np.int32(results[8 * LANES + lane]),
+                )
                 for k in range(2):
                     means2d[c, i, k] = results[k * LANES + lane] if seen else np.float32(0.0)
                 depths[c, i] = results[2 * LANES + lane] if seen else np.float32(0.0)
@@ -264,7 +292,9 @@ def _store_culled(c, first, count, radii, means2d, depths, conics, tiles_per_gau
 
 
 @njit(**KERNEL_OPTIONS)
-def _load_gradients(c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, antialiased, buffer):
+def _load_gradients(
+    c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, antialiased, buffer
+):
     """Transpose the gradients of up to 16 Gaussians; culled ones count as zero. Returns whether any is visible."""
     any_visible = False
     for lane in range(LANES):
@@ -332,9 +362,24 @@ def _quaternion_gradient(unit, inverse_norm, grad):
     """Gradient with respect to the raw quaternion, given that of its rotation matrix."""
     w, x, y, z = unit
     grad_w = 2.0 * (x * (grad[7] - grad[5]) + y * (grad[2] - grad[6]) + z * (grad[3] - grad[1]))
-    grad_x = 2.0 * (w * (grad[7] - grad[5]) + y * (grad[1] + grad[3]) + z * (grad[2] + grad[6]) - 2.0 * x * (grad[4] + grad[8]))
-    grad_y = 2.0 * (w * (grad[2] - grad[6]) + x * (grad[1] + grad[3]) + z * (grad[5] + grad[7]) - 2.0 * y * (grad[0] + grad[8]))
-    grad_z = 2.0 * (w * (grad[3] - grad[1]) + x * (grad[2] + grad[6]) + y * (grad[5] + grad[7]) - 2.0 * z * (grad[0] + grad[4]))
+    grad_x = 2.0 * (
+        w * (grad[7] - grad[5])
+        + y * (grad[1] + grad[3])
+        + z * (grad[2] + grad[6])
+        - 2.0 * x * (grad[4] + grad[8])
+    )
+    grad_y = 2.0 * (
+        w * (grad[2] - grad[6])
+        + x * (grad[1] + grad[3])
+        + z * (grad[5] + grad[7])
+        - 2.0 * y * (grad[0] + grad[8])
+    )
+    grad_z = 2.0 * (
+        w * (grad[3] - grad[1])
+        + x * (grad[2] + grad[6])
+        + y * (grad[5] + grad[7])
+        - 2.0 * z * (grad[0] + grad[4])
+    )
     # The norm carries no rotation: take out the radial part.
     radial = grad_w * w + grad_x * x + grad_y * y + grad_z * z
     return (
@@ -382,7 +427,16 @@ def project_backward(
         grad_factor = (zero, zero, zero, zero, zero, zero, zero, zero, zero)
         for c in range(viewmats.shape[0]):
             any_visible = _load_gradients(
-                c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, antialiased, gradients
+                c,
+                first,
+                count,
+                radii,
+                grad_means2d,
+                grad_depths,
+                grad_conics,
+                grad_compensations,
+                antialiased,
+                gradients,
             )
             if not any_visible:
                 continue
@@ -399,7 +453,11 @@ def project_backward(
             u, v = _row_times_matrix(row_x, factor), _row_times_matrix(row_y, factor)
             xx, xy, yy, sharp_determinant, determinant = _image_covariance(u, v, eps2d)
             inverse_determinant = 1.0 / select(visible, determinant, 1.0)
-            conic = ((yy + eps2d) * inverse_determinant, -xy * inverse_determinant, (xx + eps2d) * inverse_determinant)
+            conic = (
+                (yy + eps2d) * inverse_determinant,
+                -xy * inverse_determinant,
+                (xx + eps2d) * inverse_determinant,
+            )
             grad_conic = (load(gradients, 3 * LANES), load(gradients, 4 * LANES), load(gradients, 5 * LANES))
             grad_xx, grad_xy, grad_yy = _covariance_gradient(conic, grad_conic)
             if antialiased:
@@ -407,7 +465,9 @@ def project_backward(
                 ratio = sharp_determinant * inverse_determinant
                 compensation = square_root(ratio)
                 usable = visible & (compensation > 0.0)
-                grad_ratio = select(usable, load(gradients, 6 * LANES) * 0.5 / select(usable, compensation, 1.0), 0.0)
+                grad_ratio = select(
+                    usable, load(gradients, 6 * LANES) * 0.5 / select(usable, compensation, 1.0), 0.0
+                )
                 grad_ratio = grad_ratio * inverse_determinant
                 grad_xx = grad_xx + grad_ratio * (yy - ratio * (yy + eps2d))
                 grad_yy = grad_yy + grad_ratio * (xx - ratio * (xx + eps2d))
@@ -423,12 +483,18 @@ def project_backward(
                 2.0 * grad_yy * v[2] + grad_xy * u[2],
             )
             grad_factor = _add_outer(_add_outer(grad_factor, row_x, grad_u), row_y, grad_v)
-            grad_row_x, grad_row_y = _matrix_times_column(factor, grad_u), _matrix_times_column(factor, grad_v)
+            grad_row_x, grad_row_y = (
+                _matrix_times_column(factor, grad_u),
+                _matrix_times_column(factor, grad_v),
+            )
             # The rows are fx / z (V0 - clamped_x V2) and fy / z (V1 - clamped_y V2).
             grad_j02, grad_j12 = _dot(grad_row_x, rows[2]), _dot(grad_row_y, rows[2])
             grad_scale_x = fx * (_dot(grad_row_x, rows[0]) - clamped_x * grad_j02)
             grad_scale_y = fy * (_dot(grad_row_y, rows[1]) - clamped_y * grad_j12)
-            inside_x, inside_y = (ratio_x >= x_low) & (ratio_x <= x_high), (ratio_y >= y_low) & (ratio_y <= y_high)
+            inside_x, inside_y = (
+                (ratio_x >= x_low) & (ratio_x <= x_high),
+                (ratio_y >= y_low) & (ratio_y <= y_high),
+            )
             grad_ratio_x = fx * (load(gradients, 0) - select(inside_x, inverse_depth * grad_j02, 0.0))
             grad_ratio_y = fy * (load(gradients, LANES) - select(inside_y, inverse_depth * grad_j12, 0.0))
             grad_x, grad_y = grad_ratio_x * inverse_depth, grad_ratio_y * inverse_depth

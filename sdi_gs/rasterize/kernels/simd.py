@@ -36,6 +36,11 @@ _F32, _I1, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntTyp
 _FLOATS, _INTS, _BITS = (ir.VectorType(element, LANES) for element in (_F32, _I32, _I1))
 
 
+def _intrinsic(emitter: Callable[..., Any]) -> Any:
+    """numba's ``intrinsic``; kernels call the result without the typing context, which no type checker can know."""
+    return intrinsic(emitter)
+
+
 class _VectorType(types.Type):
     def __init__(self) -> None:
         super().__init__(name=f"vector{LANES}")
@@ -177,7 +182,7 @@ def _lower_invert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 # ---- vectors ----
 
 
-@intrinsic
+@_intrinsic
 def broadcast(typing_context, value):
     """The number ``value`` in every lane."""
 
@@ -187,7 +192,7 @@ def broadcast(typing_context, value):
     return vector(value), emit
 
 
-@intrinsic
+@_intrinsic
 def lane_numbers(typing_context):
     """0, 1, ... 15."""
 
@@ -197,7 +202,7 @@ def lane_numbers(typing_context):
     return vector(), emit
 
 
-@intrinsic
+@_intrinsic
 def load(typing_context, array, index):
     """Elements ``index`` to ``index + 15`` of a contiguous float32 array."""
 
@@ -207,7 +212,7 @@ def load(typing_context, array, index):
     return vector(array, index), emit
 
 
-@intrinsic
+@_intrinsic
 def store(typing_context, array, index, value):
     """Write the vector ``value`` to elements ``index`` to ``index + 15``."""
 
@@ -218,7 +223,7 @@ def store(typing_context, array, index, value):
     return types.void(array, index, vector), emit
 
 
-@intrinsic
+@_intrinsic
 def select(typing_context, condition, if_true, if_false):
     """Lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
 
@@ -230,7 +235,7 @@ def select(typing_context, condition, if_true, if_false):
 
 
 def _minmax(symbol: str) -> Any:
-    @intrinsic
+    @_intrinsic
     def extremum(typing_context, left, right):
         def emit(context, builder, sig, args):
             a, b = (_as_vector(context, builder, x, t) for x, t in zip(args, sig.args, strict=True))
@@ -246,7 +251,7 @@ maximum = _minmax(">")
 
 
 def _unary(llvm_name: str) -> Any:
-    @intrinsic
+    @_intrinsic
     def function(typing_context, value):
         def emit(context, builder, sig, args):
             return _call(builder, f"llvm.{llvm_name}.v{LANES}f32", _FLOATS, [args[0]])
@@ -263,11 +268,13 @@ round_down = _unary("floor")
 
 # Degree-5 fit of 2**f on [-0.5, 0.5], weighted for relative error (2.0e-7 at most).
 _NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64) * 0.5
-_EXP2 = np.polynomial.Polynomial.fit(_NODES, np.exp2(_NODES), 5, domain=[-0.5, 0.5], window=[-0.5, 0.5], w=np.exp2(-_NODES))
+_EXP2 = np.polynomial.Polynomial.fit(
+    _NODES, np.exp2(_NODES), 5, domain=[-0.5, 0.5], window=[-0.5, 0.5], w=np.exp2(-_NODES)
+)
 _EXP2_COEFFICIENTS = [float(coefficient) for coefficient in _EXP2.coef]
 
 
-@intrinsic
+@_intrinsic
 def exp2(typing_context, value):
     """2**value for values up to 1; below -30 it stays at 2**-30, which the alpha cut drops anyway."""
 
@@ -286,7 +293,7 @@ def exp2(typing_context, value):
     return vector(vector), emit
 
 
-@intrinsic
+@_intrinsic
 def _split_float(typing_context, value):
     """Mantissa in [sqrt(1/2), sqrt(2)) and exponent, for positive normal numbers."""
 
@@ -316,7 +323,7 @@ def log(value):
 # ---- masks ----
 
 
-@intrinsic
+@_intrinsic
 def any_lane(typing_context, condition):
     """Whether the mask holds in some lane."""
 
@@ -327,7 +334,7 @@ def any_lane(typing_context, condition):
     return types.boolean(mask), emit
 
 
-@intrinsic
+@_intrinsic
 def lane_bits(typing_context, condition):
     """The mask as an integer: bit k is lane k."""
 
@@ -337,7 +344,7 @@ def lane_bits(typing_context, condition):
     return types.int64(mask), emit
 
 
-@intrinsic
+@_intrinsic
 def count_bits(typing_context, bits):
     """How many bits of an int64 are set."""
 
@@ -347,7 +354,7 @@ def count_bits(typing_context, bits):
     return types.int64(types.int64), emit
 
 
-@intrinsic
+@_intrinsic
 def lowest_bit(typing_context, bits):
     """Index of the lowest set bit of an int64 that is not 0."""
 
@@ -361,7 +368,7 @@ def lowest_bit(typing_context, bits):
 
 
 def _rounding(llvm_name: str) -> Any:
-    @intrinsic
+    @_intrinsic
     def function(typing_context, value):
         def emit(context, builder, sig, args):
             rounded = _call(builder, f"llvm.{llvm_name}.f32", _F32, [args[0]])
@@ -381,7 +388,7 @@ ceil_to_int = _rounding("ceil")
 # per number of channels and keeps every channel in a register.
 
 
-@intrinsic
+@_intrinsic
 def channel_zeros(typing_context, channels):
     """One zero vector per channel."""
     result = types.UniTuple(vector, len(channels))
@@ -392,7 +399,7 @@ def channel_zeros(typing_context, channels):
     return result(channels), emit
 
 
-@intrinsic
+@_intrinsic
 def channel_load(typing_context, array, index, stride, channels):
     """One vector per channel, ``stride`` elements apart."""
     result = types.UniTuple(vector, len(channels))
@@ -411,7 +418,7 @@ def channel_load(typing_context, array, index, stride, channels):
     return result(array, index, stride, channels), emit
 
 
-@intrinsic
+@_intrinsic
 def channel_store(typing_context, array, index, stride, values):
     """Write one vector per channel, ``stride`` elements apart."""
 
@@ -428,7 +435,7 @@ def channel_store(typing_context, array, index, stride, values):
     return types.void(array, index, stride, values), emit
 
 
-@intrinsic
+@_intrinsic
 def channel_broadcast(typing_context, array, index, channels):
     """Element ``index + k`` of a contiguous float32 array in every lane of vector k."""
     result = types.UniTuple(vector, len(channels))
@@ -445,7 +452,7 @@ def channel_broadcast(typing_context, array, index, channels):
     return result(array, index, channels), emit
 
 
-@intrinsic
+@_intrinsic
 def channel_add_scaled(typing_context, sums, weight, values):
     """sums + weight * values, channel by channel."""
 
@@ -460,7 +467,7 @@ def channel_add_scaled(typing_context, sums, weight, values):
     return sums(sums, vector, values), emit
 
 
-@intrinsic
+@_intrinsic
 def channel_dot(typing_context, left, right):
     """Sum over the channels of left * right."""
 
@@ -488,7 +495,7 @@ def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
     return builder.fadd(first, second, flags=_FLAGS)
 
 
-@intrinsic
+@_intrinsic
 def store_lane_sums(typing_context, array, index, vectors):
     """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
 
@@ -500,7 +507,9 @@ def store_lane_sums(typing_context, array, index, vectors):
         count = len(sig.args[2])
         position = context.cast(builder, args[1], sig.args[1], types.intp)
         for first in range(0, count, LANES):
-            group: list[Any] = [builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))]
+            group: list[Any] = [
+                builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))
+            ]
             group += [None] * (LANES - len(group))
             distance = LANES // 2
             while distance:

@@ -1,1 +1,1 @@
-from viewer import *
+from viewer import *  # noqa: F403

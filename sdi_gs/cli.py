@@ -1,0 +1,299 @@
+"""The program ``sdi-gs``: picks presets and devices, hands over to the parts, and turns errors into one line.
+
+The only module that knows ``configs`` and the viewer. Whatever imports torch is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from sdi_gs import __version__
+from sdi_gs.command_line import Background, Doctor, Eval, Export, Render, Train, parse_command, peek
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.console import say
+from sdi_gs.errors import UserError
+from sdi_gs.run_config import RunConfig, differing_keys, flatten
+
+if TYPE_CHECKING:
+    import torch
+
+    from sdi_gs.run_folder import RunFolder
+    from sdi_gs.trainer import Trainer
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
+
+CPU_PRESET = "toybox-ideal"
+GPU_PRESET = "sd21-base"
+
+BACKGROUNDS: dict[Background, tuple[float, float, float]] = {
+    "white": (1.0, 1.0, 1.0),
+    "black": (0.0, 0.0, 0.0),
+    "grey": (0.5, 0.5, 0.5),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    started = time.perf_counter()
+    # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments), started)
+    except UserError as error:
+        say(f"sdi-gs: {' '.join(str(error).split())}")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        say("sdi-gs: stopped")
+        return EXIT_INTERRUPTED
+    except SystemExit as stop:
+        # Help was shown.
+        return int(stop.code or 0)
+
+
+def _run(arguments: list[str], started: float) -> int:
+    if arguments == ["--version"]:
+        print(f"sdi-gs {__version__}")
+        return 0
+    command, chosen = _parse(arguments)
+    match command:
+        case Train():
+            return _train(command, chosen, started)
+        case Render():
+            return _render(command)
+        case Export():
+            return _export(command)
+        case Eval():
+            return _eval(command)
+        case Doctor():
+            return _doctor(command)
+        case _:
+            assert_never(command)
+
+
+def _parse(arguments: list[str]) -> tuple[Train | Render | Export | Eval | Doctor, str]:
+    """The command with the defaults that fit it, and a word on how these were chosen."""
+    preset, prior, resume = (peek(arguments, name) for name in ("--preset", "--prior", "--resume"))
+    if arguments[:1] != ["train"]:
+        return parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config), ""
+    if preset is not None:
+        return parse_command(arguments, train_defaults=preset_named(preset).config), f"preset {preset} as asked"
+    if resume is not None:
+        from sdi_gs.run import load_run_config
+
+        return parse_command(arguments, train_defaults=load_run_config(Path(resume))), f"settings of {resume}"
+    if prior is not None:
+        name = CPU_PRESET if prior == CPU_PRESET else GPU_PRESET
+        return parse_command(arguments, train_defaults=preset_named(name).config), f"preset {name} fits this prior"
+    command = parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config)
+    if isinstance(command, Train) and _pick_device(command.device).type == "cuda":
+        return parse_command(arguments, train_defaults=preset_named(GPU_PRESET).config), f"preset {GPU_PRESET}"
+    return command, f"preset {CPU_PRESET}"
+
+
+def _train(command: Train, chosen: str, started: float) -> int:
+    if command.viewer:
+        raise UserError(
+            f"the live viewer is not in this version ({__version__}): leave --viewer out, "
+            "previews appear in the run's previews/ folder while it trains"
+        )
+    from sdi_gs.run import prepare_resume, prepare_run
+
+    device = _pick_device(command.device)
+    if command.resume is None:
+        say(_choice_line(command.config, chosen, device, asked=command.device is not None))
+        trainer, folder = prepare_run(command.config, device=device, folder=command.output_dir)
+    else:
+        _require_same_config(command, command.resume)
+        say(_choice_line(command.config, chosen, device, asked=command.device is not None))
+        trainer, folder = prepare_resume(command.resume, device=device)
+        say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
+    return _train_until_stopped(trainer, folder, started)
+
+
+def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float) -> int:
+    """Train, save and tell what was made; what Ctrl-C does is said in ``sdi_gs.interrupts``."""
+    from sdi_gs.checkpoint import list_checkpoints
+    from sdi_gs.console import training_progress
+    from sdi_gs.doctor import kernel_cache
+    from sdi_gs.interrupts import Interrupts, StoppedAtOnce
+    from sdi_gs.run import finish, train
+
+    if trainer.device.type == "cpu" and not kernel_cache().compiled:
+        say("compiling CPU kernels (first use only, about half a minute)")
+    resume_command = f"sdi-gs train --resume {folder.path}"
+    try:
+        with Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts:
+            with training_progress(trainer.config.steps, done=trainer.step) as show:
+                complete = train(
+                    trainer,
+                    folder,
+                    observers=[lambda _, report: show(report)],
+                    should_stop=lambda: interrupts.requested,
+                )
+            say("saving and exporting")
+            summary = finish(trainer, folder, started=started)
+    except StoppedAtOnce:
+        saved = list_checkpoints(folder.checkpoints)
+        way_on = f"{saved[-1].name} is saved; go on with: {resume_command}" if saved else "no step had been saved"
+        raise UserError(f"stopped at once; {way_on}") from None
+    results = (folder.splats, folder.turntable, folder.contact_sheet, folder.summary)
+    _print_paths([path for path in results if path.exists()])
+    print(
+        f"{summary['n_exported']} Gaussians, {summary['wall_seconds']:.1f} s, "
+        f"peak memory {summary['peak_rss_mb']:.0f} MiB"
+    )
+    if complete:
+        return 0
+    say(f"stopped after step {trainer.step} of {trainer.config.steps}; go on with: {resume_command}")
+    return EXIT_INTERRUPTED
+
+
+def _require_same_config(command: Train, run: Path) -> None:
+    """UserError where an option says otherwise than the run to be resumed."""
+    from dataclasses import replace
+
+    from sdi_gs.run import load_run_config
+    from sdi_gs.run_config import config_to_dict
+
+    if command.output_dir is not None:
+        raise UserError(f"--output-dir does not go with --resume: the run goes on in {run}")
+    saved = load_run_config(run)
+    given = command.config if command.config.prompt else replace(command.config, prompt=saved.prompt)
+    differing = differing_keys(saved, given)
+    if differing:
+        key = differing[0]
+        before, now = (flatten(config_to_dict(config))[key] for config in (saved, given))
+        raise UserError(
+            f"{run} is a run of another config: its {key} is {before!r}, not {now!r}; "
+            "leave that option (or --preset) out to resume it, or start a new run"
+        )
+
+
+def _choice_line(config: RunConfig, chosen: str, device: torch.device, *, asked: bool) -> str:
+    """What will be used and why."""
+    from sdi_gs.priors.catalog import CATALOG, TOYBOX_IDEAL
+
+    if config.prior == TOYBOX_IDEAL.name:
+        from sdi_gs.toybox.classes import CLASSES
+
+        about = f"an instrument: it knows {len(CLASSES)} toy objects"
+    else:
+        known = {entry.name: entry.summary for entry in CATALOG}
+        about = known.get(config.prior, "by path or hub id")
+    return f"prior {config.prior} ({about}), {chosen}, device {device}: {_device_reason(device, asked)}"
+
+
+def _device_reason(device: torch.device, asked: bool) -> str:
+    if asked:
+        return "as asked"
+    if device.type == "cuda":
+        import torch
+
+        return f"found {torch.cuda.get_device_name(device)}"
+    return "no CUDA device found"
+
+
+def _pick_device(name: str | None) -> torch.device:
+    """The named device, or the best one there is."""
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r} means nothing: use cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported: use cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name!r} is not there, torch finds {torch.cuda.device_count()} CUDA devices: "
+            "use --device cpu, or see sdi-gs doctor"
+        )
+    return device
+
+
+def _render(command: Render) -> int:
+    from sdi_gs.loading import load_splats
+    from sdi_gs.rendering import render_to_folder
+
+    written = render_to_folder(
+        load_splats(command.source, device=_pick_device(command.device), frame=command.frame),
+        out=command.out,
+        size=command.size,
+        num_frames=command.frames,
+        num_views=command.views,
+        elevation_deg=command.elevation,
+        background=BACKGROUNDS[command.background],
+        save_frames=command.save_frames,
+    )
+    _print_paths(written)
+    return 0
+
+
+def _export(command: Export) -> int:
+    from sdi_gs.export.conversion import splat_cloud
+    from sdi_gs.export.ply import write_splat_ply
+    from sdi_gs.loading import load_run_splats
+    from sdi_gs.run import ply_comments
+
+    gaussians, run = load_run_splats(command.source)
+    out = command.out or command.source / f"splats_step_{run.step:06d}.ply"
+    comments = ply_comments(run.config, run.step)
+    report = write_splat_ply(out, splat_cloud(gaussians), frame=command.frame, comments=comments)
+    _print_paths([out])
+    print(f"{report.written} of {report.total} Gaussians, after {run.step} steps")
+    return 0
+
+
+def _eval(command: Eval) -> int:
+    import json
+
+    from sdi_gs.console import print_scores
+    from sdi_gs.evaluation import evaluate
+    from sdi_gs.files import refuse_existing, write_atomically
+    from sdi_gs.loading import load_splats
+
+    if command.out is not None:
+        refuse_existing(command.out)
+    splats = load_splats(command.source, device=_pick_device(command.device), frame=command.frame)
+    config = splats.run.config if splats.run is not None else preset_named(CPU_PRESET).config
+    scores = evaluate(
+        splats,
+        prompt=command.prompt,
+        num_draws=command.draws,
+        image_size=command.image_size,
+        ceiling_config=config if command.ceiling else None,
+    ).as_json()
+    if command.out is not None:
+        write_atomically(command.out, f"{json.dumps(scores, indent=2)}\n".encode())
+    if command.json:
+        print(json.dumps(scores))
+    else:
+        print_scores(scores)
+    return 0
+
+
+def _doctor(command: Doctor) -> int:
+    import json
+
+    from sdi_gs.doctor import diagnose, report_lines
+
+    presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
+    diagnosis = diagnose(
+        presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
+    )
+    print(json.dumps(diagnosis.as_json()) if command.json else "\n".join(report_lines(diagnosis)))
+    return 0
+
+
+def _print_paths(paths: Sequence[Path]) -> None:
+    for path in paths:
+        print(path)

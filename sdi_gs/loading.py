@@ -1,0 +1,66 @@
+"""Splats from where they lie: a run's latest checkpoint, or a .ply file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, unpack_state
+from sdi_gs.errors import UserError
+from sdi_gs.export.conversion import gaussians_from_cloud
+from sdi_gs.export.ply import Frame, read_splat_ply
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.run import load_run_config
+from sdi_gs.run_config import RunConfig
+from sdi_gs.run_folder import RunFolder, open_run_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOrigin:
+    """The run that a cloud comes from."""
+
+    folder: RunFolder
+    config: RunConfig
+    step: int
+    """Finished steps at the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splats:
+    """A cloud and where it comes from."""
+
+    gaussians: Gaussians
+    path: Path
+    run: RunOrigin | None
+    """None for a bare file."""
+
+    @property
+    def prompt(self) -> str | None:
+        """The run's prompt; None for a bare file."""
+        return self.run.config.prompt if self.run is not None else None
+
+
+def load_splats(path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer") -> Splats:
+    """A run folder at its latest checkpoint, or a .ply file whose axes ``frame`` names.
+
+    Raises UserError where ``path`` is neither, and where the checkpoint or the file is damaged.
+    """
+    if path.is_dir():
+        gaussians, run = load_run_splats(path, device=device)
+        return Splats(gaussians=gaussians, path=path, run=run)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a run folder or a .ply file")
+    gaussians = gaussians_from_cloud(read_splat_ply(path, frame=frame), device=device)
+    return Splats(gaussians=gaussians, path=path, run=None)
+
+
+def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians, RunOrigin]:
+    """The Gaussians of a run's latest checkpoint; UserError where ``path`` is no run or the checkpoint is damaged."""
+    folder = open_run_folder(path)
+    config = load_run_config(path)
+    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    gaussians = Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
+    return gaussians, RunOrigin(folder=folder, config=config, step=checkpoint.step)

@@ -1,0 +1,118 @@
+"""What the CPU backend asks of its input, with errors that name the argument.
+
+Letters: C cameras, N Gaussians, D colour channels, K harmonic bases.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.rasterize.spherical_harmonics import MAX_DEGREE
+
+_RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+_RASTERIZE_MODES = ("classic", "antialiased")
+
+
+def check_arguments(
+    *,
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    width: int,
+    height: int,
+    sh_degree: int | None,
+    backgrounds: Tensor | None,  # [C, D]
+    render_mode: str,
+    rasterize_mode: str,
+    **_: Any,
+) -> None:
+    """Raise ValueError or NotImplementedError, naming the argument, if the CPU backend cannot render this."""
+    _check_choice("render_mode", render_mode, _RENDER_MODES)
+    _check_choice("rasterize_mode", rasterize_mode, _RASTERIZE_MODES)
+    for name, size in (("width", width), ("height", height)):
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+    if means.dim() != 2 or means.shape[1] != 3:
+        raise ValueError(
+            f"means must have shape [N, 3] (no batch dimensions on CPU), got {list(means.shape)}"
+        )
+    if viewmats.dim() != 3:
+        raise ValueError(
+            f"viewmats must have shape [C, 4, 4] (no batch dimensions on CPU), got {list(viewmats.shape)}"
+        )
+    num_gaussians, num_cameras = len(means), len(viewmats)
+    if num_cameras == 0:
+        raise ValueError("viewmats must hold at least one camera, got shape [0, 4, 4]")
+    _check_shape("quats", quats, (num_gaussians, 4))
+    _check_shape("scales", scales, (num_gaussians, 3))
+    _check_shape("opacities", opacities, (num_gaussians,))
+    _check_shape("viewmats", viewmats, (num_cameras, 4, 4))
+    _check_shape("Ks", Ks, (num_cameras, 3, 3))
+    _check_colors(colors, num_gaussians, num_cameras, sh_degree)
+    tensors = {
+        "means": means,
+        "quats": quats,
+        "scales": scales,
+        "opacities": opacities,
+        "colors": colors,
+        "viewmats": viewmats,
+        "Ks": Ks,
+    }
+    if backgrounds is not None:
+        _check_shape("backgrounds", backgrounds, (num_cameras, colors.shape[-1]))
+        tensors["backgrounds"] = backgrounds
+    for name, tensor in tensors.items():
+        _check_values(name, tensor)
+    if viewmats.requires_grad:
+        raise NotImplementedError(
+            "a gradient for viewmats is supported by gsplat's CUDA backend only; detach it on CPU"
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tensor.shape != expected:
+        raise ValueError(f"{name} must have shape {list(expected)}, got {list(tensor.shape)}")
+
+
+def _check_colors(colors: Tensor, num_gaussians: int, num_cameras: int, sh_degree: int | None) -> None:
+    if sh_degree is None:
+        own_dims, letters = 1, "D"
+    else:
+        if not 0 <= sh_degree <= MAX_DEGREE:
+            raise NotImplementedError(f"sh_degree on CPU goes from 0 to {MAX_DEGREE}, got {sh_degree}")
+        own_dims, letters = 2, f"K >= {(sh_degree + 1) ** 2}, 3"
+    leading = tuple(colors.shape[: colors.dim() - own_dims])
+    fits = leading in ((num_gaussians,), (num_cameras, num_gaussians)) and colors.shape[-1] > 0
+    if fits and sh_degree is not None:
+        fits = colors.shape[-1] == 3 and colors.shape[-2] >= (sh_degree + 1) ** 2
+    if not fits:
+        raise ValueError(
+            f"colors must have shape [{num_gaussians}, {letters}] or [{num_cameras}, {num_gaussians}, {letters}], "
+            f"got {list(colors.shape)}"
+        )
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    if tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name} is on {tensor.device} while means is on cpu; move all tensors to one device"
+        )
+    if tensor.dtype != torch.float32:
+        raise ValueError(f"{name} must be float32, got {tensor.dtype}")
+    # A sum of finite values can overflow, but one with NaN or infinity is never finite: the second look is rare.
+    values = tensor.detach()
+    if not math.isfinite(values.sum().item()) and not bool(values.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinity ({int((~values.isfinite()).sum())} values)")

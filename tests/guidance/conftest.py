@@ -1,0 +1,66 @@
+"""The tiny U-Net whose answers by the published algorithm are on record (golden/)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, read_scheduler
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenCase:
+    """One run of the published algorithm in float64."""
+
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor]
+    prior: LatentDiffusionPrior
+    told: list[int]
+    """Timesteps that the U-Net has been told in this test."""
+
+
+@pytest.fixture
+def golden() -> GoldenCase:
+    """Case 0: t = 500, overshoot 50, epsilon, no Perp-Neg."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    stored: dict[str, Any] = json.loads((GOLDEN / "sdi_reference.json").read_text())
+    unet: Any = UNet2DConditionModel(**stored["unet"]).double()
+    unet.load_state_dict(load_file(GOLDEN / "tiny_unet_fp64.safetensors"))
+    told: list[int] = []
+    unet.register_forward_pre_hook(lambda _, arguments: told.append(int(arguments[1][0])))
+    schedule, prediction_type = read_scheduler(stored["scheduler"])
+    # Embeddings and latents are given, so that nothing asks the remaining components.
+    untouched: Any = None
+    prior = LatentDiffusionPrior(
+        name="golden",
+        tokenizer=untouched,
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+            )
+        ),
+        unet=unet,
+        vae=AutoencoderKL(**dict[str, Any](norm_num_groups=4, block_out_channels=(4,))),
+        schedule=schedule,
+        prediction_type=prediction_type,
+        config=LatentDiffusionConfig(published_source_time=True),
+    )
+    tensors = load_file(GOLDEN / "sdi_reference.safetensors")
+    return GoldenCase(
+        settings=stored["cases"][0],
+        tensors={name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")},
+        prior=prior,
+        told=told,
+    )

@@ -1,0 +1,184 @@
+"""Guidance with stand-in priors whose every answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.schedule import add_noise
+from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise, plan_step
+from sdi_gs.losses import distillation_loss
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+
+
+class LinearPrior:
+    """Answers with the latents plus the number in the embedding, and remembers what it was asked."""
+
+    name = "linear"
+    image_size = 8
+    schedule = scaled_linear_schedule()
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, list[float]]] = []
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        raise NotImplementedError
+
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        self.asked.append((timestep, len(noised_latents), embeddings.flatten().tolist()))
+        return noised_latents + embeddings[:, :, :, None]
+
+
+CONDITIONAL = torch.tensor([2.0, 5.0], dtype=torch.float64)[:, None, None]
+UNCONDITIONAL = torch.tensor([1.0, 1.0], dtype=torch.float64)[:, None, None]
+
+
+def two_latents() -> Tensor:
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def guide(config: GuidanceConfig, prior: LinearPrior, plan: StepPlan, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return distil(config, prior, two_latents(), CONDITIONAL, UNCONDITIONAL, plan=plan, generator=generator)
+
+
+def make_plan(config: GuidanceConfig, step: int, seed: int = 0) -> StepPlan:
+    generator = torch.Generator().manual_seed(seed)
+    return plan_step(config, step, 100, num_timesteps=1000, generator=generator)
+
+
+@pytest.mark.parametrize("scale", [7.5, -7.5, 0.5])
+def test_both_branches_ride_in_one_call(scale: float) -> None:
+    prior, latents = LinearPrior(), two_latents()
+    predictor = GuidedPredictor(prior, CONDITIONAL, UNCONDITIONAL)
+    guided = predictor(latents, 300, scale)
+    assert prior.asked == [(300, 4, [2.0, 5.0, 1.0, 1.0])]
+    assert predictor.calls == 1
+    # e_u + s (e_c - e_u) per sample: the standard convention, without threestudio's extra 1.
+    shift = torch.tensor([1.0 + scale * 1.0, 1.0 + scale * 4.0], dtype=torch.float64)
+    torch.testing.assert_close(guided, latents + shift[:, None, None, None])
+
+
+@pytest.mark.parametrize(("scale", "embeddings"), [(1.0, [2.0, 5.0]), (0.0, [1.0, 1.0])])
+def test_a_branch_without_weight_is_left_out(scale: float, embeddings: list[float]) -> None:
+    prior, latents = LinearPrior(), two_latents()
+    guided = GuidedPredictor(prior, CONDITIONAL, UNCONDITIONAL)(latents, 300, scale)
+    assert prior.asked == [(300, 2, embeddings)]
+    torch.testing.assert_close(guided, latents + torch.tensor(embeddings)[:, None, None, None])
+
+
+def test_inversion_runs_under_the_negative_of_the_guidance_scale_by_default() -> None:
+    assert GuidanceConfig(guidance_scale=3.0).resolved_inversion_scale == -3.0
+    assert GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=0.0).resolved_inversion_scale == 0.0
+    plan = StepPlan(timestep=300, overshoot=0, source="inversion")
+    default = guide(GuidanceConfig(guidance_scale=3.0), LinearPrior(), plan)
+    stated = guide(GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=-3.0), LinearPrior(), plan)
+    opposite = guide(GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=3.0), LinearPrior(), plan)
+    assert torch.equal(default.noise, stated.noise)
+    assert not torch.allclose(default.noise, opposite.noise)
+
+
+def test_inversion_asks_along_the_grid_and_then_once_at_the_timestep() -> None:
+    prior = LinearPrior()
+    output = guide(GuidanceConfig(), prior, StepPlan(timestep=250, overshoot=30, source="inversion"))
+    assert [timestep for timestep, _, _ in prior.asked] == [-99, 1, 101, 201, 250]
+    assert output.predictor_calls == 5
+    assert output.timestep == 250
+
+
+def test_random_noise_costs_one_call_and_is_the_generators() -> None:
+    prior, plan = LinearPrior(), StepPlan(timestep=250, overshoot=30, source="random")
+    output = guide(GuidanceConfig(), prior, plan, seed=4)
+    drawn = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    assert torch.equal(output.noise, drawn)
+    assert [timestep for timestep, _, _ in prior.asked] == [250]
+    assert output.predictor_calls == 1
+
+
+@pytest.mark.parametrize("source", ["inversion", "random"])
+def test_the_prior_is_shown_the_latents_noised_at_the_timestep_itself(source: Any) -> None:
+    output = guide(GuidanceConfig(), LinearPrior(), StepPlan(timestep=400, overshoot=33, source=source))
+    level = LinearPrior.schedule.alpha_cumprod(400)
+    assert torch.equal(output.noised_latents, add_noise(two_latents(), output.noise, level))
+    answer = GuidedPredictor(LinearPrior(), CONDITIONAL, UNCONDITIONAL)(output.noised_latents, 400, 7.5)
+    assert torch.equal(output.predicted_noise, answer)
+
+
+def test_the_overshoot_changes_the_noise_that_is_inferred() -> None:
+    def noise(overshoot: int) -> Tensor:
+        return infer_noise(
+            GuidanceConfig(inversion_eta=0.0),
+            StepPlan(timestep=400, overshoot=overshoot, source="inversion"),
+            GuidedPredictor(LinearPrior(), CONDITIONAL, UNCONDITIONAL),
+            LinearPrior.schedule,
+            two_latents(),
+            torch.Generator(),
+        )
+
+    assert not torch.allclose(noise(0), noise(33), rtol=1e-2)
+
+
+def test_the_loss_pulls_every_element_by_its_distance_over_their_number() -> None:
+    latents = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    latents.requires_grad_()
+    target = torch.zeros_like(latents) + 0.3
+    loss = distillation_loss(latents, target)
+    (gradient,) = torch.autograd.grad(loss, latents)
+    torch.testing.assert_close(gradient, (latents.detach() - target) / 16384.0)
+    assert loss.item() == pytest.approx(0.5 * ((latents.detach() - 0.3) ** 2).mean().item())
+
+
+def test_a_plan_follows_the_runs_own_length_and_its_generator() -> None:
+    config = GuidanceConfig()
+    assert [make_plan(config, step).timestep for step in (0, 50, 99)] == [980, 615, 257]
+    assert make_plan(config, 3, seed=1) == make_plan(config, 3, seed=1)
+    overshoots = [make_plan(config, 3, seed=seed).overshoot for seed in range(300)]
+    assert (min(overshoots), max(overshoots)) == (0, 33)
+
+
+@pytest.mark.parametrize(("fraction", "random_steps"), [(0.0, 0), (0.4, 40), (1.0, 100)])
+def test_the_run_may_begin_with_random_noise(fraction: float, random_steps: int) -> None:
+    config = GuidanceConfig(random_fraction=fraction)
+    sources = [make_plan(config, step).source for step in range(100)]
+    assert sources == ["random"] * random_steps + ["inversion"] * (100 - random_steps)
+
+
+def test_a_warm_up_draws_as_the_rest_does() -> None:
+    """So that two runs which differ in it alone see the same cameras."""
+    states = []
+    for fraction in (0.0, 1.0):
+        generator = torch.Generator().manual_seed(0)
+        plan_step(GuidanceConfig(random_fraction=fraction), 0, 10, num_timesteps=1000, generator=generator)
+        states.append(generator.get_state())
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"t_min": 0.0},
+        {"t_min": 0.9, "t_max": 0.5},
+        {"t_max": 1.5},
+        {"inversion_steps": 0},
+        {"inversion_steps": 1001},
+        {"random_fraction": -0.1},
+        {"random_fraction": 1.1},
+        {"inversion_eta": -0.3},
+        {"inversion_overshoot": 0.2},
+        {"inversion_overshoot": -0.01},
+    ],
+)
+def test_a_config_without_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        GuidanceConfig(**wrong)

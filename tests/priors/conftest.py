@@ -1,0 +1,158 @@
+"""A random latent diffusion model of toy size in the folder layout of Stable Diffusion 2.1."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    # The files of 2.1-base and of 2.1 as published.
+    "epsilon": {
+        "_class_name": "PNDMScheduler",
+        "_diffusers_version": "0.10.0.dev0",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+    },
+    "v_prediction": {
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": "0.8.0",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+    },
+}
+
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 16,
+    "attention_head_dim": (4, 8),
+    "use_linear_projection": True,
+    "norm_num_groups": 8,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": 64,
+}
+
+
+@pytest.fixture(scope="session")
+def pristine_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders by prediction type; tests read them and leave them as they are."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {}
+    for prediction_type, scheduler in SCHEDULERS.items():
+        folders[prediction_type] = root / prediction_type
+        write_model(folders[prediction_type], scheduler)
+    return folders
+
+
+@pytest.fixture
+def model_copy(pristine_models: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of one's own to damage."""
+
+    def copy(prediction_type: str = "epsilon") -> Path:
+        return shutil.copytree(pristine_models[prediction_type], tmp_path / "model")
+
+    return copy
+
+
+def write_model(folder: Path, scheduler: dict[str, Any]) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    vocabulary = _write_tokenizer(folder / "tokenizer")
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=16,
+            max_position_embeddings=77,
+            bos_token_id=vocabulary["<|startoftext|>"],
+            eos_token_id=vocabulary["<|endoftext|>"],
+            pad_token_id=vocabulary["!"],
+            hidden_act="gelu",
+        )
+    )
+    unet: Any = UNet2DConditionModel(**UNET)
+    vae: Any = AutoencoderKL(**VAE)
+    text_encoder.save_pretrained(folder / "text_encoder")
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    _write_json(
+        folder / "model_index.json",
+        {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": "0.10.0.dev0",
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", scheduler["_class_name"]],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        },
+    )
+
+
+def _write_tokenizer(folder: Path) -> dict[str, int]:
+    """CLIP's tokenizer with three merges; "blue" is one token and every other word is spelt."""
+    letters = [chr(code) for code in range(33, 127)]
+    merges = [("b", "l"), ("u", "e</w>"), ("bl", "ue</w>")]
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "!",
+        "unk_token": "<|endoftext|>",
+    }
+    _write_json(folder / "vocab.json", vocabulary)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_json(folder / "special_tokens_map.json", special)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {**special, "model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True},
+    )
+    return vocabulary
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")

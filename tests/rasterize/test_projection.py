@@ -1,0 +1,100 @@
+"""The projection in meta against gsplat's torch version, and culling against the CUDA rule written out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from gsplat.cuda import _torch_impl
+
+from sdi_gs.rasterize import rasterization, torch_reference
+
+
+def project(scene: Any, **options: Any) -> dict[str, Any]:
+    leaves = scene.leaves()
+    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    _, _, meta = rasterization(**leaves, **cameras, packed=False, **options)
+    return meta | {"leaves": leaves}
+
+
+def test_image_plane_values_match_gsplat(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene(1000)
+    meta = project(scene, rasterize_mode="antialiased")
+    covariances, _ = _torch_impl._quat_scale_to_covar_preci(scene.quats.double(), scene.scales.double(), True, False)
+    assert covariances is not None
+    _, means2d, depths, conics, compensations = _torch_impl._fully_fused_projection(
+        scene.means.double(),
+        covariances,
+        scene.viewmats.double(),
+        scene.Ks.double(),
+        scene.width,
+        scene.height,
+        calc_compensations=True,
+    )
+    assert compensations is not None
+    seen = (meta["radii"] > 0).all(dim=-1)
+    # The second camera stands at the edge of the ball: some Gaussians are behind it, some beside its picture.
+    assert seen[0].sum() > 900 and 50 < seen[1].sum() < 800
+    for name, expected in (
+        ("means2d", means2d),
+        ("depths", depths),
+        ("conics", conics),
+        ("opacities", scene.opacities * compensations),
+    ):
+        torch.testing.assert_close(meta[name][seen].double(), expected[seen], rtol=2e-5, atol=2e-5)
+        if name != "opacities":
+            assert (meta[name][~seen] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"radius_clip": 4.0},
+        {"near_plane": 0.8, "far_plane": 2.9},
+        {"rasterize_mode": "antialiased", "eps2d": 1.0},
+    ],
+    ids=["defaults", "radius_clip", "planes", "antialiased"],
+)
+def test_radii_follow_the_cuda_rule(options: dict[str, Any], make_scene: Callable[..., Any]) -> None:
+    scene = make_scene(3000, scales=(0.003, 0.08), opacities=(0.0, 1.0))
+    radii = project(scene, **options)["radii"]
+    exact = {key: value for key, value in options.items() if key != "rasterize_mode"}
+    tensors = (scene.means, scene.quats, scene.scales, scene.opacities, scene.viewmats, scene.Ks)
+    expected = torch_reference.project(
+        *(tensor.double() for tensor in tensors),
+        scene.width,
+        scene.height,
+        antialiased="rasterize_mode" in options,
+        **exact,
+    )["radii"]
+    assert 0 < (expected > 0).all(dim=-1).float().mean() < 1
+    # A value that rounds up differently in single precision may differ by one.
+    assert (radii != expected).float().mean() < 1e-3
+    both = ((radii > 0) & (expected > 0)).all(dim=-1)
+    assert (radii - expected)[both].abs().max() <= 1
+
+
+def test_zero_quaternion_means_no_rotation(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene(20)
+    scene.quats[:10] = 0.0
+    scene.quats[10:] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    zero = project(scene)["conics"]
+    scene.quats[:10] = torch.tensor([2.0, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(zero, project(scene)["conics"])
+
+
+def test_gaussians_that_are_not_drawn_get_no_gradient(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene()
+    scene.means[:50] += torch.tensor([0.0, 0.0, -9.0])
+    leaves = scene.leaves()
+    cameras = {"viewmats": scene.viewmats[:1], "Ks": scene.Ks[:1], "width": scene.width, "height": scene.height}
+    rendered, alphas, meta = rasterization(**leaves, **cameras, packed=False)
+    assert (meta["radii"][0, :50] == 0).all()
+    (rendered.sum() + alphas.sum()).backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None
+        assert (leaf.grad[:50] == 0).all(), name
+        assert (leaf.grad[50:] != 0).any(), name

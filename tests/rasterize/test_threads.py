@@ -1,0 +1,118 @@
+"""Same bytes for any number of threads, and no call disturbs another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.rasterize import rasterization, threads
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def render_and_backward(scene: Any) -> list[Tensor]:
+    leaves = scene.leaves()
+    rendered, alphas, meta = rasterization(
+        **leaves,
+        viewmats=scene.viewmats,
+        Ks=scene.Ks,
+        width=scene.width,
+        height=scene.height,
+        packed=False,
+        absgrad=True,
+    )
+    ((rendered**2).sum() + alphas.sum()).backward()
+    gradients = [leaf.grad for leaf in leaves.values()]
+    return [rendered.detach(), alphas.detach(), meta["means2d"].absgrad, *(g for g in gradients if g is not None)]
+
+
+def test_results_are_bitwise_equal_for_any_number_of_threads(
+    make_scene: Callable[..., Any], set_threads: Callable[[int], None]
+) -> None:
+    scene = make_scene(9000, width=90, height=75)
+    results = []
+    for num_threads in (1, 2, 3, 2, 1):
+        set_threads(num_threads)
+        results.append(render_and_backward(scene))
+    assert len(results[0]) == 8
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
+
+
+def test_two_forwards_may_come_before_their_backwards(make_scene: Callable[..., Any]) -> None:
+    scenes = [make_scene(seed=seed) for seed in (0, 1)]
+    expected = [render_and_backward(scene) for scene in scenes]
+    leaves = [scene.leaves() for scene in scenes]
+    losses = []
+    for scene, own in zip(scenes, leaves, strict=True):
+        cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+        rendered, alphas, _ = rasterization(**own, **cameras, packed=False)
+        losses.append((rendered**2).sum() + alphas.sum())
+    for loss in losses:
+        loss.backward()
+    for own, truth in zip(leaves, expected, strict=True):
+        gradients = [leaf.grad for leaf in own.values()]
+        assert all(g is not None and torch.equal(g, t) for g, t in zip(gradients, truth[3:], strict=True))
+
+
+def test_backward_can_be_repeated_on_a_kept_graph(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene()
+    leaves = scene.leaves()
+    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    loss = rasterization(**leaves, **cameras)[0].sum()
+    first, second = (torch.autograd.grad(loss, list(leaves.values()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_an_image_changed_in_place_is_refused_by_backward(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene()
+    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    rendered, _, _ = rasterization(**scene.leaves(), **cameras)
+    rendered.mul_(2.0)
+    with pytest.raises(RuntimeError, match="inplace"):
+        rendered.sum().backward()
+
+
+def test_calls_from_several_python_threads_do_not_mix(
+    make_scene: Callable[..., Any], set_threads: Callable[[int], None]
+) -> None:
+    set_threads(2)
+    scenes = [make_scene(5000, width=70, height=70, seed=seed) for seed in range(4)]
+    expected = [render_and_backward(scene) for scene in scenes]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(render_and_backward, scenes * 3))
+    for result, truth in zip(results, expected * 3, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(result, truth, strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 1000, 4096])
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_ranges_cover_everything_once(count: int, num_threads: int, set_threads: Callable[[int], None]) -> None:
+    set_threads(num_threads)
+    seen: list[int] = []
+    threads.run_on_ranges(lambda begin, end: seen.extend(range(begin, end)), count, 100)
+    assert sorted(seen) == list(range(count))
+    seen = []
+    threads.run_interleaved(lambda first, step: seen.extend(range(first, count, step)), count, count, 10)
+    assert sorted(seen) == list(range(count))
+
+
+def test_a_failure_on_another_thread_reaches_the_caller(set_threads: Callable[[int], None]) -> None:
+    set_threads(2)
+
+    def fail_on_second(first: int, step: int) -> None:
+        if first == 1:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        threads.run_interleaved(fail_on_second, 2, 1000, 1)

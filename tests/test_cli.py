@@ -1,0 +1,500 @@
+"""The program as a user meets it: what it says, what it writes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import plyfile
+import pytest
+import yaml
+
+from sdi_gs import __version__
+from sdi_gs.cli import main
+from sdi_gs.command_line import Render, Train, parse_command
+from sdi_gs.configs.presets import preset_named
+
+SMOKE = ["train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu"]
+QUICK = [
+    *("--gaussians.num-initial", "200", "--ideal-prior.renders-per-view", "8"),
+    *("--ideal-prior.unconditional-renders", "16", "--outputs.turntable-frames", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("cli") / "robot"
+    options = ["--steps", "6", "--outputs.checkpoint-every", "3", "--output-dir", str(folder)]
+    assert main([*SMOKE, *QUICK, *options]) == 0
+    return folder
+
+
+@pytest.fixture
+def stopped_run(run: Path, tmp_path: Path) -> Path:
+    """The same run as it is when the power fails after its third step."""
+    folder = tmp_path / "stopped"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "checkpoints/step_000006")
+    for path in [*folder.glob("*.p*"), *folder.glob("*.mp4"), *folder.glob("*.json")]:
+        path.unlink()
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a command is refused."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    # What was chosen is told before the work begins.
+    lines = [line for line in said.err.splitlines() if not line.startswith("prior ")]
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("sdi-gs: ")
+    assert "Traceback" not in said.err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Expected one of {train, render, export, eval, doctor}"),
+        (["trian"], "trian; Available subcommands: train"),
+        (["train"], "the prompt is empty"),
+        (["train", "--prompt", "  "], "the prompt is empty"),
+        (["train", "--prompt", "a blue dragon"], '"dragon"'),
+        (["train", "--prompt", "a blue robot", "--preset", "nix"], 'unknown preset "nix"; known: toybox-ideal'),
+        (["train", "--prompt", "a blue robot", "--prior", "nix"], "prior 'nix' is unknown"),
+        (["train", "--prompt", "a blue robot", "--stepz", "3"], "did you mean --steps? (see sdi-gs train --help)"),
+        (["train", "--prompt", "a blue robot", "--guidance.tmin", "3"], "did you mean --guidance.t-min?"),
+        (["train", "--prompt", "a blue robot", "--steps", "many"], "--steps"),
+        (["train", "--prompt", "a blue robot", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["train", "--prompt", "a blue robot", "--guidance.t-min", "2"], "guidance: t range must obey"),
+        (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random')"),
+        (["train", "--prompt", "a blue robot", "--representation", "ngp"], "not in this version"),
+        (["train", "--prompt", "a blue robot", "--viewer"], f"not in this version ({__version__})"),
+        (["train", "--prompt", "a blue robot", "--device", "abacus"], "'abacus'"),
+        (["train", "--prompt", "a blue robot", "--device", "cuda:63"], "use --device cpu"),
+        (["train", "--resume", "nowhere"], "there is no such folder"),
+        (["render", "nowhere"], "nowhere does not exist"),
+        (["render", "nowhere", "--size", "4"], "size must be 16 to 4096, got 4"),
+        (["render", "nowhere", "--size", "4096", "--frames", "3600"], "must fit into memory"),
+        (["render"], "RUN|PLY"),
+        (["export", "nowhere"], "there is no such folder"),
+        (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
+)
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(
+    arguments: list[str], says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in refusal(arguments, capsys)
+    assert list(here.iterdir()) == []
+
+
+def test_an_output_folder_that_exists_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    assert "never overwritten" in refusal([*SMOKE, "--output-dir", "mine"], capsys)
+    assert files_in(here) == {}
+
+
+def test_a_run_leaves_its_files_and_says_where(run: Path) -> None:
+    names = set(files_in(run))
+    assert {"config.yaml", "steps.jsonl", "splats.ply", "turntable.mp4", "contact_sheet.png", "summary.json"} <= names
+    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["config"] == yaml.safe_load((run / "config.yaml").read_text())
+    assert summary["config"]["gaussians"]["num_initial"] == 200
+    # plyfile is the oracle of what the file holds.
+    vertices = plyfile.PlyData.read(run / "splats.ply")["vertex"]
+    assert len(vertices) == summary["n_exported"] > 0
+
+
+def test_the_everyday_options_reach_the_config() -> None:
+    arguments = [*SMOKE, "--noise", "random", "--steps", "7", "--seed", "5", "--densify.max-gaussians", "5000"]
+    command = parse_command(arguments, train_defaults=preset_named("smoke").config)
+    assert isinstance(command, Train)
+    config = command.config
+    assert (config.guidance.noise, config.steps, config.seed) == ("random", 7, 5)
+    assert config.densify.max_gaussians == 5000
+    assert config.prior == "toybox-ideal"
+
+
+def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    word = "--" + "x" * 60
+    assert word in refusal(["train", word], capsys)
+    with pytest.raises(SystemExit):
+        parse_command(["render", "--help"], train_defaults=preset_named("smoke").config)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
+
+
+def test_help_names_every_option_of_everyday_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    said = capsys.readouterr().out
+    for option in ("preset", "prior", "representation", "noise", "steps", "seed", "output-dir", "resume", "viewer"):
+        assert f"--{option}" in said
+    assert "--guidance.inversion-steps" in said
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sdi-gs {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "preset"),
+    [
+        ([], "toybox-ideal"),
+        (["--prior", "toybox-ideal"], "toybox-ideal"),
+        (["--prior", "some/folder"], "sd21-base"),
+        (["--preset", "smoke"], "smoke"),
+    ],
+    ids=["nothing", "prior", "folder", "preset"],
+)
+def test_the_preset_follows_from_the_prior_and_the_choice_is_told(
+    options: list[str], preset: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Refused for its prompt or its prior, after the choice was told.
+    assert main(["train", "--prompt", "a blue dragon", "--device", "cpu", *options]) == 2
+    told = capsys.readouterr().err.splitlines()[0]
+    assert f"preset {preset}" in told
+    assert "device cpu: as asked" in told
+
+
+def test_without_a_device_of_cuda_the_toybox_prior_is_chosen_and_called_an_instrument(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    main(["train", "--prompt", "a blue dragon"])
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told == (
+        "prior toybox-ideal (an instrument: it knows 16 toy objects), preset toybox-ideal, device cpu: "
+        "no CUDA device found"
+    )
+
+
+def test_with_cuda_stable_diffusion_is_chosen(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
+    main(["train", "--prompt", ""])
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.startswith("prior sd21-base (")
+    assert told.endswith("preset sd21-base, device cuda: found a card")
+
+
+# Resuming.
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["--steps", "8"], "steps is 6, not 8"),
+        (["--prompt", "a red robot"], "prompt is 'a blue robot', not 'a red robot'"),
+        (["--noise", "random"], "guidance.noise is 'inversion', not 'random'"),
+        (["--preset", "toybox-ideal"], "steps is 6, not"),
+        (["--output-dir", "elsewhere"], "--output-dir does not go with --resume"),
+    ],
+    ids=["steps", "prompt", "noise", "preset", "output-dir"],
+)
+def test_a_run_of_another_config_is_not_resumed(
+    stopped_run: Path, options: list[str], key: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_in(stopped_run)
+    assert key in refusal(["train", "--resume", str(stopped_run), *options], capsys)
+    assert files_in(stopped_run) == before
+
+
+def test_the_command_of_a_run_also_resumes_it(stopped_run: Path, run: Path) -> None:
+    options = ["--steps", "6", "--outputs.checkpoint-every", "3", "--resume", str(stopped_run)]
+    assert main([*SMOKE, *QUICK, *options]) == 0
+    assert (stopped_run / "splats.ply").read_bytes() == (run / "splats.ply").read_bytes()
+
+
+def test_a_finished_run_is_not_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "finished (6 of 6 steps)" in refusal(["train", "--resume", str(run)], capsys)
+
+
+def damage(folder: Path, how: str) -> None:
+    checkpoint = folder / "checkpoints/step_000003"
+    tensors = checkpoint / "tensors.safetensors"
+    match how:
+        case "flipped bit":
+            data = bytearray(tensors.read_bytes())
+            data[-1] ^= 1
+            tensors.write_bytes(data)
+        case "half-written":
+            tensors.write_bytes(tensors.read_bytes()[:1000])
+        case "no tensors":
+            tensors.unlink()
+        case "no header":
+            (checkpoint / "checkpoint.json").unlink()
+        case "no checkpoint":
+            shutil.rmtree(checkpoint)
+        case "edited settings":
+            config = folder / "config.yaml"
+            config.write_text(config.read_text().replace("seed: 0\n", "seed: 1\n", 1))
+        case "broken settings":
+            (folder / "config.yaml").write_text("steps: [")
+        case "unknown setting":
+            with (folder / "config.yaml").open("a") as file:
+                file.write("colour: blue\n")
+        case "no settings":
+            (folder / "config.yaml").unlink()
+        case _:
+            raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("flipped bit", "damaged"),
+        ("half-written", "damaged"),
+        ("no tensors", "cannot read"),
+        ("no header", "cannot read"),
+        ("no checkpoint", "no checkpoint in"),
+        ("edited settings", "is not what the checkpoint of step 3 was trained with"),
+        ("broken settings", "not YAML"),
+        ("unknown setting", "unknown key colour"),
+        ("no settings", "is not a run"),
+    ],
+)
+def test_a_damaged_run_is_refused_and_left_as_it_is(
+    stopped_run: Path, how: str, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(stopped_run, how)
+    before = files_in(stopped_run)
+    assert says in refusal(["train", "--resume", str(stopped_run)], capsys)
+    assert files_in(stopped_run) == before
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_checkpoint(
+    stopped_run: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdi_gs.checkpoint._write_synced", full)
+        assert main(["train", "--resume", str(stopped_run)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("sdi-gs: no space left on the disk")
+    assert main(["train", "--resume", str(stopped_run)]) == 0
+    assert (stopped_run / "splats.ply").read_bytes() == (run / "splats.ply").read_bytes()
+
+
+# Files of others.
+
+
+def spoiled_ply(good: bytes, how: str) -> bytes:
+    header, _, body = good.partition(b"end_header\n")
+    match how:
+        case "truncated":
+            return good[:-10]
+        case "ASCII":
+            return header.replace(b"binary_little_endian", b"ascii") + b"end_header\n0 0 0\n"
+        case "huge":
+            lines = [b"element vertex 99999999999" if x.startswith(b"element") else x for x in header.split(b"\n")]
+            return b"\n".join(lines) + b"end_header\n" + body
+        case "no splats":
+            return header.replace(b"property float opacity", b"property float brightness") + b"end_header\n" + body
+        case "activated":
+            rows = np.frombuffer(body, "<f4").reshape(-1, 17).copy()
+            rows[:, 10:13] = np.exp(rows[:, 10:13])
+            return header + b"end_header\n" + rows.tobytes()
+        case "no .ply":
+            return b"GIF89a" + body
+        case _:
+            raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("truncated", "cut short"),
+        ("ASCII", "ASCII"),
+        ("huge", "99999999999"),
+        ("no splats", "opacity"),
+        ("activated", "take the log"),
+        ("no .ply", ".ply"),
+    ],
+)
+@pytest.mark.parametrize("command", ["render", "eval"])
+def test_a_bad_ply_is_refused_in_one_line_and_leaves_nothing(
+    run: Path, how: str, says: str, command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.ply").write_bytes(spoiled_ply((run / "splats.ply").read_bytes(), how))
+    options = ["--prompt", "a blue robot"] if command == "eval" else []
+    assert says.lower() in refusal([command, "bad.ply", *options], capsys).lower()
+    assert [path.name for path in here.iterdir()] == ["bad.ply"]
+
+
+# The other commands.
+
+
+def test_render_writes_to_a_new_folder_every_time(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(run / "splats.ply", here / "robot.ply")
+    small = ["--size", "32", "--frames", "2", "--views", "2"]
+    assert main(["render", "robot.ply", *small]) == 0
+    assert main(["render", "robot.ply", *small, "--save-frames", "--background", "black"]) == 0
+    assert set(files_in(here / "robot-render-1")) == {"contact_sheet.png", "turntable.mp4"}
+    assert "frame_0001.png" in files_in(here / "robot-render-2")
+    told = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.parent.name for path in told} == {"robot-render-1", "robot-render-2"}
+    assert all(path.is_file() for path in told)
+    assert "never overwritten" in refusal(["render", "robot.ply", *small, "--out", "robot-render-1"], capsys)
+
+
+def test_a_run_and_its_file_look_the_same(run: Path, here: Path) -> None:
+    only_sheet = ["--size", "32", "--frames", "0", "--views", "4"]
+    assert main(["render", str(run), *only_sheet, "--out", "from-run"]) == 0
+    assert main(["render", str(run / "splats.ply"), *only_sheet, "--out", "from-file"]) == 0
+    from PIL import Image
+
+    images = [
+        np.asarray(Image.open(here / name / "contact_sheet.png")).astype(int) for name in ("from-run", "from-file")
+    ]
+    # The file's world is turned and turned back, so that roundings differ by a step of 8 bits.
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert images[0].min() < 200, "the pictures show nothing"
+
+
+def test_export_repeats_the_file_of_the_run(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "--out", "again.ply"]) == 0
+    assert (here / "again.ply").read_bytes() == (run / "splats.ply").read_bytes()
+    assert main(["export", str(run), "--out", "train.ply", "--frame", "train"]) == 0
+    files = [plyfile.PlyData.read(here / name)["vertex"] for name in ("train.ply", "again.ply")]
+    training, viewer = (np.stack([file[axis] for axis in "xyz"], axis=1) for file in files)
+    # The training world is z up and front +x, a viewer's is y down and front -z.
+    np.testing.assert_allclose(viewer, training[:, [1, 2, 0]] * [1, -1, -1], atol=1e-6)
+    assert "never overwritten" in refusal(["export", str(run), "--out", "again.ply"], capsys)
+
+
+def test_eval_prints_one_json_object_and_writes_only_what_it_is_told_to(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_in(run)
+    options = ["--json", "--draws", "1", "--no-ceiling"]
+    capsys.readouterr()
+    assert main(["eval", str(run), *options, "--out", "scores.json"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    scores = json.loads(line)
+    assert scores["num_draws"] == 1
+    assert scores["n_gaussians"] == 200
+    assert scores["wall_seconds"] > 0
+    assert json.loads((here / "scores.json").read_text()) == scores
+    assert files_in(run) == before
+    assert [path.name for path in here.iterdir()] == ["scores.json"]
+
+
+def test_eval_for_people_says_that_toybox_is_an_instrument(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run / "splats.ply"), "--prompt", "a red ball", "--draws", "1", "--no-ceiling"]) == 0
+    said = capsys.readouterr().out
+    assert "toybox is an instrument" in said
+    assert "a red ball" in said
+
+
+def test_doctor_speaks_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["version"] == __version__
+    assert main(["doctor"]) == 0
+    assert f"preset {told['preset']}" in capsys.readouterr().out
+
+
+def test_the_command_line_knows_nothing_that_a_film_of_any_size_would_need() -> None:
+    # A full-size film is allowed, one that cannot fit into memory is not (tested above).
+    assert Render(source=Path("x"), size=1920, frames=60).frames == 60
+
+
+# Ctrl-C, in real processes.
+
+
+@pytest.fixture
+def train_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run that takes long enough to be interrupted, with a film that does too."""
+    long = [*("--steps", "2000", "--outputs.checkpoint-every", "5", "--outputs.preview-every", "0")]
+    film = [*("--outputs.turntable-frames", "400", "--outputs.turntable-size", "512")]
+    command = [sys.executable, "-m", "sdi_gs", *SMOKE, *QUICK, *long, *film, "--output-dir", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def wait_for(path: Path, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was not said")
+
+
+def test_ctrl_c_saves_exports_and_says_how_to_go_on(train_process: subprocess.Popen[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    wait_for(folder / "checkpoints/step_000005")
+    train_process.send_signal(signal.SIGINT)
+    out, err = train_process.communicate(timeout=120)
+    assert train_process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith(f"go on with: sdi-gs train --resume {folder}")
+    step = json.loads((folder / "summary.json").read_text())["step"]
+    assert 5 <= step < 2000
+    assert (folder / f"checkpoints/step_{step:06d}").is_dir()
+    assert [Path(line).name for line in out.splitlines()[:4]] == [
+        "splats.ply",
+        "turntable.mp4",
+        "contact_sheet.png",
+        "summary.json",
+    ]
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
+    train_process: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    wait_for(folder / "checkpoints/step_000005")
+    train_process.send_signal(signal.SIGINT)
+    read_until(train_process, "saving and exporting")
+    train_process.send_signal(signal.SIGINT)
+    _, err = train_process.communicate(timeout=120)
+    assert train_process.returncode == 2
+    [line] = err.splitlines()
+    assert line.startswith("sdi-gs: stopped at once; step_")
+    assert line.endswith(f"go on with: sdi-gs train --resume {folder}")
+    # Whatever is there is whole: no film yet, no leftovers, and the saved step can be exported.
+    assert [path for path in folder.rglob(".*")] == []
+    assert not (folder / "summary.json").exists()
+    assert main(["export", str(folder), "--out", str(tmp_path / "saved.ply")]) == 0

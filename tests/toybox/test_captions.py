@@ -1,0 +1,91 @@
+"""Sentences there and back, and one line for every sentence that toybox cannot take."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from sdi_gs.cameras import VIEW_WORDS, ViewWord
+from sdi_gs.errors import UserError
+from sdi_gs.toybox.captions import VOCABULARY, ToyboxPrompt, caption, describe, parse_prompt
+from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.objects import canonical_object
+
+
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_captions_are_read_back_as_what_they_say(class_name: ClassName) -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for colour, view, _ in itertools.product(COLOURS, (*VIEW_WORDS, None), range(6)):
+        text = caption(canonical_object(class_name, colour), view, rng)
+        assert parse_prompt(text) == ToyboxPrompt(class_name=class_name, colour=colour, view=view)
+        assert parse_prompt(describe(class_name, colour)) == ToyboxPrompt(class_name=class_name, colour=colour)
+        seen.add(text.split(colour)[0])
+    assert len(seen) >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a blue robot", ("robot", "blue", None)),
+        ("A  Red BALL.", ("ball", "red", None)),
+        ("a photo of an orange cube, front view", ("cube", "orange", "front view")),
+        ("a DSLR photo of a pink mug, back view", ("mug", "pink", "back view")),
+        ("a 3D render of a table", ("table", None, None)),
+        ("a 3d-render of the yellow car, side view", ("car", "yellow", "side view")),
+        ("a snowman with a red hat", ("snowman", "red", None)),
+        ("a house with a blue roof, overhead view", ("house", "blue", "overhead view")),
+        ("a lamp with a green shade", ("lamp", "green", None)),
+        ("rear view of a white rocket", ("rocket", "white", "back view")),
+        ("a brown doughnut", ("donut", "brown", None)),
+        ("a robot, blue", ("robot", "blue", None)),
+        ("an object, side view", (None, None, "side view")),
+    ],
+)
+def test_tolerant_reading(text: str, expected: tuple[ClassName | None, str | None, ViewWord | None]) -> None:
+    prompt = parse_prompt(text)
+    assert (prompt.class_name, prompt.colour, prompt.view) == expected
+
+
+@pytest.mark.parametrize("text", ["", "   ", ",", "a photo of a"])
+def test_text_that_says_nothing_is_unconditional(text: str) -> None:
+    assert parse_prompt(text) == ToyboxPrompt()
+    assert parse_prompt(text).is_unconditional
+
+
+def test_any_one_fact_makes_a_prompt_conditional() -> None:
+    assert not any(parse_prompt(text).is_unconditional for text in ("ball", "red", "front view"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("a red dragon", ('"dragon"', '"a red dragon"', "ball, cube", "red, orange", "--prior sd21-base")),
+        ("a grey ball", ('"grey"', "colours red, orange")),
+        ("a red ball and a blue cube", ("ball, cube", "one object per prompt")),
+        ("a red red ball", ("red, red", "one colour")),
+        ("a ball, front view, side view", ("front view, side view", "name one")),
+        ("a robot with a red hat", ("only a snowman has one", "a snowman with a red hat")),
+        ("a view of a ball", ('"view"',)),
+    ],
+)
+def test_what_toybox_cannot_take_is_said_in_one_line(text: str, fragments: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as error:
+        parse_prompt(text)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(fragment in message for fragment in fragments), message
+
+
+def test_every_word_of_the_vocabulary_is_understood() -> None:
+    for word in VOCABULARY:
+        if word in ("front", "side", "back", "overhead", "rear", "top"):
+            parse_prompt(f"{word} view")
+        elif word in ("hat", "scarf", "roof", "shade"):
+            owner = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}[word]
+            parse_prompt(f"a {owner} with a red {word}")
+        elif word != "view":
+            parse_prompt(word)
+    assert {*CLASSES, *COLOURS, "a", "photo"} <= set(VOCABULARY)

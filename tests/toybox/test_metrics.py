@@ -1,0 +1,103 @@
+"""Metrics against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.toybox import metrics
+
+
+def square(column: int, row: int, side: int, size: int = 16) -> Tensor:  # [1, H, W, 1]
+    alpha = torch.zeros(1, size, size, 1)
+    alpha[:, row : row + side, column : column + side] = 1.0
+    return alpha
+
+
+def test_psnr_of_a_constant_offset() -> None:
+    truth = torch.full((2, 8, 8, 3), 0.5)
+    offsets = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(metrics.psnr(truth + offsets, truth), torch.tensor([20.0, 40.0]), atol=1e-3, rtol=0)
+    assert metrics.psnr(truth, truth).tolist() == [100.0, 100.0]
+
+
+def test_psnr_compares_one_prediction_with_many_truths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.rand(3, 4, 4, 3, generator=generator)
+    truths = torch.rand(5, 3, 4, 4, 3, generator=generator)
+    together = metrics.psnr(predicted, truths)
+    one_by_one = torch.stack([metrics.psnr(predicted, truth) for truth in truths])
+    torch.testing.assert_close(together, one_by_one)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (2, 24 / 40 * 1.0 + 0.0), (8, 0.0)])
+def test_iou_of_shifted_squares(shift: int, expected: float) -> None:
+    # Squares of side 8 (64 pixels) shifted by s share 8 (8 - s) and cover 8 (8 + s).
+    assert expected == pytest.approx((8 - shift) / (8 + shift)) if shift else expected == 1.0
+    assert metrics.silhouette_iou(square(0, 4, 8), square(shift, 4, 8)).item() == pytest.approx(expected)
+
+
+def test_iou_of_nothing_with_nothing_is_one() -> None:
+    nothing = torch.zeros(1, 4, 4, 1)
+    assert metrics.silhouette_iou(nothing, nothing).item() == 1.0
+    assert metrics.silhouette_iou(nothing, square(0, 0, 2, 4)).item() == 0.0
+
+
+def test_silhouette_is_more_than_half_covered() -> None:
+    alpha = torch.tensor([0.0, 0.5, 0.51, 1.0]).reshape(1, 1, 4, 1)
+    assert metrics.silhouette(alpha).flatten().tolist() == [False, False, True, True]
+
+
+def test_dilate_grows_a_square_on_all_sides() -> None:
+    grown = metrics.dilate(metrics.silhouette(square(5, 6, 3)), 2)
+    assert torch.equal(grown, metrics.silhouette(square(3, 4, 7)))
+
+
+def test_laplacian_energy_of_a_wave() -> None:
+    # The five-point Laplacian of cos(w x) is 2 (cos w - 1) cos(w x).
+    w = 2.0 * math.pi / 8.0
+    wave = 0.5 + 0.25 * torch.cos(w * torch.arange(32.0)).expand(1, 32, 32)
+    image = wave[..., None].expand(1, 32, 32, 3)
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[:, 8:24, 8:24] = True
+    expected = (0.25 * 2.0 * (math.cos(w) - 1.0)) ** 2 * 0.5
+    assert metrics.laplacian_energy(image, mask).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_sharpness_ratio_is_the_square_of_the_contrast_and_ignores_the_far_background() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 32, 32, 3, generator=generator)
+    mask = metrics.silhouette(square(10, 10, 8, 32)).expand(2, 32, 32)
+    assert metrics.sharpness_ratio(0.5 * truth, truth, mask) == pytest.approx(0.25, rel=1e-5)
+    elsewhere = truth.clone()
+    elsewhere[:, :6] = 0.0
+    assert metrics.sharpness_ratio(elsewhere, truth, mask) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_saturation_error_is_the_difference_of_chroma_inside() -> None:
+    truth = torch.tensor([0.6, 0.4, 0.5]).expand(1, 16, 16, 3)
+    vivid = torch.tensor([0.9, 0.1, 0.5]).expand(1, 16, 16, 3)
+    mask = metrics.silhouette(square(2, 2, 5))
+    predicted = torch.where(mask[..., None], vivid, truth * 0.0)
+    assert metrics.saturation_error(predicted, truth, mask) == pytest.approx(0.6, abs=1e-6)
+    assert metrics.saturation_error(truth, predicted, mask) == pytest.approx(-0.6, abs=1e-6)
+
+
+def test_fog_is_the_mean_alpha_away_from_the_silhouette() -> None:
+    mask = metrics.silhouette(square(4, 4, 6))
+    alpha = torch.full((1, 16, 16, 1), 0.25)
+    # What lies in the silhouette or within 2 pixels of it is no fog.
+    alpha[:, 2:12, 2:12] = 1.0
+    assert metrics.fog(alpha, mask) == pytest.approx(0.25)
+    assert metrics.fog(square(4, 4, 6), mask) == 0.0
+
+
+def test_nearest_colour_looks_inside_the_silhouette_only() -> None:
+    mask = metrics.silhouette(square(4, 4, 6))
+    red, blue = (torch.tensor(c).expand(1, 16, 16, 3) for c in ([0.9, 0.1, 0.1], [0.1, 0.2, 0.9]))
+    washed = torch.where(mask[..., None], 0.5 * red + 0.3, blue)
+    assert metrics.nearest_colour(washed, {"red": red, "blue": blue}, mask) == "red"
+    assert metrics.nearest_colour(washed, {"red": red, "blue": blue}, ~mask) == "blue"

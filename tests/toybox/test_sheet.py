@@ -1,0 +1,29 @@
+"""The contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdi_gs.errors import UserError
+from sdi_gs.toybox.classes import CLASSES
+from sdi_gs.toybox.sheet import CANONICAL_VIEWS, NUM_SAMPLES, contact_sheet, main
+
+
+def test_sheet_shows_something_in_every_tile(tmp_path: Path) -> None:
+    size = 24
+    rows = len(CANONICAL_VIEWS) + NUM_SAMPLES
+    sheet = contact_sheet(size)
+    assert sheet.shape == (rows * size, len(CLASSES) * size, 3)
+    tiles = sheet.reshape(rows, size, len(CLASSES), size, 3)
+    assert (tiles.amin(dim=(1, 3, 4)) < 0.8).all()
+    main([str(tmp_path / "sheet.png")])
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size[0] / image.size[1] == pytest.approx(len(CLASSES) / rows)
+
+
+def test_sheet_wants_one_path() -> None:
+    with pytest.raises(UserError, match="usage"):
+        main([])

@@ -1,0 +1,157 @@
+"""Truth scored against itself is perfect; what is wrong with images shows in the number that is about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sdi_gs.cameras import wrap_degrees
+from sdi_gs.errors import UserError
+from sdi_gs.toybox.captions import ToyboxPrompt
+from sdi_gs.toybox.classes import CLASSES, COLOURS
+from sdi_gs.toybox.objects import PlacedObject, canonical_object, sample_object
+from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.truth import TruthScore, held_out_cameras, render_truth, score_against_truth, truth_draws
+
+CAMERAS = held_out_cameras(32)
+NUM_DRAWS = 4
+ROBOT = ToyboxPrompt(class_name="robot", colour="blue")
+
+
+def score_of(item: PlacedObject, prompt: ToyboxPrompt) -> TruthScore:
+    render = render_truth([item], CAMERAS)
+    return score_against_truth(render.rgb, render.alpha, CAMERAS, prompt, NUM_DRAWS)
+
+
+def test_a_true_draw_scores_perfectly() -> None:
+    score = score_of(truth_draws("robot", "blue", NUM_DRAWS)[2], ROBOT)
+    assert score.psnr_best == pytest.approx(100.0)
+    assert score.iou_best == 1.0
+    assert score.sharpness_ratio == pytest.approx(1.0)
+    assert score.saturation_error == pytest.approx(0.0, abs=1e-7)
+    assert score.fog == 0.0
+    assert score.view_accuracy == 1.0
+    assert score.front_back_right is True
+    assert score.colour_right and score.colour == "blue"
+    assert (score.num_draws, score.psnr_canonical < 40.0, score.iou_canonical < 1.0) == (NUM_DRAWS, True, True)
+    assert score.iou_wrong_class < 0.85 and score.wrong_class != "robot"
+
+
+def test_the_canonical_object_is_judged_apart_from_the_draws() -> None:
+    score = score_of(canonical_object("robot", "blue"), ROBOT)
+    assert score.psnr_canonical == pytest.approx(100.0)
+    assert score.iou_canonical == 1.0
+    assert score.psnr_best < 60.0
+
+
+def test_an_unseen_member_scores_well_and_another_class_badly() -> None:
+    member = score_of(sample_object("robot", "blue", split_seed("val", 0)), ROBOT)
+    stranger = score_of(canonical_object("donut", "blue"), ROBOT)
+    assert member.iou_best > 0.85 and member.psnr_best > 18.0
+    assert stranger.iou_best < 0.6 and stranger.psnr_best < 15.0
+    assert stranger.iou_wrong_class > 0.9 and stranger.wrong_class == "donut"
+
+
+def test_an_object_turned_around_has_its_front_behind() -> None:
+    turned = replace(truth_draws("car", "red", NUM_DRAWS)[0], yaw_deg=180.0)
+    score = score_of(turned, ToyboxPrompt(class_name="car", colour="red"))
+    assert score.front_back_right is False
+    assert score.view_accuracy is not None and score.view_accuracy < 0.7
+
+
+def test_two_faces_are_not_a_front_and_a_back() -> None:
+    render = render_truth([truth_draws("robot", "blue", NUM_DRAWS)[0]], CAMERAS)
+    rgb, alpha = render.rgb.clone(), render.alpha.clone()
+    # Show the view from across the front to every camera behind: the Janus failure.
+    for v, azimuth in enumerate(CAMERAS.azimuth_deg.tolist()):
+        if abs(wrap_degrees(azimuth)) > 135.0:
+            across = (CAMERAS.azimuth_deg - (azimuth + 180.0)) % 360.0
+            same_ring = CAMERAS.elevation_deg == CAMERAS.elevation_deg[v]
+            twin = int(torch.nonzero((torch.minimum(across, 360.0 - across) < 1.0) & same_ring)[0])
+            rgb[v], alpha[v] = render.rgb[twin], render.alpha[twin]
+    score = score_against_truth(rgb, alpha, CAMERAS, ROBOT, NUM_DRAWS)
+    assert score.front_back_right is False
+
+
+@pytest.mark.parametrize(("class_name", "has_views"), [("ball", False), ("cube", False), ("mug", True)])
+def test_sides_are_judged_only_where_they_differ(class_name: str, has_views: bool) -> None:
+    name = next(candidate for candidate in CLASSES if candidate == class_name)
+    score = score_of(canonical_object(name, "red"), ToyboxPrompt(class_name=name, colour="red"))
+    assert (score.view_accuracy is not None) == has_views
+    assert score.front_back_right is None
+
+
+def test_the_wrong_colour_is_seen() -> None:
+    score = score_of(canonical_object("chair", "green"), ToyboxPrompt(class_name="chair", colour="red"))
+    assert not score.colour_right
+    assert score.colour == "green"
+
+
+def test_without_a_colour_in_the_prompt_the_seen_one_is_taken() -> None:
+    item = truth_draws("chair", "purple", NUM_DRAWS)[1]
+    score = score_of(item, ToyboxPrompt(class_name="chair"))
+    assert score.colour_right and score.colour == "purple"
+    assert score.psnr_best == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colour_survives_blur_and_paleness(colour: str) -> None:
+    cameras = held_out_cameras(16)
+    render = render_truth([sample_object("snowman", colour, split_seed("val", 1))], cameras)
+    blurred = F.avg_pool2d(render.rgb.permute(0, 3, 1, 2), 3, stride=1, padding=1, count_include_pad=False)
+    pale = 0.9 * blurred.permute(0, 2, 3, 1) + 0.05
+    score = score_against_truth(pale, render.alpha, cameras, ToyboxPrompt(class_name="snowman", colour=colour), 1)
+    assert score.colour == colour
+    assert score.sharpness_ratio < 0.6
+
+
+def test_fog_and_saturation_are_noticed() -> None:
+    render = render_truth([truth_draws("robot", "blue", NUM_DRAWS)[0]], CAMERAS)
+    foggy = render.alpha + 0.2 * (1.0 - render.alpha)
+    mean = render.rgb.mean(dim=-1, keepdim=True)
+    vivid = (mean + 1.5 * (render.rgb - mean)).clamp(0.0, 1.0)
+    score = score_against_truth(vivid, foggy, CAMERAS, ROBOT, NUM_DRAWS)
+    assert score.fog == pytest.approx(0.2, abs=1e-3)
+    assert score.saturation_error > 0.05
+    assert score.iou_best == 1.0
+
+
+def test_json_has_the_keys_of_eval() -> None:
+    keys = score_of(canonical_object("ball", "red"), ToyboxPrompt(class_name="ball")).as_json().keys()
+    expected = "psnr_best iou_best psnr_canonical iou_canonical iou_wrong_class sharpness_ratio saturation_error"
+    assert {*expected.split(), "view_accuracy", "fog", "front_back_right", "colour_right"} <= keys
+
+
+def test_held_out_views_avoid_training_grids_and_borders_of_view_words() -> None:
+    cameras = held_out_cameras(64)
+    assert len(cameras) == 24
+    assert (cameras.width, cameras.height) == (64, 64)
+    assert (
+        len({(a, e) for a, e in zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)}) == 24
+    )
+    assert -10.0 <= cameras.elevation_deg.min() and cameras.elevation_deg.max() <= 40.0
+    for azimuth in cameras.azimuth_deg.tolist():
+        assert min(azimuth % 15.0, 15.0 - azimuth % 15.0) >= 5.0
+    assert set(cameras.view_words()) == {"front view", "side view", "back view"}
+
+
+def test_truth_draws_are_fixed_nested_and_never_shared_with_the_prior() -> None:
+    few, many = truth_draws("mug", "red", 5), truth_draws("mug", "red")
+    assert many[:5] == few
+    assert len(set(many)) == len(many) == 32
+    assert canonical_object("mug", "red") not in many
+    prior = {sample_object("mug", "red", split_seed("prior", index)) for index in range(100)}
+    assert prior.isdisjoint(many)
+
+
+def test_bad_input_is_refused() -> None:
+    images, alpha = torch.ones(24, 32, 32, 3), torch.zeros(24, 32, 32, 1)
+    with pytest.raises(UserError, match="name one of ball, cube"):
+        score_against_truth(images, alpha, CAMERAS, ToyboxPrompt(colour="red"))
+    with pytest.raises(ValueError, match="do not fit"):
+        score_against_truth(images[:3], alpha, CAMERAS, ROBOT)
+    with pytest.raises(ValueError, match="num_draws"):
+        score_against_truth(images, alpha, CAMERAS, ROBOT, 0)
