@@ -3,9 +3,9 @@
     python benchmarks/rasterizer.py
 
 Both render the same Gaussians forward and backward, taking turns; the medians are compared. The torch side is
-``sdi_gs.rasterize.torch_reference``: gsplat's torch projection and dense compositing per 16x16 tile by autograd. CPU time
-is that of the whole process, so the default is one thread: idle threads that spin would count. The last line of
-the output is one JSON object.
+``sdi_gs.rasterize.torch_reference``: gsplat's torch projection and dense compositing per 16x16 tile by autograd.
+CPU time is that of the whole process, so the default is one thread: idle threads that spin would count. The last
+line of the output is one JSON object.
 
 Letters: N Gaussians, C cameras, S pixels along a side.
 """
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import tyro
@@ -43,7 +44,7 @@ class Settings:
 class Scene:
     """A ball of Gaussians of radius 1, three units from the cameras."""
 
-    leaves: dict[str, Tensor]
+    leaves: dict[str, Any]
     """means, quats, scales, opacities and colors, trainable."""
     viewmats: Tensor  # [C, 4, 4]
     Ks: Tensor  # [C, 3, 3]
@@ -115,12 +116,11 @@ def render_numba(scene: Scene, *, antialiased: bool = False) -> tuple[Tensor, Te
 def render_torch(
     scene: Scene, *, antialiased: bool = False, tile_size: int | None = 16, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    leaves = {name: leaf.to(dtype) for name, leaf in scene.leaves.items()}
-    colors = leaves.pop("colors")
-    viewmats, intrinsics = scene.viewmats.to(dtype), scene.Ks.to(dtype)
-    size = scene.size
+    gaussians = {name: leaf.to(dtype) for name, leaf in scene.leaves.items()}
+    colors = gaussians.pop("colors")
+    viewmats, intrinsics, size = scene.viewmats.to(dtype), scene.Ks.to(dtype), scene.size
     splats = torch_reference.project(
-        **leaves, viewmats=viewmats, Ks=intrinsics, width=size, height=size, antialiased=antialiased
+        **gaussians, viewmats=viewmats, Ks=intrinsics, width=size, height=size, antialiased=antialiased
     )
     backgrounds = torch.zeros(len(viewmats), 3, dtype=dtype)
     per_camera = colors.expand(len(viewmats), -1, -1)
@@ -142,7 +142,8 @@ def cpu_milliseconds(scene: Scene, render: Callable[[Scene], tuple[Tensor, Tenso
 def measure(num_gaussians: int, num_cameras: int, size: int, repeats: int) -> dict[str, float]:
     """Median CPU times of both sides, taking turns, and their ratio."""
     scene = make_scene(num_gaussians, num_cameras, size, (0.01, 0.03), (0.35, 0.65))
-    cpu_milliseconds(scene, render_numba)
+    for render in (render_numba, render_torch):
+        cpu_milliseconds(scene, render)
     # The kernels are quick enough to be timed several times a turn.
     turns = [
         ([cpu_milliseconds(scene, render_numba) for _ in range(5)], cpu_milliseconds(scene, render_torch))
@@ -188,7 +189,7 @@ def measure_error(name: str) -> dict[str, float]:
 
 def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
-    print(f"{'N':>7} {'C':>2} {'S':>4} | {'numba fwd':>9} {'f+b':>7} | {'torch fwd':>9} {'f+b':>8} | {'fwd':>6} {'f+b':>6}")
+    print(f"{'N':>7} {'C':>2} {'S':>4} | {'numba fwd':>9} {'f+b':>7} | {'torch fwd':>9} {'f+b':>8} | {'ratios':>13}")
     timings = []
     for size in SIZES:
         if size[0] > settings.max_gaussians:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from sdi_gs import __version__
-from sdi_gs.command_line import Background, Doctor, Eval, Export, Render, Train, parse_command, peek
+from sdi_gs.backgrounds import BACKGROUND_COLOURS
+from sdi_gs.command_line import Doctor, Eval, Export, Render, Train, parse_command, peek
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
@@ -31,12 +32,6 @@ EXIT_INTERRUPTED = 130
 
 CPU_PRESET = "toybox-ideal"
 GPU_PRESET = "sd21-base"
-
-BACKGROUNDS: dict[Background, tuple[float, float, float]] = {
-    "white": (1.0, 1.0, 1.0),
-    "black": (0.0, 0.0, 0.0),
-    "grey": (0.5, 0.5, 0.5),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,7 +226,7 @@ def _render(command: Render) -> int:
         num_frames=command.frames,
         num_views=command.views,
         elevation_deg=command.elevation,
-        background=BACKGROUNDS[command.background],
+        background=BACKGROUND_COLOURS[command.background],
         save_frames=command.save_frames,
     )
     _print_paths(written)

@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 import tyro
 
 from sdi_gs import __version__
+from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.errors import UserError
 from sdi_gs.run_config import RunConfig
 
 Frame = Literal["viewer", "train"]
-Background = Literal["white", "black", "grey"]
 
 DESCRIPTION = (
     f"sdi-gs {__version__}: a sentence in, a 3D object out. "
@@ -29,7 +29,8 @@ MAX_PIXELS = 250_000_000
 """Pixels of one film, about 2 GiB while it is encoded."""
 
 _NO_WRAPPING = "10000"
-_RULE = re.compile(r"─{3,}")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_RULE = re.compile(r"[─-]{3,}")
 _INNER_NAMES = re.compile(r"__tyro[\w-]*\.(config\.)?|^Error parsing [A-Z]\w*: ")
 
 
@@ -66,7 +67,7 @@ class Render:
     """Views on the contact sheet; 0 for no sheet."""
     elevation: float = 15.0
     """Height of the camera above the horizon, degrees."""
-    background: Background = "white"
+    background: BackgroundName = "white"
     """Colour behind the object."""
     save_frames: bool = False
     """Also write every frame of the film as a picture."""
@@ -201,8 +202,9 @@ def _unwrapped_unless_help(arguments: Sequence[str]) -> Iterator[None]:
 
 def _one_line(box: str, command: str) -> str:
     """tyro's framed message as one line: what is wrong, the option that was perhaps meant, where help is."""
+    plain = _COLOURS.sub("", box)
     sections: list[list[str]] = [[]]
-    for line in box.splitlines():
+    for line in plain.splitlines():
         text = line.strip("│ ")
         if line.startswith(("╭", "╰")):
             continue
@@ -210,6 +212,9 @@ def _one_line(box: str, command: str) -> str:
             sections.append([])
         elif text:
             sections[-1].append(text)
+    if "╭" not in plain:
+        # Without UTF-8 the title stands over the first rule and not in the frame.
+        sections = sections[1:]
     parts = []
     for section in filter(None, sections):
         text = " ".join(section)

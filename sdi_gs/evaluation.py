@@ -19,6 +19,7 @@ from sdi_gs.run_config import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt
 from sdi_gs.toybox.objects import canonical_object
+from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.truth import NUM_DRAWS, TruthScore, held_out_cameras, render_truth, score_against_truth
 from sdi_gs.views import render_views
 
@@ -138,7 +139,7 @@ def score_ceiling(
     item, cameras = canonical_object(asked.class_name, asked.colour or colour), held_out_cameras(image_size)
     gaussians = fit_to_images(
         config,
-        lambda training: render_truth([item], training).rgb,
+        lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,
         image_size=image_size,
         device=torch.device(device),
     )

@@ -129,7 +129,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     )
     size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
-    save_contact_sheet(folder.contact_sheet, _ring_of_views(trainer, SHEET_VIEWS, size), labels=labels)
+    save_contact_sheet(folder.contact_sheet, _ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
     if frames:
         save_turntable(folder.turntable, _ring_of_views(trainer, frames, size))
     steps = folder.read_steps()

@@ -1,10 +1,15 @@
-"""Tests that need what this machine lacks skip themselves."""
+"""Child processes run what is installed, and tests that need what this machine lacks skip themselves."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 import pytest
+
+# Without it `python -m` and `python -c` prefer the sdi_gs/ of the working folder, which has no configs and no viewer
+# in it, to the one that these tests import.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

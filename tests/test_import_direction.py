@@ -10,10 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATIONS = {"errors", "files", "camera_config", "cameras", "contracts"}
+FOUNDATIONS = {"errors", "files", "backgrounds", "camera_config", "cameras", "contracts"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "backgrounds": set(),
     "camera_config": {"errors"},
     "cameras": {"camera_config", "errors"},
     "contracts": {"cameras", "errors"},

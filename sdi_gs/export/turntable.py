@@ -15,10 +15,10 @@ from sdi_gs.errors import UserError
 from sdi_gs.export.pictures import to_uint8
 from sdi_gs.files import replacement_for
 
-# One thread, since x264 cuts a picture into slices by their number; no dates and no names of encoders, of which
+# One thread, since x264 cuts a picture into slices by their number; no dates and no versions of encoders, of which
 # x264's own sits in the SEI units (type 6).
-_REPEATABLE = ("-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
-_NO_ENCODER_NAME = ("-bsf:v", "filter_units=remove_types=6", "-metadata:s:v", "encoder=")
+_REPEATABLE = ("-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
+_NO_ENCODER_NAME = ("-bsf:v", "filter_units=remove_types=6")
 # Say which colour matrix is used: players guess by the size of the picture where a file does not.
 _BT709 = ("-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_range", "tv")
 # 4:2:0 is what phones and browsers decode; 18 is where x264 becomes hard to tell from the original.

@@ -54,7 +54,7 @@ class IdealPrior:
         self.image_size = config.image_size
         self.device = torch.device(device)
         self._renders: dict[tuple[ClassName | None, str | None, ViewWord | None], tuple[Tensor, Tensor]] = {}
-        self._mixtures: dict[_Properties, _Mixture] = {}
+        self._mixtures: dict[_Properties, Mixture] = {}
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [B, 1, E]; raises ``UserError`` for words that toybox does not know."""
@@ -75,7 +75,7 @@ class IdealPrior:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Pooled pixels in [-1, 1], [B, 3, h, w]; nothing is drawn from the generator."""
-        return torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2) * 2.0 - 1.0, self.config.pool)
+        return self._pooled(images) * 2.0 - 1.0
 
     def decode_latents(
         self,
@@ -102,7 +102,7 @@ class IdealPrior:
             predicted[rows] = mixture_noise(flat[rows], self._mixture_of(embedding), level, self.config.component_std)
         return predicted.view_as(noised_latents)
 
-    def _mixture_of(self, embedding: Tensor) -> _Mixture:
+    def _mixture_of(self, embedding: Tensor) -> Mixture:
         """The mixture of one embedding [E]: a single rendered set, or several weighted by view."""
         widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
         classes, colours, views, backgrounds = embedding.cpu().split(widths)
@@ -114,7 +114,7 @@ class IdealPrior:
         if len(weights) < 2:
             return self._mixture(class_name, colour, weights[0][0] if weights else None, background)
         parts = [(self._mixture(class_name, colour, word, background), weight) for word, weight in weights]
-        return _Mixture(
+        return Mixture(
             centres=torch.cat([part.centres for part, _ in parts]),
             log_weights=torch.cat([part.log_weights + math.log(weight) for part, weight in parts]),
             half_norms=torch.cat([part.half_norms for part, _ in parts]),
@@ -126,7 +126,7 @@ class IdealPrior:
         colour: str | None,
         view: ViewWord | None,
         background: BackgroundName | None,
-    ) -> _Mixture:
+    ) -> Mixture:
         """The mixture of a combination of properties, kept once made."""
         key = (class_name, colour, view, background)
         if key not in self._mixtures:
@@ -136,7 +136,7 @@ class IdealPrior:
     def _rendered(
         self, class_name: ClassName | None, colour: str | None, view: ViewWord | None
     ) -> tuple[Tensor, Tensor]:
-        """Foregrounds over black [M, H, W, 3] and their alpha [M, H, W, 1], kept once made."""
+        """Pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], kept once made."""
         key = (class_name, colour, view)
         if key not in self._renders:
             config, rng = self.config, split_seed("prior", self.config.seed)
@@ -152,17 +152,25 @@ class IdealPrior:
                 for _ in range(count)
             ]
             render = render_scenes(scenes, self._cameras(view, count, rng), background=(0.0, 0.0, 0.0))
-            self._renders[key] = (render.rgb.to(self.device), render.alpha.to(self.device))
+            self._renders[key] = (self._pooled(render.rgb), self._pooled(render.alpha))
         return self._renders[key]
 
-    def _composite(self, foreground: tuple[Tensor, Tensor], background: BackgroundName | None) -> _Mixture:
+    def _pooled(
+        self,
+        images: Tensor,  # [M, H, W, C]
+    ) -> Tensor:
+        """Means over the pooled pixels [M, C, h, w], where the prior lives."""
+        return torch.nn.functional.avg_pool2d(images.to(self.device).permute(0, 3, 1, 2), self.config.pool)
+
+    def _composite(self, foreground: tuple[Tensor, Tensor], background: BackgroundName | None) -> Mixture:
         """The latents of a rendered set over a background; over all of them in turn where none is asked for."""
         rgb, alpha = foreground
         names = BACKGROUND_NAMES if background is None else (background,)
         palette = torch.tensor([BACKGROUND_COLOURS[name] for name in names], device=self.device)
         turns = torch.arange(len(rgb), device=self.device) % len(names)
-        centres = self.encode_images(rgb + (1.0 - alpha) * palette[turns][:, None, None, :]).flatten(1)
-        return _Mixture(
+        # Pooling is linear, so compositing pooled images is pooling composited ones.
+        centres = ((rgb + (1.0 - alpha) * palette[turns][:, :, None, None]) * 2.0 - 1.0).flatten(1)
+        return Mixture(
             centres=centres,
             log_weights=torch.full((len(rgb),), -math.log(len(rgb)), device=self.device),
             half_norms=0.5 * centres.square().sum(dim=1),
@@ -201,7 +209,7 @@ def _chosen(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Mixture:
+class Mixture:
     """Centres of a Gaussian mixture with what their distances need."""
 
     centres: Tensor  # [M, D]
@@ -211,7 +219,7 @@ class _Mixture:
 
 def mixture_noise(
     noised: Tensor,  # [B, D]
-    mixture: _Mixture,
+    mixture: Mixture,
     level: float,
     component_std: float,
 ) -> Tensor:

@@ -3,7 +3,7 @@
 Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one folder or one hub id. What the U-Net
 predicts and how its noise is scheduled is read from the scheduler's config.
 
-Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E embedding width, T timesteps.
+Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E embedding width.
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ def backend_for(device: torch.device | str) -> Backend:
         case "cpu":
             return "numba"
         case other:
-            raise ValueError(
-                f"rasterization runs on cpu or cuda tensors, got {other!r}; move them to one of the two"
-            )
+            raise ValueError(f"rasterization runs on cpu or cuda tensors, got {other!r}; move them to one of the two")
 
 
 def rasterization(
@@ -149,6 +147,4 @@ _GSPLAT_ONLY = (
     "rolling_shutter",
     "viewmats_rs",
 )
-_DEFAULTS = {
-    name: parameter.default for name, parameter in inspect.signature(rasterization).parameters.items()
-}
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(rasterization).parameters.items()}

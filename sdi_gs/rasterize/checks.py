@@ -41,13 +41,9 @@ def check_arguments(
         if size < 1:
             raise ValueError(f"{name} must be at least 1 pixel, got {size}")
     if means.dim() != 2 or means.shape[1] != 3:
-        raise ValueError(
-            f"means must have shape [N, 3] (no batch dimensions on CPU), got {list(means.shape)}"
-        )
+        raise ValueError(f"means must have shape [N, 3] (no batch dimensions on CPU), got {list(means.shape)}")
     if viewmats.dim() != 3:
-        raise ValueError(
-            f"viewmats must have shape [C, 4, 4] (no batch dimensions on CPU), got {list(viewmats.shape)}"
-        )
+        raise ValueError(f"viewmats must have shape [C, 4, 4] (no batch dimensions on CPU), got {list(viewmats.shape)}")
     num_gaussians, num_cameras = len(means), len(viewmats)
     if num_cameras == 0:
         raise ValueError("viewmats must hold at least one camera, got shape [0, 4, 4]")
@@ -107,9 +103,7 @@ def _check_colors(colors: Tensor, num_gaussians: int, num_cameras: int, sh_degre
 
 def _check_values(name: str, tensor: Tensor) -> None:
     if tensor.device.type != "cpu":
-        raise ValueError(
-            f"{name} is on {tensor.device} while means is on cpu; move all tensors to one device"
-        )
+        raise ValueError(f"{name} is on {tensor.device} while means is on cpu; move all tensors to one device")
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, got {tensor.dtype}")
     # A sum of finite values can overflow, but one with NaN or infinity is never finite: the second look is rare.

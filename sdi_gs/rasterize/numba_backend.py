@@ -199,9 +199,7 @@ class _Composite(torch.autograd.Function):
         num_channels = colors.shape[1]
         records = np.empty((len(means2d), compositing.record_length(num_channels)), np.float32)
         splats = tuple(map(_numpy, (means2d, conics, opacities, colors)))
-        run_on_ranges(
-            compositing.write_records, len(records), _SMALLEST_ITEMS, tiles.item_starts, *splats, records
-        )
+        run_on_ranges(compositing.write_records, len(records), _SMALLEST_ITEMS, tiles.item_starts, *splats, records)
         rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
         alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
         order = tiles.order()
@@ -326,9 +324,7 @@ def rasterize(
         means2d, depths, conics, radii = means2d[chosen], depths[chosen], conics[chosen], radii[chosen]
         splat_opacities, splat_colors = splat_opacities[chosen], splat_colors[chosen]
         tiles_per_gauss = tiles_per_gauss[chosen]
-        image_starts = np.concatenate(
-            [[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())]
-        )
+        image_starts = np.concatenate([[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())])
     meta: dict[str, Any] = {
         "batch_ids": batch_ids,
         "camera_ids": camera_ids,

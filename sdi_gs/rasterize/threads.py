@@ -52,9 +52,7 @@ def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *argum
     _run_all([functools.partial(kernel, *bounds[k : k + 2], *arguments) for k in range(num_ranges)])
 
 
-def run_interleaved(
-    kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any
-) -> None:
+def run_interleaved(kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any) -> None:
     """Call ``kernel(k, step, *arguments)`` for each thread k: it takes items k, k + step, ... of ``count``.
 
     Threads are woken so that each gets about ``smallest_work`` of ``work`` or more.

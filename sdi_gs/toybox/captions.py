@@ -24,8 +24,8 @@ _FILLERS = frozenset(
 )
 _SYNONYMS: dict[str, ClassName] = {"doughnut": "donut", "cup": "mug", "sphere": "ball", "box": "cube"}
 _VIEW_PATTERNS: tuple[tuple[str, ViewWord], ...] = (
-    (r"(?:front) view", "front view"),
-    (r"(?:side) view", "side view"),
+    (r"front view", "front view"),
+    (r"side view", "side view"),
     (r"(?:back|rear) view", "back view"),
     (r"(?:overhead|top) view", "overhead view"),
 )
@@ -33,8 +33,8 @@ _PREFIXES = ("", "a photo of ", "a 3d render of ", "a DSLR photo of ")
 
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
-        {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, *BACKGROUND_NAMES, "rear", "top", "grey", "background"}
-        | {word for view in VIEW_WORDS for word in view.split()}
+        {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, *BACKGROUND_NAMES, "grey", "background"}
+        | {"rear", "top", *" ".join(VIEW_WORDS).split()}
     )
 )
 """Every word that ``parse_prompt`` knows."""

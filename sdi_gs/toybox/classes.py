@@ -92,17 +92,17 @@ _CLASS_SCALE: dict[ClassName, float] = {
     "cone": 0.95,
     "cylinder": 1.04,
     "donut": 1.03,
-    "chair": 0.89,
+    "chair": 0.88,
     "table": 0.90,
-    "mug": 1.01,
+    "mug": 1.0,
     "mushroom": 1.10,
-    "snowman": 0.84,
+    "snowman": 0.825,
     "tree": 0.95,
-    "house": 0.87,
+    "house": 0.86,
     "car": 0.98,
-    "rocket": 0.87,
+    "rocket": 0.865,
     "lamp": 1.07,
-    "robot": 0.87,
+    "robot": 0.865,
 }
 
 # Share of the canonical length by which a proportion of 0 or 1 differs from it.
@@ -212,13 +212,13 @@ def _snowman(colour: Vector, p: tuple[float, ...]) -> list[Row]:
         torus((0, 0, 0.5 * (middle + mid + top - head)), 0.80 * head, 0.085, colour),
         cone((0, 0, top + 0.72 * head), 1.05 * head, 1.05 * head, 0.05, colour, rounding=0.03),
         cone((0, 0, top + 0.72 * head + hat), 0.74 * head, 0.68 * head, hat, colour, rounding=0.03),
-        cone((head + 0.09, 0, top - 0.02), 0.075, 0.02, 0.14, CARROT, ALONG_X),
+        cone((head + 0.09, 0, top - 0.02), 0.085, 0.02, 0.14, CARROT, ALONG_X),
     ]
     rows += [
-        ellipsoid((0.88 * head, y * 0.36 * head, top + 0.30 * head), (0.055, 0.055, 0.055), DARK) for y in BOTH_SIDES
+        ellipsoid((0.88 * head, y * 0.36 * head, top + 0.30 * head), (0.065, 0.065, 0.065), DARK) for y in BOTH_SIDES
     ]
     rows += [
-        ellipsoid((0.97 * mid * math.cos(a), 0, middle + 0.97 * mid * math.sin(a)), (0.06, 0.06, 0.06), DARK)
+        ellipsoid((0.97 * mid * math.cos(a), 0, middle + 0.97 * mid * math.sin(a)), (0.075, 0.075, 0.075), DARK)
         for a in (-0.42, 0.25)
     ]
     rows += [

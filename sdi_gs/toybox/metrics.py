@@ -5,6 +5,8 @@ Letters: V views, H W pixels; ``...`` any leading axes, which broadcast (one pre
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -103,19 +105,43 @@ def fog(
 
 
 def nearest_colour(
-    predicted: Tensor,  # [V, H, W, 3]
-    truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3], renders of one object in every colour
-    truth_silhouette: Tensor,  # [V, H, W] bool
+    predicted: Tensor,  # [V, H, W, 3] over white
+    predicted_alpha: Tensor,  # [V, H, W, 1]
+    truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3] over white, one object in every colour
+    truth_alpha: Tensor,  # [V, H, W, 1]
 ) -> str:
-    """The colour in which the true object is nearest to the prediction, by squared error in the silhouette.
+    """The colour in which the true object is nearest to the prediction.
 
-    Where the object wears no colour of its own (wheels, faces) all candidates agree and nothing is decided.
+    Compared are mean colours over the region where the object wears its own colour (where the truths differ),
+    freed from the white background by alpha. Means do not care about blur and small shifts; brightness counts
+    half as much as chroma, for light is less certain than hue.
     """
-    errors = {
-        name: _masked_mean((predicted - truth).square().mean(dim=-1), truth_silhouette).item()
-        for name, truth in truth_by_colour.items()
-    }
-    return min(errors, key=errors.__getitem__)
+    truths = torch.stack(list(truth_by_colour.values()))
+    own_share = truths.std(dim=0).mean(dim=-1)
+    region = dilate(own_share > 0.5 * own_share.max(), 1)
+    seen = _opponent(_mean_foreground(predicted, predicted_alpha, region))
+    expected = _opponent(_mean_foreground(truths, truth_alpha, region))
+    nearest = int((expected - seen).square().sum(dim=-1).argmin())
+    return list(truth_by_colour)[nearest]
+
+
+def _mean_foreground(
+    rgb: Tensor,  # [..., V, H, W, 3] over white
+    alpha: Tensor,  # [V, H, W, 1]
+    mask: Tensor,  # [V, H, W] bool
+) -> Tensor:  # [..., 3]
+    """Mean colour of what alpha covers, without the white behind it."""
+    premultiplied = (rgb - (1.0 - alpha)) * mask[..., None]
+    covered = (alpha[..., 0] * mask).sum().clamp_min(1.0)
+    return premultiplied.sum(dim=(-4, -3, -2)) / covered
+
+
+def _opponent(
+    rgb: Tensor,  # [..., 3]
+) -> Tensor:  # [..., 4]
+    """Differences of the channels from their mean, and half the length that their mean contributes."""
+    mean = rgb.mean(dim=-1, keepdim=True)
+    return torch.cat([rgb - mean, 0.5 * math.sqrt(3.0) * mean], dim=-1)
 
 
 def _chroma(rgb: Tensor) -> Tensor:

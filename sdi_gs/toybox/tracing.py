@@ -37,6 +37,9 @@ MAX_STEPS = 72
 MAX_LAYERS = 12
 # Part of a pixel within which a surface counts as reached.
 HIT_TOLERANCE = 0.02
+# How exactly the surface itself is found, scene units.
+CROSSING_TOLERANCE = 1e-4
+MAX_CROSSING_STEPS = 12
 # The ellipsoid's distance is a first-order estimate that can exceed the true one a little.
 STEP_SHARE = 0.95
 NORMAL_STEP = 1e-3
@@ -155,6 +158,27 @@ def _slab(origin, direction, half, near, far):
 
 
 @numba.njit(cache=True, nogil=True)
+def _cross(row, ox, oy, oz, dx, dy, dz, outer, d_outer, inner, d_inner):
+    """Ray length where the distance changes sign between two samples (false position, Illinois variant)."""
+    middle = inner
+    last_side = 0
+    for _ in range(MAX_CROSSING_STEPS):
+        middle = outer + (inner - outer) * d_outer / (d_outer - d_inner)
+        distance = primitive_distance(row, ox + middle * dx, oy + middle * dy, oz + middle * dz)
+        if abs(distance) < CROSSING_TOLERANCE:
+            break
+        if distance > 0.0:
+            outer, d_outer = middle, distance
+            d_inner *= 0.5 if last_side == 1 else 1.0
+            last_side = 1
+        else:
+            inner, d_inner = middle, distance
+            d_outer *= 0.5 if last_side == -1 else 1.0
+            last_side = -1
+    return middle
+
+
+@numba.njit(cache=True, nogil=True)
 def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
     """Meet one primitive with a ray of its own frame: (share of the pixel covered, ray length to the surface).
 
@@ -167,21 +191,11 @@ def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
     if near > far:
         return 0.0, 0.0
     t, closest, t_closest = near, 2.0, near
-    t_before, d_before, t_inside = near, 1.0, -1.0
+    t_before, d_before, t_surface = near, 0.0, -1.0
     for _ in range(MAX_STEPS):
         distance = primitive_distance(row, ox + t * dx, oy + t * dy, oz + t * dz)
-        if distance < 0.0 and t_inside < 0.0:
-            # The surface was crossed since the last step: two false-position steps find where.
-            t_inside, d_inside = t, distance
-            if d_before > 0.0 and t > near:
-                outer, d_outer = t_before, d_before
-                for _ in range(2):
-                    middle = outer + (t_inside - outer) * d_outer / (d_outer - d_inside)
-                    d_middle = primitive_distance(row, ox + middle * dx, oy + middle * dy, oz + middle * dz)
-                    if d_middle > 0.0:
-                        outer, d_outer = middle, d_middle
-                    else:
-                        t_inside, d_inside = middle, d_middle
+        if distance < 0.0 and t_surface < 0.0:
+            t_surface = _cross(row, ox, oy, oz, dx, dy, dz, t_before, d_before, t, distance) if t > near else t
         inner = distance + half_pixel * t
         in_pixels = inner / (2.0 * half_pixel * t)
         if in_pixels < closest:
@@ -195,7 +209,7 @@ def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
             break
     if closest >= 1.0:
         return 0.0, 0.0
-    return 1.0 - closest, (t_inside if t_inside >= 0.0 else t_closest)
+    return 1.0 - closest, (t_surface if t_surface >= 0.0 else t_closest)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -133,7 +133,9 @@ def score_against_truth(
     if num_draws < 1:
         raise ValueError(f"num_draws is {num_draws}; it must be at least 1")
     rgb, alpha = rgb.detach().cpu().float(), alpha.detach().cpu().float()
-    colour = prompt.colour or _seen_colour(rgb, cameras, canonical_object(prompt.class_name, next(iter(COLOURS))))
+    colour = prompt.colour or _seen_colour(
+        rgb, alpha, cameras, canonical_object(prompt.class_name, next(iter(COLOURS)))
+    )
     canonical = canonical_object(prompt.class_name, colour)
     draws = truth_draws(prompt.class_name, colour, num_draws)
     scores = _compare(rgb, alpha, [canonical, *draws], cameras)
@@ -141,7 +143,7 @@ def score_against_truth(
     best = render_truth([best_draw], cameras)
     mask = metrics.silhouette(best.alpha)
     wrong_iou, wrong_class = _wrong_class_floor(rgb, alpha, cameras, prompt.class_name, colour)
-    seen_colour = _seen_colour(rgb, cameras, best_draw)
+    seen_colour = _seen_colour(rgb, alpha, cameras, best_draw)
     view_accuracy, front_back_right = _judge_views(rgb, cameras, best_draw)
     return TruthScore(
         psnr_best=scores[1:, 0].max().item(),
@@ -190,12 +192,12 @@ def _wrong_class_floor(
     return iou[best].item(), draws[best].class_name
 
 
-def _seen_colour(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:
+def _seen_colour(rgb: Tensor, alpha: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:
     """Which of the ten colours the images of an object like ``item`` show."""
     truth = render_truth([replace(item, colour=colour) for colour in COLOURS], cameras)
     renders = truth.rgb.unflatten(0, (len(COLOURS), -1))
-    mask = metrics.silhouette(truth.alpha[: len(cameras)])
-    return metrics.nearest_colour(rgb, dict(zip(COLOURS, renders, strict=True)), mask)
+    by_colour = dict(zip(COLOURS, renders, strict=True))
+    return metrics.nearest_colour(rgb, alpha, by_colour, truth.alpha[: len(cameras)])
 
 
 def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple[float | None, bool | None]:

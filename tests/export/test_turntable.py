@@ -47,14 +47,15 @@ def test_odd_sizes_gain_a_row_and_a_column_of_the_edge(tmp_path: Path) -> None:
     np.testing.assert_allclose(frames[1, -1, -1] / 255, COLOURS[1], atol=0.02)
 
 
-def test_films_repeat_to_the_byte_and_name_no_encoder(tmp_path: Path) -> None:
+def test_films_repeat_to_the_byte_and_name_no_version_of_the_encoder(tmp_path: Path) -> None:
     noise = torch.rand(12, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     for name in ("a.mp4", "b.mp4"):
         save_turntable(tmp_path / name, noise)
     data = (tmp_path / "a.mp4").read_bytes()
     assert data == (tmp_path / "b.mp4").read_bytes()
-    for mark in (b"x264", b"Lavc", b"Lavf"):
-        assert mark not in data
+    # Unless told not to, the encoder, its library and the container's writer each sign with their versions.
+    for signature in (rb"x264 - core \d", rb"Lavc\d", rb"Lavf\d"):
+        assert not re.search(signature, data)
 
 
 def test_a_failing_encoder_is_one_line_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ class Probe:
     unconditional: Tensor
     generator: torch.Generator
 
-    def distil(self, timestep: int, source: NoiseSource = "inversion", **config: float) -> Tensor:
+    def distil(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> Tensor:
         """The targets."""
         return distil(
             GuidanceConfig(**config),
@@ -71,7 +72,7 @@ class Probe:
             generator=self.generator,
         ).target
 
-    def residual(self, timestep: int, source: NoiseSource = "inversion", **config: float) -> float:
+    def residual(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> float:
         """Mean square of sigma (eps - kappa): how far kappa is from solving eq. 8, in units of the latents."""
         return (self.latents - self.distil(timestep, source, **config)).square().mean().item()
 
@@ -99,7 +100,7 @@ def make_probe(seed: int, points: int = POINTS, copies: int = 1) -> Probe:
     )
 
 
-def mean_residual(timestep: int, source: NoiseSource = "inversion", **config: float) -> float:
+def mean_residual(timestep: int, source: NoiseSource = "inversion", **config: Any) -> float:
     values = [make_probe(seed).residual(timestep, source, **config) for seed in SEEDS]
     return sum(values) / len(values)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil
 if TYPE_CHECKING:
     from conftest import GoldenCase
 
-PARITY = {"atol": 1e-10, "rtol": 0.0}
+PARITY: dict[str, Any] = {"atol": 1e-10, "rtol": 0.0}
 PLAN = StepPlan(timestep=500, overshoot=50, source="inversion")
 
 

@@ -42,33 +42,36 @@ def texts_of(embeddings: Tensor, prior: NumberingPrior) -> list[str]:
     return [prior.texts[int(row[0, 0])] for row in embeddings]
 
 
-def test_views_get_the_prompt_with_their_word_and_the_rest_the_empty_text() -> None:
+def test_views_get_the_prompt_with_their_word_and_background() -> None:
     prior = NumberingPrior()
-    conditions = PromptConditions(prior, "a red mug")
-    conditional = conditions.conditional(["back view", "front view", "back view", "overhead view", "side view"])
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
+    conditional = conditions.conditional(
+        ["back view", "front view", "back view", "overhead view", "side view"],
+        ["white", "black", "black", "white", "white"],
+    )
     assert conditional.shape == (5, 3, 2)
     assert texts_of(conditional, prior) == [
-        "a red mug, back view",
-        "a red mug, front view",
-        "a red mug, back view",
-        "a red mug, overhead view",
-        "a red mug, side view",
+        "a red mug, back view, white background",
+        "a red mug, front view, black background",
+        "a red mug, back view, black background",
+        "a red mug, overhead view, white background",
+        "a red mug, side view, white background",
     ]
-    assert conditions.unconditional(2).shape == (2, 3, 2)
-    assert texts_of(conditions.unconditional(2), prior) == ["", ""]
 
 
-def test_a_negative_prompt_takes_the_place_of_the_empty_text() -> None:
-    prior = NumberingPrior()
-    conditions = PromptConditions(prior, "a red mug", "blurry")
-    assert texts_of(conditions.unconditional(1), prior) == ["blurry"]
-    assert "" not in prior.texts
+def test_the_unconditional_text_is_empty_or_the_negative_prompt() -> None:
+    for negative_prompt in ("", "blurry"):
+        prior = NumberingPrior()
+        conditions = PromptConditions(prior, "a red mug", negative_prompt=negative_prompt)
+        unconditional = conditions.unconditional(2)
+        assert unconditional.shape == (2, 3, 2)
+        assert texts_of(unconditional, prior) == [negative_prompt, negative_prompt]
 
 
 def test_texts_are_embedded_once() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug")
     for _ in range(3):
-        conditions.conditional(["back view", "side view"])
+        conditions.conditional(["back view", "side view"], ["white", "white"])
         conditions.unconditional(4)
     assert (prior.calls, len(prior.texts)) == (1, 5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,10 @@ class Scene:
     Ks: Tensor  # [C, 3, 3]
     width: int
     height: int
+
+    def cameras(self) -> dict[str, Any]:
+        """The arguments of ``rasterization`` that say who looks."""
+        return {"viewmats": self.viewmats, "Ks": self.Ks, "width": self.width, "height": self.height}
 
     def leaves(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Fresh trainable copies of the Gaussians' tensors."""

@@ -76,10 +76,7 @@ def check_against_reference(
     exact_backgrounds = backgrounds.detach().double().requires_grad_()
     rendered, alphas, meta = rasterization(
         **leaves,
-        viewmats=scene.viewmats,
-        Ks=scene.Ks,
-        width=scene.width,
-        height=scene.height,
+        **scene.cameras(),
         backgrounds=backgrounds,
         rasterize_mode="antialiased" if antialiased else "classic",
         packed=packed,
@@ -110,9 +107,9 @@ def check_against_reference(
     for name, (grad, exact_grad) in pairs.items():
         assert exact_grad is not None, name
         # Depth alone leaves the colours out of the graph.
-        grad = torch.zeros_like(exact_grad) if grad is None else grad
-        assert grad.isfinite().all(), name
-        assert relative_error(grad, exact_grad) <= MAX_GRADIENT_ERROR, name
+        found = torch.zeros_like(exact_grad) if grad is None else grad
+        assert found.isfinite().all(), name
+        assert relative_error(found, exact_grad) <= MAX_GRADIENT_ERROR, name
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -166,9 +163,11 @@ def test_harmonic_colors_match_float64(sh_degree: int, per_camera: bool, make_sc
 
 
 @pytest.mark.parametrize(
-    "options", [{"near_plane": 0.9}, {"far_plane": 2.8}, {"radius_clip": 5.0}, {"eps2d": 0.01}], ids=lambda o: next(iter(o))
+    "options",
+    [{"near_plane": 0.9}, {"far_plane": 2.8}, {"radius_clip": 5.0}, {"eps2d": 0.01}],
+    ids=lambda o: next(iter(o)),
 )
-def test_projection_options_match_float64(options: dict[str, float], make_scene: Callable[..., Any]) -> None:
+def test_projection_options_match_float64(options: dict[str, Any], make_scene: Callable[..., Any]) -> None:
     scene = make_scene()
     check_against_reference(scene, scene.leaves(), **options)
 
@@ -176,9 +175,7 @@ def test_projection_options_match_float64(options: dict[str, float], make_scene:
 def test_absgrad_sums_absolute_pixel_gradients(make_scene: Callable[..., Any]) -> None:
     scene = make_scene(12, width=12, height=9, scales=(0.1, 0.3))
     leaves = scene.leaves()
-    rendered, alphas, meta = rasterization(
-        **leaves, viewmats=scene.viewmats, Ks=scene.Ks, width=12, height=9, packed=False, absgrad=True
-    )
+    rendered, alphas, meta = rasterization(**leaves, **scene.cameras(), packed=False, absgrad=True)
     weights = torch.randn(rendered.shape, generator=torch.Generator().manual_seed(3))
     (rendered * weights).sum().backward()
     exact_rendered, _, splats = reference_render(scene.leaves(torch.float64), scene, None)
@@ -198,7 +195,7 @@ def test_gradients_match_finite_differences(make_scene: Callable[..., Any]) -> N
     weights = torch.randn(2, 20, 20, 3, generator=torch.Generator().manual_seed(4))
 
     def loss(leaves: dict[str, Tensor]) -> Tensor:
-        rendered, _, _ = rasterization(**leaves, viewmats=scene.viewmats, Ks=scene.Ks, width=20, height=20)
+        rendered, _, _ = rasterization(**leaves, **scene.cameras())
         return (rendered.double() * weights).sum()
 
     leaves = scene.leaves()

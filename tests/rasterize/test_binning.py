@@ -15,7 +15,7 @@ from sdi_gs.rasterize import rasterization
 @pytest.mark.parametrize("packed", [False, True])
 def test_tile_lists_match_gsplat(packed: bool, make_scene: Callable[..., Any]) -> None:
     scene = make_scene(60, width=70, height=45, scales=(0.02, 0.2))
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    cameras = scene.cameras()
     _, _, dense = rasterization(**scene.leaves(), **cameras, packed=False)
     _, _, meta = rasterization(**scene.leaves(), **cameras, packed=packed)
     tile_counts, _, flatten_ids = _torch_impl._isect_tiles(
@@ -41,7 +41,8 @@ def test_equal_depths_are_drawn_in_the_order_given() -> None:
         "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 2),
         "scales": torch.full((2, 3), 0.5),
         "opacities": torch.full((2,), 0.99),
-        "viewmats": torch.eye(4)[None] + torch.tensor([0.0, 0.0, 0.0, 3.0])[None, None] * torch.eye(4)[2][None, :, None],
+        "viewmats": torch.eye(4)[None]
+        + torch.tensor([0.0, 0.0, 0.0, 3.0])[None, None] * torch.eye(4)[2][None, :, None],
         "Ks": torch.tensor([[[20.0, 0.0, 8.5], [0.0, 20.0, 8.5], [0.0, 0.0, 1.0]]]),
         "width": 17,
         "height": 17,
@@ -54,7 +55,7 @@ def test_equal_depths_are_drawn_in_the_order_given() -> None:
 
 def test_tiles_are_front_to_back(make_scene: Callable[..., Any]) -> None:
     scene = make_scene(3000)
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    cameras = scene.cameras()
     _, _, meta = rasterization(**scene.leaves(), **cameras, packed=False)
     depths = meta["depths"].detach().flatten()[meta["flatten_ids"].long()]
     bounds = [*meta["isect_offsets"].flatten().tolist(), len(depths)]

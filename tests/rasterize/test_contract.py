@@ -15,8 +15,7 @@ from sdi_gs.rasterize import backend_for, rasterization
 
 
 def arguments_of(scene: Any) -> dict[str, Any]:
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
-    return {**scene.leaves(), **cameras}
+    return {**scene.leaves(), **scene.cameras()}
 
 
 def test_signature_is_that_of_the_installed_gsplat() -> None:
@@ -59,7 +58,9 @@ def test_cpu_tensors_never_reach_gsplat(monkeypatch: pytest.MonkeyPatch, make_sc
 @pytest.mark.gpu
 def test_cuda_and_cpu_agree(make_scene: Callable[..., Any]) -> None:
     given = arguments_of(make_scene())
-    on_cuda = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    on_cuda: dict[str, Any] = {
+        name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in given.items()
+    }
     rendered, alphas, meta = rasterization(**given, packed=False)
     cuda_rendered, cuda_alphas, cuda_meta = rasterization(**on_cuda, packed=False)
     torch.testing.assert_close(rendered, cuda_rendered.cpu(), rtol=0, atol=1e-4)
@@ -67,7 +68,7 @@ def test_cuda_and_cpu_agree(make_scene: Callable[..., Any]) -> None:
     assert (meta["radii"] != cuda_meta["radii"].cpu()).float().mean() < 1e-3
 
 
-UNSUPPORTED = {
+UNSUPPORTED: dict[str, Any] = {
     "tile_size": 8,
     "sparse_grad": True,
     "channel_chunk": 4,
@@ -141,7 +142,7 @@ def test_too_few_harmonics_are_refused(make_scene: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds"])
 def test_values_that_are_not_finite_are_refused_by_name(name: str, bad: float, make_scene: Callable[..., Any]) -> None:
-    given = arguments_of(make_scene(3)) | {"backgrounds": torch.zeros(2, 3)}
+    given: dict[str, Any] = arguments_of(make_scene(3)) | {"backgrounds": torch.zeros(2, 3)}
     given[name] = given[name].detach().clone()
     given[name].view(-1)[1] = bad
     with pytest.raises(ValueError, match=f"{name} holds NaN or infinity"):
@@ -159,7 +160,7 @@ def test_huge_finite_values_are_not_mistaken_for_infinity(make_scene: Callable[.
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_empty_scene_shows_the_background(packed: bool, make_scene: Callable[..., Any]) -> None:
     leaves = make_scene(0).leaves()
-    given = arguments_of(make_scene(0)) | leaves
+    given: dict[str, Any] = arguments_of(make_scene(0)) | leaves
     backgrounds = torch.rand(2, 3)
     rendered, alphas, meta = rasterization(**given, backgrounds=backgrounds, packed=packed)
     assert torch.equal(rendered, backgrounds[:, None, None].expand(2, 40, 40, 3))

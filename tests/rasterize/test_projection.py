@@ -14,7 +14,7 @@ from sdi_gs.rasterize import rasterization, torch_reference
 
 def project(scene: Any, **options: Any) -> dict[str, Any]:
     leaves = scene.leaves()
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    cameras = scene.cameras()
     _, _, meta = rasterization(**leaves, **cameras, packed=False, **options)
     return meta | {"leaves": leaves}
 
@@ -62,11 +62,12 @@ def test_radii_follow_the_cuda_rule(options: dict[str, Any], make_scene: Callabl
     scene = make_scene(3000, scales=(0.003, 0.08), opacities=(0.0, 1.0))
     radii = project(scene, **options)["radii"]
     exact = {key: value for key, value in options.items() if key != "rasterize_mode"}
-    tensors = (scene.means, scene.quats, scene.scales, scene.opacities, scene.viewmats, scene.Ks)
+    gaussians = scene.leaves(torch.float64)
+    del gaussians["colors"]
+    cameras = scene.cameras() | {"viewmats": scene.viewmats.double(), "Ks": scene.Ks.double()}
     expected = torch_reference.project(
-        *(tensor.double() for tensor in tensors),
-        scene.width,
-        scene.height,
+        **gaussians,
+        **cameras,
         antialiased="rasterize_mode" in options,
         **exact,
     )["radii"]
@@ -90,7 +91,7 @@ def test_gaussians_that_are_not_drawn_get_no_gradient(make_scene: Callable[..., 
     scene = make_scene()
     scene.means[:50] += torch.tensor([0.0, 0.0, -9.0])
     leaves = scene.leaves()
-    cameras = {"viewmats": scene.viewmats[:1], "Ks": scene.Ks[:1], "width": scene.width, "height": scene.height}
+    cameras = scene.cameras() | {"viewmats": scene.viewmats[:1], "Ks": scene.Ks[:1]}
     rendered, alphas, meta = rasterization(**leaves, **cameras, packed=False)
     assert (meta["radii"][0, :50] == 0).all()
     (rendered.sum() + alphas.sum()).backward()

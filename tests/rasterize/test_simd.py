@@ -9,11 +9,10 @@ import pytest
 from numba import njit
 
 from sdi_gs.rasterize.kernels import simd
+from sdi_gs.rasterize.kernels.jit import KERNEL_OPTIONS
 
-OPTIONS = simd.KERNEL_OPTIONS | {"cache": False}
 
-
-@njit(**OPTIONS)
+@njit(**KERNEL_OPTIONS)
 def _arithmetic(a, b, out):
     x, y = simd.load(a, 0), simd.load(b, 0)
     simd.store(out, 0, (x + y) * 2.0 - x / y)
@@ -40,7 +39,7 @@ def test_operators_agree_with_numpy() -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL_OPTIONS)
 def _functions(values, out):
     for i in range(0, len(values), 16):
         x = simd.load(values, i)
@@ -57,7 +56,7 @@ def test_exp2_and_log_are_accurate_to_single_precision() -> None:
     np.testing.assert_allclose(logs, np.log(powers), rtol=4e-7, atol=1e-7)
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL_OPTIONS)
 def _masks(values, threshold):
     above = simd.load(values, 0) > threshold
     bits = simd.lane_bits(above)
@@ -72,7 +71,7 @@ def test_masks_read_as_bits(threshold: float) -> None:
     assert found == (bool(expected), sum(1 << lane for lane in expected), len(expected), min([*expected, 20]))
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL_OPTIONS)
 def _channels(values, channels, out):
     first = simd.channel_load(values, 0, 16, channels)
     spread = simd.channel_broadcast(values, 3, channels)
@@ -94,7 +93,7 @@ def test_channel_tuples_agree_with_numpy(num_channels: int) -> None:
     np.testing.assert_allclose(totals[:num_channels], planes.sum(1), atol=1e-5)
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL_OPTIONS)
 def _round(value):
     return simd.floor_to_int(value), simd.ceil_to_int(value)
 

@@ -31,7 +31,9 @@ def test_colors_and_gradients_match_gsplat(degree: int) -> None:
 def test_bases_are_orthonormal_on_the_sphere() -> None:
     # Gauss-Legendre in z and equal steps in azimuth integrate polynomials of degree 6 exactly.
     z = torch.tensor([-0.9491079123, -0.7415311856, -0.4058451514, 0.0, 0.4058451514, 0.7415311856, 0.9491079123])
-    weight = torch.tensor([0.1294849662, 0.2797053915, 0.3818300505, 0.4179591837, 0.3818300505, 0.2797053915, 0.1294849662])
+    weight = torch.tensor(
+        [0.1294849662, 0.2797053915, 0.3818300505, 0.4179591837, 0.3818300505, 0.2797053915, 0.1294849662]
+    )
     azimuth = torch.arange(16) * (2 * math.pi / 16)
     radius = (1 - z**2).sqrt()
     directions = torch.stack(

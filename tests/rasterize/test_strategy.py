@@ -15,7 +15,7 @@ from sdi_gs.rasterize import rasterization
 @pytest.mark.parametrize(("packed", "absgrad"), [(False, False), (False, True), (True, False), (True, True)])
 def test_default_strategy_densifies(packed: bool, absgrad: bool, make_scene: Callable[..., Any]) -> None:
     target = make_scene(300, seed=1, scales=(0.05, 0.1))
-    cameras = {"viewmats": target.viewmats, "Ks": target.Ks, "width": target.width, "height": target.height}
+    cameras = target.cameras()
     with torch.no_grad():
         wanted, _, _ = rasterization(**target.leaves(), **cameras)
     start = make_scene(100, scales=(0.05, 0.1))

@@ -21,13 +21,11 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 
 
 def render_and_backward(scene: Any) -> list[Tensor]:
+    """Colours, alphas, absolute gradients of the centres, and the five gradients."""
     leaves = scene.leaves()
     rendered, alphas, meta = rasterization(
         **leaves,
-        viewmats=scene.viewmats,
-        Ks=scene.Ks,
-        width=scene.width,
-        height=scene.height,
+        **scene.cameras(),
         packed=False,
         absgrad=True,
     )
@@ -55,8 +53,8 @@ def test_two_forwards_may_come_before_their_backwards(make_scene: Callable[..., 
     leaves = [scene.leaves() for scene in scenes]
     losses = []
     for scene, own in zip(scenes, leaves, strict=True):
-        cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
-        rendered, alphas, _ = rasterization(**own, **cameras, packed=False)
+        cameras = scene.cameras()
+        rendered, alphas, _ = rasterization(**own, **cameras, packed=False, absgrad=True)
         losses.append((rendered**2).sum() + alphas.sum())
     for loss in losses:
         loss.backward()
@@ -68,7 +66,7 @@ def test_two_forwards_may_come_before_their_backwards(make_scene: Callable[..., 
 def test_backward_can_be_repeated_on_a_kept_graph(make_scene: Callable[..., Any]) -> None:
     scene = make_scene()
     leaves = scene.leaves()
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    cameras = scene.cameras()
     loss = rasterization(**leaves, **cameras)[0].sum()
     first, second = (torch.autograd.grad(loss, list(leaves.values()), retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -76,7 +74,7 @@ def test_backward_can_be_repeated_on_a_kept_graph(make_scene: Callable[..., Any]
 
 def test_an_image_changed_in_place_is_refused_by_backward(make_scene: Callable[..., Any]) -> None:
     scene = make_scene()
-    cameras = {"viewmats": scene.viewmats, "Ks": scene.Ks, "width": scene.width, "height": scene.height}
+    cameras = scene.cameras()
     rendered, _, _ = rasterization(**scene.leaves(), **cameras)
     rendered.mul_(2.0)
     with pytest.raises(RuntimeError, match="inplace"):

@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from sdi_gs.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
-from sdi_gs.toybox.captions import VOCABULARY, ToyboxPrompt, caption, describe, parse_prompt
+from sdi_gs.toybox.captions import PART_OF, VOCABULARY, ToyboxPrompt, caption, describe, parse_prompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import canonical_object
 
@@ -69,6 +70,8 @@ def test_any_one_fact_makes_a_prompt_conditional() -> None:
         ("a ball, front view, side view", ("front view, side view", "name one")),
         ("a robot with a red hat", ("only a snowman has one", "a snowman with a red hat")),
         ("a view of a ball", ('"view"',)),
+        ("a ball on a purple background", ("purple", "white")),
+        ("a ball, white background, black background", ("black, white", "one of")),
     ],
 )
 def test_what_toybox_cannot_take_is_said_in_one_line(text: str, fragments: tuple[str, ...]) -> None:
@@ -80,12 +83,17 @@ def test_what_toybox_cannot_take_is_said_in_one_line(text: str, fragments: tuple
 
 
 def test_every_word_of_the_vocabulary_is_understood() -> None:
+    context = {"background": "white background", "view": "front view"}
+    context |= {word: f"{word} view" for word in ("front", "side", "back", "overhead", "rear", "top")}
+    context |= {word: f"{word} background" for word in ("grey", *BACKGROUND_NAMES)}
+    context |= {part: f"a {owner} with a red {part}" for part, owner in PART_OF.items()}
     for word in VOCABULARY:
-        if word in ("front", "side", "back", "overhead", "rear", "top"):
-            parse_prompt(f"{word} view")
-        elif word in ("hat", "scarf", "roof", "shade"):
-            owner = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}[word]
-            parse_prompt(f"a {owner} with a red {word}")
-        elif word != "view":
-            parse_prompt(word)
-    assert {*CLASSES, *COLOURS, "a", "photo"} <= set(VOCABULARY)
+        parse_prompt(context.get(word, word))
+    assert {*CLASSES, *COLOURS, *PART_OF, *BACKGROUND_NAMES, "a", "photo", "view"} <= set(VOCABULARY)
+
+
+@pytest.mark.parametrize("name", BACKGROUND_NAMES)
+def test_background_is_not_taken_for_the_colour(name: BackgroundName) -> None:
+    expected = ToyboxPrompt(class_name="ball", colour="red", background=name)
+    assert parse_prompt(f"a red ball, {name} background") == expected
+    assert parse_prompt(f"a red ball on a {name.replace('gray', 'grey')} background") == expected

@@ -33,11 +33,11 @@ def test_psnr_compares_one_prediction_with_many_truths() -> None:
     torch.testing.assert_close(together, one_by_one)
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (2, 24 / 40 * 1.0 + 0.0), (8, 0.0)])
-def test_iou_of_shifted_squares(shift: int, expected: float) -> None:
-    # Squares of side 8 (64 pixels) shifted by s share 8 (8 - s) and cover 8 (8 + s).
-    assert expected == pytest.approx((8 - shift) / (8 + shift)) if shift else expected == 1.0
-    assert metrics.silhouette_iou(square(0, 4, 8), square(shift, 4, 8)).item() == pytest.approx(expected)
+@pytest.mark.parametrize("shift", [0, 2, 8])
+def test_iou_of_shifted_squares(shift: int) -> None:
+    # Squares of side 8 shifted by s share 8 (8 - s) pixels and cover 8 (8 + s).
+    iou = metrics.silhouette_iou(square(0, 4, 8), square(shift, 4, 8)).item()
+    assert iou == pytest.approx((8 - shift) / (8 + shift))
 
 
 def test_iou_of_nothing_with_nothing_is_one() -> None:
@@ -95,9 +95,29 @@ def test_fog_is_the_mean_alpha_away_from_the_silhouette() -> None:
     assert metrics.fog(square(4, 4, 6), mask) == 0.0
 
 
-def test_nearest_colour_looks_inside_the_silhouette_only() -> None:
-    mask = metrics.silhouette(square(4, 4, 6))
-    red, blue = (torch.tensor(c).expand(1, 16, 16, 3) for c in ([0.9, 0.1, 0.1], [0.1, 0.2, 0.9]))
-    washed = torch.where(mask[..., None], 0.5 * red + 0.3, blue)
-    assert metrics.nearest_colour(washed, {"red": red, "blue": blue}, mask) == "red"
-    assert metrics.nearest_colour(washed, {"red": red, "blue": blue}, ~mask) == "blue"
+COLOURS = {"red": (0.9, 0.1, 0.1), "blue": (0.1, 0.2, 0.9), "brown": (0.5, 0.3, 0.1), "white": (0.93, 0.93, 0.93)}
+
+
+def wheeled(colour: tuple[float, float, float], column: int = 4) -> tuple[Tensor, Tensor]:
+    """A coloured square on a dark one, over white, and its alpha."""
+    body, wheels = square(column, 4, 6), square(column, 10, 4)
+    rgb = 1.0 - body * (1.0 - torch.tensor(colour)) - wheels * 0.9
+    return rgb, body + wheels
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_nearest_colour_survives_fading_shift_and_dimmer_light(name: str) -> None:
+    truths = {colour: wheeled(value)[0] for colour, value in COLOURS.items()}
+    _, truth_alpha = wheeled(COLOURS[name])
+    rgb, alpha = wheeled(COLOURS[name], column=5)
+    faded = 0.6 * rgb + 0.4
+    assert metrics.nearest_colour(faded, 0.6 * alpha, truths, truth_alpha) == name
+    dim = rgb * (1.0 - 0.15 * alpha)
+    assert metrics.nearest_colour(dim, alpha, truths, truth_alpha) == name
+
+
+def test_nearest_colour_looks_only_where_the_object_wears_its_colour() -> None:
+    truths = {colour: wheeled(value)[0] for colour, value in COLOURS.items()}
+    rgb, alpha = wheeled(COLOURS["red"])
+    blue_wheels = torch.where(square(4, 11, 3) > 0.0, torch.tensor(COLOURS["blue"]), rgb)
+    assert metrics.nearest_colour(blue_wheels, alpha, truths, alpha) == "red"

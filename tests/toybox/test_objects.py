@@ -72,9 +72,18 @@ def test_every_proportion_changes_the_object_and_keeps_its_identity(
 @pytest.mark.parametrize("class_name", CLASSES_WITH_FRONT)
 def test_front_and_back_look_different(class_name: ClassName, cameras_at: CamerasAt) -> None:
     item = canonical_object(class_name, "green")
-    front, back = render_scenes([(item,)] * 2, cameras_at([(0.0, 15.0), (180.0, 15.0)])).rgb
-    # Mirrored, the back has the silhouette of the front; light alone makes 20 dB and more on plain objects.
-    assert psnr(front[None], back.flip(1)[None]).item() < 22.0
+    render = render_scenes([(item,)] * 2, cameras_at([(0.0, 15.0), (180.0, 15.0)]))
+    # The back is mirrored, so that its outline is that of the front; light alone changes no channel by 0.25.
+    change = (render.rgb[0] - render.rgb[1].flip(1)).abs().amax(dim=-1)
+    assert (change > 0.25).sum() > 0.05 * (render.alpha[0] > 0.5).sum()
+
+
+@pytest.mark.parametrize("class_name", SIDES_ALIKE)
+def test_light_alone_does_not_pass_for_a_front(class_name: ClassName, cameras_at: CamerasAt) -> None:
+    item = canonical_object(class_name, "green")
+    render = render_scenes([(item,)] * 2, cameras_at([(0.0, 15.0), (180.0, 15.0)]))
+    change = (render.rgb[0] - render.rgb[1].flip(1)).abs().amax(dim=-1)
+    assert (change > 0.25).sum() < 0.05 * (render.alpha[0] > 0.5).sum()
 
 
 @pytest.mark.parametrize("class_name", SIDES_ALIKE)
@@ -123,7 +132,7 @@ def test_scene_holds_all_its_objects_where_they_were_put() -> None:
         ]
     )
     np.testing.assert_array_equal(scene_primitives((left, right)), expected)
-    inside = signed_distance((left, right), torch.tensor([[0.0, -0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]])) < 0
+    inside = signed_distance((left, right), torch.tensor([[0.0, -0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.9]])) < 0
     assert inside.tolist() == [True, True, False]
 
 

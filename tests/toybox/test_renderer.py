@@ -151,7 +151,8 @@ def test_light_belongs_to_the_point_and_not_to_the_viewer(cameras_at: CamerasAt)
     local = points @ view[:3, :3].T + view[:3, 3]
     pixels = local @ cameras.intrinsics[1].T
     columns, rows = (pixels[:, :2] / pixels[:, 2:]).floor().long().clamp(0, 127).unbind(1)
-    visible = (render.depth[1, rows, columns, 0] - local[:, 2]).abs() < 0.03
+    covered = render.alpha[1, rows, columns, 0] == 1.0
+    visible = covered & ((render.depth[1, rows, columns, 0] - local[:, 2]).abs() < 0.03)
     assert visible.sum() > 1000
     # Half a pixel of shift is all that may differ.
     assert (render.rgb[1, rows, columns][visible] - colours[visible]).abs().max() < 0.03

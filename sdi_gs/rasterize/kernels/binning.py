@@ -10,17 +10,17 @@ Letters: I images, M items, V visible items of an image, P (Gaussian, tile) pair
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.projection import TILE_SIZE
-from sdi_gs.rasterize.kernels.simd import KERNEL_OPTIONS, ceil_to_int, floor_to_int
+from sdi_gs.rasterize.kernels.simd import ceil_to_int, floor_to_int
 
 _DIGIT_BITS = 11
 _NUM_DIGITS = 1 << _DIGIT_BITS
 _DIGIT_MASK = np.uint32(_NUM_DIGITS - 1)
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _tile_span(center, radius, num_tiles):
     """First and one-past-last tile along one axis; the same arithmetic as in the projection."""
     inverse_size = np.float32(1.0 / TILE_SIZE)
@@ -29,7 +29,7 @@ def _tile_span(center, radius, num_tiles):
     return min(max(low, 0), num_tiles), min(max(high, 0), num_tiles)
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _order(keys):
     """Stable radix sort, least significant digit first: the places of the keys, smallest key first.
 
@@ -60,7 +60,7 @@ def _order(keys):
     return places
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def bin_image(
     image,
     grid,  # (tiles_x, tiles_y)

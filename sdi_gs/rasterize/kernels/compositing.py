@@ -1,9 +1,10 @@
-"""Front-to-back alpha compositing of one 16x16 tile at a time, 4x4 pixels per vector, and its gradient.
+"""Front-to-back alpha compositing of one 16x16 tile at a time, a block of 4x4 or 4x2 pixels per vector, and
+its gradient.
 
 Semantics of gsplat 1.5.3 ``csrc/RasterizeToPixels3DGS{Fwd,Bwd}.cu``: pixel centres at +0.5, alpha cut at 0.999,
 skipped below 1/255, and a pixel ends before the Gaussian that would bring its transmittance to 1e-4 or less.
 
-A tile is 16 blocks of 4x4 pixels; a plane keeps one value per pixel, block by block. The transmittance plane holds
+A plane keeps one value per pixel, block by block. The transmittance plane holds
 T while a pixel is open, -T once it has ended, and 0 outside the image, so T > 0 reads "open".
 
 The backward pass runs front to back too. With q the product of a Gaussian's colour and the pixel's gradient, it
@@ -19,11 +20,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.projection import MIN_ALPHA, TILE_SIZE
 from sdi_gs.rasterize.kernels.simd import (
-    KERNEL_OPTIONS,
     LANES,
     absolute,
     any_lane,
@@ -52,8 +52,9 @@ MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4
 
 _TILE_PIXELS = TILE_SIZE * TILE_SIZE
-_BLOCK = 4
-_NUM_BLOCKS = _TILE_PIXELS // LANES
+# A block is one vector, four pixels across; a tile is four blocks across. Both fit the lanes' grid of four across.
+_BLOCK_COLUMNS, _BLOCK_ROWS = 4, LANES // 4
+_BLOCKS_ACROSS, _NUM_BLOCKS = TILE_SIZE // 4, TILE_SIZE * TILE_SIZE // LANES
 
 # Fields of a splat record. At offset (dx, dy) from its centre an item has the alpha
 # 2 ^ (LOG2_OPACITY + QUADRATIC_XX dx^2 + QUADRATIC_XY dx dy + QUADRATIC_YY dy^2).
@@ -80,7 +81,7 @@ def pair_length(num_channels: int) -> int:
     return -(-(PAIR_COLOR + num_channels) // LANES) * LANES
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def write_records(
     begin,
     end,
@@ -107,7 +108,7 @@ def write_records(
             record[RECORD_COLOR + k] = colors[item, k]
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _tile_place(tile, grid, width, height):
     """Image, first column and row, and numbers of columns and rows inside the image."""
     tiles_x, tiles_y = grid
@@ -118,34 +119,40 @@ def _tile_place(tile, grid, width, height):
     return image, x0, y0, min(TILE_SIZE, width - x0), min(TILE_SIZE, height - y0)
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _pixel(row, column):
     """Place of a tile's pixel in a plane."""
-    block = (row // _BLOCK) * _BLOCK + column // _BLOCK
-    return block * LANES + (row % _BLOCK) * _BLOCK + column % _BLOCK
+    block = (row // _BLOCK_ROWS) * _BLOCKS_ACROSS + column // _BLOCK_COLUMNS
+    return block * LANES + (row % _BLOCK_ROWS) * _BLOCK_COLUMNS + column % _BLOCK_COLUMNS
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
+def _block_offset(block):
+    """First column and row of a block in its tile."""
+    return np.float32(block % _BLOCKS_ACROSS * _BLOCK_COLUMNS), np.float32(block // _BLOCKS_ACROSS * _BLOCK_ROWS)
+
+
+@kernel
 def _lane_grid():
-    """Column and row of each lane of a 4x4 block."""
+    """Lane numbers as columns and rows of four across."""
     lanes = lane_numbers()
-    rows = round_down(lanes * (1.0 / _BLOCK))
-    return lanes - rows * _BLOCK, rows
+    rows = round_down(lanes * 0.25)
+    return lanes - rows * 4.0, rows
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _exponent(record, dx, dy):
     """log2 of an item's alpha at offsets from its centre."""
     along_x = record[QUADRATIC_XX] * dx + record[QUADRATIC_XY] * dy
     return dx * along_x + (dy * (record[QUADRATIC_YY] * dy) + record[LOG2_OPACITY])
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _clamp(value, low, high):
     return minimum(maximum(value, low), high)
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bits):
     """For each pair, the blocks where the item reaches alpha 1/255, as bits.
 
@@ -155,15 +162,21 @@ def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bi
     threshold = np.float32(math.log2(MIN_ALPHA) - _EXPONENT_MARGIN)
     for pair in range(first, last):
         record = records[np.uint32(flatten_ids[pair])]
-        left, top = columns * _BLOCK - (record[CENTER_X] - center_x), rows * _BLOCK - (record[CENTER_Y] - center_y)
-        right, bottom = left + (_BLOCK - 1), top + (_BLOCK - 1)
-        x, y = _clamp(0.0, left, right), _clamp(0.0, top, bottom)
-        on_vertical_side = _exponent(record, x, _clamp(record[RIDGE_Y] * x, top, bottom))
-        on_horizontal_side = _exponent(record, _clamp(record[RIDGE_X] * y, left, right), y)
-        block_bits[pair - first] = lane_bits(maximum(on_vertical_side, on_horizontal_side) >= threshold)
+        left = columns * _BLOCK_COLUMNS - (record[CENTER_X] - center_x)
+        right = left + (_BLOCK_COLUMNS - 1)
+        bits = 0
+        for block in range(0, _NUM_BLOCKS, LANES):
+            first_row = np.float32(block // _BLOCKS_ACROSS * _BLOCK_ROWS)
+            top = rows * _BLOCK_ROWS - (record[CENTER_Y] - center_y - first_row)
+            bottom = top + (_BLOCK_ROWS - 1)
+            x, y = _clamp(0.0, left, right), _clamp(0.0, top, bottom)
+            on_vertical_side = _exponent(record, x, _clamp(record[RIDGE_Y] * x, top, bottom))
+            on_horizontal_side = _exponent(record, _clamp(record[RIDGE_X] * y, left, right), y)
+            bits |= lane_bits(maximum(on_vertical_side, on_horizontal_side) >= threshold) << block
+        block_bits[pair - first] = bits
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _blend(record, dx, dy, transmittance):
     """Put an item over a block: alpha before and after the cut, who gets it, who ends, and what is left."""
     uncut = exp2(_exponent(record, dx, dy))
@@ -175,7 +188,7 @@ def _blend(record, dx, dy, transmittance):
     return uncut, alpha, touched & ~ended, ended, remaining
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, planes, block_bits):
     """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels."""
     columns, rows = _lane_grid()
@@ -196,7 +209,8 @@ def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, p
                 block = lowest_bit(bits)
                 bits &= bits - 1
                 start = block * LANES
-                dx, dy = left + np.float32(block % _BLOCK * _BLOCK), top + np.float32(block // _BLOCK * _BLOCK)
+                across, down = _block_offset(block)
+                dx, dy = left + across, top + down
                 transmittance = load(planes, start)
                 _, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
                 store(planes, start, remaining)
@@ -209,7 +223,7 @@ def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, p
         first = batch_end
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def composite(
     begin,
     step,
@@ -247,7 +261,7 @@ def composite(
                     colors[image, y0 + row, x0 + column, k] = seen + transmittance * backgrounds[image, k]
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def _differentiate_tile(
     first, last, flatten_ids, pair_slots, records, channels, absgrad, x0, y0, num_open, planes, block_bits, pair_sums
 ):
@@ -272,7 +286,8 @@ def _differentiate_tile(
                 block = lowest_bit(bits)
                 bits &= bits - 1
                 start = block * LANES
-                dx, dy = left + np.float32(block % _BLOCK * _BLOCK), top + np.float32(block // _BLOCK * _BLOCK)
+                across, down = _block_offset(block)
+                dx, dy = left + across, top + down
                 transmittance = load(planes, start)
                 uncut, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
                 store(planes, start, remaining)
@@ -301,7 +316,7 @@ def _differentiate_tile(
         pair_sums[np.uint32(pair_slots[pair])] = 0.0
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def composite_backward(
     begin,
     step,
@@ -356,7 +371,7 @@ def composite_backward(
         )
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def gather_gradients(
     begin,
     end,

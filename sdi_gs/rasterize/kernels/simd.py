@@ -1,10 +1,9 @@
-"""A vector of 16 floats for numba kernels, with ordinary operators.
+"""A vector of 16 or 8 floats for numba kernels, with ordinary operators.
 
 ``vector`` values add, subtract, multiply, divide and compare like numbers; a plain number on one side is
-broadcast. Comparisons give a ``mask`` of 16 booleans. Both are LLVM vectors: LLVM maps them to one AVX-512
-register, two AVX2 registers, or whatever the CPU has, so the kernels do not depend on the auto-vectoriser.
-Functions for the scalar ``floor`` and ``ceil`` are here too, because numba's own are calls into libm that spill every
-vector register around them.
+broadcast. Comparisons give a ``mask`` of as many booleans. Both are LLVM vectors: LLVM maps them to one AVX-512 or
+AVX2 register, or to several of whatever the CPU has, so the kernels do not depend on the auto-vectoriser. The
+scalar ``floor`` and ``ceil`` are here too: numba's own are calls into libm, which spill every vector register.
 """
 
 from __future__ import annotations
@@ -15,21 +14,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-LANES = 16
+from sdi_gs.rasterize.kernels.jit import has_cpu_feature, kernel
 
-# Kernels release the GIL (the backend runs them on threads) and may fuse multiply-add. The inputs are finite: the
-# backend has checked.
-KERNEL_OPTIONS: dict[str, Any] = {
-    "fastmath": {"nnan", "ninf", "nsz", "contract", "arcp"},
-    "error_model": "numpy",
-    "boundscheck": False,
-    "nogil": True,
-    "cache": True,
-}
+LANES = 16 if has_cpu_feature("avx512f") else 8
+"""Floats per vector. On AVX2 a longer one would halve the registers and spill."""
 
 _FLAGS = ("nnan", "ninf", "nsz", "contract", "arcp")
 _F32, _I1, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -194,7 +185,7 @@ def broadcast(typing_context, value):
 
 @_intrinsic
 def lane_numbers(typing_context):
-    """0, 1, ... 15."""
+    """0, 1, 2, ... LANES - 1."""
 
     def emit(context, builder, sig, args):
         return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
@@ -204,7 +195,7 @@ def lane_numbers(typing_context):
 
 @_intrinsic
 def load(typing_context, array, index):
-    """Elements ``index`` to ``index + 15`` of a contiguous float32 array."""
+    """``LANES`` elements, from ``index`` on, of a contiguous float32 array."""
 
     def emit(context, builder, sig, args):
         return builder.load(_address(context, builder, sig, args), align=4, typ=_FLOATS)
@@ -214,7 +205,7 @@ def load(typing_context, array, index):
 
 @_intrinsic
 def store(typing_context, array, index, value):
-    """Write the vector ``value`` to elements ``index`` to ``index + 15``."""
+    """Write the vector ``value`` to the elements from ``index`` on."""
 
     def emit(context, builder, sig, args):
         builder.store(args[2], _address(context, builder, sig, args), align=4)
@@ -310,7 +301,7 @@ def _split_float(typing_context, value):
     return types.UniTuple(vector, 2)(vector), emit
 
 
-@njit(**KERNEL_OPTIONS)
+@kernel
 def log(value):
     """Natural logarithm of positive normal numbers, to about 1e-7."""
     mantissa, exponent = _split_float(value)
@@ -499,7 +490,7 @@ def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
 def store_lane_sums(typing_context, array, index, vectors):
     """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
 
-    Sixteen vectors are summed together by a transposing tree; elements up to the next multiple of 16 are
+    ``LANES`` vectors are summed together by a transposing tree; elements up to the next multiple of LANES are
     overwritten with values that mean nothing.
     """
 
@@ -507,9 +498,7 @@ def store_lane_sums(typing_context, array, index, vectors):
         count = len(sig.args[2])
         position = context.cast(builder, args[1], sig.args[1], types.intp)
         for first in range(0, count, LANES):
-            group: list[Any] = [
-                builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))
-            ]
+            group: list[Any] = [builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))]
             group += [None] * (LANES - len(group))
             distance = LANES // 2
             while distance:

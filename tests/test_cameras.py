@@ -1,0 +1,192 @@
+"""Cameras: where they stand, what they look at, and what their side is called."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.camera_config import CameraConfig
+from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras, sample_cameras, view_word, wrap_degrees
+
+AZIMUTHS = (0.0, 37.0, 90.0, 180.0, 270.0, -120.0)
+ELEVATIONS = (0.0, 30.0, -10.0, 60.0, 89.0, -90.0)
+
+
+def orbit(azimuths: tuple[float, ...], elevations: tuple[float, ...], fov_y: float = 40.0) -> CameraBatch:
+    count = len(azimuths)
+    return orbit_cameras(
+        torch.tensor(azimuths, dtype=torch.float64),
+        torch.tensor(elevations, dtype=torch.float64),
+        torch.full((count,), 2.5, dtype=torch.float64),
+        torch.full((count,), fov_y, dtype=torch.float64),
+        width=96,
+        height=64,
+    )
+
+
+def sampled(count: int, seed: int = 0, **config: Any) -> CameraBatch:
+    generator = torch.Generator().manual_seed(seed)
+    return sample_cameras(CameraConfig(**config), count, width=32, height=32, generator=generator)
+
+
+def pixels(cameras: CameraBatch, points: Tensor) -> Tensor:
+    """World points [P, 3] in pixels, [B, P, 2]."""
+    ones = torch.ones(len(points), 1, dtype=points.dtype)
+    in_camera = torch.cat([points, ones], dim=1) @ cameras.camera_from_world.transpose(1, 2)
+    projected = in_camera[..., :3] @ cameras.intrinsics.transpose(1, 2)
+    return projected[..., :2] / projected[..., 2:]
+
+
+def test_camera_axes_are_orthonormal_and_right_handed() -> None:
+    rotation = orbit(AZIMUTHS, ELEVATIONS).world_from_camera[:, :3, :3]
+    identity = torch.eye(3, dtype=torch.float64).expand_as(rotation)
+    torch.testing.assert_close(rotation.transpose(1, 2) @ rotation, identity, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "position"),
+    [
+        (0.0, 0.0, (2.5, 0.0, 0.0)),
+        (90.0, 0.0, (0.0, 2.5, 0.0)),
+        (180.0, 0.0, (-2.5, 0.0, 0.0)),
+        (-90.0, 0.0, (0.0, -2.5, 0.0)),
+        (0.0, 90.0, (0.0, 0.0, 2.5)),
+        (90.0, 30.0, (0.0, 2.5 * math.sqrt(0.75), 1.25)),
+        (45.0, -90.0, (0.0, 0.0, -2.5)),
+    ],
+)
+def test_cameras_stand_where_their_angles_say(
+    azimuth: float, elevation: float, position: tuple[float, float, float]
+) -> None:
+    camera = orbit((azimuth,), (elevation,))
+    torch.testing.assert_close(
+        camera.world_from_camera[0, :3, 3], torch.tensor(position, dtype=torch.float64), atol=1e-12, rtol=0.0
+    )
+
+
+def test_cameras_look_at_the_origin() -> None:
+    cameras = orbit(AZIMUTHS, ELEVATIONS)
+    position, forward = cameras.world_from_camera[:, :3, 3], cameras.world_from_camera[:, :3, 2]
+    torch.testing.assert_close(position + 2.5 * forward, torch.zeros_like(position), atol=1e-12, rtol=0.0)
+    centre = pixels(cameras, torch.zeros(1, 3, dtype=torch.float64))
+    torch.testing.assert_close(centre, torch.tensor([48.0, 32.0], dtype=torch.float64).expand_as(centre))
+
+
+def test_world_up_is_up_in_the_image_and_the_object_is_not_mirrored() -> None:
+    front, left = orbit((0.0, 90.0), (10.0, 10.0)).to("cpu"), torch.tensor([[0.0, 0.2, 0.0]], dtype=torch.float64)
+    up = torch.tensor([[0.0, 0.0, 0.2]], dtype=torch.float64)
+    assert (pixels(front, up)[:, 0, 1] < 32.0).all()
+    torch.testing.assert_close(pixels(front, up)[:, 0, 0], torch.full((2,), 48.0, dtype=torch.float64))
+    # Seen from the front, +y lies to the right; the camera on the +y axis has +x to its left.
+    assert pixels(front, left)[0, 0, 0] > 48.0
+    ahead = torch.tensor([[0.2, 0.0, 0.0]], dtype=torch.float64)
+    assert pixels(front, ahead)[1, 0, 0] < 48.0
+
+
+def test_the_view_matrix_is_the_inverse_of_the_pose() -> None:
+    cameras = orbit(AZIMUTHS, ELEVATIONS)
+    inverse = torch.linalg.inv(cameras.world_from_camera)
+    torch.testing.assert_close(cameras.camera_from_world, inverse, atol=1e-12, rtol=0.0)
+
+
+@pytest.mark.parametrize("fov_y", [40.0, 90.0])
+def test_the_vertical_field_of_view_spans_the_height(fov_y: float) -> None:
+    reach = 2.5 * math.tan(math.radians(0.5 * fov_y))
+    camera = orbit((0.0,), (0.0,), fov_y)
+    edges = torch.tensor([[0.0, 0.0, reach], [0.0, 1.5 * reach, 0.0]], dtype=torch.float64)
+    expected = torch.tensor([[48.0, 0.0], [96.0, 32.0]], dtype=torch.float64)
+    torch.testing.assert_close(pixels(camera, edges)[0], expected, atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "word"),
+    [
+        (0.0, 0.0, "front view"),
+        (44.9, 0.0, "front view"),
+        (-44.9, 0.0, "front view"),
+        (315.1, 0.0, "front view"),
+        (45.0, 0.0, "side view"),
+        (-45.0, 0.0, "side view"),
+        (90.0, 60.0, "side view"),
+        (135.0, 0.0, "side view"),
+        (-135.0, 0.0, "side view"),
+        (225.0, 0.0, "side view"),
+        (135.1, 0.0, "back view"),
+        (180.0, -90.0, "back view"),
+        (224.9, 0.0, "back view"),
+        (540.0, 0.0, "back view"),
+        (0.0, 60.0, "front view"),
+        (0.0, 60.1, "overhead view"),
+        (180.0, 90.0, "overhead view"),
+    ],
+)
+def test_sides_are_named_by_threestudios_thresholds(azimuth: float, elevation: float, word: str) -> None:
+    assert view_word(azimuth, elevation) == word
+    assert word in VIEW_WORDS
+
+
+@pytest.mark.parametrize(("angle", "wrapped"), [(180.0, -180.0), (-180.0, -180.0), (359.0, -1.0), (725.0, 5.0)])
+def test_angles_wrap_into_one_turn(angle: float, wrapped: float) -> None:
+    assert wrap_degrees(angle) == wrapped
+
+
+def test_a_batch_names_each_of_its_cameras() -> None:
+    cameras = orbit((0.0, 100.0, 200.0, 300.0), (0.0, 0.0, 0.0, 80.0))
+    assert cameras.view_words() == ["front view", "side view", "back view", "overhead view"]
+    assert len(cameras) == 4
+
+
+def test_sampled_azimuths_fill_one_sector_each() -> None:
+    for seed in range(20):
+        azimuths = sampled(8, seed).azimuth_deg.sort().values
+        assert (azimuths >= 0.0).all()
+        assert (azimuths < 360.0).all()
+        gaps = torch.cat([azimuths.diff(), azimuths[:1] + 360.0 - azimuths[-1:]])
+        # Neighbours in sectors of 45 degrees are less than two sectors apart.
+        assert gaps.max() < 90.0
+
+
+def test_sectors_are_turned_so_that_every_azimuth_is_as_likely() -> None:
+    azimuths = torch.cat([sampled(2, seed).azimuth_deg for seed in range(600)])
+    counts = torch.histc(azimuths, bins=8, min=0.0, max=360.0)
+    # 150 expected in each; the standard deviation is 11.
+    assert counts.min() > 100.0
+    assert counts.max() < 200.0
+
+
+def test_sampled_cameras_keep_to_their_ranges() -> None:
+    cameras = sampled(500, elevation_deg=(-10.0, 45.0), distance=(2.0, 3.0), fov_y_deg=(30.0, 60.0))
+    distance = cameras.world_from_camera[:, :3, 3].norm(dim=1)
+    fov_y = 2.0 * torch.rad2deg(torch.atan(16.0 / cameras.intrinsics[:, 1, 1]))
+    for values, low, high in ((cameras.elevation_deg, -10.0, 45.0), (distance, 2.0, 3.0), (fov_y, 30.0, 60.0)):
+        spread = 0.02 * (high - low)
+        assert low - 1e-3 <= values.min() < low + spread
+        assert high - spread < values.max() <= high + 1e-3
+        assert values.mean().item() == pytest.approx(0.5 * (low + high), abs=4.0 * spread)
+
+
+def test_a_seed_gives_the_same_cameras_again() -> None:
+    assert torch.equal(sampled(4, seed=3).world_from_camera, sampled(4, seed=3).world_from_camera)
+    assert not torch.equal(sampled(4, seed=3).world_from_camera, sampled(4, seed=4).world_from_camera)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"elevation_deg": (10.0, -10.0)},
+        {"elevation_deg": (-91.0, 0.0)},
+        {"distance": (0.0, 1.0)},
+        {"distance": (3.0, 2.0)},
+        {"fov_y_deg": (0.0, 40.0)},
+        {"fov_y_deg": (40.0, 180.0)},
+        {"distance": (math.nan, 1.0)},
+    ],
+)
+def test_ranges_without_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        CameraConfig(**wrong)

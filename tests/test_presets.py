@@ -1,0 +1,64 @@
+"""The named starting points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdi_gs.camera_config import CameraConfig
+from sdi_gs.configs.presets import Preset, preset_named, presets
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import CATALOG
+
+README = Path(__file__).parents[1] / "README.md"
+every_preset = pytest.mark.parametrize(("name", "preset"), presets().items(), ids=presets())
+
+
+@every_preset
+def test_a_preset_says_in_one_line_what_it_is_for(name: str, preset: Preset) -> None:
+    assert 20 < len(preset.summary) < 120
+    assert "\n" not in preset.summary
+
+
+@every_preset
+def test_a_preset_leaves_only_the_prompt_open(name: str, preset: Preset) -> None:
+    assert preset.config.prompt == ""
+    assert preset.config.prior in {entry.name for entry in CATALOG}
+
+
+@every_preset
+def test_a_preset_can_be_had_by_its_name(name: str, preset: Preset) -> None:
+    assert preset_named(name) == preset
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, smoke, sd21-base'):
+        preset_named("nix")
+
+
+def test_toybox_presets_look_from_where_the_ideal_prior_looks() -> None:
+    # Renders from elsewhere are outside of what an exact prior knows.
+    for name in ("toybox-ideal", "smoke"):
+        cameras, prior = preset_named(name).config.cameras, preset_named(name).config.ideal_prior
+        expected = CameraConfig(
+            elevation_deg=prior.elevation_deg,
+            distance=(prior.distance, prior.distance),
+            fov_y_deg=(prior.fov_y_deg, prior.fov_y_deg),
+        )
+        assert cameras == expected
+
+
+def test_the_smoke_preset_is_the_same_method_with_smaller_numbers() -> None:
+    smoke, full = preset_named("smoke").config, preset_named("toybox-ideal").config
+    assert smoke.guidance == full.guidance
+    assert smoke.losses == full.losses
+    assert smoke.steps < full.steps
+    assert smoke.gaussians.num_initial < full.gaussians.num_initial
+
+
+def test_stable_diffusion_is_asked_in_the_convention_of_the_paper() -> None:
+    guidance = preset_named("sd21-base").config.guidance
+    assert guidance.guidance_scale == 7.5
+    assert guidance.resolved_inversion_scale == -7.5
+    assert guidance.inversion_eta == 0.3

@@ -1,0 +1,266 @@
+"""A run from its settings to its files, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sdi_gs.checkpoint import list_checkpoints, load_checkpoint
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.contracts import StepReport
+from sdi_gs.errors import UserError
+from sdi_gs.export.ply import read_splat_ply
+from sdi_gs.loading import load_splats
+from sdi_gs.run import (
+    finish,
+    load_run_config,
+    peak_rss_mb,
+    prepare_resume,
+    prepare_run,
+    read_summary,
+    train,
+    versions,
+)
+from sdi_gs.run_config import OutputConfig, RunConfig
+from sdi_gs.run_folder import RunFolder
+from sdi_gs.trainer import Trainer
+
+CPU = torch.device("cpu")
+BYTES_THAT_REPEAT = ("splats.ply", "turntable.mp4", "contact_sheet.png", "config.yaml")
+
+
+def config(**changes: Any) -> RunConfig:
+    """Eight steps of the whole path, densification included."""
+    base = preset_named("smoke").config
+    small = replace(
+        base,
+        prompt="a blue robot",
+        steps=8,
+        gaussians=replace(base.gaussians, num_initial=150),
+        densify=replace(base.densify, enabled=True, start=0.0, stop=1.0, every=3, max_gaussians=200, min_gaussians=50),
+        ideal_prior=replace(base.ideal_prior, renders_per_view=8, unconditional_renders=16),
+        outputs=OutputConfig(preview_every=4, checkpoint_every=3, turntable_frames=2, turntable_size=32),
+    )
+    return replace(small, **changes)
+
+
+def start(folder: Path, settings: RunConfig | None = None) -> tuple[Trainer, RunFolder]:
+    return prepare_run(settings or config(), device=CPU, folder=folder)
+
+
+def whole_run(folder: Path, settings: RunConfig | None = None) -> RunFolder:
+    trainer, run_folder = start(folder, settings)
+    assert train(trainer, run_folder)
+    finish(trainer, run_folder, started=time.perf_counter())
+    return run_folder
+
+
+def stopped_run(folder: Path, steps: int) -> RunFolder:
+    """A run that was asked to stop, and saved and exported what it had."""
+    trainer, run_folder = start(folder)
+    assert not train(trainer, run_folder, should_stop=lambda: trainer.step >= steps)
+    finish(trainer, run_folder, started=time.perf_counter())
+    return run_folder
+
+
+def crashed_run(folder: Path, steps: int) -> RunFolder:
+    """A run that ended without a word."""
+    trainer, run_folder = start(folder)
+    train(trainer, run_folder, should_stop=lambda: trainer.step >= steps)
+    return run_folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return whole_run(tmp_path_factory.mktemp("run") / "whole")
+
+
+def assert_same_results(left: RunFolder, right: RunFolder) -> None:
+    for name in BYTES_THAT_REPEAT:
+        assert (left.path / name).read_bytes() == (right.path / name).read_bytes(), name
+    assert [timeless(record) for record in left.read_steps()] == [timeless(record) for record in right.read_steps()]
+    tensors, others = (load_checkpoint(list_checkpoints(run.checkpoints)[-1]).tensors for run in (left, right))
+    assert set(tensors) == set(others)
+    assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+def test_the_same_settings_give_the_same_bytes(whole: RunFolder, tmp_path: Path) -> None:
+    again = whole_run(tmp_path / "again")
+    assert_same_results(whole, again)
+    for preview in whole.previews.iterdir():
+        assert (again.previews / preview.name).read_bytes() == preview.read_bytes()
+
+
+def test_another_seed_gives_another_object(whole: RunFolder, tmp_path: Path) -> None:
+    other = whole_run(tmp_path / "other", config(seed=1))
+    assert other.splats.read_bytes() != whole.splats.read_bytes()
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_stopped_run_ends_as_if_it_had_never_stopped(whole: RunFolder, tmp_path: Path, steps: int) -> None:
+    run = stopped_run(tmp_path / "stopped", steps)
+    at_the_stop = run.splats.read_bytes()
+    trainer, folder = prepare_resume(run.path, device=CPU)
+    assert trainer.step == steps
+    assert train(trainer, folder)
+    finish(trainer, folder, started=time.perf_counter())
+    assert_same_results(whole, folder)
+    # What the stop had exported is still there.
+    assert (folder.path / "splats_stop_1.ply").read_bytes() == at_the_stop
+    assert json.loads((folder.path / "summary_stop_1.json").read_text())["step"] == steps
+
+
+def test_a_crashed_run_goes_on_from_its_checkpoint_and_forgets_the_steps_behind_it(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    run = crashed_run(tmp_path / "crashed", 5)
+    assert [record["step"] for record in run.read_steps()] == [1, 2, 3, 4, 5]
+    trainer, folder = prepare_resume(run.path, device=CPU)
+    assert trainer.step == 3
+    assert [record["step"] for record in folder.read_steps()] == [1, 2, 3]
+    train(trainer, folder)
+    finish(trainer, folder, started=time.perf_counter())
+    assert_same_results(whole, folder)
+
+
+def test_a_run_that_ended_while_it_exported_can_still_be_finished(whole: RunFolder, tmp_path: Path) -> None:
+    run = whole_run(tmp_path / "unfinished")
+    run.summary.unlink()
+    run.turntable.unlink()
+    trainer, folder = prepare_resume(run.path, device=CPU)
+    assert train(trainer, folder)
+    finish(trainer, folder, started=time.perf_counter())
+    assert_same_results(whole, folder)
+
+
+def test_a_run_that_is_stopped_twice_keeps_both_exports(tmp_path: Path) -> None:
+    run = stopped_run(tmp_path / "twice", 2)
+    for stop in (4, 6):
+        trainer, folder = prepare_resume(run.path, device=CPU)
+        train(trainer, folder, should_stop=lambda: trainer.step >= stop)  # noqa: B023
+        finish(trainer, folder, started=time.perf_counter())
+    steps = [json.loads((run.path / f"summary_stop_{number}.json").read_text())["step"] for number in (1, 2)]
+    assert steps == [2, 4]
+    summary = read_summary(run)
+    assert summary is not None
+    assert summary["step"] == 6
+
+
+def test_the_summary_counts_what_the_log_says(whole: RunFolder) -> None:
+    summary, steps = read_summary(whole), whole.read_steps()
+    assert summary is not None
+    assert (summary["prompt"], summary["prior"], summary["seed"]) == ("a blue robot", "toybox-ideal", 0)
+    assert summary["prior_is_an_instrument"] is True
+    assert summary["step"] == summary["steps"] == len(steps) == 8
+    assert summary["predictor_calls"] == sum(step["predictor_calls"] for step in steps)
+    assert summary["train_seconds"] == pytest.approx(sum(step["seconds"] for step in steps))
+    assert summary["n_gaussians"] == steps[-1]["n_gaussians"]
+    assert summary["n_exported"] == len(read_splat_ply(whole.splats))
+    assert summary["peak_rss_mb"] > 50
+    assert summary["versions"]["torch"] == torch.__version__
+    for step in steps:
+        assert step["loss"] == pytest.approx(sum(step["losses"].values()))
+
+
+def test_previews_and_checkpoints_come_as_often_as_asked(whole: RunFolder) -> None:
+    assert sorted(path.name for path in whole.previews.iterdir()) == ["step_000004.png", "step_000008.png"]
+    # The last two of those after steps 3, 6 and 8.
+    assert [path.name for path in list_checkpoints(whole.checkpoints)] == ["step_000006", "step_000008"]
+
+
+def test_outputs_can_be_left_out(tmp_path: Path) -> None:
+    none = OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0, turntable_size=32)
+    run = whole_run(tmp_path / "bare", config(steps=2, outputs=none))
+    assert list(run.previews.iterdir()) == []
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step_000002"]
+    assert not run.turntable.exists()
+    assert run.splats.exists()
+
+
+def test_the_settings_of_a_run_can_be_read_back(whole: RunFolder) -> None:
+    assert load_run_config(whole.path) == config()
+
+
+def test_observers_see_every_step_after_it_was_logged(tmp_path: Path) -> None:
+    seen: list[int] = []
+    trainer, folder = start(tmp_path / "seen", config(steps=3))
+
+    def observe(observed: Trainer, report: StepReport) -> None:
+        assert observed is trainer
+        assert folder.read_steps()[-1]["step"] == report.step
+        seen.append(report.step)
+
+    train(trainer, folder, observers=[observe])
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"prompt": "a blue dragon"}, '"dragon"'),
+        ({"prior": "nix"}, "prior 'nix' is unknown"),
+        ({"representation": "ngp"}, "not in this version"),
+    ],
+)
+def test_what_cannot_be_run_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        start(tmp_path / "none", config(**changes))
+    assert says in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_the_next_free_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        _, folder = prepare_run(config(), device=CPU, folder=None)
+        assert folder.path == Path(f"outputs/a-blue-robot-{number}")
+
+
+def test_a_summary_that_is_missing_or_torn_is_none(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert read_summary(folder) is None
+    folder.summary.write_text('{"step": 3')
+    assert read_summary(folder) is None
+    folder.summary.write_text("[]")
+    assert read_summary(folder) is None
+
+
+def test_peak_memory_is_in_mebibytes() -> None:
+    # An interpreter with torch takes hundreds of MiB, neither one nor millions.
+    assert 50 < peak_rss_mb() < 100_000
+
+
+def test_versions_name_what_decides_a_result() -> None:
+    assert versions()["torch"] == torch.__version__
+    assert {"python", "sdi-gs", "gsplat", "numba", "numpy", "diffusers"} <= set(versions())
+
+
+def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(whole: RunFolder) -> None:
+    from_run, from_file = load_splats(whole.path), load_splats(whole.splats)
+    assert from_run.run is not None
+    assert from_run.run.step == 8
+    assert from_run.prompt == "a blue robot"
+    assert from_file.run is None
+    assert from_file.prompt is None
+    assert len(from_run.gaussians) == len(from_file.gaussians)
+    for name, atol in (("means", 1e-6), ("scales", 0.0), ("opacities", 0.0), ("sh0", 0.0)):
+        left, right = from_run.gaussians.params[name], from_file.gaussians.params[name]
+        torch.testing.assert_close(left, right, rtol=0.0, atol=atol)
+
+
+def test_what_is_no_source_of_splats_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist: give a run folder or a .ply file"):
+        load_splats(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a run"):
+        load_splats(tmp_path)
