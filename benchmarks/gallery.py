@@ -4,7 +4,7 @@
     python benchmarks/gallery.py --results /tmp/g --seeds 0 --arms sdi --prompts "a blue robot"
 
 Each result lies in ``<results>/<arm>/<prompt>-<seed>.json`` and is kept; delete it to have it made again. With
-``--docs``, the table goes to ``gallery.md`` and the sheets beside it. The last line printed is one JSON object.
+``--docs``, the tables go into ``gallery.md`` and the sheets beside it. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ ARMS = {
     "gamma-plus-1": "inversion with gamma_inv = +1",
     "scale-2": "SDI at guidance scale 2",
 }
+
+MARKS = ("<!-- tables: benchmarks/gallery.py -->", "<!-- end of tables -->")
 
 COLUMNS = {
     "psnr_best": "PSNR best",
@@ -184,6 +186,13 @@ def markdown(by_arm: dict[str, list[dict[str, Any]]], ceiling: dict[str, dict[st
     return "\n".join(lines) + "\n"
 
 
+def insert_table(page: Path, table: str) -> None:
+    """Put the tables between the page's two marks, leaving its words alone."""
+    before, _, rest = page.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    page.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}")
+
+
 def sheet(results: Path, arm: str, prompts: list[str], seed: int, path: Path) -> None:
     """One picture of an arm: two prompts a line, four views each."""
     from PIL import Image
@@ -220,7 +229,7 @@ def main() -> None:
                 )
     limit = {} if options.no_ceiling else ceilings(options.results, options.prompts)
     if options.docs is not None:
-        (options.docs / "gallery-table.md").write_text(markdown(by_arm, limit))
+        insert_table(options.docs / "gallery.md", markdown(by_arm, limit))
         for arm in options.arms:
             sheet(options.results, arm, options.prompts, options.seeds[0], options.docs / f"gallery-{arm}.png")
     print(json.dumps({arm: means(rows) for arm, rows in by_arm.items()}))

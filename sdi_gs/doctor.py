@@ -121,12 +121,11 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
 
 def kernel_cache() -> KernelCache:
     """Where numba keeps the rasteriser's kernels, and whether they are there."""
-    try:
-        from sdi_gs.rasterize.kernels import compositing
-    except RuntimeError:
-        # "no locator available": numba refuses caching at import where it may write nowhere.
-        return KernelCache(path=None, writable=False, compiled=False)
+    from sdi_gs.rasterize.kernels import compositing
+
     kernel: Any = compositing.composite_backward
+    if kernel.stats.cache_path is None:
+        return KernelCache(path=None, writable=False, compiled=False)
     folder = Path(kernel.stats.cache_path)
     return KernelCache(
         path=str(folder),

@@ -126,7 +126,7 @@ def score_ceiling(
     config: RunConfig,
     prompt: str,
     *,
-    colour: str = "grey",
+    colour: str = "blue",
     image_size: int = IMAGE_SIZE,
     device: torch.device | str = "cpu",
 ) -> Ceiling:

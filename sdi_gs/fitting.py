@@ -13,7 +13,8 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
 from sdi_gs.cameras import CameraBatch, sample_cameras
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers, means_learning_rate
+from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig
 
 
@@ -44,11 +45,15 @@ def fit_to_images(
         background = colours[(step * config.views_per_step + views) % len(colours)]
         render = gaussians.render(cameras.to(device), background)
         loss = (render.rgb - images_of(cameras, background).to(device)).square().mean()
-        densifier.before_backward(gaussians, optimizers, step, render.meta)
-        loss.backward()
-        optimizers["means"].param_groups[0]["lr"] = means_learning_rate(config.gaussians, step, config.steps)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        densifier.after_step(gaussians, optimizers, step, render.meta, host_generator)
+        update_gaussians(
+            gaussians,
+            optimizers,
+            densifier,
+            config.gaussians,
+            loss=loss,
+            meta=render.meta,
+            step=step,
+            num_steps=config.steps,
+            generator=host_generator,
+        )
     return gaussians

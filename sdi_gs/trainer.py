@@ -21,12 +21,8 @@ from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distil, plan_step
 from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import (
-    Gaussians,
-    gaussian_ball,
-    gaussian_optimizers,
-    means_learning_rate,
-)
+from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig
 
 
@@ -77,7 +73,17 @@ class Trainer:
         losses = self._losses(render, distillation_loss(latents, guided.target))
         values = {name: value.item() for name, value in losses.items()}
         self._require_finite(values, plan.timestep)
-        self._update(torch.stack(list(losses.values())).sum(), render)
+        update_gaussians(
+            self.gaussians,
+            self.optimizers,
+            self.densifier,
+            config.gaussians,
+            loss=torch.stack(list(losses.values())).sum(),
+            meta=render.meta,
+            step=self.step,
+            num_steps=config.steps,
+            generator=self.host_generator,
+        )
         self.step += 1
         return StepReport(
             step=self.step,
@@ -142,14 +148,3 @@ class Trainer:
         if weights.needles > 0.0:
             terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
         return terms
-
-    def _update(self, loss: Tensor, render: RenderOutput) -> None:
-        """gsplat's order: retain gradients, backward, optimise, densify."""
-        self.densifier.before_backward(self.gaussians, self.optimizers, self.step, render.meta)
-        loss.backward()
-        rate = means_learning_rate(self.config.gaussians, self.step, self.config.steps)
-        self.optimizers["means"].param_groups[0]["lr"] = rate
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        self.densifier.after_step(self.gaussians, self.optimizers, self.step, render.meta, self.host_generator)

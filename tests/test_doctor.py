@@ -141,6 +141,14 @@ def test_the_folder_of_compiled_kernels_is_known() -> None:
     assert cache.writable
 
 
+def test_kernels_that_no_folder_takes_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    uncached = SimpleNamespace(stats=SimpleNamespace(cache_path=None))
+    monkeypatch.setattr("sdi_gs.rasterize.kernels.compositing.composite_backward", uncached)
+    told = examined()
+    assert not told.kernel_cache.compiled
+    assert problems(told, "numba may write nowhere") == ["set NUMBA_CACHE_DIR to a folder of yours"]
+
+
 def test_the_report_says_how_to_mend_what_is_wrong(card: None) -> None:
     text = "\n".join(report_lines(examined()))
     assert "device      cuda (a card, 24 GiB); torch is built for CUDA 12.8" in text

@@ -100,6 +100,12 @@ def test_the_ceiling_rises_with_the_steps_of_the_run() -> None:
     assert long.iou > 0.85
 
 
+def test_without_a_colour_the_ceiling_is_that_of_the_colour_that_is_named() -> None:
+    named = score_ceiling(config(3), "a ball", colour="red")
+    assert named == score_ceiling(config(3), "a red ball")
+    assert score_ceiling(config(3), "a ball").psnr != named.psnr
+
+
 def test_the_ceiling_starts_from_the_cloud_of_the_run(tmp_path: Path) -> None:
     rates = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
     still = config(1)

@@ -46,7 +46,8 @@ def save_turntable(
     with replacement_for(path, overwrite=overwrite) as aside:
         target = ("-an", "-f", "mp4", "-y", str(aside))
         command = [ffmpeg, "-v", "error", *source, *_BT709, *_H264, *_REPEATABLE, *_NO_ENCODER_NAME, *target]
-        done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False)
+        # In a session of its own: a Ctrl-C in the terminal is for the run, which finishes the film.
+        done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False, start_new_session=True)
         if done.returncode != 0:
             said = " ".join(done.stderr.decode(errors="replace").split())
             raise UserError(f"cannot write {path}: ffmpeg says {said[-300:]!r}; the other files are not affected")

@@ -75,9 +75,7 @@ class Densifier:
 
     def __init__(self, config: DensifyConfig, num_steps: int) -> None:
         self.config = config
-        self._reset_step = (
-            None if config.reset_opacity_at is None else int(config.reset_opacity_at * num_steps)
-        )
+        self._reset_step = None if config.reset_opacity_at is None else int(config.reset_opacity_at * num_steps)
         self._strategy = BoundedStrategy(
             prune_opa=config.prune_opacity,
             grow_grad2d=config.grow_grad2d,
@@ -118,8 +116,6 @@ class Densifier:
         # gsplat's split draws from the global generator: seed it from ours and put it back.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._strategy.step_post_backward(
-                gaussians.params, optimizers, self.state, step, meta, packed=False
-            )
+            self._strategy.step_post_backward(gaussians.params, optimizers, self.state, step, meta, packed=False)
         if step == self._reset_step:
             reset_opa(gaussians.params, optimizers, self.state, value=2.0 * self.config.prune_opacity)

@@ -100,9 +100,7 @@ def gaussian_optimizers(gaussians: Gaussians, config: GaussiansConfig) -> dict[s
         "sh0": config.sh0_lr,
     }
     return {
-        name: torch.optim.Adam(
-            [{"params": [parameter], "lr": rates[name]}], eps=1e-15, betas=config.adam_betas
-        )
+        name: torch.optim.Adam([{"params": [parameter], "lr": rates[name]}], eps=1e-15, betas=config.adam_betas)
         for name, parameter in gaussians.params.items()
     }
 

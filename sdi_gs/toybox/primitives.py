@@ -21,7 +21,7 @@ Row = tuple[float, ...]
 # Shape codes in column 0.
 ELLIPSOID, BOX, CONE, TORUS, CUP, PRISM = range(6)
 
-# Columns of a row.
+# Columns of a row. Compiled code keeps these numbers: after a change, delete numba's cache (__pycache__/*.nb?).
 KIND = 0
 CENTRE = 1  # three columns
 ROTATION = 4  # nine columns, object_from_local row by row

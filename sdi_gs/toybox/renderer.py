@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from sdi_gs.toybox.primitives import ROW_LENGTH
 from sdi_gs.toybox.tracing import point_distances, render_batch
 
 WHITE = (1.0, 1.0, 1.0)
+# Small tasks that free threads pick up: objects differ in cost, and a core may be busy with something else.
+IMAGES_PER_TASK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +57,10 @@ def render_scenes(
     alpha = np.zeros((batch, height, width), np.float32)
     depth = np.zeros_like(alpha)
     normal = np.zeros_like(rgb)
-    render_batch(
-        rows,
-        first,
-        last,
-        cameras.world_from_camera.detach().cpu().double().contiguous().numpy(),
-        cameras.intrinsics.detach().cpu().double().contiguous().numpy(),
-        rgb,
-        alpha,
-        depth,
-        normal,
-    )
+    poses = cameras.world_from_camera.detach().cpu().double().contiguous().numpy()
+    intrinsics = cameras.intrinsics.detach().cpu().double().contiguous().numpy()
+    with numba.parallel_chunksize(IMAGES_PER_TASK):
+        render_batch(rows, first, last, poses, intrinsics, rgb, alpha, depth, normal)
     return ToyboxRender(
         rgb=torch.from_numpy(rgb),
         alpha=torch.from_numpy(alpha)[..., None],

@@ -38,7 +38,7 @@ MAX_LAYERS = 12
 # Part of a pixel within which a surface counts as reached.
 HIT_TOLERANCE = 0.02
 # How exactly the surface itself is found, scene units.
-CROSSING_TOLERANCE = 1e-4
+CROSSING_TOLERANCE = 2e-5
 MAX_CROSSING_STEPS = 12
 # The ellipsoid's distance is a first-order estimate that can exceed the true one a little.
 STEP_SHARE = 0.95

@@ -36,7 +36,7 @@ from sdi_gs.toybox.renderer import ToyboxRender, render_scenes
 from sdi_gs.toybox.splits import split_seed
 
 NUM_DRAWS = 32
-WRONG_CLASS_DRAWS = 8
+NUM_WRONG_CLASS_DRAWS = 8
 """Draws of each wrong class: fewer than ``NUM_DRAWS`` to save time, which makes the floor a little low."""
 
 HELD_OUT_ELEVATIONS_DEG = (-4.0, 13.0, 31.0)
@@ -120,6 +120,7 @@ def score_against_truth(
     cameras: CameraBatch,  # V of them
     prompt: ToyboxPrompt,
     num_draws: int = NUM_DRAWS,
+    num_wrong_class_draws: int = NUM_WRONG_CLASS_DRAWS,
 ) -> TruthScore:
     """Score images of one object. The prompt's view is ignored; without a colour, the nearest one is taken.
 
@@ -130,8 +131,8 @@ def score_against_truth(
     expected = (len(cameras), cameras.height, cameras.width)
     if rgb.shape != (*expected, 3) or alpha.shape != (*expected, 1):
         raise ValueError(f"rgb {tuple(rgb.shape)} and alpha {tuple(alpha.shape)} do not fit cameras {expected}")
-    if num_draws < 1:
-        raise ValueError(f"num_draws is {num_draws}; it must be at least 1")
+    if num_draws < 1 or num_wrong_class_draws < 1:
+        raise ValueError(f"num_draws is {num_draws}, of wrong classes {num_wrong_class_draws}; both must be at least 1")
     rgb, alpha = rgb.detach().cpu().float(), alpha.detach().cpu().float()
     colour = prompt.colour or _seen_colour(
         rgb, alpha, cameras, canonical_object(prompt.class_name, next(iter(COLOURS)))
@@ -142,7 +143,13 @@ def score_against_truth(
     best_draw = draws[int(scores[1:, 0].argmax())]
     best = render_truth([best_draw], cameras)
     mask = metrics.silhouette(best.alpha)
-    wrong_iou, wrong_class = _wrong_class_floor(rgb, alpha, cameras, prompt.class_name, colour)
+    wrong = [
+        draw
+        for name in CLASSES
+        if name != prompt.class_name
+        for draw in truth_draws(name, colour, num_wrong_class_draws)
+    ]
+    wrong_iou = _compare(rgb, alpha, wrong, cameras)[:, 1]
     seen_colour = _seen_colour(rgb, alpha, cameras, best_draw)
     view_accuracy, front_back_right = _judge_views(rgb, cameras, best_draw)
     return TruthScore(
@@ -150,8 +157,8 @@ def score_against_truth(
         iou_best=scores[1:, 1].max().item(),
         psnr_canonical=scores[0, 0].item(),
         iou_canonical=scores[0, 1].item(),
-        iou_wrong_class=wrong_iou,
-        wrong_class=wrong_class,
+        iou_wrong_class=wrong_iou.max().item(),
+        wrong_class=wrong[int(wrong_iou.argmax())].class_name,
         sharpness_ratio=metrics.sharpness_ratio(rgb, best.rgb, mask),
         saturation_error=metrics.saturation_error(rgb, best.rgb, mask),
         fog=metrics.fog(alpha, mask),
@@ -160,7 +167,7 @@ def score_against_truth(
         colour_right=prompt.colour is None or seen_colour == prompt.colour,
         colour=seen_colour,
         num_draws=num_draws,
-        num_wrong_class_draws=WRONG_CLASS_DRAWS,
+        num_wrong_class_draws=num_wrong_class_draws,
     )
 
 
@@ -180,16 +187,6 @@ def _compare(rgb: Tensor, alpha: Tensor, items: Sequence[PlacedObject], cameras:
         iou = metrics.silhouette_iou(alpha, truth.alpha.unflatten(0, (len(chunk), -1))).mean(dim=1)
         scores.append(torch.stack([psnr, iou], dim=1))
     return torch.cat(scores)
-
-
-def _wrong_class_floor(
-    rgb: Tensor, alpha: Tensor, cameras: CameraBatch, right_class: ClassName, colour: str
-) -> tuple[float, ClassName]:
-    """The highest mean IoU that an object of another class reaches, and which class that is."""
-    draws = [draw for name in CLASSES if name != right_class for draw in truth_draws(name, colour, WRONG_CLASS_DRAWS)]
-    iou = _compare(rgb, alpha, draws, cameras)[:, 1]
-    best = int(iou.argmax())
-    return iou[best].item(), draws[best].class_name
 
 
 def _seen_colour(rgb: Tensor, alpha: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:

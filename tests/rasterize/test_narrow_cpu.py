@@ -21,7 +21,7 @@ def test_eight_lanes_pass_the_same_tests(tmp_path: Path) -> None:
     tests = [
         HERE / "test_simd.py",
         HERE / "test_binning.py",
-        f"{HERE / 'test_accuracy.py'}::test_pictures_and_gradients_match_float64",
+        f"{HERE / 'test_accuracy.py'}::test_pictures_and_gradients_match_float64[ordinary]",
     ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)],

@@ -99,3 +99,17 @@ def test_gaussians_that_are_not_drawn_get_no_gradient(make_scene: Callable[..., 
         assert leaf.grad is not None
         assert (leaf.grad[:50] == 0).all(), name
         assert (leaf.grad[50:] != 0).any(), name
+
+
+@pytest.mark.parametrize("size", [1e3, 1e12, 1e30])
+def test_huge_gaussians_stay_inside_the_image(size: float, make_scene: Callable[..., Any]) -> None:
+    scene = make_scene(30)
+    scene.scales[::3] = size
+    scene.means[1::3] *= size
+    leaves = scene.leaves()
+    rendered, alphas, meta = rasterization(**leaves, **scene.cameras(), packed=False)
+    (rendered.sum() + alphas.sum()).backward()
+    assert rendered.isfinite().all() and alphas.isfinite().all() and (alphas <= 1.0).all()
+    assert (meta["tiles_per_gauss"] <= 9).all() and (meta["tiles_per_gauss"] >= 0).all()
+    assert len(meta["flatten_ids"]) == meta["tiles_per_gauss"].sum()
+    assert meta["flatten_ids"].bincount().max() <= 9

@@ -10,22 +10,23 @@ from numba import njit
 
 from sdi_gs.rasterize.kernels import simd
 from sdi_gs.rasterize.kernels.jit import KERNEL_OPTIONS
+from sdi_gs.rasterize.kernels.simd import LANES
 
 
 @njit(**KERNEL_OPTIONS)
 def _arithmetic(a, b, out):
     x, y = simd.load(a, 0), simd.load(b, 0)
     simd.store(out, 0, (x + y) * 2.0 - x / y)
-    simd.store(out, 16, -simd.absolute(x) + simd.square_root(y))
-    simd.store(out, 32, simd.minimum(x, 0.5) * simd.maximum(y, 1))
-    simd.store(out, 48, simd.select((x < y) & ~(x >= 1.0) | (y > 2.5), x, 7))
-    simd.store(out, 64, simd.round_up(x) - 3 * simd.round_down(y))
+    simd.store(out, LANES, -simd.absolute(x) + simd.square_root(y))
+    simd.store(out, 2 * LANES, simd.minimum(x, 0.5) * simd.maximum(y, 1))
+    simd.store(out, 3 * LANES, simd.select((x < y) & ~(x >= 1.0) | (y > 2.5), x, 7))
+    simd.store(out, 4 * LANES, simd.round_up(x) - 3 * simd.round_down(y))
 
 
 def test_operators_agree_with_numpy() -> None:
     generator = np.random.default_rng(0)
-    x, y = generator.uniform(-3, 3, 16).astype(np.float32), generator.uniform(0.1, 3, 16).astype(np.float32)
-    out = np.empty(80, np.float32)
+    x, y = generator.uniform(-3, 3, LANES).astype(np.float32), generator.uniform(0.1, 3, LANES).astype(np.float32)
+    out = np.empty(5 * LANES, np.float32)
     _arithmetic(x, y, out)
     expected = np.concatenate(
         [
@@ -41,7 +42,7 @@ def test_operators_agree_with_numpy() -> None:
 
 @njit(**KERNEL_OPTIONS)
 def _functions(values, out):
-    for i in range(0, len(values), 16):
+    for i in range(0, len(values), LANES):
         x = simd.load(values, i)
         simd.store(out, i, simd.exp2(x))
         simd.store(out, len(values) + i, simd.log(simd.exp2(x)))
@@ -63,9 +64,9 @@ def _masks(values, threshold):
     return simd.any_lane(above), bits, simd.count_bits(bits), simd.lowest_bit(bits | 1 << 20)
 
 
-@pytest.mark.parametrize("threshold", [-1.0, 4.5, 14.5, 99.0])
+@pytest.mark.parametrize("threshold", [-1.0, 3.5, LANES - 1.5, 99.0])
 def test_masks_read_as_bits(threshold: float) -> None:
-    values = np.arange(16, dtype=np.float32)
+    values = np.arange(LANES, dtype=np.float32)
     expected = [int(lane) for lane in np.flatnonzero(values > threshold)]
     found = _masks(values, np.float32(threshold))
     assert found == (bool(expected), sum(1 << lane for lane in expected), len(expected), min([*expected, 20]))
@@ -73,22 +74,22 @@ def test_masks_read_as_bits(threshold: float) -> None:
 
 @njit(**KERNEL_OPTIONS)
 def _channels(values, channels, out):
-    first = simd.channel_load(values, 0, 16, channels)
+    first = simd.channel_load(values, 0, LANES, channels)
     spread = simd.channel_broadcast(values, 3, channels)
     sums = simd.channel_add_scaled(simd.channel_zeros(channels), simd.lane_numbers(), spread)
-    simd.channel_store(out, 0, 16, sums)
-    simd.store(out, 16 * len(channels), simd.channel_dot(first, spread))
-    simd.store_lane_sums(out, 16 * len(channels) + 16, first)
+    simd.channel_store(out, 0, LANES, sums)
+    simd.store(out, LANES * len(channels), simd.channel_dot(first, spread))
+    simd.store_lane_sums(out, LANES * len(channels) + LANES, first)
 
 
 @pytest.mark.parametrize("num_channels", [1, 5, 16, 19])
 def test_channel_tuples_agree_with_numpy(num_channels: int) -> None:
-    values = np.random.default_rng(1).uniform(-1, 1, 16 * num_channels + 32).astype(np.float32)
-    out: Any = np.zeros(16 * num_channels + 16 + 32, np.float32)
+    values = np.random.default_rng(1).uniform(-1, 1, LANES * num_channels + 32).astype(np.float32)
+    out: Any = np.zeros(LANES * num_channels + LANES + 32, np.float32)
     _channels(values, (0,) * num_channels, out)
-    planes, spread = values[: 16 * num_channels].reshape(-1, 16), values[3 : 3 + num_channels]
-    sums, dot, totals = np.split(out, [16 * num_channels, 16 * num_channels + 16])
-    np.testing.assert_allclose(sums.reshape(-1, 16), spread[:, None] * np.arange(16), rtol=1e-6)
+    planes, spread = values[: LANES * num_channels].reshape(-1, LANES), values[3 : 3 + num_channels]
+    sums, dot, totals = np.split(out, [LANES * num_channels, LANES * num_channels + LANES])
+    np.testing.assert_allclose(sums.reshape(-1, LANES), spread[:, None] * np.arange(LANES), rtol=1e-6)
     np.testing.assert_allclose(dot, spread @ planes, atol=1e-5)
     np.testing.assert_allclose(totals[:num_channels], planes.sum(1), atol=1e-5)
 

@@ -24,7 +24,7 @@ ROBOT = ToyboxPrompt(class_name="robot", colour="blue")
 
 def score_of(item: PlacedObject, prompt: ToyboxPrompt) -> TruthScore:
     render = render_truth([item], CAMERAS)
-    return score_against_truth(render.rgb, render.alpha, CAMERAS, prompt, NUM_DRAWS)
+    return score_against_truth(render.rgb, render.alpha, CAMERAS, prompt, NUM_DRAWS, 1)
 
 
 def test_a_true_draw_scores_perfectly() -> None:
@@ -37,7 +37,8 @@ def test_a_true_draw_scores_perfectly() -> None:
     assert score.view_accuracy == 1.0
     assert score.front_back_right is True
     assert score.colour_right and score.colour == "blue"
-    assert (score.num_draws, score.psnr_canonical < 40.0, score.iou_canonical < 1.0) == (NUM_DRAWS, True, True)
+    assert (score.num_draws, score.num_wrong_class_draws) == (NUM_DRAWS, 1)
+    assert score.psnr_canonical < 40.0 and score.iou_canonical < 1.0
     assert score.iou_wrong_class < 0.85 and score.wrong_class != "robot"
 
 
@@ -53,7 +54,7 @@ def test_an_unseen_member_scores_well_and_another_class_badly() -> None:
     stranger = score_of(canonical_object("donut", "blue"), ROBOT)
     assert member.iou_best > 0.85 and member.psnr_best > 18.0
     assert stranger.iou_best < 0.6 and stranger.psnr_best < 15.0
-    assert stranger.iou_wrong_class > 0.9 and stranger.wrong_class == "donut"
+    assert stranger.iou_wrong_class > 0.8 and stranger.wrong_class == "donut"
 
 
 def test_an_object_turned_around_has_its_front_behind() -> None:
@@ -73,7 +74,7 @@ def test_two_faces_are_not_a_front_and_a_back() -> None:
             same_ring = CAMERAS.elevation_deg == CAMERAS.elevation_deg[v]
             twin = int(torch.nonzero((torch.minimum(across, 360.0 - across) < 1.0) & same_ring)[0])
             rgb[v], alpha[v] = render.rgb[twin], render.alpha[twin]
-    score = score_against_truth(rgb, alpha, CAMERAS, ROBOT, NUM_DRAWS)
+    score = score_against_truth(rgb, alpha, CAMERAS, ROBOT, NUM_DRAWS, 1)
     assert score.front_back_right is False
 
 
@@ -115,7 +116,7 @@ def test_colour_survives_blur_and_paleness(class_name: ClassName) -> None:
 def test_blur_lowers_the_sharpness_ratio() -> None:
     truth = render_truth([truth_draws("robot", "blue", NUM_DRAWS)[0]], CAMERAS)
     blurred = F.avg_pool2d(truth.rgb.movedim(-1, 1), 3, 1, 1, count_include_pad=False).movedim(1, -1)
-    assert score_against_truth(blurred, truth.alpha, CAMERAS, ROBOT, NUM_DRAWS).sharpness_ratio < 0.4
+    assert score_against_truth(blurred, truth.alpha, CAMERAS, ROBOT, NUM_DRAWS, 1).sharpness_ratio < 0.4
 
 
 def test_fog_and_saturation_are_noticed() -> None:
@@ -123,7 +124,7 @@ def test_fog_and_saturation_are_noticed() -> None:
     foggy = render.alpha.clamp_min(0.2)
     mean = render.rgb.mean(dim=-1, keepdim=True)
     vivid = (mean + 1.5 * (render.rgb - mean)).clamp(0.0, 1.0)
-    score = score_against_truth(vivid, foggy, CAMERAS, ROBOT, NUM_DRAWS)
+    score = score_against_truth(vivid, foggy, CAMERAS, ROBOT, NUM_DRAWS, 1)
     assert score.fog == pytest.approx(0.2, abs=1e-3)
     assert score.saturation_error > 0.05
     assert score.iou_best == 1.0

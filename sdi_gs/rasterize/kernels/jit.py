@@ -20,9 +20,10 @@ KERNEL_OPTIONS: dict[str, Any] = {
 
 def has_cpu_feature(name: str) -> bool:
     """Whether numba compiles for a CPU with this feature (LLVM's name); NUMBA_CPU_FEATURES may say otherwise."""
-    if config.CPU_FEATURES is not None:
-        return f"+{name}" in config.CPU_FEATURES.split(",")
-    return config.CPU_NAME is None and binding.get_host_cpu_features().get(name, False)
+    name_set, features_set = config.CPU_NAME, config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
+    if features_set is not None:
+        return f"+{name}" in features_set.split(",")
+    return name_set is None and binding.get_host_cpu_features().get(name, False)
 
 
 def kernel(function: Callable[..., Any]) -> Any:

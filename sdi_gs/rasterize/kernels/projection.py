@@ -30,6 +30,8 @@ MIN_ALPHA = 1.0 / 255.0
 MAX_EXTENT = 3.33
 """Standard deviations at which a footprint ends at the latest."""
 TILE_SIZE = 16
+# Pixels; the sum of two fits an int32.
+_MAX_RADIUS = 1e9
 
 # Vectors of a block's parameters: mean, quaternion (at 3), scale (at 7), opacity.
 _NUM_PARAMETERS = 11
@@ -90,7 +92,7 @@ def _camera(viewmats, intrinsics, camera, size):
 
 @kernel
 def _load_parameters(means, quats, scales, opacities, first, count, buffer):
-    """Transpose up to a vector of Gaussians into ``buffer``, one vector per parameter; empty lanes get harmless values."""
+    """Transpose up to a vector of Gaussians into ``buffer``, one vector per parameter; empty lanes are harmless."""
     for lane in range(LANES):
         i = first + lane
         if lane < count:
@@ -208,7 +210,8 @@ def _footprint(center, covariance, opacity, visible, size, radius_clip):
     width, height = np.float32(size[0]), np.float32(size[1])
     reach = square_root(2.0 * log(maximum(opacity * (1.0 / MIN_ALPHA), 1.0)))
     extent = minimum(reach, MAX_EXTENT)
-    radius_x, radius_y = round_up(extent * square_root(covariance[0])), round_up(extent * square_root(covariance[2]))
+    radius_x = minimum(round_up(extent * square_root(covariance[0])), _MAX_RADIUS)
+    radius_y = minimum(round_up(extent * square_root(covariance[2])), _MAX_RADIUS)
     visible = visible & (opacity >= MIN_ALPHA) & ((radius_x > radius_clip) | (radius_y > radius_clip))
     visible = visible & (x + radius_x > 0.0) & (x - radius_x < width)
     visible = visible & (y + radius_y > 0.0) & (y - radius_y < height)

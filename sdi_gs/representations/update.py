@@ -1,0 +1,34 @@
+"""One update of a cloud: the order that gsplat's strategies ask for, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.representations.config import GaussiansConfig
+from sdi_gs.representations.densify import Densifier
+from sdi_gs.representations.gaussians import Gaussians, means_learning_rate
+
+
+def update_gaussians(
+    gaussians: Gaussians,
+    optimizers: dict[str, torch.optim.Optimizer],
+    densifier: Densifier,
+    config: GaussiansConfig,
+    *,
+    loss: Tensor,  # []
+    meta: dict[str, Any],
+    step: int,
+    num_steps: int,
+    generator: torch.Generator,
+) -> None:
+    """Keep screen-space gradients, backward, optimise, densify; ``meta`` is the render's that ``loss`` came from."""
+    densifier.before_backward(gaussians, optimizers, step, meta)
+    loss.backward()
+    optimizers["means"].param_groups[0]["lr"] = means_learning_rate(config, step, num_steps)
+    for optimizer in optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    densifier.after_step(gaussians, optimizers, step, meta, generator)

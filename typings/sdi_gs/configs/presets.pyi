@@ -1,0 +1,1 @@
+from configs.presets import *  # noqa: F403
