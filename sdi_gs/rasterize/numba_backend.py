@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -270,6 +270,40 @@ class _Composite(torch.autograd.Function):
         return grad_means2d, grad_conics, grad_opacities, grad_colors, grad_backgrounds, None, None, None
 
 
+def _colors_per_camera(
+    means: Tensor,  # [N, 3]
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    sh_degree: int | None,
+) -> Tensor:  # [C, N, D]
+    """What each camera sees of each Gaussian."""
+    own_dims = 2 if sh_degree is None else 3
+    per_camera = colors.expand(len(viewmats), *colors.shape[-own_dims:])
+    if sh_degree is None:
+        return per_camera
+    directions = means - torch.inverse(viewmats)[:, None, :3, 3]
+    return (harmonic_colors(sh_degree, directions, per_camera) + 0.5).clamp_min(0.0)
+
+
+def _choose_channels(
+    render_mode: RenderMode,
+    colors: Tensor,  # [..., D]
+    depths: Tensor,  # [...]
+    background: Tensor,  # [C, D]
+) -> tuple[Tensor, Tensor]:
+    """The channels to composite and their background; depth is the last one and has nothing behind it."""
+    no_depth = torch.zeros(len(background), 1)
+    match render_mode:
+        case "RGB":
+            return colors, background
+        case "D" | "ED":
+            return depths[..., None], no_depth
+        case "RGB+D" | "RGB+ED":
+            return torch.cat([colors, depths[..., None]], dim=-1), torch.cat([background, no_depth], dim=-1)
+        case other:
+            assert_never(other)
+
+
 def rasterize(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4]
@@ -309,12 +343,7 @@ def rasterize(
     splat_opacities = opacities[None].expand(num_cameras, num_gaussians)
     if view.antialiased:
         splat_opacities = splat_opacities * compensations
-    if sh_degree is None:
-        splat_colors = colors if colors.dim() == 3 else colors[None].expand(num_cameras, -1, -1)
-    else:
-        directions = means[None] - torch.inverse(viewmats)[:, None, :3, 3]
-        coefficients = colors if colors.dim() == 4 else colors[None].expand(num_cameras, -1, -1, -1)
-        splat_colors = (harmonic_colors(sh_degree, directions, coefficients) + 0.5).clamp_min(0.0)
+    splat_colors = _colors_per_camera(means, colors, viewmats, sh_degree)
     camera_ids = gaussian_ids = batch_ids = None
     image_starts = np.arange(num_cameras + 1) * num_gaussians
     if packed:
@@ -336,14 +365,7 @@ def rasterize(
         "opacities": splat_opacities,
     }
     background = torch.zeros(num_cameras, splat_colors.shape[-1]) if backgrounds is None else backgrounds
-    match render_mode:
-        case "RGB":
-            pass
-        case "RGB+D" | "RGB+ED":
-            splat_colors = torch.cat([splat_colors, depths[..., None]], dim=-1)
-            background = torch.cat([background, torch.zeros(num_cameras, 1)], dim=-1)
-        case "D" | "ED":
-            splat_colors, background = depths[..., None], torch.zeros(num_cameras, 1)
+    splat_colors, background = _choose_channels(render_mode, splat_colors, depths, background)
     if absgrad and splat_colors.shape[-1] > MAX_CHANNELS:
         raise NotImplementedError(f"absgrad on CPU goes with at most {MAX_CHANNELS} channels")
     flat_means2d = means2d.reshape(-1, 2)

@@ -43,11 +43,12 @@ SIDES_ALIKE: tuple[ClassName, ...] = (
     "cone",
     "cylinder",
     "donut",
+    "table",
     "mushroom",
     "tree",
     "lamp",
 )
-"""Classes whose front, side and back look the same but for the light."""
+"""Classes with sides that only the light tells apart; they have no right view."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,7 @@ class TruthScore:
     fog: float
     """Mean alpha farther than 2 pixels outside the best draw's silhouette."""
     view_accuracy: float | None
-    """Share of views whose nearest true view has the same view word; None where all sides look the same."""
+    """Share of views whose nearest true view has the same view word; None where only light tells sides apart."""
     front_back_right: bool | None
     """Whether front views look like the true front and back views like the true back; None without a front."""
     colour_right: bool
