@@ -73,13 +73,13 @@ def test_masks_read_as_bits(threshold: float) -> None:
 
 
 @njit(**KERNEL_OPTIONS)
-def _channels(values, channels, out):
-    first = simd.channel_load(values, 0, LANES, channels)
-    spread = simd.channel_broadcast(values, 3, channels)
-    sums = simd.channel_add_scaled(simd.channel_zeros(channels), simd.lane_numbers(), spread)
-    simd.channel_store(out, 0, LANES, sums)
-    simd.store(out, LANES * len(channels), simd.channel_dot(first, spread))
-    simd.store_lane_sums(out, LANES * len(channels) + LANES, first)
+def _channels(values, like, out):
+    first = channels.channel_load(values, 0, LANES, like)
+    spread = channels.channel_broadcast(values, 3, like)
+    sums = channels.channel_add_scaled(channels.channel_zeros(like), simd.lane_numbers(), spread)
+    channels.channel_store(out, 0, LANES, sums)
+    simd.store(out, LANES * len(like), channels.channel_dot(first, spread))
+    channels.store_lane_sums(out, LANES * len(like) + LANES, first)
 
 
 @pytest.mark.parametrize("num_channels", [1, 5, 16, 19])

@@ -21,6 +21,15 @@ import math
 
 import numpy as np
 
+from sdi_gs.rasterize.kernels.channels import (
+    channel_add_scaled,
+    channel_broadcast,
+    channel_dot,
+    channel_load,
+    channel_store,
+    channel_zeros,
+    store_lane_sums,
+)
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.projection import MIN_ALPHA, TILE_SIZE
 from sdi_gs.rasterize.kernels.simd import (
@@ -28,12 +37,6 @@ from sdi_gs.rasterize.kernels.simd import (
     absolute,
     any_lane,
     broadcast,
-    channel_add_scaled,
-    channel_broadcast,
-    channel_dot,
-    channel_load,
-    channel_store,
-    channel_zeros,
     count_bits,
     exp2,
     lane_bits,
@@ -45,7 +48,6 @@ from sdi_gs.rasterize.kernels.simd import (
     round_down,
     select,
     store,
-    store_lane_sums,
 )
 
 MAX_ALPHA = 0.999

@@ -22,12 +22,12 @@ from sdi_gs.rasterize.kernels.jit import has_cpu_feature, kernel
 LANES = 16 if has_cpu_feature("avx512f") else 8
 """Floats per vector. On AVX2 a longer one would halve the registers and spill."""
 
-_FLAGS = ("nnan", "ninf", "nsz", "contract", "arcp")
-_F32, _I1, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
-_FLOATS, _INTS, _BITS = (ir.VectorType(element, LANES) for element in (_F32, _I32, _I1))
+FAST_MATH = ("nnan", "ninf", "nsz", "contract", "arcp")
+F32, _I1, _I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
+FLOATS, INTS, _BITS = (ir.VectorType(element, LANES) for element in (F32, _I32, _I1))
 
 
-def _intrinsic(emitter: Callable[..., Any]) -> Any:
+def vector_intrinsic(emitter: Callable[..., Any]) -> Any:
     """numba's ``intrinsic``; kernels call the result without the typing context, which no type checker can know."""
     return intrinsic(emitter)
 
@@ -49,7 +49,7 @@ mask = _MaskType()
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: types.Type) -> None:
-        super().__init__(manager, numba_type, _FLOATS)
+        super().__init__(manager, numba_type, FLOATS)
 
 
 @register_model(_MaskType)
@@ -61,20 +61,20 @@ class _MaskModel(models.PrimitiveModel):
 # ---- pieces of LLVM IR ----
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_FLOATS, [float(np.float32(value))] * LANES)
+def constant_vector(value: float) -> ir.Constant:
+    return ir.Constant(FLOATS, [float(np.float32(value))] * LANES)
 
 
-def _broadcast(builder: Any, scalar: Any) -> Any:
-    undefined = ir.Constant(_FLOATS, ir.Undefined)
+def spread(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(FLOATS, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
 
 
 def _as_vector(context: Any, builder: Any, value: Any, numba_type: types.Type) -> Any:
     if numba_type == vector:
         return value
-    return _broadcast(builder, context.cast(builder, value, numba_type, types.float32))
+    return spread(builder, context.cast(builder, value, numba_type, types.float32))
 
 
 def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
@@ -86,7 +86,7 @@ def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Pointer to element ``args[1]`` of the contiguous array ``args[0]``."""
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     index = context.cast(builder, args[1], sig.args[1], types.intp)
-    return builder.bitcast(builder.gep(data, [index]), ir.PointerType(_FLOATS))
+    return builder.bitcast(builder.gep(data, [index]), ir.PointerType(FLOATS))
 
 
 def _is_operand(numba_type: types.Type) -> bool:
@@ -113,7 +113,7 @@ def _register_operator(operation: Any, result: types.Type, emit: Callable[..., A
 
 
 def _arithmetic(instruction: str) -> Callable[..., Any]:
-    return lambda builder, left, right: getattr(builder, instruction)(left, right, flags=_FLAGS)
+    return lambda builder, left, right: getattr(builder, instruction)(left, right, flags=FAST_MATH)
 
 
 def _comparison(symbol: str) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def _type_neg(context: Any) -> Any:
 
 @lower_builtin(operator.neg, vector)
 def _lower_neg(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.fsub(_constant(-0.0), args[0], flags=_FLAGS)
+    return builder.fsub(constant_vector(-0.0), args[0], flags=FAST_MATH)
 
 
 @type_callable(operator.and_)
@@ -173,7 +173,7 @@ def _lower_invert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 # ---- vectors ----
 
 
-@_intrinsic
+@vector_intrinsic
 def broadcast(typing_context, value):
     """The number ``value`` in every lane."""
 
@@ -183,27 +183,27 @@ def broadcast(typing_context, value):
     return vector(value), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def lane_numbers(typing_context):
     """0, 1, 2, ... LANES - 1."""
 
     def emit(context, builder, sig, args):
-        return ir.Constant(_FLOATS, [float(lane) for lane in range(LANES)])
+        return ir.Constant(FLOATS, [float(lane) for lane in range(LANES)])
 
     return vector(), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def load(typing_context, array, index):
     """``LANES`` elements, from ``index`` on, of a contiguous float32 array."""
 
     def emit(context, builder, sig, args):
-        return builder.load(_address(context, builder, sig, args), align=4, typ=_FLOATS)
+        return builder.load(_address(context, builder, sig, args), align=4, typ=FLOATS)
 
     return vector(array, index), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def store(typing_context, array, index, value):
     """Write the vector ``value`` to the elements from ``index`` on."""
 
@@ -214,7 +214,7 @@ def store(typing_context, array, index, value):
     return types.void(array, index, vector), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def select(typing_context, condition, if_true, if_false):
     """Lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
 
@@ -226,7 +226,7 @@ def select(typing_context, condition, if_true, if_false):
 
 
 def _minmax(symbol: str) -> Any:
-    @_intrinsic
+    @vector_intrinsic
     def extremum(typing_context, left, right):
         def emit(context, builder, sig, args):
             a, b = (_as_vector(context, builder, x, t) for x, t in zip(args, sig.args, strict=True))
@@ -242,10 +242,10 @@ maximum = _minmax(">")
 
 
 def _unary(llvm_name: str) -> Any:
-    @_intrinsic
+    @vector_intrinsic
     def function(typing_context, value):
         def emit(context, builder, sig, args):
-            return _call(builder, f"llvm.{llvm_name}.v{LANES}f32", _FLOATS, [args[0]])
+            return _call(builder, f"llvm.{llvm_name}.v{LANES}f32", FLOATS, [args[0]])
 
         return vector(vector), emit
 
@@ -265,37 +265,37 @@ _EXP2 = np.polynomial.Polynomial.fit(
 _EXP2_COEFFICIENTS = [float(coefficient) for coefficient in _EXP2.coef]
 
 
-@_intrinsic
+@vector_intrinsic
 def exp2(typing_context, value):
     """2**value for values up to 1; below -30 it stays at 2**-30, which the alpha cut drops anyway."""
 
     def emit(context, builder, sig, args):
-        low = _constant(-30.0)
+        low = constant_vector(-30.0)
         power = builder.select(builder.fcmp_ordered(">", args[0], low), args[0], low)
-        whole = _call(builder, f"llvm.rint.v{LANES}f32", _FLOATS, [power])
-        rest = builder.fsub(power, whole, flags=_FLAGS)
-        result = _constant(_EXP2_COEFFICIENTS[-1])
+        whole = _call(builder, f"llvm.rint.v{LANES}f32", FLOATS, [power])
+        rest = builder.fsub(power, whole, flags=FAST_MATH)
+        result = constant_vector(_EXP2_COEFFICIENTS[-1])
         for coefficient in reversed(_EXP2_COEFFICIENTS[:-1]):
-            product = builder.fmul(result, rest, flags=_FLAGS)
-            result = builder.fadd(product, _constant(coefficient), flags=_FLAGS)
-        exponent = builder.shl(builder.fptosi(whole, _INTS), ir.Constant(_INTS, [23] * LANES))
-        return builder.bitcast(builder.add(builder.bitcast(result, _INTS), exponent), _FLOATS)
+            product = builder.fmul(result, rest, flags=FAST_MATH)
+            result = builder.fadd(product, constant_vector(coefficient), flags=FAST_MATH)
+        exponent = builder.shl(builder.fptosi(whole, INTS), ir.Constant(INTS, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(result, INTS), exponent), FLOATS)
 
     return vector(vector), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def _split_float(typing_context, value):
     """Mantissa in [sqrt(1/2), sqrt(2)) and exponent, for positive normal numbers."""
 
     def emit(context, builder, sig, args):
-        bits = builder.bitcast(args[0], _INTS)
+        bits = builder.bitcast(args[0], INTS)
         # Bits of sqrt(1/2): subtracting them first moves the cut between exponents there.
-        offset = ir.Constant(_INTS, [0x3F3504F3] * LANES)
+        offset = ir.Constant(INTS, [0x3F3504F3] * LANES)
         shifted = builder.sub(bits, offset)
-        exponent = builder.ashr(shifted, ir.Constant(_INTS, [23] * LANES))
-        mantissa = builder.sub(bits, builder.shl(exponent, ir.Constant(_INTS, [23] * LANES)))
-        pair = [builder.bitcast(mantissa, _FLOATS), builder.sitofp(exponent, _FLOATS)]
+        exponent = builder.ashr(shifted, ir.Constant(INTS, [23] * LANES))
+        mantissa = builder.sub(bits, builder.shl(exponent, ir.Constant(INTS, [23] * LANES)))
+        pair = [builder.bitcast(mantissa, FLOATS), builder.sitofp(exponent, FLOATS)]
         return context.make_tuple(builder, sig.return_type, pair)
 
     return types.UniTuple(vector, 2)(vector), emit
@@ -314,7 +314,7 @@ def log(value):
 # ---- masks ----
 
 
-@_intrinsic
+@vector_intrinsic
 def any_lane(typing_context, condition):
     """Whether the mask holds in some lane."""
 
@@ -325,32 +325,32 @@ def any_lane(typing_context, condition):
     return types.boolean(mask), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def lane_bits(typing_context, condition):
     """The mask as an integer: bit k is lane k."""
 
     def emit(context, builder, sig, args):
-        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), _I64)
+        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), I64)
 
     return types.int64(mask), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def count_bits(typing_context, bits):
     """How many bits of an int64 are set."""
 
     def emit(context, builder, sig, args):
-        return _call(builder, "llvm.ctpop.i64", _I64, [args[0]])
+        return _call(builder, "llvm.ctpop.i64", I64, [args[0]])
 
     return types.int64(types.int64), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def lowest_bit(typing_context, bits):
     """Index of the lowest set bit of an int64 that is not 0."""
 
     def emit(context, builder, sig, args):
-        return _call(builder, "llvm.cttz.i64", _I64, [args[0], ir.Constant(_I1, 1)])
+        return _call(builder, "llvm.cttz.i64", I64, [args[0], ir.Constant(_I1, 1)])
 
     return types.int64(types.int64), emit
 
@@ -359,11 +359,11 @@ def lowest_bit(typing_context, bits):
 
 
 def _rounding(llvm_name: str) -> Any:
-    @_intrinsic
+    @vector_intrinsic
     def function(typing_context, value):
         def emit(context, builder, sig, args):
-            rounded = _call(builder, f"llvm.{llvm_name}.f32", _F32, [args[0]])
-            return builder.sext(builder.fptosi(rounded, _I32), _I64)
+            rounded = _call(builder, f"llvm.{llvm_name}.f32", F32, [args[0]])
+            return builder.sext(builder.fptosi(rounded, _I32), I64)
 
         return types.int64(types.float32), emit
 
@@ -372,141 +372,3 @@ def _rounding(llvm_name: str) -> Any:
 
 floor_to_int = _rounding("floor")
 ceil_to_int = _rounding("ceil")
-
-
-# ---- tuples of vectors, one per colour channel ----
-# The number of channels is the length of the tuple ``channels``, hence part of the type: a kernel is compiled once
-# per number of channels and keeps every channel in a register.
-
-
-@_intrinsic
-def channel_zeros(typing_context, channels):
-    """One zero vector per channel."""
-    result = types.UniTuple(vector, len(channels))
-
-    def emit(context, builder, sig, args):
-        return context.make_tuple(builder, sig.return_type, [_constant(0.0)] * len(sig.return_type))
-
-    return result(channels), emit
-
-
-@_intrinsic
-def channel_load(typing_context, array, index, stride, channels):
-    """One vector per channel, ``stride`` elements apart."""
-    result = types.UniTuple(vector, len(channels))
-
-    def emit(context, builder, sig, args):
-        step = context.cast(builder, args[2], sig.args[2], types.intp)
-        position = context.cast(builder, args[1], sig.args[1], types.intp)
-        loaded = []
-        for _ in range(len(sig.return_type)):
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(_FLOATS))
-            loaded.append(builder.load(pointer, align=4, typ=_FLOATS))
-            position = builder.add(position, step)
-        return context.make_tuple(builder, sig.return_type, loaded)
-
-    return result(array, index, stride, channels), emit
-
-
-@_intrinsic
-def channel_store(typing_context, array, index, stride, values):
-    """Write one vector per channel, ``stride`` elements apart."""
-
-    def emit(context, builder, sig, args):
-        step = context.cast(builder, args[2], sig.args[2], types.intp)
-        position = context.cast(builder, args[1], sig.args[1], types.intp)
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        for channel in range(len(sig.args[3])):
-            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(_FLOATS))
-            builder.store(builder.extract_value(args[3], channel), pointer, align=4)
-            position = builder.add(position, step)
-        return context.get_dummy_value()
-
-    return types.void(array, index, stride, values), emit
-
-
-@_intrinsic
-def channel_broadcast(typing_context, array, index, channels):
-    """Element ``index + k`` of a contiguous float32 array in every lane of vector k."""
-    result = types.UniTuple(vector, len(channels))
-
-    def emit(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        position = context.cast(builder, args[1], sig.args[1], types.intp)
-        loaded = []
-        for channel in range(len(sig.return_type)):
-            pointer = builder.gep(data, [builder.add(position, ir.Constant(_I64, channel))])
-            loaded.append(_broadcast(builder, builder.load(pointer, typ=_F32)))
-        return context.make_tuple(builder, sig.return_type, loaded)
-
-    return result(array, index, channels), emit
-
-
-@_intrinsic
-def channel_add_scaled(typing_context, sums, weight, values):
-    """sums + weight * values, channel by channel."""
-
-    def emit(context, builder, sig, args):
-        result = []
-        for channel in range(len(sig.return_type)):
-            total, value = builder.extract_value(args[0], channel), builder.extract_value(args[2], channel)
-            product = builder.fmul(args[1], value, flags=_FLAGS)
-            result.append(builder.fadd(total, product, flags=_FLAGS))
-        return context.make_tuple(builder, sig.return_type, result)
-
-    return sums(sums, vector, values), emit
-
-
-@_intrinsic
-def channel_dot(typing_context, left, right):
-    """Sum over the channels of left * right."""
-
-    def emit(context, builder, sig, args):
-        total = None
-        for channel in range(len(sig.args[0])):
-            pair = [builder.extract_value(args[side], channel) for side in (0, 1)]
-            product = builder.fmul(*pair, flags=_FLAGS)
-            total = product if total is None else builder.fadd(total, product, flags=_FLAGS)
-        return total
-
-    return vector(left, right), emit
-
-
-def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
-    """Add lanes ``distance`` apart; lanes with that bit clear keep the sums of ``low``, the others of ``high``."""
-    if low is None:
-        return None
-    own = [lane + LANES * bool(lane & distance) for lane in range(LANES)]
-    other = [(lane ^ distance) + LANES * bool(lane & distance) for lane in range(LANES)]
-    if high is None:
-        # Nobody reads the lanes of a vector that is not there.
-        own, other, high = list(range(LANES)), [lane ^ distance for lane in range(LANES)], low
-    first, second = (builder.shuffle_vector(low, high, ir.Constant(_INTS, lanes)) for lanes in (own, other))
-    return builder.fadd(first, second, flags=_FLAGS)
-
-
-@_intrinsic
-def store_lane_sums(typing_context, array, index, vectors):
-    """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
-
-    ``LANES`` vectors are summed together by a transposing tree; elements up to the next multiple of LANES are
-    overwritten with values that mean nothing.
-    """
-
-    def emit(context, builder, sig, args):
-        count = len(sig.args[2])
-        position = context.cast(builder, args[1], sig.args[1], types.intp)
-        for first in range(0, count, LANES):
-            group: list[Any] = [builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))]
-            group += [None] * (LANES - len(group))
-            distance = LANES // 2
-            while distance:
-                group = [_fold(builder, group[k], group[k + distance], distance) for k in range(distance)]
-                distance //= 2
-            data = context.make_array(sig.args[0])(context, builder, args[0]).data
-            pointer = builder.gep(data, [builder.add(position, ir.Constant(_I64, first))])
-            builder.store(group[0], builder.bitcast(pointer, ir.PointerType(_FLOATS)), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, index, vectors), emit

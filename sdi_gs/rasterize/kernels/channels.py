@@ -1,0 +1,158 @@
+"""Tuples of vectors, one per colour channel, and their sums over lanes.
+
+The number of channels is the length of the tuple ``channels``, hence part of the type: a kernel is compiled once per
+number of channels and keeps every channel in a register.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from sdi_gs.rasterize.kernels.simd import (
+    F32,
+    FAST_MATH,
+    FLOATS,
+    I64,
+    INTS,
+    LANES,
+    constant_vector,
+    spread,
+    vector,
+    vector_intrinsic,
+)
+
+
+@vector_intrinsic
+def channel_zeros(typing_context, channels):
+    """One zero vector per channel."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        return context.make_tuple(builder, sig.return_type, [constant_vector(0.0)] * len(sig.return_type))
+
+    return result(channels), emit
+
+
+@vector_intrinsic
+def channel_load(typing_context, array, index, stride, channels):
+    """One vector per channel, ``stride`` elements apart."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        step = context.cast(builder, args[2], sig.args[2], types.intp)
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        loaded = []
+        for _ in range(len(sig.return_type)):
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(FLOATS))
+            loaded.append(builder.load(pointer, align=4, typ=FLOATS))
+            position = builder.add(position, step)
+        return context.make_tuple(builder, sig.return_type, loaded)
+
+    return result(array, index, stride, channels), emit
+
+
+@vector_intrinsic
+def channel_store(typing_context, array, index, stride, values):
+    """Write one vector per channel, ``stride`` elements apart."""
+
+    def emit(context, builder, sig, args):
+        step = context.cast(builder, args[2], sig.args[2], types.intp)
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        for channel in range(len(sig.args[3])):
+            pointer = builder.bitcast(builder.gep(data, [position]), ir.PointerType(FLOATS))
+            builder.store(builder.extract_value(args[3], channel), pointer, align=4)
+            position = builder.add(position, step)
+        return context.get_dummy_value()
+
+    return types.void(array, index, stride, values), emit
+
+
+@vector_intrinsic
+def channel_broadcast(typing_context, array, index, channels):
+    """Element ``index + k`` of a contiguous float32 array in every lane of vector k."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        loaded = []
+        for channel in range(len(sig.return_type)):
+            pointer = builder.gep(data, [builder.add(position, ir.Constant(I64, channel))])
+            loaded.append(spread(builder, builder.load(pointer, typ=F32)))
+        return context.make_tuple(builder, sig.return_type, loaded)
+
+    return result(array, index, channels), emit
+
+
+@vector_intrinsic
+def channel_add_scaled(typing_context, sums, weight, values):
+    """sums + weight * values, channel by channel."""
+
+    def emit(context, builder, sig, args):
+        result = []
+        for channel in range(len(sig.return_type)):
+            total, value = builder.extract_value(args[0], channel), builder.extract_value(args[2], channel)
+            product = builder.fmul(args[1], value, flags=FAST_MATH)
+            result.append(builder.fadd(total, product, flags=FAST_MATH))
+        return context.make_tuple(builder, sig.return_type, result)
+
+    return sums(sums, vector, values), emit
+
+
+@vector_intrinsic
+def channel_dot(typing_context, left, right):
+    """Sum over the channels of left * right."""
+
+    def emit(context, builder, sig, args):
+        total = None
+        for channel in range(len(sig.args[0])):
+            pair = [builder.extract_value(args[side], channel) for side in (0, 1)]
+            product = builder.fmul(*pair, flags=FAST_MATH)
+            total = product if total is None else builder.fadd(total, product, flags=FAST_MATH)
+        return total
+
+    return vector(left, right), emit
+
+
+def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
+    """Add lanes ``distance`` apart; lanes with that bit clear keep the sums of ``low``, the others of ``high``."""
+    if low is None:
+        return None
+    own = [lane + LANES * bool(lane & distance) for lane in range(LANES)]
+    other = [(lane ^ distance) + LANES * bool(lane & distance) for lane in range(LANES)]
+    if high is None:
+        # Nobody reads the lanes of a vector that is not there.
+        own, other, high = list(range(LANES)), [lane ^ distance for lane in range(LANES)], low
+    first, second = (builder.shuffle_vector(low, high, ir.Constant(INTS, lanes)) for lanes in (own, other))
+    return builder.fadd(first, second, flags=FAST_MATH)
+
+
+@vector_intrinsic
+def store_lane_sums(typing_context, array, index, vectors):
+    """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
+
+    ``LANES`` vectors are summed together by a transposing tree; elements up to the next multiple of LANES are
+    overwritten with values that mean nothing.
+    """
+
+    def emit(context, builder, sig, args):
+        count = len(sig.args[2])
+        position = context.cast(builder, args[1], sig.args[1], types.intp)
+        for first in range(0, count, LANES):
+            group: list[Any] = [builder.extract_value(args[2], k) for k in range(first, min(first + LANES, count))]
+            group += [None] * (LANES - len(group))
+            distance = LANES // 2
+            while distance:
+                group = [_fold(builder, group[k], group[k + distance], distance) for k in range(distance)]
+                distance //= 2
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            pointer = builder.gep(data, [builder.add(position, ir.Constant(I64, first))])
+            builder.store(group[0], builder.bitcast(pointer, ir.PointerType(FLOATS)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, vectors), emit
