@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from sdi_gs.rasterize.kernels import simd
+from sdi_gs.rasterize.kernels import channels, simd
 from sdi_gs.rasterize.kernels.jit import KERNEL_OPTIONS
 from sdi_gs.rasterize.kernels.simd import LANES
 
