@@ -20,7 +20,7 @@ import torch
 from sdi_gs import __version__
 from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from sdi_gs.contracts import StepReport
-from sdi_gs.errors import UserError
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
@@ -85,10 +85,17 @@ def train(
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached."""
+    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached.
+
+    Raises NonFiniteError where a step came to nothing; the state before that step is then saved.
+    """
     outputs, observers = trainer.config.outputs, list(observers)
     while trainer.step < trainer.config.steps and not should_stop():
-        report = trainer.train_step()
+        try:
+            report = trainer.train_step()
+        except NonFiniteError:
+            save_state(trainer, folder)
+            raise
         folder.append_step(_log_line(report))
         if outputs.preview_every and report.step % outputs.preview_every == 0:
             save_preview(trainer, folder)
