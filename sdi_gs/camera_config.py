@@ -15,6 +15,8 @@ class CameraConfig:
     """Range of distances from the origin, scene units."""
     fov_y_deg: tuple[float, float] = (40.0, 40.0)
     """Range of vertical fields of view."""
+    antithetic: bool = False
+    """Draw azimuths in pairs that face each other, 180 degrees apart (MV-SDI); needs an even number of views."""
 
     def __post_init__(self) -> None:
         for name, (low, high), (least, most) in (

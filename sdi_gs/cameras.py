@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.camera_config import CameraConfig
+from sdi_gs.errors import UserError
 
 ViewWord = Literal["front view", "side view", "back view", "overhead view"]
 VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
@@ -131,14 +132,24 @@ def sample_cameras(
     height: int,
     generator: torch.Generator,
 ) -> CameraBatch:
-    """Random cameras whose azimuths are stratified: one per equal sector, the sectors turned at random."""
+    """Random cameras whose azimuths are stratified: one per equal sector, the sectors turned at random.
+
+    Antithetic ones come as neighbours in the batch that face each other; the first of each pair are stratified over
+    half a turn. Raises UserError where their number is odd.
+    """
+    if config.antithetic and count % 2:
+        raise UserError(f"antithetic cameras come in pairs, so {count} views do not go: use an even number")
 
     def uniform(bounds: tuple[float, float]) -> Tensor:
         low, high = bounds
         return low + (high - low) * torch.rand(count, generator=generator)
 
     turn = torch.rand((), generator=generator)
-    azimuth = 360.0 * ((torch.arange(count) + torch.rand(count, generator=generator)) / count + turn)
+    sectors = count // 2 if config.antithetic else count
+    strata = (torch.arange(sectors) + torch.rand(sectors, generator=generator)) / sectors
+    if config.antithetic:
+        strata = torch.stack([0.5 * strata, 0.5 * strata + 0.5], dim=1).flatten()
+    azimuth = 360.0 * (strata + turn)
     return orbit_cameras(
         azimuth % 360.0,
         uniform(config.elevation_deg),

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
-from sdi_gs.command_line import Doctor, Eval, Export, Render, Train, parse_command, peek
+from sdi_gs.command_line import Command, Doctor, Eval, Export, Priors, Render, Train, parse_command, peek
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
+from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig, differing_keys, flatten
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments), started)
+        with _warnings_in_one_line():
+            return _run(list(sys.argv[1:] if arguments is None else arguments), started)
     except UserError as error:
         say(f"sdi-gs: {' '.join(str(error).split())}")
         return EXIT_USER_ERROR
@@ -50,6 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         # Help was shown.
         return int(stop.code or 0)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Say what this project warns a user of without the line of code that it comes from."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if category is UserWarning:
+            say(f"sdi-gs: warning: {message}")
+        else:
+            usual(message, category, *place)
+
+    with warnings.catch_warnings():
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _run(arguments: list[str], started: float) -> int:
@@ -68,11 +87,15 @@ def _run(arguments: list[str], started: float) -> int:
             return _eval(command)
         case Doctor():
             return _doctor(command)
+        case Priors():
+            return _priors(command)
+        case ProbeOptions():
+            return _probe(command)
         case _:
             assert_never(command)
 
 
-def _parse(arguments: list[str]) -> tuple[Train | Render | Export | Eval | Doctor, str]:
+def _parse(arguments: list[str]) -> tuple[Command, str]:
     """The command with the defaults that fit it, and a word on how these were chosen."""
     preset, prior, resume = (peek(arguments, name) for name in ("--preset", "--prior", "--resume"))
     if arguments[:1] != ["train"]:
@@ -286,6 +309,38 @@ def _doctor(command: Doctor) -> int:
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
     )
     print(json.dumps(diagnosis.as_json()) if command.json else "\n".join(report_lines(diagnosis)))
+    return 0
+
+
+def _priors(command: Priors) -> int:
+    match command.action:
+        case "list":
+            import json
+
+            from sdi_gs.priors.listing import known_priors, prior_status, status_lines
+
+            statuses = known_priors() if command.name is None else [prior_status(command.name)]
+            if command.json:
+                print(json.dumps({"priors": [status.as_json() for status in statuses]}))
+            else:
+                print("\n".join(status_lines(statuses)))
+        case "fetch":
+            from sdi_gs.priors.listing import fetch_prior
+
+            folder = fetch_prior(command.name or "", say=say)
+            if folder is None:
+                say(f"{command.name} has no weights: there is nothing to fetch")
+            else:
+                _print_paths([folder])
+        case _:
+            assert_never(command.action)
+    return 0
+
+
+def _probe(command: ProbeOptions) -> int:
+    from sdi_gs.probe import run_probe
+
+    _print_paths(run_probe(command, device=_pick_device(command.device)))
     return 0
 
 

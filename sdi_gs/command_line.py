@@ -16,6 +16,7 @@ import tyro
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.errors import UserError
+from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
 
 Frame = Literal["viewer", "train"]
@@ -142,8 +143,26 @@ class Doctor:
     """Print one JSON object and nothing else."""
 
 
-Command = Train | Render | Export | Eval | Doctor
-COMMANDS = ("train", "render", "export", "eval", "doctor")
+@dataclass(frozen=True, kw_only=True)
+class Priors:
+    """List the diffusion models that are known, where each comes from and whether it is here, or fetch one."""
+
+    action: Annotated[Literal["list", "fetch"], tyro.conf.Positional] = "list"
+    """What to do."""
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
+    """A known name, a folder or a hub id (owner/name); all known ones are listed if not given."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def __post_init__(self) -> None:
+        if self.action == "fetch" and self.name is None:
+            raise ValueError("fetch needs a name: see sdi-gs priors for those that are known")
+        if self.action == "fetch" and self.json:
+            raise ValueError("fetch prints a path: leave --json out")
+
+
+Command = Train | Render | Export | Eval | Doctor | Priors | ProbeOptions
+COMMANDS = ("train", "render", "export", "eval", "doctor", "priors", "probe")
 
 
 def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Command:
@@ -157,6 +176,8 @@ def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Com
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+        | Annotated[Priors, tyro.conf.subcommand("priors")]
+        | Annotated[ProbeOptions, tyro.conf.subcommand("probe")]
     )
     said = io.StringIO()
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+TimestepSpacing = Literal["leading", "trailing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class NoiseSchedule:
     """Level of a clean latent: alphas_cumprod[0] where SD's ``set_alpha_to_one`` is false, else 1."""
     steps_offset: int = 1
     """Offset of the "leading" timestep grid (1 for Stable Diffusion)."""
+    timestep_spacing: TimestepSpacing = "leading"
+    """Whether a grid of n steps starts at the offset or ends at T - 1 (arXiv 2305.08891, table 2)."""
 
     @property
     def num_timesteps(self) -> int:

@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that names the value, the accepted ones and the fix. The CLI prints it and exits
     with code 2; it never shows a traceback for it.
     """
+
+
+class NonFiniteError(UserError):
+    """A quantity of a training step that is not finite; the step was undone."""

@@ -19,8 +19,8 @@ import torch
 
 from sdi_gs import __version__
 from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, pack_state, save_checkpoint, unpack_state
-from sdi_gs.contracts import StepReport
-from sdi_gs.errors import UserError
+from sdi_gs.contracts import DiffusionPrior, StepReport
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
@@ -48,7 +48,7 @@ def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None)
     _require_runnable(config)
     if folder is not None and folder.exists():
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
-    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
+    trainer = Trainer(config, _prior_of(config, device), device=device)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
@@ -72,7 +72,7 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
             "restore the file, or start a new run"
         )
-    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
+    trainer = Trainer(config, _prior_of(config, device), device=device)
     trainer.load_state(unpack_state(checkpoint.tensors, checkpoint.meta["state"]))
     folder.rewind_log(checkpoint.step)
     return trainer, folder
@@ -85,10 +85,17 @@ def train(
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached."""
+    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached.
+
+    Raises NonFiniteError where a step came to nothing; the state before that step is then saved.
+    """
     outputs, observers = trainer.config.outputs, list(observers)
     while trainer.step < trainer.config.steps and not should_stop():
-        report = trainer.train_step()
+        try:
+            report = trainer.train_step()
+        except NonFiniteError:
+            save_state(trainer, folder)
+            raise
         folder.append_step(_log_line(report))
         if outputs.preview_every and report.step % outputs.preview_every == 0:
             save_preview(trainer, folder)
@@ -192,6 +199,12 @@ def _require_runnable(config: RunConfig) -> None:
         raise UserError('the prompt is empty: say what to make, as in --prompt "a blue robot"')
     if config.representation == "ngp":
         raise UserError('representation "ngp" is not in this version; use --representation gaussians')
+
+
+def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:
+    """The run's prior; the published form of SDI tells it the negative source time of a clean latent."""
+    published = config.guidance.renoise == "reference"
+    return load_prior(config.prior, config.ideal_prior, device=device, published_source_time=published)
 
 
 def _log_line(report: StepReport) -> dict[str, Any]:

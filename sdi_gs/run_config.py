@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.config import GuidanceConfig, ViewPromptsConfig
 from sdi_gs.loss_config import LossConfig
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
@@ -48,6 +48,7 @@ class RunConfig:
     """The sentence to turn into an object."""
     negative_prompt: str = ""
     """What the unconditional branch is told instead of nothing."""
+    view_prompts: ViewPromptsConfig = field(default_factory=ViewPromptsConfig)
     prior: str = "toybox-ideal"
     """Diffusion prior: a known name, a folder in Stable Diffusion's layout, or a hub id."""
     representation: Literal["gaussians", "ngp"] = "gaussians"
@@ -73,6 +74,8 @@ class RunConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if not 1 <= self.views_per_step <= 64:
             raise ValueError(f"views_per_step must be 1 to 64, got {self.views_per_step}")
+        if self.cameras.antithetic and self.views_per_step % 2:
+            raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
         if not self.backgrounds:
             raise ValueError("backgrounds must name at least one")
         if not 0 <= self.seed < 2**62:

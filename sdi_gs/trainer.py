@@ -16,9 +16,9 @@ from sdi_gs.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import restore_generator
 from sdi_gs.contracts import DiffusionPrior, RenderOutput, StepReport
-from sdi_gs.errors import UserError
+from sdi_gs.errors import NonFiniteError
 from sdi_gs.guidance.prompts import PromptConditions
-from sdi_gs.guidance.score_distillation import distil, plan_step
+from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
 from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
@@ -38,14 +38,34 @@ class Trainer:
         self.host_generator = torch.Generator().manual_seed(config.seed)
         self.device_generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.conditions = PromptConditions(
-            prior, config.prompt, negative_prompt=config.negative_prompt, backgrounds=config.backgrounds
+            prior,
+            config.prompt,
+            negative_prompt=config.negative_prompt,
+            backgrounds=config.backgrounds,
+            view_prompts=config.view_prompts,
         )
+        self.carried_noise: Tensor | None = None
         self.gaussians = gaussian_ball(config.gaussians, generator=self.device_generator, device=device)
         self.optimizers = gaussian_optimizers(self.gaussians, config.gaussians)
         self.densifier = Densifier(config.densify, config.steps)
 
     def train_step(self) -> StepReport:
-        """One step: K views that share a timestep."""
+        """One step: K views that share a timestep.
+
+        Raises NonFiniteError with the state as it was before, generators included.
+        """
+        generators = (self.host_generator, self.device_generator)
+        before = [generator.get_state() for generator in generators]
+        try:
+            return self._train_step()
+        except NonFiniteError:
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            raise
+
+    def _train_step(self) -> StepReport:
         started = time.perf_counter()
         config, views = self.config, self.config.views_per_step
         size = self.prior.image_size
@@ -61,18 +81,23 @@ class Trainer:
         colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds], device=self.device)
         render = self.gaussians.render(cameras.to(self.device), colours)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
+        told = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
         guided = distil(
             config.guidance,
             self.prior,
             latents.detach(),
-            self.conditions.conditional(cameras.view_words(), backgrounds),
-            self.conditions.unconditional(views),
+            told.conditional,
+            told.unconditional,
+            negatives=told.negatives,
             plan=plan,
             generator=self.device_generator,
+            carried_noise=self.carried_noise,
         )
         losses = self._losses(render, distillation_loss(latents, guided.target))
         values = {name: value.item() for name, value in losses.items()}
-        self._require_finite(values, plan.timestep)
+        if not all(map(math.isfinite, values.values())):
+            culprits = {"latents": latents, "target": guided.target}
+            self._require_finite(culprits | {f"{name} loss": value for name, value in losses.items()}, plan.timestep)
         update_gaussians(
             self.gaussians,
             self.optimizers,
@@ -83,7 +108,9 @@ class Trainer:
             step=self.step,
             num_steps=config.steps,
             generator=self.host_generator,
+            check_gradients=lambda: self._require_finite(self._gradients(), plan.timestep),
         )
+        self.carried_noise = noise_to_carry(config.guidance, guided)
         self.step += 1
         return StepReport(
             step=self.step,
@@ -101,6 +128,7 @@ class Trainer:
             "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "densify": self.densifier.state,
+            "carried_noise": self.carried_noise,
             "host_generator": self.host_generator.get_state(),
             "device_generator": self.device_generator.get_state(),
         }
@@ -116,6 +144,8 @@ class Trainer:
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in state["densify"].items()
         }
+        carried = state["carried_noise"]
+        self.carried_noise = None if carried is None else carried.to(self.device)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
 
@@ -124,14 +154,20 @@ class Trainer:
         choices = self.config.backgrounds
         return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
 
-    def _require_finite(self, losses: dict[str, float], timestep: int) -> None:
-        """Stop before a broken value reaches the parameters."""
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"step {self.step + 1}, t = {timestep}: the {name} loss is {value}; the last checkpoint is intact, "
-                    "resume it with smaller learning rates or another seed"
-                )
+    def _gradients(self) -> dict[str, Tensor]:
+        """The gradients that the optimisers are about to use, by name."""
+        params = self.gaussians.params
+        return {f"gradient of {name}": value.grad for name, value in params.items() if value.grad is not None}
+
+    def _require_finite(self, quantities: dict[str, Tensor], timestep: int) -> None:
+        """Stop before a broken value reaches the parameters, naming the first one in the order of computation."""
+        finite = torch.stack([value.detach().isfinite().all() for value in quantities.values()]).tolist()
+        if not all(finite):
+            name = list(quantities)[finite.index(False)]
+            raise NonFiniteError(
+                f"step {self.step + 1}, t = {timestep}: non-finite {name}; the state before this step is "
+                "kept: start a new run with smaller learning rates, a guidance.gradient-clip or another seed"
+            )
 
     def _losses(self, render: RenderOutput, distillation: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the step's loss."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras, sample_cameras, view_word, wrap_degrees
+from sdi_gs.errors import UserError
+from sdi_gs.run_config import RunConfig
 
 AZIMUTHS = (0.0, 37.0, 90.0, 180.0, 270.0, -120.0)
 ELEVATIONS = (0.0, 30.0, -10.0, 60.0, 89.0, -90.0)
@@ -168,6 +170,32 @@ def test_sampled_cameras_keep_to_their_ranges() -> None:
         assert low - 1e-3 <= values.min() < low + spread
         assert high - spread < values.max() <= high + 1e-3
         assert values.mean().item() == pytest.approx(0.5 * (low + high), abs=4.0 * spread)
+
+
+def test_antithetic_cameras_face_each_other_in_pairs() -> None:
+    for seed in range(20):
+        azimuths = sampled(6, seed, antithetic=True).azimuth_deg.view(3, 2)
+        apart = [abs(wrap_degrees(float(right - left))) for left, right in azimuths]
+        assert apart == pytest.approx([180.0] * 3, abs=1e-3)
+        # Together they fill the same sectors as others do.
+        gaps = azimuths.flatten().sort().values.diff()
+        assert gaps.max() < 120.0
+
+
+def test_antithetic_azimuths_are_all_as_likely() -> None:
+    azimuths = torch.cat([sampled(2, seed, antithetic=True).azimuth_deg for seed in range(600)])
+    counts = torch.histc(azimuths, bins=8, min=0.0, max=360.0)
+    # 150 expected in each; the standard deviation is 11 or, as halves of a pair, the same.
+    assert counts.min() > 100.0
+    assert counts.max() < 200.0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_odd_number_of_antithetic_cameras_is_refused(count: int) -> None:
+    with pytest.raises(UserError, match=f"{count} views do not go: use an even number"):
+        sampled(count, antithetic=True)
+    with pytest.raises(ValueError, match=f"even views_per_step, got {count}"):
+        RunConfig(views_per_step=count, cameras=CameraConfig(antithetic=True))
 
 
 def test_a_seed_gives_the_same_cameras_again() -> None:

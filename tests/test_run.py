@@ -14,7 +14,7 @@ import torch
 from sdi_gs.checkpoint import list_checkpoints, load_checkpoint
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
-from sdi_gs.errors import UserError
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.ply import read_splat_ply
 from sdi_gs.loading import load_splats
 from sdi_gs.run import (
@@ -202,6 +202,22 @@ def test_observers_see_every_step_after_it_was_logged(tmp_path: Path) -> None:
 
     train(trainer, folder, observers=[observe])
     assert seen == [1, 2, 3]
+
+
+def test_a_step_that_comes_to_nothing_leaves_a_checkpoint_of_the_state_before_it(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    trainer, run = start(tmp_path / "broken")
+    train(trainer, run, should_stop=lambda: trainer.step >= 5)
+    encode = trainer.prior.encode_images
+    trainer.prior.encode_images = lambda images, generator: encode(images, generator) * torch.nan
+    with pytest.raises(NonFiniteError, match=r"step 6, t = \d+: non-finite latents"):
+        train(trainer, run)
+    resumed, folder = prepare_resume(run.path, device=CPU)
+    assert resumed.step == 5
+    assert train(resumed, folder)
+    finish(resumed, folder, started=time.perf_counter())
+    assert_same_results(whole, folder)
 
 
 @pytest.mark.parametrize(

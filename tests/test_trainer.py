@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch import Tensor
 from sdi_gs.checkpoint import pack_state, unpack_state
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.errors import UserError
+from sdi_gs.errors import NonFiniteError
+from sdi_gs.guidance.config import NoiseSource, ViewPromptsConfig
+from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
 from sdi_gs.run_config import RunConfig
@@ -32,21 +36,26 @@ class CertainPrior:
         self.image = torch.tensor(colour).reshape(1, 3, 1, 1)
         self.timesteps: list[int] = []
         self.prompts: list[str] = []
-        self.broken = False
+        self.broken = ""
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         self.prompts += prompts
         return torch.zeros(len(prompts), 1, 4)
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return images.permute(0, 3, 1, 2)
+        latents = images.permute(0, 3, 1, 2)
+        if self.broken == "latents":
+            latents = latents * torch.inf
+        if self.broken == "gradient":
+            latents.register_hook(lambda gradient: gradient * torch.nan)
+        return latents
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         return latents.permute(0, 2, 3, 1)
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         self.timesteps.append(timestep)
-        if self.broken:
+        if self.broken == "target":
             return torch.full_like(noised_latents, torch.nan)
         level = self.schedule.alpha_cumprod(timestep)
         # The noise that leads from the one image to this one.
@@ -183,13 +192,84 @@ def test_the_centres_learn_at_the_final_rate_in_the_last_step() -> None:
     assert rate == pytest.approx(config().gaussians.means_lr_final)
 
 
-def test_a_value_that_is_not_finite_stops_the_run_before_it_reaches_the_parameters() -> None:
+@pytest.mark.parametrize(
+    ("broken", "named"), [("latents", "latents"), ("target", "target"), ("gradient", r"gradient of \w+")]
+)
+def test_a_value_that_is_not_finite_stops_the_run_and_leaves_its_state(broken: str, named: str) -> None:
     prior = CertainPrior()
-    trainer = trained(config(), 3, prior)
-    before = {name: value.detach().clone() for name, value in trainer.gaussians.params.items()}
-    prior.broken = True
-    with pytest.raises(UserError, match=r"step 4, t = \d+: the distillation loss is nan"):
+    trainer, untouched = trained(config(), 3, prior), trained(config(), 3)
+    prior.broken = broken
+    with pytest.raises(NonFiniteError, match=rf"step 4, t = \d+: non-finite {named};"):
         trainer.train_step()
     assert trainer.step == 3
-    for name, value in trainer.gaussians.params.items():
-        assert torch.equal(value, before[name])
+    assert_equal_states(trainer, untouched)
+    # And when the cause is mended, the run goes on as if nothing had been.
+    prior.broken = ""
+    trainer.train_step()
+    untouched.train_step()
+    assert_equal_states(trainer, untouched)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    trainer = trained(config(), 1)
+    weights = replace(trainer.config.losses, compactness=math.inf)
+    trainer.config = replace(trainer.config, losses=weights)
+    with pytest.raises(NonFiniteError, match=r"step 2, t = \d+: non-finite compactness loss"):
+        trainer.train_step()
+
+
+def with_guidance(**changes: Any) -> RunConfig:
+    settings = config()
+    return replace(settings, guidance=replace(settings.guidance, random_fraction=0.0, **changes))
+
+
+@pytest.mark.parametrize("source", ["cached", "fixed-random", "fixed-point", "unconditional", "random"])
+def test_every_noise_source_can_be_resumed_bit_for_bit(source: NoiseSource) -> None:
+    settings = with_guidance(noise=source, fixed_point_iterations=2)
+    straight, stopped = trained(settings, 6), trained(settings, 3)
+    tensors, packed = pack_state(stopped.state())
+    resumed = Trainer(settings, CertainPrior(), device=CPU)
+    resumed.load_state(unpack_state({name: value.clone() for name, value in tensors.items()}, packed))
+    for _ in range(3):
+        resumed.train_step()
+    assert_equal_states(straight, resumed)
+    assert (resumed.carried_noise is not None) == (source in ("cached", "fixed-random"))
+
+
+def test_a_run_of_fixed_noise_keeps_its_first_draw() -> None:
+    trainer = trained(with_guidance(noise="fixed-random"), 1)
+    first = trainer.carried_noise
+    assert first is not None
+    assert first.shape == (1, 3, 32, 32)
+    trainer.train_step()
+    assert trainer.carried_noise is not None
+    assert torch.equal(trainer.carried_noise, first)
+
+
+def test_the_exact_prior_is_guided_under_blended_view_words() -> None:
+    settings = with_guidance(perp_neg=True, guidance_scale=7.5)
+    settings = replace(settings, ideal_prior=replace(settings.ideal_prior, renders_per_view=4, unconditional_renders=4))
+    asked: list[tuple[int, Tensor]] = []
+
+    class WatchedPrior(IdealPrior):
+        def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+            asked.append((len(noised_latents), embeddings))
+            return super().predict_noise(noised_latents, timestep, embeddings)
+
+    trainer = Trainer(settings, WatchedPrior(settings.ideal_prior), device=CPU)
+    report = trainer.train_step()
+    assert math.isfinite(report.losses["distillation"])
+    rows, embeddings = asked[0]
+    assert rows == 4 * settings.views_per_step
+    # View weights of the positive branch are blends: two words each, which add up to one.
+    views = embeddings[: settings.views_per_step, 0, 26:30]
+    torch.testing.assert_close(views.sum(dim=1), torch.ones(len(views)))
+    assert ((views > 0.0).sum(dim=1) == 2).all()
+
+
+def test_sides_can_have_prompts_of_their_own() -> None:
+    prior = CertainPrior()
+    settings = replace(config(), view_prompts=ViewPromptsConfig(back="a plain back"))
+    Trainer(settings, prior, device=CPU)
+    assert any(text.startswith("a plain back, ") for text in prior.prompts)
+    assert not any("back view" in text for text in prior.prompts)

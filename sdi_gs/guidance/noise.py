@@ -2,7 +2,7 @@
 
 Score distillation with noise kappa is one step of DDIM in a change of variables (SDI paper, eq. 10). The right
 kappa solves kappa = eps_t(sqrt(a_t) z + sqrt(1 - a_t) kappa); i.i.d. noise gives SDS, and inverting the latent
-under the prompt with negative guidance gives SDI.
+under the prompt with negative guidance gives SDI (sdi_gs.guidance.inversion).
 
 Letters: B images, C latent channels, h w latent pixels.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule
-from sdi_gs.guidance.schedule import add_noise, ddim_variance, predicted_clean
+from sdi_gs.guidance.schedule import add_noise
 
 NoisePredictor = Callable[[Tensor, int], Tensor]
 """Guided noise [B, C, h, w] of a noised latent [B, C, h, w] at a timestep."""
@@ -30,32 +30,34 @@ def random_noise(
     return torch.randn(latents.shape, generator=generator, dtype=latents.dtype, device=latents.device)
 
 
-def invert_ddim(
-    predict: NoisePredictor,
+def fixed_noise(
+    carried: Tensor | None,  # [1, C, h, w]
     latents: Tensor,  # [B, C, h, w]
-    grid: list[int],
-    *,
-    schedule: NoiseSchedule,
-    eta: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Carry clean latents up the grid to its last level by first-order DDIM inversion (paper, algorithm 2).
+    """One draw for all images [B, C, h, w]: the carried one, or a first one where there is none yet."""
+    noise = random_noise(latents[:1], generator) if carried is None else carried
+    return noise.expand_as(latents)
 
-    The predictor is asked at the source of each step, as the published code does, so its first call is at the
-    grid's negative start. ``eta`` adds DDIM's variance at every step without reducing the direction term
-    (sdi.md 1.4).
 
-    Returns the noised latents [B, C, h, w] at ``grid[-1]``.
+def iterated_noise(
+    predict: NoisePredictor,
+    latents: Tensor,  # [B, C, h, w]
+    timestep: int,
+    start: Tensor,  # [B, C, h, w]
+    *,
+    schedule: NoiseSchedule,
+    iterations: int,
+) -> Tensor:
+    """kappa [B, C, h, w] after some fixed-point iterations of kappa = eps_t(sqrt(a_t) z + sqrt(1 - a_t) kappa).
+
+    The equation is the paper's eq. 8. The iteration hardly contracts at high noise, and under guidance it diverges
+    (sdi.md 4.2 and 4.3); it is here to be compared with.
     """
-    noised = latents
-    for source, destination in zip(grid[:-1], grid[1:], strict=True):
-        source_level, destination_level = schedule.alpha_cumprod(source), schedule.alpha_cumprod(destination)
-        noise = predict(noised, source)
-        noised = add_noise(predicted_clean(noised, noise, source_level), noise, destination_level)
-        if eta > 0.0:
-            spread = eta * math.sqrt(ddim_variance(source_level, destination_level))
-            noised = noised + spread * random_noise(latents, generator)
-    return noised
+    level, noise = schedule.alpha_cumprod(timestep), start
+    for _ in range(iterations):
+        noise = predict(add_noise(latents, noise, level), timestep)
+    return noise
 
 
 def noise_between(

@@ -61,16 +61,27 @@ def inversion_grid(
     """Timesteps that an inversion visits: a clean start, the fixed grid below t, and t + overshoot.
 
     The stride is ``T // num_steps`` whatever t is, so small t costs fewer calls (published code, sdi.md 1.3). The
-    first entry is one stride before the grid, hence negative: it stands for the clean latent.
+    first entry is one stride before the grid, hence negative: it stands for the clean latent. The grid itself is the
+    one of the schedule's spacing: from the offset up, or from T - 1 down.
 
     >>> inversion_grid(500, 50, num_steps=10, schedule=...)
     [-99, 1, 101, 201, 301, 401, 550]
     """
     stride = schedule.num_timesteps // num_steps
-    leading = [k * stride + schedule.steps_offset for k in range(num_steps)]
-    below = [k for k in leading if k < timestep]
-    last = min(timestep + overshoot, schedule.num_timesteps - 1)
-    return [schedule.steps_offset - stride, *below, last]
+    match schedule.timestep_spacing:
+        case "leading":
+            grid = [k * stride + schedule.steps_offset for k in range(num_steps)]
+        case "trailing":
+            grid = [round((k + 1) * schedule.num_timesteps / num_steps) - 1 for k in range(num_steps)]
+        case _:
+            assert_never(schedule.timestep_spacing)
+    below = [k for k in grid if k < timestep]
+    return [grid[0] - stride, *below, inversion_end(timestep, overshoot, schedule)]
+
+
+def inversion_end(timestep: int, overshoot: int, schedule: NoiseSchedule) -> int:
+    """The timestep at which an inversion ends: past t by the overshoot, but no further than the last."""
+    return min(timestep + overshoot, schedule.num_timesteps - 1)
 
 
 def add_noise(

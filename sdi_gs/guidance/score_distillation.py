@@ -2,7 +2,8 @@
 
 One call: infer kappa for the latents, noise them with it at t, ask the prior under guidance what the clean latent
 would be, and return that as the target. The loss 0.5 |z - target|^2 then has the gradient sigma(t) (eps - kappa),
-which is SDS for random kappa and SDI for inverted kappa (SDI paper, section 4).
+which is SDS for random kappa and SDI for inverted kappa (SDI paper, section 4). The source of kappa is all in which
+SDS, SDI, ISM and DDIM differ here.
 
 Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width.
 """
@@ -17,22 +18,35 @@ from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput, NoiseSchedule
 from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
-from sdi_gs.guidance.noise import invert_ddim, noise_between, random_noise
-from sdi_gs.guidance.schedule import add_noise, annealed_timestep, inversion_grid, predicted_clean
+from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
+from sdi_gs.guidance.noise import fixed_noise, iterated_noise, noise_between, random_noise
+from sdi_gs.guidance.perp_neg import Negatives, combine_branches
+from sdi_gs.guidance.schedule import add_noise, annealed_timestep, inversion_end, predicted_clean
 
 
 class GuidedPredictor:
-    """The prior under classifier-free guidance for one batch of prompts, counting its calls."""
+    """The prior under guidance for one batch of prompts, counting its calls.
+
+    Classifier-free guidance, or Perp-Neg where negatives are given. All branches ride in one call, one after the
+    other and each in the order of the images.
+    """
 
     def __init__(
         self,
         prior: DiffusionPrior,
         conditional: Tensor,  # [B, L, E]
         unconditional: Tensor,  # [B, L, E]
+        negatives: Negatives | None = None,
     ) -> None:
         self._prior = prior
         self._conditional = conditional
         self._unconditional = unconditional
+        self._negatives = negatives
+        branches = [conditional, unconditional]
+        if negatives is not None:
+            branches += negatives.embeddings.unbind(dim=1)
+        self._num_branches = len(branches)
+        self._all_branches = torch.cat(branches)
         self.calls = 0
 
     def __call__(
@@ -41,19 +55,19 @@ class GuidedPredictor:
         timestep: int,
         scale: float,
     ) -> Tensor:
-        """e_u + scale (e_c - e_u), [B, C, h, w], both branches in one call; a branch of weight 0 is left out."""
+        """e_u + scale (e_c - e_u), or Perp-Neg's like of it, [B, C, h, w]; branches of weight 0 are left out."""
         self.calls += 1
-        if scale == 1.0:
+        if scale == 1.0 and self._negatives is None:
             return self._prior.predict_noise(noised_latents, timestep, self._conditional)
         if scale == 0.0:
             return self._prior.predict_noise(noised_latents, timestep, self._unconditional)
-        both = self._prior.predict_noise(
-            torch.cat([noised_latents, noised_latents]),
-            timestep,
-            torch.cat([self._conditional, self._unconditional]),
+        everything = self._prior.predict_noise(
+            torch.cat([noised_latents] * self._num_branches), timestep, self._all_branches
         )
-        conditional, unconditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        conditional, unconditional, *negatives = everything.chunk(self._num_branches)
+        if self._negatives is None:
+            return unconditional + scale * (conditional - unconditional)
+        return combine_branches(conditional, unconditional, negatives, self._negatives.weights, scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +99,12 @@ def plan_step(
         generator=generator,
     )
     draw = torch.rand((), generator=generator).item()
+    # The published code passes t by up to one stride of its grid, the paper by up to T / 30.
+    reach = config.inversion_overshoot if config.renoise == "paper" else 1.0 / config.inversion_steps
     warming_up = step < config.random_fraction * num_steps
     return StepPlan(
         timestep=timestep,
-        overshoot=int(draw * config.inversion_overshoot * num_timesteps),
+        overshoot=int(draw * reach * num_timesteps),
         source="random" if warming_up else config.noise,
     )
 
@@ -100,20 +116,42 @@ def infer_noise(
     schedule: NoiseSchedule,
     latents: Tensor,  # [B, C, h, w]
     generator: torch.Generator,
+    carried_noise: Tensor | None = None,  # [1 or B, C, h, w]
 ) -> Tensor:
-    """kappa [B, C, h, w] from the chosen source."""
+    """kappa [B, C, h, w] from the chosen source; ``carried_noise`` is what ``noise_to_carry`` kept."""
     match plan.source:
         case "random":
             return random_noise(latents, generator)
-        case "inversion":
-            grid = inversion_grid(plan.timestep, plan.overshoot, num_steps=config.inversion_steps, schedule=schedule)
+        case "fixed-random":
+            return fixed_noise(carried_noise, latents, generator)
+        case "cached":
+            return random_noise(latents, generator) if carried_noise is None else carried_noise
+        case "fixed-point":
+            return iterated_noise(
+                lambda noised, at: predictor(noised, at, config.guidance_scale),
+                latents,
+                plan.timestep,
+                random_noise(latents, generator),
+                schedule=schedule,
+                iterations=config.fixed_point_iterations,
+            )
+        case "inversion" | "unconditional":
+            scale = config.resolved_inversion_scale if plan.source == "inversion" else 0.0
+            grid = inversion_timesteps(
+                plan.timestep,
+                plan.overshoot,
+                num_steps=config.inversion_steps,
+                schedule=schedule,
+                order=config.inversion_order,
+            )
             inverted = invert_ddim(
-                lambda noised, at: predictor(noised, at, config.resolved_inversion_scale),
+                lambda noised, at: predictor(noised, at, scale),
                 latents,
                 grid,
                 schedule=schedule,
                 eta=config.inversion_eta,
                 generator=generator,
+                order=config.inversion_order,
             )
             return noise_between(inverted, latents, schedule.alpha_cumprod(grid[-1]))
         case _:
@@ -130,18 +168,57 @@ def distil(
     *,
     plan: StepPlan,
     generator: torch.Generator,
+    negatives: Negatives | None = None,
+    carried_noise: Tensor | None = None,  # [1 or B, C, h, w]
 ) -> GuidanceOutput:
-    """The denoised target of a batch of latents that share a timestep (SDI paper, algorithm 2)."""
-    predictor = GuidedPredictor(prior, conditional, unconditional)
-    noise = infer_noise(config, plan, predictor, prior.schedule, latents, generator)
+    """The denoised target of a batch of latents that share a timestep (SDI paper, algorithm 2).
+
+    ``negatives`` turns Perp-Neg on; ``carried_noise`` is what ``noise_to_carry`` kept of the step before.
+    """
+    predictor = GuidedPredictor(prior, conditional, unconditional, negatives)
+    noise = infer_noise(config, plan, predictor, prior.schedule, latents, generator, carried_noise)
     level = prior.schedule.alpha_cumprod(plan.timestep)
-    noised = add_noise(latents, noise, level)
+    noised = add_noise(latents, noise, prior.schedule.alpha_cumprod(_shown_timestep(config, plan, prior.schedule)))
     predicted = predictor(noised, plan.timestep, config.guidance_scale)
+    target = predicted_clean(noised, predicted, level)
+    if config.gradient_clip is not None:
+        target = _within_reach(target, latents, config.gradient_clip)
     return GuidanceOutput(
-        target=predicted_clean(noised, predicted, level),
+        target=target,
         noise=noise,
         predicted_noise=predicted,
         noised_latents=noised,
         timestep=plan.timestep,
         predictor_calls=predictor.calls,
     )
+
+
+def noise_to_carry(config: GuidanceConfig, output: GuidanceOutput) -> Tensor | None:
+    """What the next step's kappa needs of this step, [1 or B, C, h, w]; part of a run's state."""
+    match config.noise:
+        case "cached":
+            return output.predicted_noise
+        case "fixed-random":
+            return output.noise[:1]
+        case "inversion" | "random" | "unconditional" | "fixed-point":
+            return None
+        case _:
+            assert_never(config.noise)
+
+
+def _shown_timestep(config: GuidanceConfig, plan: StepPlan, schedule: NoiseSchedule) -> int:
+    """The level at which the latents are shown; kappa at the inversion's end gives the inverted latents back."""
+    if config.renoise == "reference" and plan.source in ("inversion", "unconditional"):
+        return inversion_end(plan.timestep, plan.overshoot, schedule)
+    return plan.timestep
+
+
+def _within_reach(
+    target: Tensor,  # [B, C, h, w]
+    latents: Tensor,  # [B, C, h, w]
+    reach: float,
+) -> Tensor:
+    """The target with each element at most ``reach`` from the latents, so that the loss' gradient is clipped."""
+    pull = target - latents
+    # What is not finite stays so, for the guards to see.
+    return latents + torch.where(pull.isfinite(), pull.clamp(-reach, reach), pull)

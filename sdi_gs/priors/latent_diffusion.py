@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,35 +21,15 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 import torch
 from torch import Tensor
 
-from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
+from sdi_gs.priors.fetch import folder_of
+from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
-
-CONFIG_FILES = {
-    "tokenizer": ("tokenizer.json", "vocab.json"),
-    "text_encoder": ("config.json",),
-    "unet": ("config.json",),
-    "vae": ("config.json",),
-    "scheduler": ("scheduler_config.json",),
-}
-"""Components of the layout, each with the files of which one must be there."""
-
-# Safetensors only: the same repositories also carry pickles, half-precision twins and whole-model checkpoints.
-_WANTED_FILES = [f"{name}/*.{suffix}" for name in CONFIG_FILES for suffix in ("json", "txt", "safetensors")]
-_UNWANTED_FILES = ["*.fp16.safetensors", "*.fp16-*.safetensors", "*.non_ema*"]
-
-_WHAT_ELSE = (
-    "give a folder in Stable Diffusion 2.1's layout or another hub id (owner/name) as the prior, "
-    "or set HF_ENDPOINT to a mirror of the hub"
-)
-
-
-class SourceUnavailableError(UserError):
-    """A hub repository that could not be had; another mirror of the same model may do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +71,7 @@ class LatentDiffusionPrior:
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
-        # Each block of the VAE but the last halves the image.
-        self.image_size: int = self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.image_size: int = self.unet.config.sample_size * _vae_factor(self.vae.config)
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -195,6 +173,7 @@ def noise_from_prediction(
 def load_latent_diffusion(
     source: str | Path,
     *,
+    name: str | None = None,
     revision: str | None = None,
     config: LatentDiffusionConfig | None = None,
     device: torch.device | str,
@@ -204,18 +183,16 @@ def load_latent_diffusion(
     """Load all components from a folder in Stable Diffusion 2.1's layout or from a hub id ``owner/name``.
 
     ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 where that is wider.
+    ``name`` is what messages call the model; its source if not given.
     ``local_files_only`` keeps to what the hub's cache holds.
 
     Raises UserError where a component is missing, broken or of another kind of model, and
     SourceUnavailableError where the hub does not give the repository.
     """
-    folder = _folder_of(source, revision=revision, local_files_only=local_files_only)
-    for component, files in CONFIG_FILES.items():
-        if not any((folder / component / file).is_file() for file in files):
-            raise UserError(
-                f"the model in {folder} lacks its {component} (no {component}/{files[0]}): complete the folder, "
-                f"or {_WHAT_ELSE}"
-            )
+    folder = folder_of(source, revision=revision, local_files_only=local_files_only)
+    lacking = what_lacks(folder)
+    if lacking is not None:
+        raise UserError(f"the model in {folder} lacks its {lacking}: complete the folder, or {WHAT_ELSE}")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -229,7 +206,7 @@ def load_latent_diffusion(
     lean = {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
     wide = torch.promote_types(dtype, torch.float32)
     return LatentDiffusionPrior(
-        name=folder.resolve().name if isinstance(source, Path) or folder == Path(source) else source,
+        name=name or (folder.resolve().name if folder == Path(source) else str(source)),
         tokenizer=tokenizer,
         text_encoder=_load_model(CLIPTextModel, folder, "text_encoder", device, dtype=dtype),
         unet=_load_model(UNet2DConditionModel, folder, "unet", device, torch_dtype=dtype, **lean),
@@ -253,42 +230,19 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, Prediction
     if prediction_type not in get_args(PredictionType):
         known = ", ".join(get_args(PredictionType))
         raise UserError(f"prediction_type {prediction_type!r} is unknown: it must be one of {known}")
+    spacing: TimestepSpacing = scheduler.config.timestep_spacing
+    if spacing not in get_args(TimestepSpacing):
+        known = ", ".join(get_args(TimestepSpacing))
+        raise UserError(f"timestep_spacing {spacing!r} has no inversion grid: set it to one of {known}")
     if scheduler.alphas_cumprod[-1] <= 0.0:
         raise UserError("rescale_betas_zero_snr leaves nothing of the latent at the last timestep: set it to false")
     schedule = NoiseSchedule(
         alphas_cumprod=scheduler.alphas_cumprod.double(),
         initial_alpha_cumprod=float(scheduler.final_alpha_cumprod),
         steps_offset=scheduler.config.steps_offset,
+        timestep_spacing=spacing,
     )
     return schedule, prediction_type
-
-
-def _folder_of(source: str | Path, *, revision: str | None, local_files_only: bool) -> Path:
-    """The folder itself, or the one into which the hub's client puts the repository's files."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise UserError(f"{source} is a file, not a folder in Stable Diffusion 2.1's layout: {_WHAT_ELSE}")
-    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise UserError(f"{source} is neither a folder nor a hub id of the form owner/name: {_WHAT_ELSE}")
-    import huggingface_hub
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                source,
-                revision=revision,
-                allow_patterns=_WANTED_FILES,
-                ignore_patterns=_UNWANTED_FILES,
-                local_files_only=local_files_only,
-            )
-        )
-    except Exception as error:  # What the client lets through changes with its HTTP library.
-        raise SourceUnavailableError(
-            f"no folder {source} here, and the hub did not give {source}"
-            f"{f' at revision {revision}' if revision else ''} ({_in_one_line(error)}): {_WHAT_ELSE}"
-        ) from error
 
 
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
@@ -304,8 +258,7 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
     gaps = [*report["missing_keys"], *report["mismatched_keys"]]
     if gaps:
         raise UserError(
-            f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, "
-            f"or {_WHAT_ELSE}"
+            f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, or {WHAT_ELSE}"
         )
     return model.to(device)
 
@@ -325,7 +278,7 @@ def _component(component: str, folder: Path) -> Iterator[None]:
         raise UserError(f"the {component} in {folder} cannot be used: {error}") from error
     except Exception as error:  # Broken JSON, truncated weights, wrong shapes: each library has its own types.
         raise UserError(
-            f"the {component} in {folder} cannot be loaded ({_in_one_line(error)}): download it again, or {_WHAT_ELSE}"
+            f"the {component} in {folder} cannot be loaded ({in_one_line(error)}): download it again, or {WHAT_ELSE}"
         ) from error
 
 
@@ -343,6 +296,21 @@ def _check_fit(name: str, text_encoder: Any, unet: Any, vae: Any) -> None:
             )
     if not isinstance(unet.sample_size, int):
         raise UserError(f"the unet of {name} has sample_size {unet.sample_size}: use a model of square images")
+    # Models are published with up to three times their VAE's training size (2.1 with the VAE of 256 pixels), and
+    # 2.1-base with two thirds of it. Farther apart, one of the two comes from elsewhere.
+    factor = _vae_factor(vae)
+    image_size = unet.sample_size * factor
+    if not vae.sample_size / 4 < image_size < vae.sample_size * 4:
+        raise UserError(
+            f"the components of {name} do not fit: its unet's {unet.sample_size} latent pixels times its vae's factor "
+            f"{factor} are images of {image_size} pixels, but the vae is made for {vae.sample_size}: "
+            "take both from one model"
+        )
+
+
+def _vae_factor(config: Any) -> int:
+    """Image pixels along one latent pixel: each block of the VAE but the last halves the image."""
+    return 2 ** (len(config.block_out_channels) - 1)
 
 
 def _without_autocast(device: torch.device) -> torch.autocast:
@@ -351,9 +319,3 @@ def _without_autocast(device: torch.device) -> torch.autocast:
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _in_one_line(error: Exception) -> str:
-    """The first line of what a library says, which is often a page."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200].rstrip(' .:')}"

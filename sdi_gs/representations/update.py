@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,10 +24,15 @@ def update_gaussians(
     step: int,
     num_steps: int,
     generator: torch.Generator,
+    check_gradients: Callable[[], None] = lambda: None,
 ) -> None:
-    """Keep screen-space gradients, backward, optimise, densify; ``meta`` is the render's that ``loss`` came from."""
+    """Keep screen-space gradients, backward, optimise, densify; ``meta`` is the render's that ``loss`` came from.
+
+    ``check_gradients`` may raise after the backward pass, before any parameter moves.
+    """
     densifier.before_backward(gaussians, optimizers, step, meta)
     loss.backward()
+    check_gradients()
     optimizers["means"].param_groups[0]["lr"] = means_learning_rate(config, step, num_steps)
     for optimizer in optimizers.values():
         optimizer.step()

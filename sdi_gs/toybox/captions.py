@@ -128,8 +128,10 @@ def parse_prompt(text: str) -> ToyboxPrompt:
 
 def unknown_word_message(word: str, text: str) -> str:
     """One line that names the word, what toybox knows, and where to take other sentences."""
+    # Runs add the view and the background to what the user wrote.
+    said = re.sub(r",? (?:front|side|back|overhead) view\b.*", "", text)
     return (
-        f'toybox does not know the word "{word}" in "{text}"; it knows the objects {", ".join(CLASSES)} and the'
+        f'toybox does not know the word "{word}" in "{said}"; it knows the objects {", ".join(CLASSES)} and the'
         f" colours {', '.join(COLOURS)}; for anything else use Stable Diffusion 2.1: --prior sd21-base"
     )
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, read_scheduler
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,6 +29,13 @@ class GoldenCase:
     told: list[int]
     """Timesteps that the U-Net has been told in this test."""
 
+    @property
+    def negatives(self) -> Negatives | None:
+        """Perp-Neg's branches where the case has them."""
+        if "negatives" not in self.tensors:
+            return None
+        return Negatives(embeddings=self.tensors["negatives"][None], weights=self.tensors["negative_weights"])
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -41,6 +49,23 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def golden() -> GoldenCase:
     """Case 0: t = 500, overshoot 50, epsilon, no Perp-Neg."""
+    return load_case(0)
+
+
+@pytest.fixture(params=range(len(json.loads((GOLDEN / "sdi_reference.json").read_text())["cases"])))
+def every_golden(request: pytest.FixtureRequest) -> GoldenCase:
+    """Each case on record."""
+    return load_case(request.param)
+
+
+@pytest.fixture(params=["epsilon", "v_prediction", "sample"])
+def perp_neg_golden(request: pytest.FixtureRequest) -> GoldenCase:
+    """The inputs of case 1, which has negatives, with a U-Net that predicts any of the three."""
+    return load_case(1, prediction_type=request.param)
+
+
+def load_case(index: int, *, prediction_type: str | None = None) -> GoldenCase:
+    """A recorded case; another prediction type reads its U-Net's answers differently."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -50,7 +75,9 @@ def golden() -> GoldenCase:
     unet.load_state_dict(load_file(GOLDEN / "tiny_unet_fp64.safetensors"))
     told: list[int] = []
     unet.register_forward_pre_hook(lambda _, arguments: told.append(int(arguments[1][0])))
-    schedule, prediction_type = read_scheduler(stored["scheduler"])
+    settings = stored["cases"][index]
+    predicts = {"prediction_type": prediction_type or settings["prediction_type"]}
+    schedule, prediction_type = read_scheduler(stored["scheduler"] | predicts)
     # Embeddings and latents are given, so that nothing asks the remaining components.
     untouched: Any = None
     small = dict[str, Any](vocab_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
@@ -59,15 +86,17 @@ def golden() -> GoldenCase:
         tokenizer=untouched,
         text_encoder=CLIPTextModel(CLIPTextConfig(**small, hidden_size=16)),
         unet=unet,
-        vae=AutoencoderKL(**dict[str, Any](norm_num_groups=4, block_out_channels=(4,))),
+        vae=AutoencoderKL(**dict[str, Any](norm_num_groups=4, block_out_channels=(4,), sample_size=8)),
         schedule=schedule,
         prediction_type=prediction_type,
         config=LatentDiffusionConfig(published_source_time=True),
     )
     tensors = load_file(GOLDEN / "sdi_reference.safetensors")
     return GoldenCase(
-        settings=stored["cases"][0],
-        tensors={name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")},
+        settings=settings,
+        tensors={
+            name.partition(".")[2]: value for name, value in tensors.items() if name.partition(".")[0] == str(index)
+        },
         prior=prior,
         told=told,
     )

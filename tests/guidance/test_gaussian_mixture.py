@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
+from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
+from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.schedule import annealed_timestep, predicted_clean
 from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
@@ -124,6 +126,25 @@ def test_residuals_have_the_recorded_size(timestep: int, recorded: float) -> Non
     assert mean_residual(timestep, inversion_eta=0.0) == pytest.approx(recorded, rel=0.15)
 
 
+RECORDED: dict[NoiseSource, tuple[float, float, float, float]] = {
+    "unconditional": (6.71, 4.43, 1.76, 0.263),
+    "random": (9.15, 10.3, 5.79, 1.11),
+    "fixed-point": (55.9, 32.6, 21.1, 12.2),
+}
+
+
+@pytest.mark.parametrize("source", RECORDED)
+def test_residuals_of_the_other_sources_have_the_recorded_size(source: NoiseSource) -> None:
+    for timestep, recorded in zip(TIMESTEPS, RECORDED[source], strict=True):
+        assert mean_residual(timestep, source, inversion_eta=0.0) == pytest.approx(recorded, rel=0.3)
+
+
+@pytest.mark.parametrize("timestep", TIMESTEPS)
+def test_ten_fixed_point_iterations_are_worse_than_no_inference_at_all(timestep: int) -> None:
+    """Under guidance the iteration diverges (paper, 4.2; sdi.md 4.3)."""
+    assert mean_residual(timestep, "fixed-point") > 2.0 * mean_residual(timestep, "random")
+
+
 @pytest.mark.parametrize("timestep", TIMESTEPS)
 def test_targets_vary_far_less_than_with_random_noise(timestep: int) -> None:
     def variance(source: NoiseSource) -> float:
@@ -154,6 +175,35 @@ def test_more_inversion_steps_come_closer_to_the_same_noise() -> None:
     assert errors == sorted(errors, reverse=True)
     assert errors[1] == pytest.approx(0.0058, rel=0.5)
     assert 3.0 < errors[1] / errors[2] < 5.0
+
+
+@pytest.mark.parametrize("scale", [3.0, 7.5])
+def test_second_order_with_five_calls_comes_as_close_as_first_order_with_ten(scale: float) -> None:
+    """At t = 700, against 500 steps; ten steps of first order make eight calls there, twelve make ten."""
+    probes = [make_probe(seed) for seed in range(4)]
+
+    def noise(probe: Probe, steps: int, order: Literal[1, 2]) -> tuple[Tensor, int]:
+        predictor = GuidedPredictor(probe.prior, probe.conditional, probe.unconditional)
+        kappa = invert_ddim(
+            lambda noised, timestep: predictor(noised, timestep, -scale),
+            probe.latents,
+            inversion_timesteps(700, 0, num_steps=steps, schedule=probe.prior.schedule, order=order),
+            schedule=probe.prior.schedule,
+            eta=0.0,
+            generator=probe.generator,
+            order=order,
+        )
+        return noise_between(kappa, probe.latents, probe.prior.schedule.alpha_cumprod(700)), predictor.calls
+
+    references = [noise(probe, 500, 1)[0] for probe in probes]
+
+    def error(steps: int, order: Literal[1, 2], calls: int) -> float:
+        answers = [noise(probe, steps, order) for probe in probes]
+        assert all(made == calls for _, made in answers)
+        pairs = zip(answers, references, strict=True)
+        return sum((kappa - reference).square().mean().item() for (kappa, _), reference in pairs) / len(probes)
+
+    assert error(5, 2, calls=5) < error(12, 1, calls=10) < error(10, 1, calls=8)
 
 
 def test_a_run_moves_its_target_less_and_ends_sharper_than_with_random_noise() -> None:

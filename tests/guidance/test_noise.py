@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.guidance.noise import invert_ddim, noise_between, random_noise
+from sdi_gs.guidance.inversion import invert_ddim
+from sdi_gs.guidance.noise import noise_between, random_noise
 from sdi_gs.guidance.schedule import add_noise, inversion_grid, sigma
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.guidance.config import ViewPromptsConfig
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 
@@ -26,7 +29,7 @@ class NumberingPrior:
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         self.calls += 1
         self.texts.extend(prompts)
-        return torch.arange(len(prompts), dtype=torch.float32)[:, None, None].expand(-1, 3, 2)
+        return torch.arange(len(prompts), dtype=torch.float64)[:, None, None].expand(-1, 3, 2)
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
@@ -74,4 +77,65 @@ def test_texts_are_embedded_once() -> None:
     for _ in range(3):
         conditions.conditional(["back view", "side view"], ["white", "white"])
         conditions.unconditional(4)
+        conditions.for_cameras(looking_from(30.0, 170.0), ["white", "white"], perp_neg=True)
     assert (prior.calls, len(prior.texts)) == (1, 5)
+
+
+def looking_from(*azimuths: float, elevation: float = 0.0) -> CameraBatch:
+    ones = torch.ones(len(azimuths), dtype=torch.float64)
+    angles = torch.tensor(azimuths, dtype=torch.float64)
+    return orbit_cameras(angles, elevation * ones, 3.0 * ones, 40.0 * ones, width=8, height=8)
+
+
+def test_without_perp_neg_a_camera_gets_its_nearest_word_and_no_negatives() -> None:
+    prior = NumberingPrior()
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
+    told = conditions.for_cameras(looking_from(40.0, 200.0), ["black", "white"], perp_neg=False)
+    assert told.negatives is None
+    expected = ["a red mug, front view, black background", "a red mug, back view, white background"]
+    assert texts_of(told.conditional, prior) == expected
+    assert torch.equal(told.unconditional, conditions.unconditional(2))
+
+
+def test_with_perp_neg_words_are_blended_by_angle_and_every_camera_has_its_own_negatives() -> None:
+    prior = NumberingPrior()
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
+    # Embeddings are the order of the texts: front 0 and 1, side 2 and 3, back 4 and 5, overhead 6 and 7.
+    told = conditions.for_cameras(looking_from(22.5, 162.0), ["black", "white"], perp_neg=True)
+    torch.testing.assert_close(
+        told.conditional[:, 0, 0], torch.tensor([0.75 * 1 + 0.25 * 3, 0.2 * 2 + 0.8 * 4], dtype=torch.float64)
+    )
+    assert told.negatives is not None
+    assert told.negatives.embeddings.shape == (2, 2, 3, 2)
+    assert texts_of(told.negatives.embeddings[0], prior) == [
+        "a red mug, front view, black background",
+        "a red mug, side view, black background",
+    ]
+    assert texts_of(told.negatives.embeddings[1], prior) == [
+        "a red mug, side view, white background",
+        "a red mug, front view, white background",
+    ]
+    assert told.negatives.weights.shape == (2, 2)
+    # -(e^(-r/2) - 0.606) and -(e^(-r/2) + 0.967) with r = 0.2.
+    assert told.negatives.weights[1].tolist() == pytest.approx([-0.298837, -1.871837], abs=1e-6)
+
+
+def test_a_view_from_above_is_not_blended() -> None:
+    prior = NumberingPrior()
+    conditions = PromptConditions(prior, "a red mug")
+    told = conditions.for_cameras(looking_from(22.5, elevation=70.0), ["white"], perp_neg=True)
+    assert texts_of(told.conditional, prior) == ["a red mug, overhead view, white background"]
+    assert told.negatives is not None
+    assert told.negatives.weights.tolist() == [[0.0, 0.0]]
+
+
+def test_a_side_can_have_a_text_of_its_own() -> None:
+    prior = NumberingPrior()
+    overrides = ViewPromptsConfig(back="the plain back of a mug", overhead="coffee")
+    conditions = PromptConditions(prior, "a red mug", view_prompts=overrides)
+    conditional = conditions.conditional(["front view", "back view", "overhead view"], ["white", "white", "white"])
+    assert texts_of(conditional, prior) == [
+        "a red mug, front view, white background",
+        "the plain back of a mug, white background",
+        "coffee, white background",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.guidance.config import Annealing
-from sdi_gs.guidance.noise import invert_ddim
+from sdi_gs.guidance.inversion import invert_ddim
 from sdi_gs.guidance.schedule import (
     add_noise,
     annealed_timestep,
@@ -140,6 +141,21 @@ def test_the_grid_is_diffusers_own_with_the_offset_of_a_pndm_config() -> None:
     inverse = diffusers_scheduler(DDIMInverseScheduler)
     grid = inversion_grid(999, 0, num_steps=10, schedule=sd_schedule())
     assert inverse.timesteps.tolist() == grid[1:-1]
+
+
+@pytest.mark.parametrize("num_steps", [3, 7, 10, 30])
+def test_a_trailing_grid_is_diffusers_own_too(num_steps: int) -> None:
+    inverse: Any = DDIMInverseScheduler.from_config(SD21_PNDM | {"timestep_spacing": "trailing"})
+    inverse.set_timesteps(num_steps)
+    schedule = replace(sd_schedule(), timestep_spacing="trailing")
+    grid = inversion_grid(999, 0, num_steps=num_steps, schedule=schedule)
+    assert grid[1:] == inverse.timesteps.tolist()
+    assert grid[0] == grid[1] - 1000 // num_steps
+
+
+def test_a_trailing_grid_starts_as_published() -> None:
+    schedule = replace(sd_schedule(), timestep_spacing="trailing")
+    assert inversion_grid(250, 40, num_steps=10, schedule=schedule) == [-1, 99, 199, 290]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])

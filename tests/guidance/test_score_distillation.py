@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,6 +140,30 @@ def test_the_loss_pulls_every_element_by_its_distance_over_their_number() -> Non
     assert loss.item() == pytest.approx(0.5 * ((latents.detach() - 0.3) ** 2).mean().item())
 
 
+def test_a_clip_bounds_the_gradient_of_every_element_and_nothing_else() -> None:
+    plan = StepPlan(timestep=600, overshoot=0, source="inversion")
+    latents = two_latents().requires_grad_()
+    free = guide(GuidanceConfig(), LinearPrior(), plan).target
+    clip = (latents - free).abs().median().item()
+    clipped = guide(GuidanceConfig(gradient_clip=clip), LinearPrior(), plan).target
+    full, bounded = (
+        torch.autograd.grad(distillation_loss(latents, target), latents)[0] * latents.numel()
+        for target in (free, clipped)
+    )
+    assert full.abs().max() > clip > full.abs().min()
+    torch.testing.assert_close(bounded, full.clamp(-clip, clip))
+
+
+def test_a_clip_does_not_hide_what_is_not_finite() -> None:
+    class BrokenPrior(LinearPrior):
+        def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+            return torch.full_like(noised_latents, torch.inf)
+
+    plan = StepPlan(timestep=600, overshoot=0, source="random")
+    target = guide(GuidanceConfig(gradient_clip=0.5, guidance_scale=1.0), BrokenPrior(), plan).target
+    assert not target.isfinite().any()
+
+
 def test_a_plan_follows_the_runs_own_length_and_its_generator() -> None:
     config = GuidanceConfig()
     assert [make_plan(config, step).timestep for step in (0, 50, 99)] == [980, 615, 257]
@@ -177,8 +202,17 @@ def test_a_warm_up_draws_as_the_rest_does() -> None:
         {"inversion_eta": -0.3},
         {"inversion_overshoot": 0.2},
         {"inversion_overshoot": -0.01},
+        {"inversion_order": 3},
+        {"inversion_eta": math.nan},
+        {"fixed_point_iterations": 0},
+        {"noise": "ddpm"},
+        {"renoise": "never"},
+        {"guidance_scale": math.inf},
+        {"inversion_guidance_scale": math.nan},
+        {"gradient_clip": 0.0},
+        {"gradient_clip": math.nan},
     ],
 )
 def test_a_config_without_sense_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+    with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("inversion_").split("_")[0]):
         GuidanceConfig(**wrong)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -165,3 +169,87 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+class ServedHub:
+    """What the hub's client needs of a hub, for the repositories that it is given."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Path] = {}
+        self.asked: list[str] = []
+        """Paths of all requests."""
+
+    def downloads(self) -> list[str]:
+        """Requests for files."""
+        return [path for path in self.asked if "/resolve/" in path]
+
+    def commit(self, repo_id: str) -> str:
+        return sha256(repo_id.encode()).hexdigest()[:40]
+
+    def answer(self, path: str) -> tuple[dict[str, str], bytes] | None:
+        """Headers and body; None for what is not there."""
+        self.asked.append(path)
+        for repo_id, folder in self.repositories.items():
+            files = {str(file.relative_to(folder)): file for file in sorted(folder.glob("*/*")) if file.is_file()}
+            if path.startswith(f"/api/models/{repo_id}/tree/"):
+                rows = [
+                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": self._tag(file)}
+                    for name, file in files.items()
+                ]
+                return {}, json.dumps(rows).encode()
+            if path.startswith(f"/api/models/{repo_id}"):
+                siblings = [{"rfilename": name} for name in files]
+                about = {"id": repo_id, "sha": self.commit(repo_id), "siblings": siblings}
+                return {}, json.dumps(about).encode()
+            if path.startswith(f"/{repo_id}/resolve/"):
+                name = path.removeprefix(f"/{repo_id}/resolve/").split("/", 1)[1]
+                if name in files:
+                    headers = {"ETag": f'"{self._tag(files[name])}"', "X-Repo-Commit": path.split("/")[4]}
+                    return headers, files[name].read_bytes()
+        return None
+
+    def _tag(self, file: Path) -> str:
+        return sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub's client, so that no test finds real weights."""
+    cache = tmp_path_factory.mktemp("hub-cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedHub]:
+    """A hub on this machine that the real client talks to; empty at first."""
+    served = ServedHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = served.answer(unquote(self.path.partition("?")[0]))
+            headers, body = found or ({"X-Error-Code": "RepoNotFound"}, b"")
+            self.send_response(404 if found is None else 200)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from sdi_gs.errors import UserError
+from sdi_gs.priors import catalog
 from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, load_prior
 from sdi_gs.priors.config import IdealPriorConfig
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, SourceUnavailableError
+from sdi_gs.priors.fetch import SourceUnavailableError
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 
 def load(name: str, dtype: torch.dtype | None = None) -> Any:
@@ -35,6 +38,7 @@ def test_every_entry_is_pinned_to_a_commit_and_named_once() -> None:
     for entry in CATALOG:
         for source in entry.sources:
             assert source.repo_id.count("/") == 1
+            assert source.revision is not None
             assert len(bytes.fromhex(source.revision)) == 20
         assert bool(entry.sources) == (entry.download_bytes > 0)
 
@@ -70,6 +74,10 @@ class FakeHub:
 
 def put_in_place(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    # The toy models that it has are not the published ones.
+    sources = tuple(replace(source, known_sha256={}) for source in SD21_BASE.sources)
+    monkeypatch.setattr(catalog, "SD21_BASE", replace(SD21_BASE, sources=sources))
 
 
 @pytest.mark.parametrize("entry", [SD21_BASE, SD21], ids=lambda entry: entry.name)
@@ -127,3 +135,13 @@ def test_a_hub_id_goes_to_the_hub_without_a_revision(
     put_in_place(hub, monkeypatch)
     assert load("owner/name").name == "owner/name"
     assert hub.asked == [("owner/name", None)]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_published_source_time_reaches_the_prior(
+    pristine_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    put_in_place(FakeHub({SD21_BASE.sources[0].repo_id: pristine_models["epsilon"]}), monkeypatch)
+    for name in (str(pristine_models["epsilon"]), "sd21-base"):
+        prior: Any = load_prior(name, IdealPriorConfig(), device="cpu", published_source_time=published)
+        assert prior.config.published_source_time == published

@@ -14,6 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.errors import UserError
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
 from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors.latent_diffusion import (
@@ -248,6 +249,15 @@ def test_stable_diffusions_constants_are_read_from_its_scheduler(folder: Path) -
         assert schedule.alpha_cumprod(timestep) == pytest.approx(level, abs=1e-6)
     assert schedule.alpha_cumprod(-99) == schedule.alpha_cumprod(0)
     assert torch.equal(schedule.alphas_cumprod.float(), DDIMScheduler(**SD21_BETAS).alphas_cumprod)
+
+
+def test_the_timestep_spacing_is_read_and_is_leading_where_the_file_is_silent() -> None:
+    silent, _ = read_scheduler({"_class_name": "PNDMScheduler", **SD21_BETAS})
+    trailing, _ = read_scheduler({"_class_name": "DDIMScheduler", **SD21_BETAS, "timestep_spacing": "trailing"})
+    assert (silent.timestep_spacing, silent.steps_offset) == ("leading", 1)
+    assert trailing.timestep_spacing == "trailing"
+    with pytest.raises(UserError, match="timestep_spacing 'linspace' has no inversion grid: .*leading, trailing"):
+        read_scheduler({"_class_name": "EulerDiscreteScheduler", **SD21_BETAS, "timestep_spacing": "linspace"})
 
 
 @pytest.mark.parametrize("class_name", ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,9 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.latent_diffusion import CONFIG_FILES, SourceUnavailableError, load_latent_diffusion
+from sdi_gs.priors.fetch import SourceUnavailableError
+from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+from sdi_gs.priors.layout import CONFIG_FILES
 
 COMPONENTS = ["tokenizer", "text_encoder", "unet", "vae", "scheduler"]
 WEIGHTS = {
@@ -141,41 +141,13 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(source: str | Path) ->
 
 def test_an_id_that_the_cache_lacks_says_what_to_do_offline() -> None:
     line = complaint("nobody/no-such-model", revision="0" * 40, local_files_only=True)
-    assert "nobody/no-such-model at revision 000" in line
+    assert "no-such-model from the hub at revision 000" in line
     assert "HF_ENDPOINT" in line
 
 
-class _EmptyHub(BaseHTTPRequestHandler):
-    """Answers as the hub does for a repository that is not there."""
-
-    def do_GET(self) -> None:
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def empty_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with HTTPServer(("127.0.0.1", 0), _EmptyHub) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.mark.usefixtures("empty_hub")
+@pytest.mark.usefixtures("hub")
 def test_an_id_that_the_hub_lacks_says_what_to_do() -> None:
-    with pytest.raises(SourceUnavailableError, match=r"nobody/no-such-model \(RepositoryNotFoundError.*HF_ENDPOINT"):
+    with pytest.raises(SourceUnavailableError, match=r"no nobody/no-such-model from the hub \(Repo.*404.*HF_ENDPOINT"):
         load_latent_diffusion("nobody/no-such-model", device="cpu", dtype=torch.float32)
 
 
@@ -189,6 +161,7 @@ def test_a_hub_id_loads_from_the_snapshot_of_its_revision(
         return str(pristine_models["v_prediction"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
     prior = load_latent_diffusion("owner/name", revision="abc", device="cpu", dtype=torch.float32)
     assert asked == [("owner/name", "abc", False)]
     assert (prior.name, prior.prediction_type) == ("owner/name", "v_prediction")
@@ -231,5 +204,6 @@ def test_only_what_is_needed_is_downloaded(pristine_models: dict[str, Path], mon
         return str(pristine_models["epsilon"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
     load_latent_diffusion("owner/name", device="cpu", dtype=torch.float32)
     assert chosen == needed

