@@ -59,7 +59,7 @@ def second_order_grid(
     shares = torch.arange(1, calls + 1, dtype=levels.dtype) / (calls + 1)
     nearest = (spread[:, None] - shares * spread[last]).abs().argmin(dim=0).tolist()
     # Close to t = 0 there are fewer timesteps than calls.
-    return [*sorted({at for at in nearest if at < last} or {-1}), last]
+    return [*sorted({at for at in nearest if at < last} or {last}), last]
 
 
 def invert_ddim(
