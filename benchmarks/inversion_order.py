@@ -14,6 +14,7 @@ import torch
 from gaussian_mixture import SCHEDULE, ToyMixture
 from torch import Tensor
 
+from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.contracts import NoiseSchedule
 from sdi_gs.guidance.inversion import InversionOrder, inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
@@ -59,7 +60,8 @@ def toybox_case(scale: float) -> tuple[IdealPrior, Callable[[Tensor, int], Tenso
     cameras = held_out_cameras(prior.image_size)
     images = render_truth(truth_draws("robot", "blue", 1), cameras).rgb[:8]
     conditions = PromptConditions(prior, "a blue robot")
-    conditional = conditions.conditional(cameras.view_words()[:8], ["white"] * 8)
+    backgrounds: list[BackgroundName] = ["white"] * 8
+    conditional = conditions.conditional(cameras.view_words()[:8], backgrounds)
     predictor = GuidedPredictor(prior, conditional, conditions.unconditional(8))
     return prior, lambda noised, timestep: predictor(noised, timestep, scale), prior.encode_images(images)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior
@@ -180,7 +181,8 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
     images, cameras = _subject_images(options, prior.image_size, device)
     latents = prior.encode_images(images.to(device), torch.Generator(device).manual_seed(options.seed)).detach()
     conditions = PromptConditions(prior, options.prompt)
-    told = conditions.for_cameras(cameras, ["white"] * len(cameras), perp_neg=False)
+    backgrounds: list[BackgroundName] = ["white"] * len(cameras)
+    told = conditions.for_cameras(cameras, backgrounds, perp_neg=False)
     subject = Subject(prior=prior, latents=latents, conditional=told.conditional, unconditional=told.unconditional)
     default_scale = 1.0 if options.prior == TOYBOX_IDEAL.name else GuidanceConfig.guidance_scale
     measured = probe(
@@ -201,7 +203,7 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
 
 def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> tuple[Tensor, CameraBatch]:
     """Renders [B, size, size, 3] over white and their cameras."""
-    config = CameraConfig(distance=(CAMERA_DISTANCE,) * 2, fov_y_deg=(CAMERA_FOV_Y_DEG,) * 2)
+    config = CameraConfig(distance=(CAMERA_DISTANCE, CAMERA_DISTANCE), fov_y_deg=(CAMERA_FOV_Y_DEG, CAMERA_FOV_Y_DEG))
     cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
     if options.source is not None:
         return render_views(load_splats(options.source, device=device).gaussians, cameras).rgb, cameras

@@ -9,16 +9,15 @@ Letters: B images, C latent channels, h w latent pixels.
 from __future__ import annotations
 
 import math
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.guidance.config import InversionOrder
 from sdi_gs.guidance.noise import NoisePredictor, random_noise
 from sdi_gs.guidance.schedule import add_noise, ddim_variance, inversion_end, inversion_grid, predicted_clean, sigma
-
-InversionOrder = Literal[1, 2]
 
 DATA_STD = 0.5
 """Width of the Gaussian data for which second order is exact, in latent units (EDM's sigma_data, arXiv 2206.00364)."""
@@ -59,7 +58,7 @@ def second_order_grid(
     shares = torch.arange(1, calls + 1, dtype=levels.dtype) / (calls + 1)
     nearest = (spread[:, None] - shares * spread[last]).abs().argmin(dim=0).tolist()
     # Close to t = 0 there are fewer timesteps than calls.
-    return [*sorted({at for at in nearest if at < last} or {-1}), last]
+    return [*sorted({at for at in nearest if at < last} or {last}), last]
 
 
 def invert_ddim(

@@ -94,7 +94,7 @@ def test_the_grid_rises_to_where_first_order_ends_with_no_more_calls(timestep: i
 
 
 def test_even_the_lowest_level_has_a_grid() -> None:
-    assert second_order_grid(0, 0, num_steps=10, schedule=SCHEDULE) == [-1, 0]
+    assert second_order_grid(0, 0, num_steps=10, schedule=SCHEDULE) == [0, 0]
     assert inferred(10, 2, timestep=0).isfinite().all()
 
 
