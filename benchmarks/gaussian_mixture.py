@@ -1,4 +1,4 @@
-"""The Gaussian mixture of sdi.md 4.3, whose score is exact: eight modes in sixteen dimensions, three of them prompted.
+"""A Gaussian mixture whose score is exact: eight modes in sixteen dimensions, three of them prompted.
 
 Letters: B points, D = 16 dimensions.
 """

@@ -61,7 +61,7 @@ def _toybox_ideal() -> RunConfig:
         guidance=GuidanceConfig(guidance_scale=1.0, inversion_steps=5, t_min=0.2, random_fraction=0.4),
         # The ball starts with as many Gaussians as the 64 pixel views can use.
         densify=DensifyConfig(enabled=False),
-        # Inversion follows single renders: four times toybox.md's 256 leave smaller gaps between their angles.
+        # Inversion follows single renders: 1024 leave smaller gaps between their angles.
         ideal_prior=IdealPriorConfig(renders_per_view=1024),
     )
 
@@ -79,7 +79,7 @@ def _smoke() -> RunConfig:
 
 
 def _sd21_base() -> RunConfig:
-    """SDI on Gaussians as the paper ran it in LucidDreamer's code (field.md 3.2 and 3.5); not run on a GPU yet."""
+    """SDI on Gaussians as the paper ran it in LucidDreamer's code; not run on a GPU yet."""
     return RunConfig(
         prior="sd21-base",
         steps=5000,

@@ -21,7 +21,7 @@ from sdi_gs.errors import UserError
 ViewWord = Literal["front view", "side view", "back view", "overhead view"]
 VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
 
-# Thresholds in degrees of threestudio's prompt processor (sdi.md 1.6).
+# Thresholds in degrees of threestudio's prompt processor.
 FRONT_HALF_ANGLE_DEG = 45.0
 BACK_HALF_ANGLE_DEG = 45.0
 OVERHEAD_ELEVATION_DEG = 60.0

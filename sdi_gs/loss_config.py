@@ -12,12 +12,12 @@ class LossConfig:
     distillation: float = 1.0
     """Weight of the distance between latents and their target."""
     fog: float = 0.1
-    """Weight of mean a(1 - a), which makes every pixel either empty or opaque (toybox.md A)."""
+    """Weight of mean a(1 - a), which makes every pixel either empty or opaque."""
     fog_start: float = 0.0
     """Share of the run after which the fog term counts, ramping up linearly to the end."""
     compactness: float = 0.0
-    """Weight of the opacity-weighted mean squared distance from the origin, against growth (field.md 2.3)."""
+    """Weight of the opacity-weighted mean squared distance from the origin, against growth."""
     needles: float = 0.01
-    """Weight of the penalty on Gaussians longer than ``max_anisotropy`` (field.md 3.4)."""
+    """Weight of the penalty on Gaussians longer than ``max_anisotropy``."""
     max_anisotropy: float = 8.0
     """Ratio of the longest to the middle axis above which a Gaussian counts as a needle."""

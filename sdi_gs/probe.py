@@ -42,7 +42,7 @@ INVERSION_SCALES = (-7.5, 0.0, 1.0, 7.5)
 """gamma_inv where gamma_fwd is 7.5; in proportion to it elsewhere."""
 INVERSION_STEPS = (2, 4, 8, 16)
 TRAJECTORY_RATE = 0.2
-"""Share of the way to its target that the latent goes in each step of the trajectory (sdi.md 4.3)."""
+"""Share of the way to its target that the latent goes in each step of the trajectory."""
 OUTPUT_ROOT = Path("probes")
 ELEVATION_DEG = 15.0
 

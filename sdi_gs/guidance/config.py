@@ -51,11 +51,11 @@ class GuidanceConfig:
     With ``renoise="reference"`` it is one stride of the inversion grid instead, as in the published code."""
     renoise: Renoise = "paper"
     """What the prior is shown at t after an inversion: the latents noised at t with kappa (paper, algorithm 2), or the
-    inverted latents themselves, which stand at t + tau (published code, sdi.md 1.5)."""
+    inverted latents themselves, which stand at t + tau (published code)."""
     fixed_point_iterations: int = 10
     """Iterations of kappa = eps_t(z noised with kappa) from a random start, for the noise source "fixed-point"."""
     perp_neg: bool = False
-    """Blend the view words by angle and push away from the wrong ones (Perp-Neg, sdi.md 1.6): four branches for two."""
+    """Blend the view words by angle and push away from the wrong ones (Perp-Neg): four branches for two."""
     gradient_clip: float | None = None
     """Largest pull on a latent element, |z - target| in latent units; None for no limit (threestudio's grad_clip)."""
     random_fraction: float = 0.0

@@ -73,7 +73,7 @@ def invert_ddim(
 ) -> Tensor:
     """Carry clean latents up the grid to its last level; the predictor is asked at every entry but the last.
 
-    ``eta`` adds DDIM's variance at every step without reducing the direction term (sdi.md 1.4).
+    ``eta`` adds DDIM's variance at every step without reducing the direction term.
 
     Returns the noised latents [B, C, h, w] at ``grid[-1]``.
     """

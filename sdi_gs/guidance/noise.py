@@ -51,8 +51,8 @@ def iterated_noise(
 ) -> Tensor:
     """kappa [B, C, h, w] after some fixed-point iterations of kappa = eps_t(sqrt(a_t) z + sqrt(1 - a_t) kappa).
 
-    The equation is the paper's eq. 8. The iteration hardly contracts at high noise, and under guidance it diverges
-    (sdi.md 4.2 and 4.3); it is here to be compared with.
+    The equation is the paper's eq. 8. The iteration hardly contracts at high noise, and under guidance it diverges;
+    it is here to be compared with.
     """
     level, noise = schedule.alpha_cumprod(timestep), start
     for _ in range(iterations):

@@ -1,6 +1,6 @@
 """Perp-Neg: guidance towards a blend of view words and away from those that a camera does not see.
 
-Formula of Armandpour et al. (arXiv 2304.04968), weights and blends of threestudio's prompt processor (sdi.md 1.6).
+Formula of Armandpour et al. (arXiv 2304.04968), weights and blends of threestudio's prompt processor.
 
 Letters: B images, N negatives per image, C latent channels, h w latent pixels, L tokens, E embedding width.
 """

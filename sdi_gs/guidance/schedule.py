@@ -35,7 +35,7 @@ def annealed_timestep(
 ) -> int:
     """The timestep of a training step; ``t_max`` and ``t_min`` are fractions of the diffusion's length.
 
-    "linear" is ``int(T * ((t_max - t_min) * (1 - step / num_steps) + t_min))`` (published code, sdi.md 1.2), tied
+    "linear" is ``int(T * ((t_max - t_min) * (1 - step / num_steps) + t_min))`` (published code), tied
     to the run's own length. "sqrt" spends more of the run at low noise, "uniform" draws t as DreamFusion does.
     """
     match annealing:
@@ -60,7 +60,7 @@ def inversion_grid(
 ) -> list[int]:
     """Timesteps that an inversion visits: a clean start, the fixed grid below t, and t + overshoot.
 
-    The stride is ``T // num_steps`` whatever t is, so small t costs fewer calls (published code, sdi.md 1.3). The
+    The stride is ``T // num_steps`` whatever t is, so small t costs fewer calls (published code). The
     first entry is one stride before the grid, hence negative: it stands for the clean latent. The grid itself is the
     one of the schedule's spacing: from the offset up, or from T - 1 down.
 
@@ -103,5 +103,5 @@ def predicted_clean(
 
 
 def ddim_variance(source_level: float, destination_level: float) -> float:
-    """DDIM's variance of the move between two levels, as the published inversion uses it (sdi.md 1.4)."""
+    """DDIM's variance of the move between two levels, as the published inversion uses it."""
     return (1.0 - source_level) / (1.0 - destination_level) * (1.0 - destination_level / source_level)

@@ -58,16 +58,16 @@ TOYBOX_IDEAL = CatalogEntry(
     prediction_type="epsilon",
 )
 
-# The sum in the LFS pointer of Stability AI's own repository, from a copy of it (sdi.md 5).
+# The sum in the LFS pointer of Stability AI's own repository, from a copy of it.
 _SD21_BASE_UNET = {
     "unet/diffusion_pytorch_model.safetensors": "6dfae3e5f7d459b50f4b0850ead945972c75bb0e1897628933e169eb43974214"
 }
-# The same for the VAE, as that revision of the mirror states it (sdi.md 5).
+# The same for the VAE, as that revision of the mirror states it.
 _SD21_BASE_VAE = {
     "vae/diffusion_pytorch_model.safetensors": "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
 }
 
-# Stability AI took the original repositories off the hub in November 2025 (sdi.md 5).
+# Stability AI took the original repositories off the hub in November 2025.
 SD21_BASE = CatalogEntry(
     name="sd21-base",
     summary="Stable Diffusion 2.1 base, 512 x 512 pixels",

@@ -14,11 +14,11 @@ class IdealPriorConfig:
     pool: int = 2
     """Pixels averaged into one latent pixel along each axis."""
     renders_per_view: int = 256
-    """Mixture centres for one object under one view word (toybox.md A)."""
+    """Mixture centres for one object under one view word."""
     unconditional_renders: int = 1500
-    """Mixture centres of the unconditional prompt: every class, colour and side (toybox.md A)."""
+    """Mixture centres of the unconditional prompt: every class, colour and side."""
     component_std: float = 0.3
-    """Width s of the mixture in latent units, where white is 1 and black is -1 (toybox.md A)."""
+    """Width s of the mixture in latent units, where white is 1 and black is -1."""
     elevation_deg: tuple[float, float] = (-10.0, 40.0)
     """Range of camera elevations of all views but the overhead one."""
     distance: float = 3.3

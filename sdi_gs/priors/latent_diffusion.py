@@ -47,7 +47,7 @@ class LatentDiffusionPrior:
 
     The U-Net and the text encoder run in their own dtype and never under autocast (SD 2.1 gives NaN there); levels
     and conversions are float32 or wider. The VAE is best left in float32: the mean over all latents makes the
-    gradients that enter its backward too small for half precision (sdi.md 5).
+    gradients that enter its backward too small for half precision.
     """
 
     def __init__(

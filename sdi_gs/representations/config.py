@@ -10,11 +10,11 @@ class GaussiansConfig:
     """The initial cloud and how fast each of its parameters learns."""
 
     num_initial: int = 6000
-    """Gaussians at the start (field.md 3.1: 4 096 to 100 000)."""
+    """Gaussians at the start (text-to-3D systems use 4 096 to 100 000)."""
     initial_radius: float = 0.8
-    """Radius of the ball they fill uniformly, scene units (field.md 3.4)."""
+    """Radius of the ball they fill uniformly, scene units (0.5 to 0.8 in text-to-3D systems)."""
     initial_opacity: float = 0.1
-    """Opacity of each at the start (field.md 3.1)."""
+    """Opacity of each at the start (0.1 in DreamGaussian and LucidDreamer)."""
     initial_colour_spread: float = 0.05
     """Standard deviation of the initial colours around grey, in RGB units."""
     means_lr: float = 4e-3
@@ -26,7 +26,7 @@ class GaussiansConfig:
     quats_lr: float = 5e-3
     """Adam step of the quaternions."""
     opacities_lr: float = 5e-2
-    """Adam step of the logit opacities (field.md 3.1)."""
+    """Adam step of the logit opacities (0.05 in DreamGaussian and LucidDreamer)."""
     sh0_lr: float = 3e-2
     """Adam step of the colour coefficients."""
     adam_betas: tuple[float, float] = (0.9, 0.99)
@@ -66,7 +66,7 @@ class DensifyConfig:
     prune_scale3d: float = 0.3
     """Size in scene units above which it is removed."""
     reset_opacity_at: float | None = None
-    """Share of the run at which all opacities are lowered once; None for never (field.md 3.4)."""
+    """Share of the run at which all opacities are lowered once; None for never."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start <= self.stop <= 1.0:

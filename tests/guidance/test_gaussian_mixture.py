@@ -1,4 +1,4 @@
-"""What the paper claims of its noise, on a mixture whose score is exact (sdi.md 4.3)."""
+"""What the paper claims of its noise, on a mixture whose score is exact."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_residuals_of_the_other_sources_have_the_recorded_size(source: NoiseSour
 
 @pytest.mark.parametrize("timestep", TIMESTEPS)
 def test_ten_fixed_point_iterations_are_worse_than_no_inference_at_all(timestep: int) -> None:
-    """Under guidance the iteration diverges (paper, 4.2; sdi.md 4.3)."""
+    """Under guidance the iteration diverges (paper, 4.2)."""
     assert mean_residual(timestep, "fixed-point") > 2.0 * mean_residual(timestep, "random")
 
 

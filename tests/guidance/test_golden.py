@@ -41,7 +41,7 @@ def guide(
 
 
 def published(case: GoldenCase, timestep: int, last: int) -> dict[str, Tensor]:
-    """The published code's step from its description (sdi.md 1.3 to 1.7), in terms of what the U-Net predicts."""
+    """The published code's step from its description, in terms of what the U-Net predicts."""
     prior, given = case.prior, case.tensors
     levels = prior.schedule.alphas_cumprod.tolist()
     latents, negatives = given["z"], case.negatives

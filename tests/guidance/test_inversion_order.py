@@ -36,7 +36,7 @@ def inferred(num_steps: int, order: InversionOrder, timestep: int = TIMESTEP, **
 
 
 def exact_noise(timestep: int = TIMESTEP, std: float = STD) -> Tensor:
-    """The solution of the probability flow from sigma = 0 (sdi.md 4.2)."""
+    """The solution of the probability flow from sigma = 0."""
     spread = sigma(SCHEDULE, timestep)
     return (POINTS - MEAN) * (math.sqrt(1.0 + spread**2 / std**2) - 1.0) / spread
 

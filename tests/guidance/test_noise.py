@@ -1,4 +1,4 @@
-"""Inversion against the closed forms of a Gaussian data distribution (sdi.md 4.2)."""
+"""Inversion against the closed forms of a Gaussian data distribution."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_inversion_is_of_first_order() -> None:
 
 @pytest.mark.parametrize(("timestep", "ratio"), [(50, 0.5), (980, 0.058)])
 def test_inverted_noise_is_that_of_the_trajectory_and_not_of_one_step(timestep: int, ratio: float) -> None:
-    """kappa_inv / kappa* for s = 0.8: half at little noise, next to nothing at much (sdi.md 4.2)."""
+    """kappa_inv / kappa* for s = 0.8: half at little noise, next to nothing at much."""
     std, point = 0.8, torch.tensor([2.0], dtype=torch.float64)
 
     def predict(noised: Tensor, at: int) -> Tensor:

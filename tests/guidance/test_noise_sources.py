@@ -117,7 +117,7 @@ def test_fixed_point_iterations_ask_at_the_timestep_under_the_guidance_scale(gol
 
 @pytest.mark.parametrize(("timestep", "contraction"), [(250, 0.431), (980, 0.996)])
 def test_fixed_point_iteration_contracts_as_a_gaussian_says(timestep: int, contraction: float) -> None:
-    """For data N(mu, s^2): towards sigma (z - mu) / s^2, by sigma^2 / (s^2 + sigma^2) each time (sdi.md 4.2)."""
+    """For data N(mu, s^2): towards sigma (z - mu) / s^2, by sigma^2 / (s^2 + sigma^2) each time."""
     mean, std, spread = 1.3, 0.8, sigma(SCHEDULE, timestep)
 
     def predict(noised: Tensor, at: int) -> Tensor:
@@ -166,7 +166,7 @@ def shown_with(overshoot: int, timestep: int) -> GuidanceOutput:
 
 @pytest.mark.parametrize(("timestep", "pull"), [(980, -0.107), (750, -0.190), (500, -0.120), (250, -0.064)])
 def test_the_published_form_pulls_latents_towards_grey(timestep: int, pull: float) -> None:
-    """Its z - coefficient, sqrt(a_T / a_t) - 1 with overshoot 50 (sdi.md 1.5)."""
+    """Its z - coefficient, sqrt(a_T / a_t) - 1 with overshoot 50."""
     output = shown_with(50, timestep)
     last, level = SCHEDULE.alpha_cumprod(min(timestep + 50, 999)), SCHEDULE.alpha_cumprod(timestep)
     from_noise = math.sqrt(1.0 - last) / math.sqrt(level) * output.noise.item()

@@ -243,7 +243,7 @@ def test_stable_diffusions_constants_are_read_from_its_scheduler(folder: Path) -
     assert prior.prediction_type == folder.name
     assert (schedule.num_timesteps, schedule.steps_offset) == (1000, 1)
     assert schedule.alphas_cumprod.dtype == torch.float64
-    # sdi.md 1.1.
+    # The published model's scheduler config.
     published = {0: 0.99915, 1: 0.998296, 20: 0.981314, 250: 0.673793, 500: 0.276333, 980: 0.005844, 999: 0.00466}
     for timestep, level in published.items():
         assert schedule.alpha_cumprod(timestep) == pytest.approx(level, abs=1e-6)

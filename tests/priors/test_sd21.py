@@ -148,7 +148,7 @@ def check_step(prior: LatentDiffusionPrior) -> None:
     assert output.predictor_calls == 7
     assert latents.shape == output.target.shape == (2, 4, 8, 8)
     assert {output.target.dtype, output.noise.dtype, gradient.dtype} == {torch.float32}
-    # z - target = sigma (eps - kappa) whatever the network predicts (sdi.md 4.1).
+    # z - target = sigma (eps - kappa) whatever the network predicts.
     level = prior.schedule.alpha_cumprod(500)
     pull = ((1.0 - level) / level) ** 0.5 * (output.predicted_noise - output.noise)
     torch.testing.assert_close(latents - output.target, pull, atol=1e-4, rtol=1e-4)
