@@ -57,6 +57,8 @@ ARMS = {
     "gamma-0": "inversion with gamma_inv = 0",
     "gamma-plus-1": "inversion with gamma_inv = +1",
     "scale-2": "SDI at guidance scale 2",
+    "pairs": "two views a step, 180 degrees apart, twice the steps",
+    "one-view": "one view a step, four times the steps",
 }
 
 MARKS = ("<!-- tables: benchmarks/gallery.py -->", "<!-- end of tables -->")
@@ -98,6 +100,11 @@ def arm_config(arm: str, prompt: str, seed: int, *, sdi_calls: int | None) -> Ru
             return replace(base, guidance=replace(guidance, inversion_guidance_scale=1.0))
         case "scale-2":
             return replace(base, guidance=replace(guidance, guidance_scale=2.0))
+        case "pairs" | "one-view":
+            # The budget of a U-Net is views times steps times calls, which these leave as it is.
+            views = 2 if arm == "pairs" else 1
+            cameras = replace(base.cameras, antithetic=arm == "pairs")
+            return replace(base, cameras=cameras, views_per_step=views, steps=base.steps * base.views_per_step // views)
         case _:
             raise SystemExit(f'unknown arm "{arm}"; known: {", ".join(ARMS)}')
 

@@ -1,11 +1,13 @@
 """What inversion's calls buy: the error of kappa against a 500-step inversion, by order and number of calls.
 
-``python benchmarks/inversion_order.py``; under a minute. The last line is one JSON object: for every case the mean
-squared error by [order, calls], and whether 5 calls of second order do as well as first order's ten steps (8 calls).
+``python benchmarks/inversion_order.py [--prior FOLDER]``; under a minute without a folder. The last line is one JSON
+object: for every case the mean squared error by [order, calls], and whether 5 calls of second order do as well as
+first order's ten steps (8 calls).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +17,13 @@ from gaussian_mixture import SCHEDULE, ToyMixture
 from torch import Tensor
 
 from sdi_gs.backgrounds import BackgroundName
-from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.inversion import InversionOrder, inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import GuidedPredictor
+from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.config import IdealPriorConfig
-from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
 
 TIMESTEP = 700
@@ -54,29 +56,36 @@ def errors(
     return found
 
 
-def toybox_case(scale: float) -> tuple[IdealPrior, Callable[[Tensor, int], Tensor], Tensor]:
-    """Eight views of a blue robot under a small mixture."""
-    prior = IdealPrior(IdealPriorConfig(renders_per_view=128, unconditional_renders=400))
-    cameras = held_out_cameras(prior.image_size)
-    images = render_truth(truth_draws("robot", "blue", 1), cameras).rgb[:8]
+def views_case(prior: DiffusionPrior, scale: float, count: int) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
+    """Views of a blue robot under a prior that knows such pictures."""
+    images = render_truth(truth_draws("robot", "blue", 1), held_out_cameras(prior.image_size)).rgb[:count]
+    words = held_out_cameras(prior.image_size).view_words()[:count]
     conditions = PromptConditions(prior, "a blue robot")
-    backgrounds: list[BackgroundName] = ["white"] * 8
-    conditional = conditions.conditional(cameras.view_words()[:8], backgrounds)
-    predictor = GuidedPredictor(prior, conditional, conditions.unconditional(8))
-    return prior, lambda noised, timestep: predictor(noised, timestep, scale), prior.encode_images(images)
+    backgrounds: list[BackgroundName] = ["white"] * count
+    predictor = GuidedPredictor(prior, conditions.conditional(words, backgrounds), conditions.unconditional(count))
+    latents = prior.encode_images(images, torch.Generator().manual_seed(0)).detach()
+    return lambda noised, timestep: predictor(noised, timestep, scale), latents
 
 
 def main() -> None:
     """Print one table per case."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--prior", help="also a network: folder in Stable Diffusion's layout that knows toybox")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     summary = {}
     for scale in (-3.0, -7.5):
         toys = [ToyMixture(seed) for seed in range(SEEDS)]
         cases = [(toy.guided(scale), toy.latents) for toy in toys]
         summary[f"mixture, gamma {scale:g}"] = errors(cases, SCHEDULE)
+    small = IdealPriorConfig(renders_per_view=128, unconditional_renders=400)
     for scale in (-1.0, -3.0, -7.5):
-        prior, predict, latents = toybox_case(scale)
-        summary[f"toybox-ideal, gamma {scale:g}"] = errors([(predict, latents)], prior.schedule)
+        ideal = load_prior("toybox-ideal", small, device="cpu")
+        summary[f"toybox-ideal, gamma {scale:g}"] = errors([views_case(ideal, scale, 8)], ideal.schedule)
+    if options.prior is not None:
+        network = load_prior(options.prior, small, device="cpu")
+        for scale in (-3.0, -7.5):
+            summary[f"network, gamma {scale:g}"] = errors([views_case(network, scale, 4)], network.schedule)
     for name, found in summary.items():
         print(f"{name}: mean squared error of kappa at t = {TIMESTEP}")
         for (order, calls), value in found.items():
