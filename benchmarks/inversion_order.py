@@ -32,25 +32,33 @@ RUNS: tuple[tuple[InversionOrder, int], ...] = (
     *((1, n) for n in (3, 5, 7, 10, 12, 20)),
     *((2, n) for n in (2, 3, 5, 7, 10)),
 )
+TOY_WIDTH, NETWORK_WIDTH = 0.5, 0.05
+"""``data_std`` of second order: smooth mixtures want half a unit, a network a sharper model."""
 
 
 def kappa(
-    predict: Callable[[Tensor, int], Tensor], latents: Tensor, num_steps: int, order: InversionOrder, schedule: Any
+    predict: Callable[[Tensor, int], Tensor],
+    latents: Tensor,
+    num_steps: int,
+    order: InversionOrder,
+    schedule: NoiseSchedule,
+    width: float,
 ) -> tuple[Tensor, int]:
     """The inferred noise and what it cost in calls."""
-    grid = inversion_timesteps(TIMESTEP, 0, num_steps=num_steps, schedule=schedule, order=order)
-    inverted = invert_ddim(predict, latents, grid, schedule=schedule, eta=0.0, generator=torch.Generator(), order=order)
+    grid = inversion_timesteps(TIMESTEP, 0, num_steps=num_steps, schedule=schedule, order=order, data_std=width)
+    options: dict[str, Any] = {"schedule": schedule, "eta": 0.0, "generator": torch.Generator()}
+    inverted = invert_ddim(predict, latents, grid, order=order, data_std=width, **options)
     return noise_between(inverted, latents, schedule.alpha_cumprod(TIMESTEP)), len(grid) - 1
 
 
 def errors(
-    cases: list[tuple[Callable[[Tensor, int], Tensor], Tensor]], schedule: NoiseSchedule
+    cases: list[tuple[Callable[[Tensor, int], Tensor], Tensor]], schedule: NoiseSchedule, width: float = TOY_WIDTH
 ) -> dict[tuple[int, int], float]:
     """Mean squared error by (order, calls) over predictors with their latents."""
-    references = [kappa(predict, latents, 500, 1, schedule)[0] for predict, latents in cases]
+    references = [kappa(predict, latents, 500, 1, schedule, width)[0] for predict, latents in cases]
     found = {}
     for order, num_steps in RUNS:
-        answers = [kappa(predict, latents, num_steps, order, schedule) for predict, latents in cases]
+        answers = [kappa(predict, latents, num_steps, order, schedule, width) for predict, latents in cases]
         squares = [(answer - wanted).square().mean() for (answer, _), wanted in zip(answers, references, strict=True)]
         found[order, answers[0][1]] = torch.stack(squares).mean().item()
     return found
@@ -85,7 +93,8 @@ def main() -> None:
     if options.prior is not None:
         network = load_prior(options.prior, small, device="cpu")
         for scale in (-3.0, -7.5):
-            summary[f"network, gamma {scale:g}"] = errors([views_case(network, scale, 4)], network.schedule)
+            found = errors([views_case(network, scale, 4)], network.schedule, NETWORK_WIDTH)
+            summary[f"network, gamma {scale:g}"] = found
     for name, found in summary.items():
         print(f"{name}: mean squared error of kappa at t = {TIMESTEP}")
         for (order, calls), value in found.items():

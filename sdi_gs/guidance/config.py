@@ -43,6 +43,8 @@ class GuidanceConfig:
     """Length of the full inversion grid; smaller t uses the part below it (published code)."""
     inversion_order: InversionOrder = 1
     """Order of the solver that inverts: 1 is DDIM's step as published, 2 is a multistep solver in sigma."""
+    inversion_data_std: float = 0.05
+    """Width of the data, in latent units, that second order has as its model and its grid by (docs/probe.md)."""
     inversion_eta: float = 0.3
     """Share of DDIM's variance that is added at every inversion step (published code)."""
     inversion_overshoot: float = 1.0 / 30.0
@@ -77,6 +79,8 @@ class GuidanceConfig:
             raise ValueError(f"inversion_steps must be 1 to 1000, got {self.inversion_steps}")
         if self.inversion_order not in (1, 2):
             raise ValueError(f"inversion_order must be 1 or 2, got {self.inversion_order}")
+        if not 1e-3 <= self.inversion_data_std <= 100.0:
+            raise ValueError(f"inversion_data_std must be 0.001 to 100, got {self.inversion_data_std}")
         if self.fixed_point_iterations < 1:
             raise ValueError(f"fixed_point_iterations must be at least 1, got {self.fixed_point_iterations}")
         if not 0.0 <= self.random_fraction <= 1.0:

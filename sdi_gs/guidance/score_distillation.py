@@ -143,6 +143,7 @@ def infer_noise(
                 num_steps=config.inversion_steps,
                 schedule=schedule,
                 order=config.inversion_order,
+                data_std=config.inversion_data_std,
             )
             inverted = invert_ddim(
                 lambda noised, at: predictor(noised, at, scale),
@@ -152,6 +153,7 @@ def infer_noise(
                 eta=config.inversion_eta,
                 generator=generator,
                 order=config.inversion_order,
+                data_std=config.inversion_data_std,
             )
             return noise_between(inverted, latents, schedule.alpha_cumprod(grid[-1]))
         case _:
