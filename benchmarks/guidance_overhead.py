@@ -12,13 +12,14 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, Negatives
 from sdi_gs.guidance.score_distillation import StepPlan, distil
@@ -28,7 +29,7 @@ LATENT_SHAPE, TOKENS, WIDTH = (4, 16, 16), 16, 64
 
 
 class NetworkPrior:
-    """A random U-Net on latents; what it is asked is kept, to be asked again."""
+    """A random U-Net on latents, as much of a prior as guidance calls; what it is asked is kept, to be asked again."""
 
     name = "random network"
     image_size = 64
@@ -49,18 +50,6 @@ class NetworkPrior:
         self.unet = unet.requires_grad_(False).eval().to(device)
         self.schedule = scaled_linear_schedule()
         self.asked: list[tuple[Tensor, int, Tensor]] = []
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Not asked for: embeddings are made once per run."""
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Not asked for: latents are given."""
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Not asked for: nothing is looked at."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
@@ -104,7 +93,7 @@ def main() -> None:
         prior.asked.clear()
         distil(
             GuidanceConfig(),
-            prior,
+            cast(DiffusionPrior, prior),
             latents,
             branches[:, 0],
             branches[:, 1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -21,3 +22,12 @@ class LossConfig:
     """Weight of the penalty on Gaussians longer than ``max_anisotropy``."""
     max_anisotropy: float = 8.0
     """Ratio of the longest to the middle axis above which a Gaussian counts as a needle."""
+
+    def __post_init__(self) -> None:
+        for name in ("distillation", "fog", "compactness", "needles"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a weight of at least 0, got {getattr(self, name)}")
+        if not 0.0 <= self.fog_start <= 1.0:
+            raise ValueError(f"fog_start must be 0 to 1, got {self.fog_start}")
+        if not self.max_anisotropy >= 1.0:
+            raise ValueError(f"max_anisotropy must be at least 1, got {self.max_anisotropy}")

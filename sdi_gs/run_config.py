@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
 def _build(kind: type[Any], values: Any, path: str) -> Any:
     """A config dataclass from plain values, with the path of a bad one in the error."""
     if not isinstance(values, dict):
-        raise UserError(f"config: {path or 'the file'} must be a mapping, got {type(values).__name__}")
+        raise UserError(f"config: {path.rstrip('.') or 'the file'} must be a mapping, got {type(values).__name__}")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -128,7 +128,7 @@ def _build(kind: type[Any], values: Any, path: str) -> Any:
     try:
         return kind(**built)
     except (TypeError, ValueError) as error:
-        raise UserError(f"config: {path or 'run'}: {error}") from error
+        raise UserError(f"config: {path.rstrip('.') or 'run'}: {error}") from error
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:

@@ -142,7 +142,7 @@ def _take_view(text: str) -> tuple[str, ViewWord | None]:
     for pattern, word in _VIEW_PATTERNS:
         remaining, found = re.subn(rf"\b{pattern}\b", " ", remaining)
         if found and view is not None:
-            raise UserError(f'"{text}" names more than one view ({view}, {word}); name one')
+            raise UserError(f'"{text}" names more than one view ({view}, {word}); a run adds its own, leave it out')
         view = word if found else view
     return remaining, view
 

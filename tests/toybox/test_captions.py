@@ -71,7 +71,7 @@ def test_any_one_fact_makes_a_prompt_conditional() -> None:
         ("a robot with a red hat", ("only a snowman has one", "a snowman with a red hat")),
         ("a view of a ball", ('"view"',)),
         ("a ball on a purple background", ("purple", "white")),
-        ("a ball, white background, black background", ("black, white", "one of")),
+        ("a ball, white background, black background", ("black, white", "one of", "leave it out of the prompt")),
     ],
 )
 def test_what_toybox_cannot_take_is_said_in_one_line(text: str, fragments: tuple[str, ...]) -> None:
