@@ -142,7 +142,9 @@ def _take_view(text: str) -> tuple[str, ViewWord | None]:
     for pattern, word in _VIEW_PATTERNS:
         remaining, found = re.subn(rf"\b{pattern}\b", " ", remaining)
         if found and view is not None:
-            raise UserError(f'"{text}" names more than one view ({view}, {word}); a run adds its own, leave it out')
+            raise UserError(
+                f'"{text}" names more than one view ({view}, {word}); name one, or none in a run, which adds its own'
+            )
         view = word if found else view
     return remaining, view
 
@@ -157,7 +159,7 @@ def _take_background(remaining: str, text: str) -> tuple[str, BackgroundName | N
     if background is None or len(names) > 1:
         raise UserError(
             f'"{text}" asks for the background {", ".join(sorted(names))}; toybox knows one of'
-            f" {', '.join(BACKGROUND_NAMES)} at a time"
+            f" {', '.join(BACKGROUND_NAMES)} at a time; a run adds its own, so leave it out of the prompt"
         )
     return re.sub(r"\b(?:on )?(?:an? )?\w+ background\b", " ", remaining), background
 
