@@ -35,8 +35,8 @@ def backend_for(device: torch.device | str) -> Backend:
 
 def rasterization(
     means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
     opacities: Tensor,  # [N]
     colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
@@ -59,7 +59,7 @@ def rasterization(
     distributed: bool = False,
     camera_model: CameraModel = "pinhole",
     segmented: bool = False,
-    covars: Tensor | None = None,
+    covars: Tensor | None = None,  # [N, 3, 3]
     with_ut: bool = False,
     with_eval3d: bool = False,
     radial_coeffs: Tensor | None = None,
@@ -77,13 +77,13 @@ def rasterization(
 
     Args:
         means: Centres in the world.
-        quats: Rotations, wxyz, of any length.
+        quats: Rotations, wxyz, of any length. Not read, like the scales, if ``covars`` is given.
         scales: Standard deviations along the axes, scene units (after exp).
         opacities: In [0, 1] (after sigmoid).
         colors: Any D channels, or with ``sh_degree`` harmonic coefficients, rendered as max(series + 0.5, 0). One
             set for all cameras or, with a leading C, one per camera.
-        viewmats: Camera from world, OpenCV axes. Gets no gradient on CPU.
-        Ks: Pinhole intrinsics, pixels. Gets no gradient.
+        viewmats: Camera from world, OpenCV axes.
+        Ks: Intrinsics, pixels (ortho: pixels per scene unit). Gets no gradient.
         width: Pixels.
         height: Pixels.
         near_plane: Gaussians whose centre is nearer are not drawn, scene units.
@@ -96,6 +96,9 @@ def rasterization(
         render_mode: "D" accumulates camera z, "ED" divides it by alpha; "RGB+..." appends it as the last channel.
         absgrad: Leave the sum over pixels of the absolute gradient in ``meta["means2d"].absgrad``.
         rasterize_mode: "antialiased" lowers opacity by the square root of the determinants' ratio, for eps2d's blur.
+        camera_model: "pinhole" or "ortho" on CPU.
+        covars: Covariances in place of quats and scales, square scene units, positive semidefinite. The upper
+            triangle is read and gets the gradient.
 
     On CPU every other argument must keep its default.
 
@@ -135,9 +138,7 @@ _GSPLAT_ONLY = (
     "sparse_grad",
     "channel_chunk",
     "distributed",
-    "camera_model",
     "segmented",
-    "covars",
     "with_ut",
     "with_eval3d",
     "radial_coeffs",

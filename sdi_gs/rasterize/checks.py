@@ -15,13 +15,15 @@ from sdi_gs.rasterize.spherical_harmonics import MAX_DEGREE
 
 _RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 _RASTERIZE_MODES = ("classic", "antialiased")
+_CAMERA_MODELS = ("pinhole", "ortho")
+_CUDA_CAMERA_MODELS = ("fisheye", "ftheta")
 
 
 def check_arguments(
     *,
     means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
     opacities: Tensor,  # [N]
     colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
@@ -32,11 +34,18 @@ def check_arguments(
     backgrounds: Tensor | None,  # [C, D]
     render_mode: str,
     rasterize_mode: str,
+    camera_model: str,
+    covars: Tensor | None,  # [N, 3, 3]
     **_: Any,
 ) -> None:
     """Raise ValueError or NotImplementedError, naming the argument, if the CPU backend cannot render this."""
     _check_choice("render_mode", render_mode, _RENDER_MODES)
     _check_choice("rasterize_mode", rasterize_mode, _RASTERIZE_MODES)
+    _check_choice("camera_model", camera_model, (*_CAMERA_MODELS, *_CUDA_CAMERA_MODELS))
+    if camera_model in _CUDA_CAMERA_MODELS:
+        raise NotImplementedError(
+            f"camera_model on CPU is one of {', '.join(_CAMERA_MODELS)}; {camera_model!r} needs gsplat's CUDA backend"
+        )
     for name, size in (("width", width), ("height", height)):
         if size < 1:
             raise ValueError(f"{name} must be at least 1 pixel, got {size}")
@@ -47,30 +56,22 @@ def check_arguments(
     num_gaussians, num_cameras = len(means), len(viewmats)
     if num_cameras == 0:
         raise ValueError("viewmats must hold at least one camera, got shape [0, 4, 4]")
-    _check_shape("quats", quats, (num_gaussians, 4))
-    _check_shape("scales", scales, (num_gaussians, 3))
+    shapes = {"quats": (quats, (4,)), "scales": (scales, (3,))} if covars is None else {"covars": (covars, (3, 3))}
+    tensors = {"means": means, "opacities": opacities, "colors": colors, "viewmats": viewmats, "Ks": Ks}
+    for name, (tensor, own_shape) in shapes.items():
+        if tensor is None:
+            raise ValueError(f"{name} may be None only if covars is given")
+        _check_shape(name, tensor, (num_gaussians, *own_shape))
+        tensors[name] = tensor
     _check_shape("opacities", opacities, (num_gaussians,))
     _check_shape("viewmats", viewmats, (num_cameras, 4, 4))
     _check_shape("Ks", Ks, (num_cameras, 3, 3))
     _check_colors(colors, num_gaussians, num_cameras, sh_degree)
-    tensors = {
-        "means": means,
-        "quats": quats,
-        "scales": scales,
-        "opacities": opacities,
-        "colors": colors,
-        "viewmats": viewmats,
-        "Ks": Ks,
-    }
     if backgrounds is not None:
         _check_shape("backgrounds", backgrounds, (num_cameras, colors.shape[-1]))
         tensors["backgrounds"] = backgrounds
     for name, tensor in tensors.items():
         _check_values(name, tensor)
-    if viewmats.requires_grad:
-        raise NotImplementedError(
-            "a gradient for viewmats is supported by gsplat's CUDA backend only; detach it on CPU"
-        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

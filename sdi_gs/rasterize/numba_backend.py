@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.rasterize import RasterizeMode, RenderMode
-from sdi_gs.rasterize.kernels import binning, compositing, projection
+from sdi_gs.rasterize import CameraModel, RasterizeMode, RenderMode
+from sdi_gs.rasterize.kernels import binning, compositing, projection, projection_backward
+from sdi_gs.rasterize.kernels.simd import LANES
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 from sdi_gs.rasterize.threads import run_interleaved, run_on_ranges
 
@@ -63,6 +64,8 @@ class _View:
     """Square pixels added to both image variances."""
     antialiased: bool
     """Whether opacity is lowered for the blur that eps2d adds."""
+    ortho: bool
+    """Whether the cameras project along parallel rays."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -71,14 +74,15 @@ class _View:
 
 
 class _Project(torch.autograd.Function):
-    """means, quats, scales, opacities -> means2d, depths, conics, compensations (graph), radii, tiles_per_gauss."""
+    """Gaussians and viewmats -> means2d, depths, conics, compensations (in the graph), radii and tiles_per_gauss."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
         means: Tensor,  # [N, 3]
-        quats: Tensor,  # [N, 4]
-        scales: Tensor,  # [N, 3]
+        quats: Tensor | None,  # [N, 4]
+        scales: Tensor | None,  # [N, 3]
+        covars: Tensor | None,  # [N, 6] instead of the two
         opacities: Tensor,  # [N]
         viewmats: Tensor,  # [C, 4, 4]
         intrinsics: Tensor,  # [C, 3, 3]
@@ -94,13 +98,16 @@ class _Project(torch.autograd.Function):
             projection.project,
             num_gaussians,
             _SMALLEST_ITEMS // num_cameras,
-            *map(_numpy, (means, quats, scales, opacities, viewmats, intrinsics)),
+            _numpy(means),
+            *_shape_arguments(quats, scales, covars),
+            *map(_numpy, (opacities, viewmats, intrinsics)),
             (view.width, view.height),
             tuple(map(np.float32, (view.eps2d, view.near_plane, view.far_plane, view.radius_clip))),
             view.antialiased,
+            _flag(view.ortho),
             *(t.numpy() for t in (radii, means2d, depths, conics, compensations, tiles_per_gauss)),
         )
-        ctx.save_for_backward(means, quats, scales, viewmats, intrinsics, radii)
+        ctx.save_for_backward(means, quats, scales, covars, viewmats, intrinsics, radii)
         ctx.view = view
         ctx.mark_non_differentiable(radii, tiles_per_gauss)
         return means2d, depths, conics, compensations, radii, tiles_per_gauss
@@ -108,22 +115,59 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        means, quats, scales, viewmats, intrinsics, radii = ctx.saved_tensors
+        means, quats, scales, covars, viewmats, intrinsics, radii = ctx.saved_tensors
         view: _View = ctx.view
-        grad_means, grad_quats, grad_scales = (torch.empty(t.shape) for t in (means, quats, scales))
+        from_covars, for_views = covars is not None, ctx.needs_input_grad[5]
+        shapes = ((0, 4), (0, 3), covars.shape) if from_covars else (quats.shape, scales.shape, (0, 6))
+        grad_means, grad_quats, grad_scales, grad_covars = map(torch.empty, (means.shape, *shapes))
+        num_blocks = -(-len(means) // LANES) if for_views else 0
+        grad_views = np.zeros((num_blocks, len(viewmats), projection_backward.VIEW_LENGTH), np.float32)
         run_on_ranges(
-            projection.project_backward,
+            projection_backward.project_backward,
             len(means),
             _SMALLEST_ITEMS // len(viewmats),
-            *map(_numpy, (means, quats, scales, viewmats, intrinsics)),
+            _numpy(means),
+            *_shape_arguments(quats, scales, covars),
+            *map(_numpy, (viewmats, intrinsics)),
             (view.width, view.height),
             np.float32(view.eps2d),
             view.antialiased,
+            _flag(view.ortho),
             radii.numpy(),
             *map(_numpy, gradients[:4]),
-            *(t.numpy() for t in (grad_means, grad_quats, grad_scales)),
+            *(t.numpy() for t in (grad_means, grad_quats, grad_scales, grad_covars)),
+            _flag(for_views),
+            grad_views,
         )
-        return grad_means, grad_quats, grad_scales, None, None, None, None
+        grad_viewmats = _sum_views(grad_views) if for_views else None
+        if from_covars:
+            return grad_means, None, None, grad_covars, None, grad_viewmats, None, None
+        return grad_means, grad_quats, grad_scales, None, None, grad_viewmats, None, None
+
+
+def _flag(value: bool) -> tuple[int, ...]:
+    """A flag as part of an argument's type, for which kernels are compiled anew."""
+    return (0,) if value else ()
+
+
+def _shape_arguments(
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
+    covars: Tensor | None,  # [N, 6]
+) -> tuple[Any, ...]:
+    """What the projection's kernels take for the Gaussians' shapes."""
+    given = ((quats, 4), (scales, 3), (covars, 6))
+    arrays = [np.empty((0, width), np.float32) if tensor is None else _numpy(tensor) for tensor, width in given]
+    return *arrays, _flag(covars is not None)
+
+
+def _sum_views(blocks: np.ndarray) -> Tensor:  # [C, 4, 4]
+    """The gradient of the view matrices from their blocks' [B, C, VIEW_LENGTH], in one order and without rounding."""
+    sums = torch.from_numpy(blocks.sum(axis=0, dtype=np.float64).astype(np.float32))
+    gradient = torch.zeros(len(sums), 4, 4)
+    gradient[:, :3, :3] = sums[:, :9].reshape(-1, 3, 3)
+    gradient[:, :3, 3] = sums[:, 9:12]
+    return gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,8 +350,8 @@ def _choose_channels(
 
 def rasterize(
     means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
     opacities: Tensor,  # [N]
     colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
@@ -325,6 +369,8 @@ def rasterize(
     render_mode: RenderMode,
     absgrad: bool,
     rasterize_mode: RasterizeMode,
+    camera_model: CameraModel,
+    covars: Tensor | None,  # [N, 3, 3]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render checked input; see ``sdi_gs.rasterize.rasterization``."""
     num_cameras, num_gaussians = len(viewmats), len(means)
@@ -336,9 +382,14 @@ def rasterize(
         radius_clip=radius_clip,
         eps2d=eps2d,
         antialiased=rasterize_mode == "antialiased",
+        ortho=camera_model == "ortho",
     )
+    if covars is not None:
+        # As in gsplat, the upper triangle is what counts and what gets a gradient.
+        quats = scales = None
+        covars = covars[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     means2d, depths, conics, compensations, radii, tiles_per_gauss = _Project.apply(
-        means, quats, scales, opacities, viewmats, Ks, view
+        means, quats, scales, covars, opacities, viewmats, Ks, view
     )
     splat_opacities = opacities[None].expand(num_cameras, num_gaussians)
     if view.antialiased:

@@ -9,6 +9,8 @@ Letters: C cameras, N Gaussians, n those of a tile, P pixels of a tile, D colour
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from gsplat.cuda import _torch_impl
 from torch import Tensor
@@ -20,8 +22,8 @@ _TRANSMITTANCE_THRESHOLD = 1e-4
 
 def project(
     means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
     opacities: Tensor,  # [N]
     viewmats: Tensor,  # [C, 4, 4]
     Ks: Tensor,  # [C, 3, 3]
@@ -33,15 +35,29 @@ def project(
     far_plane: float = 1e10,
     radius_clip: float = 0.0,
     antialiased: bool = False,
+    camera_model: Literal["pinhole", "ortho"] = "pinhole",
+    covars: Tensor | None = None,  # [N, 3, 3] instead of quats and scales
 ) -> dict[str, Tensor]:
     """means2d [C, N, 2], depths [C, N], conics [C, N, 3], opacities [C, N] after compensation, and radii [C, N, 2].
 
     Radii are 0 where gsplat's CUDA code draws nothing; the other values there mean nothing.
     """
-    covariances, _ = _torch_impl._quat_scale_to_covar_preci(quats, scales, True, False)
-    assert covariances is not None
+    if covars is None:
+        assert quats is not None and scales is not None
+        covars, _ = _torch_impl._quat_scale_to_covar_preci(quats, scales, True, False)
+    assert covars is not None
     _, means2d, depths, conics, compensations = _torch_impl._fully_fused_projection(
-        means, covariances, viewmats, Ks, width, height, eps2d, near_plane, far_plane, calc_compensations=antialiased
+        means,
+        covars,
+        viewmats,
+        Ks,
+        width,
+        height,
+        eps2d,
+        near_plane,
+        far_plane,
+        calc_compensations=antialiased,
+        camera_model=camera_model,
     )
     seen_opacities = opacities[None].expand_as(depths)
     if compensations is not None:

@@ -73,9 +73,7 @@ UNSUPPORTED: dict[str, Any] = {
     "sparse_grad": True,
     "channel_chunk": 4,
     "distributed": True,
-    "camera_model": "fisheye",
     "segmented": True,
-    "covars": torch.eye(3).expand(3, 3, 3),
     "with_ut": True,
     "with_eval3d": True,
     "radial_coeffs": torch.zeros(2, 6),
@@ -97,7 +95,8 @@ def test_what_only_cuda_can_do_is_refused_by_name(name: str, make_scene: Callabl
     ("changes", "message"),
     [
         ({"sh_degree": 4, "colors": torch.zeros(3, 25, 3)}, "sh_degree on CPU goes from 0 to 3, got 4"),
-        ({"viewmats": torch.eye(4).repeat(2, 1, 1).requires_grad_()}, "gradient for viewmats"),
+        ({"camera_model": "fisheye"}, "camera_model on CPU is one of pinhole, ortho; 'fisheye' needs"),
+        ({"camera_model": "ftheta"}, "camera_model on CPU is one of pinhole, ortho; 'ftheta' needs"),
         ({"absgrad": True, "colors": torch.zeros(3, 40)}, "absgrad on CPU goes with at most 32 channels"),
     ],
 )
@@ -125,6 +124,11 @@ def test_what_the_kernels_lack_is_refused_by_name(
         ("width", 0, "width must be at least 1 pixel, got 0"),
         ("render_mode", "rgb", "render_mode must be one of RGB, D, ED, RGB.D, RGB.ED, got 'rgb'"),
         ("rasterize_mode", "smooth", "rasterize_mode must be one of classic, antialiased"),
+        ("camera_model", "panorama", "camera_model must be one of pinhole, ortho, fisheye, ftheta, got 'panorama'"),
+        ("quats", None, "quats may be None only if covars is given"),
+        ("scales", None, "scales may be None only if covars is given"),
+        ("covars", torch.zeros(3, 6), r"covars must have shape \[3, 3, 3\], got \[3, 6\]"),
+        ("covars", torch.full((3, 3, 3), float("nan")), "covars holds NaN or infinity"),
         ("scales", torch.ones(3, 3, dtype=torch.float64), "scales must be float32, got torch.float64"),
     ],
 )

@@ -55,14 +55,17 @@ def test_image_plane_values_match_gsplat(make_scene: Callable[..., Any]) -> None
         {"radius_clip": 4.0},
         {"near_plane": 0.8, "far_plane": 2.9},
         {"rasterize_mode": "antialiased", "eps2d": 1.0},
+        {"camera_model": "ortho"},
     ],
-    ids=["defaults", "radius_clip", "planes", "antialiased"],
+    ids=["defaults", "radius_clip", "planes", "antialiased", "ortho"],
 )
 def test_radii_follow_the_cuda_rule(options: dict[str, Any], make_scene: Callable[..., Any]) -> None:
     scene = make_scene(3000, scales=(0.003, 0.08), opacities=(0.0, 1.0))
+    if options.get("camera_model") == "ortho":
+        scene.Ks[:, [0, 1], [0, 1]] /= 2.5
     radii = project(scene, **options)["radii"]
-    exact = {key: value for key, value in options.items() if key != "rasterize_mode"}
-    gaussians = scene.leaves(torch.float64)
+    exact: dict[str, Any] = {key: value for key, value in options.items() if key != "rasterize_mode"}
+    gaussians: dict[str, Any] = scene.leaves(torch.float64)
     del gaussians["colors"]
     cameras = scene.cameras() | {"viewmats": scene.viewmats.double(), "Ks": scene.Ks.double()}
     expected = torch_reference.project(

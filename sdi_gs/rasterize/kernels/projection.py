@@ -1,16 +1,22 @@
-"""EWA projection of 3D Gaussians to the image plane, and its gradient, one Gaussian per lane.
+"""EWA projection of 3D Gaussians to the image plane, one Gaussian per lane; its gradient is in the module beside.
 
-After gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu`` and ``include/Utils.cuh``, culling rules included. With the
-quaternion's rotation R, scales s, M = R diag(s), view rotation V and the projection's Jacobian J, the image
-covariance is (J V M)(J V M)^T. The rows u, v of J V M give its determinant as |u x v|^2: needles cancel nothing.
+After gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu`` and ``include/Utils.cuh``, culling rules included. With a factor
+M of the covariance, view rotation V and the projection's Jacobian J, the image covariance is (J V M)(J V M)^T. The
+rows u, v of J V M give its determinant as |u x v|^2: needles cancel nothing. M is the quaternion's rotation times the
+scales or, for given covariances, their Cholesky factor.
 
-Letters: C cameras, N Gaussians. A 3x3 matrix is a flat tuple of 9, row by row.
+``ortho`` and ``from_covars`` are tuples, empty for no: a kernel is compiled for each.
+
+Letters: C cameras, N Gaussians.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from sdi_gs.rasterize.kernels.geometry import dot, load_row, row_times_matrix, scale_columns
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.simd import (
     LANES,
@@ -33,41 +39,15 @@ TILE_SIZE = 16
 # Pixels; the sum of two fits an int32.
 _MAX_RADIUS = 1e9
 
-# Vectors of a block's parameters: mean, quaternion (at 3), scale (at 7), opacity.
-_NUM_PARAMETERS = 11
+# Vectors of a block's parameters: mean, quaternion (at 3) and scale (at 7), or Cholesky factor (at 3), opacity.
+NUM_PARAMETERS = 11
 # Vectors of a block's results in one camera.
 _X, _Y, _DEPTH, _CONIC, _, _, _COMPENSATION, _RADIUS_X, _RADIUS_Y, _NUM_TILES = range(10)
 _NUM_RESULTS = 10
-# Vectors of a block's gradients: on the way in those of x, y, depth, conic (at 3) and compensation, and who is
-# drawn; on the way out those of mean, scale (at 3) and quaternion (at 6).
-_NUM_GRADIENTS = 10
 
 
 @kernel
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@kernel
-def _row_times_matrix(row, matrix):
-    return (
-        row[0] * matrix[0] + row[1] * matrix[3] + row[2] * matrix[6],
-        row[0] * matrix[1] + row[1] * matrix[4] + row[2] * matrix[7],
-        row[0] * matrix[2] + row[1] * matrix[5] + row[2] * matrix[8],
-    )
-
-
-@kernel
-def _matrix_times_column(matrix, column):
-    return (
-        matrix[0] * column[0] + matrix[1] * column[1] + matrix[2] * column[2],
-        matrix[3] * column[0] + matrix[4] * column[1] + matrix[5] * column[2],
-        matrix[6] * column[0] + matrix[7] * column[1] + matrix[8] * column[2],
-    )
-
-
-@kernel
-def _camera(viewmats, intrinsics, camera, size):
+def camera_of(viewmats, intrinsics, camera, size):
     """View rows, translation, (fx, fy, cx, cy) and the limits (x low, x high, y low, y high) of x/z and y/z."""
     view = viewmats[camera]
     rows = (
@@ -91,30 +71,53 @@ def _camera(viewmats, intrinsics, camera, size):
 
 
 @kernel
-def _load_parameters(means, quats, scales, opacities, first, count, buffer):
+def load_parameters(means, quats, scales, covars, from_covars, opacities, first, count, buffer):
     """Transpose up to a vector of Gaussians into ``buffer``, one vector per parameter; empty lanes are harmless."""
     for lane in range(LANES):
         i = first + lane
         if lane < count:
             for k in range(3):
                 buffer[k * LANES + lane] = means[i, k]
-                buffer[(7 + k) * LANES + lane] = scales[i, k]
-            for k in range(4):
-                buffer[(3 + k) * LANES + lane] = quats[i, k]
+            if len(from_covars) > 0:
+                _load_cholesky(covars, i, buffer, lane)
+            else:
+                for k in range(3):
+                    buffer[(7 + k) * LANES + lane] = scales[i, k]
+                for k in range(4):
+                    buffer[(3 + k) * LANES + lane] = quats[i, k]
             buffer[10 * LANES + lane] = opacities[i]
         else:
-            for k in range(_NUM_PARAMETERS):
+            for k in range(NUM_PARAMETERS):
                 buffer[k * LANES + lane] = 1.0
 
 
 @kernel
-def _load_row(buffer, first):
-    """Three consecutive vectors."""
-    return load(buffer, first * LANES), load(buffer, (first + 1) * LANES), load(buffer, (first + 2) * LANES)
+def _load_cholesky(covars, i, buffer, lane):
+    """The factor's lower triangle, row by row, in double precision: it loses nothing that the covariance still has.
+
+    A covariance rounded to single precision may have pivots that are nothing but rounding. They count as zero below
+    zero, and no entry exceeds what its row's variance leaves for it.
+    """
+    xx, xy, xz = np.float64(covars[i, 0]), np.float64(covars[i, 1]), np.float64(covars[i, 2])
+    yy, yz, zz = np.float64(covars[i, 3]), np.float64(covars[i, 4]), np.float64(covars[i, 5])
+    x = math.sqrt(max(xx, 0.0))
+    yx, y = _cholesky_entry(xy, x, yy)
+    zx, rest = _cholesky_entry(xz, x, zz)
+    zy, z = _cholesky_entry(yz - zx * yx, y, rest * rest)
+    buffer[3 * LANES + lane], buffer[4 * LANES + lane], buffer[5 * LANES + lane] = x, yx, y
+    buffer[6 * LANES + lane], buffer[7 * LANES + lane], buffer[8 * LANES + lane] = zx, zy, z
 
 
 @kernel
-def _rotation(buffer):
+def _cholesky_entry(product, pivot, variance):
+    """``product / pivot``, at most the root of the variance, and the root of the variance that it leaves."""
+    limit = math.sqrt(max(variance, 0.0))
+    entry = min(max(product / pivot, -limit), limit) if pivot > 0.0 else 0.0
+    return entry, math.sqrt(max(variance - entry * entry, 0.0))
+
+
+@kernel
+def rotation(buffer):
     """Unit quaternion (w, x, y, z), 1 / norm, and the rotation matrix."""
     w, x, y, z = (
         load(buffer, 3 * LANES),
@@ -140,25 +143,23 @@ def _rotation(buffer):
 
 
 @kernel
-def _scale_columns(matrix, scales):
-    return (
-        matrix[0] * scales[0],
-        matrix[1] * scales[1],
-        matrix[2] * scales[2],
-        matrix[3] * scales[0],
-        matrix[4] * scales[1],
-        matrix[5] * scales[2],
-        matrix[6] * scales[0],
-        matrix[7] * scales[1],
-        matrix[8] * scales[2],
-    )
+def covariance_factor(buffer, from_covars):
+    """A matrix M with M M^T the covariance."""
+    if len(from_covars) > 0:
+        zero = broadcast(0.0)
+        x, yx, y = load_row(buffer, 3)
+        zx, zy, z = load_row(buffer, 6)
+        factor = (x, zero, zero, yx, y, zero, zx, zy, z)
+    else:
+        factor = scale_columns(rotation(buffer)[2], load_row(buffer, 7))
+    return factor
 
 
 @kernel
-def _jacobian_rows(camera, inverse_depth, ratio_x, ratio_y):
-    """The two rows of J V, with J taken at the given x/z and y/z."""
+def jacobian_rows(camera, scale, ratio_x, ratio_y):
+    """The two rows of J V, with J taken at the given scale and x and y of ``image_place``."""
     rows, _, (fx, fy, _, _), _ = camera
-    scale_x, scale_y = fx * inverse_depth, fy * inverse_depth
+    scale_x, scale_y = fx * scale, fy * scale
     row_x = (
         scale_x * (rows[0][0] - ratio_x * rows[2][0]),
         scale_x * (rows[0][1] - ratio_x * rows[2][1]),
@@ -173,22 +174,31 @@ def _jacobian_rows(camera, inverse_depth, ratio_x, ratio_y):
 
 
 @kernel
-def _image_ratios(camera, mean, inverse_depth):
-    """x/z and y/z of the centre, and the same clamped for the Jacobian."""
+def image_place(camera, mean, depth, visible, ortho):
+    """Scale, x and y in units of the focal lengths, and the latter two clamped for the Jacobian.
+
+    The scale is 1/z. Without perspective it is 1, and the Jacobian does not depend on where the centre is: what is
+    clamped is 0.
+    """
     rows, translation, _, (x_low, x_high, y_low, y_high) = camera
-    ratio_x = (_dot(rows[0], mean) + translation[0]) * inverse_depth
-    ratio_y = (_dot(rows[1], mean) + translation[1]) * inverse_depth
-    clamped_x, clamped_y = minimum(maximum(ratio_x, x_low), x_high), minimum(maximum(ratio_y, y_low), y_high)
-    return ratio_x, ratio_y, clamped_x, clamped_y
+    x, y = dot(rows[0], mean) + translation[0], dot(rows[1], mean) + translation[1]
+    if len(ortho) > 0:
+        scale = broadcast(1.0)
+        clamped_x, clamped_y = broadcast(0.0), broadcast(0.0)
+    else:
+        scale = 1.0 / select(visible, depth, 1.0)
+        x, y = x * scale, y * scale
+        clamped_x, clamped_y = minimum(maximum(x, x_low), x_high), minimum(maximum(y, y_low), y_high)
+    return scale, x, y, clamped_x, clamped_y
 
 
 @kernel
-def _image_covariance(u, v, eps2d, visible):
+def image_covariance(u, v, eps2d, visible):
     """Covariance (xx, xy, yy) with blur, the inverse of its determinant, and the determinant without blur.
 
     Where nothing is visible the inverse is harmless.
     """
-    xx, xy, yy = _dot(u, u), _dot(u, v), _dot(v, v)
+    xx, xy, yy = dot(u, u), dot(u, v), dot(v, v)
     cross_x, cross_y, cross_z = u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
     sharp_determinant = cross_x * cross_x + cross_y * cross_y + cross_z * cross_z
     determinant = sharp_determinant + eps2d * (xx + yy) + eps2d * eps2d
@@ -227,12 +237,15 @@ def project(
     means,  # [N, 3]
     quats,  # [N, 4]
     scales,  # [N, 3]
+    covars,  # [N, 6] xx xy xz yy yz zz, read instead of quats and scales if from_covars
+    from_covars,
     opacities,  # [N]
     viewmats,  # [C, 4, 4]
     intrinsics,  # [C, 3, 3]
     size,  # (width, height) pixels
     limits,  # (eps2d, near, far, radius_clip)
     antialiased,
+    ortho,
     radii,  # [C, N, 2] int32, written
     means2d,  # [C, N, 2] written
     depths,  # [C, N] written
@@ -242,24 +255,23 @@ def project(
 ):
     """Project Gaussians ``begin`` to ``end`` into every camera; culled ones get zeros."""
     eps2d, near, far, radius_clip = limits
-    parameters = np.empty(_NUM_PARAMETERS * LANES, np.float32)
+    parameters = np.empty(NUM_PARAMETERS * LANES, np.float32)
     results = np.empty(_NUM_RESULTS * LANES, np.float32)
     zero = np.float32(0.0)
     for first in range(begin, end, LANES):
         count = min(LANES, end - first)
-        _load_parameters(means, quats, scales, opacities, first, count, parameters)
-        mean, scale, opacity = _load_row(parameters, 0), _load_row(parameters, 7), load(parameters, 10 * LANES)
-        factor = _scale_columns(_rotation(parameters)[2], scale)
+        load_parameters(means, quats, scales, covars, from_covars, opacities, first, count, parameters)
+        mean, opacity = load_row(parameters, 0), load(parameters, 10 * LANES)
+        factor = covariance_factor(parameters, from_covars)
         for c in range(viewmats.shape[0]):
-            camera = _camera(viewmats, intrinsics, c, size)
+            camera = camera_of(viewmats, intrinsics, c, size)
             rows, translation, (fx, fy, cx, cy), _ = camera
-            depth = _dot(rows[2], mean) + translation[2]
+            depth = dot(rows[2], mean) + translation[2]
             visible = (depth >= near) & (depth <= far)
-            inverse_depth = 1.0 / select(visible, depth, 1.0)
-            ratio_x, ratio_y, clamped_x, clamped_y = _image_ratios(camera, mean, inverse_depth)
-            row_x, row_y = _jacobian_rows(camera, inverse_depth, clamped_x, clamped_y)
-            u, v = _row_times_matrix(row_x, factor), _row_times_matrix(row_y, factor)
-            covariance, inverse_determinant, sharp_determinant, regular = _image_covariance(u, v, eps2d, visible)
+            scale, ratio_x, ratio_y, clamped_x, clamped_y = image_place(camera, mean, depth, visible, ortho)
+            row_x, row_y = jacobian_rows(camera, scale, clamped_x, clamped_y)
+            u, v = row_times_matrix(row_x, factor), row_times_matrix(row_y, factor)
+            covariance, inverse_determinant, sharp_determinant, regular = image_covariance(u, v, eps2d, visible)
             compensation = broadcast(1.0)
             if antialiased:
                 compensation = square_root(sharp_determinant * inverse_determinant)
@@ -290,208 +302,3 @@ def project(
                     conics[c, i, k] = results[(_CONIC + k) * LANES + lane] if drawn else zero
                 if antialiased:
                     compensations[c, i] = results[_COMPENSATION * LANES + lane] if drawn else zero
-
-
-@kernel
-def _load_gradients(c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, buffer):
-    """Transpose the gradients of up to a vector of Gaussians and a flag of who is drawn; whether anyone is."""
-    any_visible = False
-    for lane in range(LANES):
-        i = first + lane
-        if lane < count and radii[c, i, 0] + radii[c, i, 1] > 0:
-            any_visible = True
-            buffer[lane], buffer[LANES + lane] = grad_means2d[c, i, 0], grad_means2d[c, i, 1]
-            buffer[2 * LANES + lane] = grad_depths[c, i]
-            for k in range(3):
-                buffer[(3 + k) * LANES + lane] = grad_conics[c, i, k]
-            if grad_compensations.shape[1] > 0:
-                buffer[6 * LANES + lane] = grad_compensations[c, i]
-            buffer[7 * LANES + lane] = 1.0
-        else:
-            for k in range(8):
-                buffer[k * LANES + lane] = 0.0
-    return any_visible
-
-
-@kernel
-def _covariance_gradient(covariance, inverse_determinant, grad_conic):
-    """Gradient with respect to (xx, xy, yy), given that of the inverse Q: -Q G Q, G symmetric."""
-    a, b, c = (
-        covariance[2] * inverse_determinant,
-        -covariance[1] * inverse_determinant,
-        covariance[0] * inverse_determinant,
-    )
-    grad_a, half_grad_b, grad_c = grad_conic[0], 0.5 * grad_conic[1], grad_conic[2]
-    top = (a * grad_a + b * half_grad_b, a * half_grad_b + b * grad_c)
-    bottom = (b * grad_a + c * half_grad_b, b * half_grad_b + c * grad_c)
-    return -(top[0] * a + top[1] * b), -2.0 * (top[0] * b + top[1] * c), -(bottom[0] * b + bottom[1] * c)
-
-
-@kernel
-def _compensation_gradient(covariance, inverse_determinant, sharp_determinant, eps2d, grad):
-    """Gradient with respect to (xx, xy, yy) of the square root of the determinants' ratio."""
-    xx, xy, yy = covariance
-    ratio = sharp_determinant * inverse_determinant
-    compensation = square_root(ratio)
-    grad_ratio = select(compensation > 0.0, 0.5 * grad / select(compensation > 0.0, compensation, 1.0), 0.0)
-    scale = grad_ratio * inverse_determinant
-    return scale * (yy - eps2d - ratio * yy), -2.0 * scale * xy * (1.0 - ratio), scale * (xx - eps2d - ratio * xx)
-
-
-@kernel
-def _position_gradient(camera, inverse_depth, ratios, grad_row_x, grad_row_y, grad_image):
-    """Gradient with respect to the centre in camera axes, given those of J V's rows and of (x, y, depth)."""
-    rows, _, (fx, fy, _, _), (x_low, x_high, y_low, y_high) = camera
-    ratio_x, ratio_y, clamped_x, clamped_y = ratios
-    # The rows are fx / z (V0 - clamped_x V2) and fy / z (V1 - clamped_y V2).
-    grad_clamped_x, grad_clamped_y = (
-        -inverse_depth * _dot(grad_row_x, rows[2]),
-        -inverse_depth * _dot(grad_row_y, rows[2]),
-    )
-    inside_x, inside_y = (ratio_x >= x_low) & (ratio_x <= x_high), (ratio_y >= y_low) & (ratio_y <= y_high)
-    grad_x = fx * inverse_depth * (grad_image[0] + select(inside_x, grad_clamped_x, 0.0))
-    grad_y = fy * inverse_depth * (grad_image[1] + select(inside_y, grad_clamped_y, 0.0))
-    along_x = inverse_depth * _dot(grad_row_x, rows[0]) + clamped_x * grad_clamped_x
-    along_y = inverse_depth * _dot(grad_row_y, rows[1]) + clamped_y * grad_clamped_y
-    grad_z = grad_image[2] - grad_x * ratio_x - grad_y * ratio_y - inverse_depth * (fx * along_x + fy * along_y)
-    return grad_x, grad_y, grad_z
-
-
-@kernel
-def _add(a, b):
-    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
-
-
-@kernel
-def _times(factor, a):
-    return (factor * a[0], factor * a[1], factor * a[2])
-
-
-@kernel
-def _add_outer(matrix, column, row):
-    return (
-        matrix[0] + column[0] * row[0],
-        matrix[1] + column[0] * row[1],
-        matrix[2] + column[0] * row[2],
-        matrix[3] + column[1] * row[0],
-        matrix[4] + column[1] * row[1],
-        matrix[5] + column[1] * row[2],
-        matrix[6] + column[2] * row[0],
-        matrix[7] + column[2] * row[1],
-        matrix[8] + column[2] * row[2],
-    )
-
-
-@kernel
-def _row_times_rows(row, rows):
-    return (
-        row[0] * rows[0][0] + row[1] * rows[1][0] + row[2] * rows[2][0],
-        row[0] * rows[0][1] + row[1] * rows[1][1] + row[2] * rows[2][1],
-        row[0] * rows[0][2] + row[1] * rows[1][2] + row[2] * rows[2][2],
-    )
-
-
-@kernel
-def _column_dot(a, b, column):
-    return a[column] * b[column] + a[column + 3] * b[column + 3] + a[column + 6] * b[column + 6]
-
-
-@kernel
-def _quaternion_gradient(unit, inverse_norm, grad):
-    """Gradient with respect to the raw quaternion, given that of its rotation matrix."""
-    w, x, y, z = unit
-    grad_w = 2.0 * (x * (grad[7] - grad[5]) + y * (grad[2] - grad[6]) + z * (grad[3] - grad[1]))
-    grad_x = 2.0 * (
-        w * (grad[7] - grad[5]) + y * (grad[1] + grad[3]) + z * (grad[2] + grad[6]) - 2.0 * x * (grad[4] + grad[8])
-    )
-    grad_y = 2.0 * (
-        w * (grad[2] - grad[6]) + x * (grad[1] + grad[3]) + z * (grad[5] + grad[7]) - 2.0 * y * (grad[0] + grad[8])
-    )
-    grad_z = 2.0 * (
-        w * (grad[3] - grad[1]) + x * (grad[2] + grad[6]) + y * (grad[5] + grad[7]) - 2.0 * z * (grad[0] + grad[4])
-    )
-    # The norm carries no rotation: take out the radial part.
-    radial = grad_w * w + grad_x * x + grad_y * y + grad_z * z
-    return (
-        (grad_w - radial * w) * inverse_norm,
-        (grad_x - radial * x) * inverse_norm,
-        (grad_y - radial * y) * inverse_norm,
-        (grad_z - radial * z) * inverse_norm,
-    )
-
-
-@kernel
-def project_backward(
-    begin,
-    end,
-    means,  # [N, 3]
-    quats,  # [N, 4]
-    scales,  # [N, 3]
-    viewmats,  # [C, 4, 4]
-    intrinsics,  # [C, 3, 3]
-    size,  # (width, height) pixels
-    eps2d,
-    antialiased,
-    radii,  # [C, N, 2] int32
-    grad_means2d,  # [C, N, 2]
-    grad_depths,  # [C, N]
-    grad_conics,  # [C, N, 3]
-    grad_compensations,  # [C, N] read if antialiased
-    grad_means,  # [N, 3] written
-    grad_quats,  # [N, 4] written
-    grad_scales,  # [N, 3] written
-):
-    """Gradients of Gaussians ``begin`` to ``end``, summed over the cameras in order."""
-    parameters = np.empty(_NUM_PARAMETERS * LANES, np.float32)
-    gradients = np.empty(_NUM_GRADIENTS * LANES, np.float32)
-    zero = broadcast(0.0)
-    for first in range(begin, end, LANES):
-        count = min(LANES, end - first)
-        _load_parameters(means, quats, scales, scales[:, 0], first, count, parameters)
-        mean, scale = _load_row(parameters, 0), _load_row(parameters, 7)
-        unit, inverse_norm, rotation = _rotation(parameters)
-        factor = _scale_columns(rotation, scale)
-        grad_mean = (zero, zero, zero)
-        grad_factor = (zero, zero, zero, zero, zero, zero, zero, zero, zero)
-        for c in range(viewmats.shape[0]):
-            if not _load_gradients(
-                c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, gradients
-            ):
-                continue
-            camera = _camera(viewmats, intrinsics, c, size)
-            visible = load(gradients, 7 * LANES) > 0.0
-            depth = _dot(camera[0][2], mean) + camera[1][2]
-            inverse_depth = 1.0 / select(visible, depth, 1.0)
-            ratios = _image_ratios(camera, mean, inverse_depth)
-            row_x, row_y = _jacobian_rows(camera, inverse_depth, ratios[2], ratios[3])
-            u, v = _row_times_matrix(row_x, factor), _row_times_matrix(row_y, factor)
-            covariance, inverse_determinant, sharp_determinant, _ = _image_covariance(u, v, eps2d, visible)
-            grad_covariance = _covariance_gradient(covariance, inverse_determinant, _load_row(gradients, 3))
-            if antialiased:
-                grad_covariance = _add(
-                    grad_covariance,
-                    _compensation_gradient(
-                        covariance, inverse_determinant, sharp_determinant, eps2d, load(gradients, 6 * LANES)
-                    ),
-                )
-            grad_u = _add(_times(2.0 * grad_covariance[0], u), _times(grad_covariance[1], v))
-            grad_v = _add(_times(2.0 * grad_covariance[2], v), _times(grad_covariance[1], u))
-            grad_factor = _add_outer(_add_outer(grad_factor, row_x, grad_u), row_y, grad_v)
-            grad_row_x, grad_row_y = _matrix_times_column(factor, grad_u), _matrix_times_column(factor, grad_v)
-            grad_position = _position_gradient(
-                camera, inverse_depth, ratios, grad_row_x, grad_row_y, _load_row(gradients, 0)
-            )
-            grad_mean = _add(grad_mean, _row_times_rows(grad_position, camera[0]))
-        grad_rotation = _scale_columns(grad_factor, scale)
-        grad_quat = _quaternion_gradient(unit, inverse_norm, grad_rotation)
-        for k in range(3):
-            store(gradients, k * LANES, grad_mean[k])
-            store(gradients, (3 + k) * LANES, _column_dot(grad_factor, rotation, k))
-        for k in range(4):
-            store(gradients, (6 + k) * LANES, grad_quat[k])
-        for lane in range(count):
-            for k in range(3):
-                grad_means[first + lane, k] = gradients[k * LANES + lane]
-                grad_scales[first + lane, k] = gradients[(3 + k) * LANES + lane]
-            for k in range(4):
-                grad_quats[first + lane, k] = gradients[(6 + k) * LANES + lane]
