@@ -37,7 +37,6 @@ from sdi_gs.rasterize.kernels.simd import (
     absolute,
     any_lane,
     broadcast,
-    count_bits,
     exp2,
     lane_bits,
     lane_numbers,
@@ -122,10 +121,26 @@ def _tile_place(tile, grid, width, height):
 
 
 @kernel
-def _pixel(row, column):
+def _row_start(row):
+    """Place of a tile's row in a plane; the pixels of column 4, 8 and 12 lie 1, 2 and 3 blocks further."""
+    return row // _BLOCK_ROWS * (_BLOCKS_ACROSS * LANES) + row % _BLOCK_ROWS * _BLOCK_COLUMNS
+
+
+@kernel
+def _pixel(row_start, column):
     """Place of a tile's pixel in a plane."""
-    block = (row // _BLOCK_ROWS) * _BLOCKS_ACROSS + column // _BLOCK_COLUMNS
-    return block * LANES + (row % _BLOCK_ROWS) * _BLOCK_COLUMNS + column % _BLOCK_COLUMNS
+    return row_start + column // _BLOCK_COLUMNS * LANES + column % _BLOCK_COLUMNS
+
+
+@kernel
+def _blocks_inside(num_columns, num_rows):
+    """The blocks with pixels inside the image, as bits."""
+    bits = 0
+    for block in range(_NUM_BLOCKS):
+        column, row = block % _BLOCKS_ACROSS * _BLOCK_COLUMNS, block // _BLOCKS_ACROSS * _BLOCK_ROWS
+        if column < num_columns and row < num_rows:
+            bits |= 1 << block
+    return bits
 
 
 @kernel
@@ -191,25 +206,42 @@ def _blend(record, dx, dy, transmittance):
 
 
 @kernel
-def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, planes, block_bits):
-    """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels."""
+def _ended_blocks(bits, planes):
+    """Those blocks among ``bits`` in which no pixel is open."""
+    ended = 0
+    while bits != 0:
+        block = lowest_bit(bits)
+        bits &= bits - 1
+        if not any_lane(load(planes, block * LANES) > 0.0):
+            ended |= 1 << block
+    return ended
+
+
+@kernel
+def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits):
+    """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels.
+
+    ``open_blocks`` are the blocks with open pixels, as bits.
+    """
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
     flat_records, stride = records.reshape(-1), records.shape[1]
-    while first < last and num_open > 0:
+    nowhere = columns < 0.0
+    while first < last and open_blocks != 0:
         batch_end = min(first + _BATCH, last)
         _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
         for pair in range(first, batch_end):
-            bits = block_bits[pair - first]
+            bits = block_bits[pair - first] & open_blocks
             if bits == 0:
                 continue
             item = np.uint32(flatten_ids[pair])
             record = records[item]
             left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
             color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
-            while bits != 0:
-                block = lowest_bit(bits)
-                bits &= bits - 1
+            waiting, any_ended = bits, nowhere
+            while waiting != 0:
+                block = lowest_bit(waiting)
+                waiting &= waiting - 1
                 start = block * LANES
                 across, down = _block_offset(block)
                 dx, dy = left + across, top + down
@@ -220,8 +252,9 @@ def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, p
                 so_far = channel_load(planes, start + _TILE_PIXELS, _TILE_PIXELS, channels)
                 so_far = channel_add_scaled(so_far, weight, color)
                 channel_store(planes, start + _TILE_PIXELS, _TILE_PIXELS, so_far)
-                if any_lane(ended):
-                    num_open -= count_bits(lane_bits(ended))
+                any_ended = any_ended | ended
+            if any_lane(any_ended):
+                open_blocks &= ~_ended_blocks(bits, planes)
         first = batch_end
 
 
@@ -248,45 +281,50 @@ def composite(
         image, x0, y0, num_columns, num_rows = _tile_place(tile, grid, width, height)
         planes[:] = 0.0
         for row in range(num_rows):
+            row_start = _row_start(row)
             for column in range(num_columns):
-                planes[_pixel(row, column)] = 1.0
+                planes[_pixel(row_start, column)] = 1.0
         first, last = tile_starts[tile], tile_starts[tile + 1]
-        num_open = num_columns * num_rows
-        _blend_tile(first, last, flatten_ids, records, channels, x0, y0, num_open, planes, block_bits)
+        open_blocks = _blocks_inside(num_columns, num_rows)
+        _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits)
         for row in range(num_rows):
+            row_start = _row_start(row)
+            row_alphas, row_colors = alphas[image, y0 + row, x0:], colors[image, y0 + row, x0:]
             for column in range(num_columns):
-                pixel = _pixel(row, column)
+                pixel = _pixel(row_start, column)
                 transmittance = abs(planes[pixel])
-                alphas[image, y0 + row, x0 + column] = np.float32(1.0) - transmittance
+                row_alphas[column] = np.float32(1.0) - transmittance
                 for k in range(len(channels)):
                     seen = planes[(1 + k) * _TILE_PIXELS + pixel]
-                    colors[image, y0 + row, x0 + column, k] = seen + transmittance * backgrounds[image, k]
+                    row_colors[column, k] = seen + transmittance * backgrounds[image, k]
 
 
 @kernel
 def _differentiate_tile(
-    first, last, flatten_ids, pair_slots, records, channels, absgrad, x0, y0, num_open, planes, block_bits, pair_sums
+    first, last, flatten_ids, pair_slots, records, channels, absgrad, x0, y0, open_blocks, planes, block_bits, pair_sums
 ):
     """Write the sums of pairs ``first`` to ``last``; ``planes`` are transmittance, remainder, channel gradients."""
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
     flat_records, stride = records.reshape(-1), records.shape[1]
+    nowhere = columns < 0.0
     flat_sums, sums_stride = pair_sums.reshape(-1), pair_sums.shape[1]
     zero = broadcast(0.0)
-    while first < last and num_open > 0:
+    while first < last and open_blocks != 0:
         batch_end = min(first + _BATCH, last)
         _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
         for pair in range(first, batch_end):
-            bits = block_bits[pair - first]
+            bits = block_bits[pair - first] & open_blocks
             item = np.uint32(flatten_ids[pair])
             record = records[item]
             left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
             color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
             m, mx, my, mxx, mxy, myy, absolute_x, absolute_y = zero, zero, zero, zero, zero, zero, zero, zero
             grad_color = channel_zeros(channels)
-            while bits != 0:
-                block = lowest_bit(bits)
-                bits &= bits - 1
+            waiting, any_ended = bits, nowhere
+            while waiting != 0:
+                block = lowest_bit(waiting)
+                waiting &= waiting - 1
                 start = block * LANES
                 across, down = _block_offset(block)
                 dx, dy = left + across, top + down
@@ -309,8 +347,9 @@ def _differentiate_tile(
                     mixed = record[QUADRATIC_XY]
                     absolute_x = absolute_x + absolute(slope * (2.0 * record[QUADRATIC_XX] * dx + mixed * dy))
                     absolute_y = absolute_y + absolute(slope * (mixed * dx + 2.0 * record[QUADRATIC_YY] * dy))
-                if any_lane(ended):
-                    num_open -= count_bits(lane_bits(ended))
+                any_ended = any_ended | ended
+            if any_lane(any_ended):
+                open_blocks &= ~_ended_blocks(bits, planes)
             sums = (m, mx, my, mxx, mxy, myy, absolute_x, absolute_y)
             store_lane_sums(flat_sums, np.uint32(pair_slots[pair]) * sums_stride, sums + grad_color)
         first = batch_end
@@ -348,13 +387,16 @@ def composite_backward(
         image, x0, y0, num_columns, num_rows = _tile_place(tile, grid, width, height)
         planes[:] = 0.0
         for row in range(num_rows):
+            row_start, y = _row_start(row), y0 + row
+            row_alphas, row_colors = alphas[image, y, x0:], colors[image, y, x0:]
+            row_grad_alphas, row_grad_colors = grad_alphas[image, y, x0:], grad_colors[image, y, x0:]
             for column in range(num_columns):
-                y, x, pixel = y0 + row, x0 + column, _pixel(row, column)
-                remainder = (alphas[image, y, x] - np.float32(1.0)) * grad_alphas[image, y, x]
+                pixel = _pixel(row_start, column)
+                remainder = (row_alphas[column] - np.float32(1.0)) * row_grad_alphas[column]
                 for k in range(len(channels)):
-                    gradient = grad_colors[image, y, x, k]
+                    gradient = row_grad_colors[column, k]
                     planes[(2 + k) * _TILE_PIXELS + pixel] = gradient
-                    remainder += gradient * colors[image, y, x, k]
+                    remainder += gradient * row_colors[column, k]
                 planes[pixel], planes[_TILE_PIXELS + pixel] = 1.0, remainder
         _differentiate_tile(
             first,
@@ -366,7 +408,7 @@ def composite_backward(
             absgrad,
             x0,
             y0,
-            num_columns * num_rows,
+            _blocks_inside(num_columns, num_rows),
             planes,
             block_bits,
             pair_sums,
