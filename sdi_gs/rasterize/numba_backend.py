@@ -22,7 +22,7 @@ from sdi_gs.rasterize import CameraModel, RasterizeMode, RenderMode
 from sdi_gs.rasterize.kernels import binning, compositing, projection, projection_backward
 from sdi_gs.rasterize.kernels.simd import LANES
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
-from sdi_gs.rasterize.threads import run_interleaved, run_on_ranges
+from sdi_gs.rasterize.threads import num_threads, run_each, run_interleaved, run_on_ranges
 
 MAX_CHANNELS = 32
 """Channels composited in one pass, gsplat's ``channel_chunk``; a kernel is compiled per number of channels."""
@@ -30,6 +30,7 @@ MAX_CHANNELS = 32
 # Work that is worth waking a thread for: about 0.1 ms of each kernel.
 _SMALLEST_ITEMS = 4096
 _SMALLEST_PAIRS = 2048
+_SMALLEST_BINNED = 16384
 
 _scratch = threading.local()
 
@@ -206,22 +207,41 @@ def _bin(
         pair_slots=np.empty(num_pairs, np.int32),
     )
 
-    def bin_images(first: int, step: int) -> None:
-        for image in range(first, num_images, step):
-            binning.bin_image(
-                image,
-                grid,
-                image_starts,
-                _numpy(means2d),
-                radii.numpy(),
-                _numpy(depths).view(np.uint32),
-                item_starts,
-                tile_starts,
-                tiles.flatten_ids,
-                tiles.pair_slots,
-            )
-
-    run_interleaved(bin_images, num_images, len(item_starts), _SMALLEST_ITEMS)
+    num_visible = np.empty(num_images, np.int64)
+    sorted_items, sorted_spans = np.empty(len(depths), np.int32), np.empty((len(depths), 4), np.int32)
+    run_each(
+        binning.sort_image,
+        num_images,
+        len(depths),
+        _SMALLEST_ITEMS,
+        grid,
+        image_starts,
+        _numpy(means2d),
+        radii.numpy(),
+        _numpy(depths).view(np.uint32),
+        item_starts,
+        tile_starts,
+        num_visible,
+        sorted_items,
+        sorted_spans,
+    )
+    num_bands = -(-num_threads(num_pairs, _SMALLEST_BINNED) // num_images)
+    run_each(
+        binning.fill_tiles,
+        num_images * num_bands,
+        num_pairs,
+        _SMALLEST_BINNED,
+        num_bands,
+        grid,
+        image_starts,
+        item_starts,
+        tile_starts,
+        num_visible,
+        sorted_items,
+        sorted_spans,
+        tiles.flatten_ids,
+        tiles.pair_slots,
+    )
     return tiles
 
 

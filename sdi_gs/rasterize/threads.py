@@ -39,14 +39,14 @@ def _run_all(calls: list[Callable[[], Any]]) -> None:
             future.result()
 
 
-def _num_threads(work: int, smallest_work: int) -> int:
+def num_threads(work: int, smallest_work: int) -> int:
     """Threads worth waking for some amount of work."""
     return max(1, min(torch.get_num_threads(), work // max(smallest_work, 1)))
 
 
 def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *arguments: Any) -> None:
     """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each about ``smallest`` or more."""
-    num_ranges = _num_threads(count, smallest)
+    num_ranges = num_threads(count, smallest)
     grains = -(-count // _GRAIN)
     bounds = [min(count, _GRAIN * (grains * k // num_ranges)) for k in range(num_ranges + 1)]
     _run_all([functools.partial(kernel, *bounds[k : k + 2], *arguments) for k in range(num_ranges)])
@@ -57,5 +57,15 @@ def run_interleaved(kernel: Callable[..., None], count: int, work: int, smallest
 
     Threads are woken so that each gets about ``smallest_work`` of ``work`` or more.
     """
-    step = max(1, min(_num_threads(work, smallest_work), count))
+    step = max(1, min(num_threads(work, smallest_work), count))
     _run_all([functools.partial(kernel, k, step, *arguments) for k in range(step)])
+
+
+def run_each(kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any) -> None:
+    """Call ``kernel(k, *arguments)`` for each k of ``count``; threads are woken as in ``run_interleaved``."""
+
+    def run(first: int, step: int) -> None:
+        for k in range(first, count, step):
+            kernel(k, *arguments)
+
+    run_interleaved(run, count, work, smallest_work)

@@ -1,8 +1,8 @@
 """Lists, for every tile, the Gaussians whose box touches it, front to back.
 
 One radix sort of the depths per image, then one counting sort into tiles: both stable, so equal depths keep the
-order of the Gaussians, as in gsplat. Gaussians are items 0 .. M-1, sorted by image: those of image i are
-``image_starts[i]`` to ``image_starts[i + 1]``.
+order of the Gaussians, as in gsplat. The second one is spread over threads by bands of tile rows. Gaussians are items
+0 .. M-1, sorted by image: those of image i are ``image_starts[i]`` to ``image_starts[i + 1]``.
 
 Letters: I images, M items, V visible items of an image, P (Gaussian, tile) pairs.
 """
@@ -61,7 +61,7 @@ def _order(keys):
 
 
 @kernel
-def bin_image(
+def sort_image(
     image,
     grid,  # (tiles_x, tiles_y)
     image_starts,  # [I + 1]
@@ -70,10 +70,11 @@ def bin_image(
     depth_bits,  # [M] uint32, the depths' bits
     item_starts,  # [M + 1] first pair of each item in item-major order
     tile_starts,  # [I * tiles + 1] written for this image: first pair of each tile in tile-major order
-    flatten_ids,  # [P] int32, written: item of each pair, tile-major
-    pair_slots,  # [P] int32, written: the pair's place in item-major order
+    num_visible,  # [I] written
+    sorted_items,  # [M] int32, written from image_starts[image] on: the visible items, front to back
+    sorted_spans,  # [M, 4] int32, written likewise: left, right, top and bottom of their tiles
 ):
-    """Fill the tile lists of one image. Its pairs lie in the same range in both orders."""
+    """Sort the visible items of one image by depth, and count the boxes over each of its tiles."""
     tiles_x, tiles_y = grid
     num_tiles = tiles_x * tiles_y
     begin, end = image_starts[image], image_starts[image + 1]
@@ -81,38 +82,85 @@ def bin_image(
     spans = np.empty((end - begin, 4), np.int32)
     # Corners of the boxes; summed along both axes they count the boxes over each tile, without a loop per box.
     corners = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
-    num_visible = 0
+    count = 0
     for item in range(begin, end):
         if item_starts[item] == item_starts[item + 1]:
             continue
         left, right = _tile_span(means2d[item, 0], np.float32(radii[item, 0]), tiles_x)
         top, bottom = _tile_span(means2d[item, 1], np.float32(radii[item, 1]), tiles_y)
-        span = spans[num_visible]
+        span = spans[count]
         span[0], span[1], span[2], span[3] = left, right, top, bottom
-        visible[num_visible], keys[num_visible] = item, depth_bits[item]
-        num_visible += 1
+        visible[count], keys[count] = item, depth_bits[item]
+        count += 1
         corners[top, left] += 1
         corners[top, right] -= 1
         corners[bottom, left] -= 1
         corners[bottom, right] += 1
-    cursors = np.empty(num_tiles, np.int64)
     start = item_starts[begin]
     for row in range(tiles_y):
         size = 0
         for column in range(tiles_x):
             corners[row + 1, column] += corners[row, column]
             size += corners[row, column]
-            cursors[row * tiles_x + column] = start
+            tile_starts[image * num_tiles + row * tiles_x + column] = start
             start += size
-    tile_starts[image * num_tiles : (image + 1) * num_tiles] = cursors
     tile_starts[(image + 1) * num_tiles] = item_starts[end]
-    if num_visible == 0:
-        return
-    for place in _order(keys[:num_visible]):
-        item, span = visible[place], spans[place]
-        slot = item_starts[np.uint32(item)]
-        for row in range(span[2] * tiles_x, span[3] * tiles_x, tiles_x):
-            for tile in range(row + span[0], row + span[1]):
+    num_visible[image] = count
+    if count > 0:
+        places = _order(keys[:count])
+        for i in range(count):
+            place = places[i]
+            sorted_items[begin + i] = visible[place]
+            for k in range(4):
+                sorted_spans[begin + i, k] = spans[place, k]
+
+
+@kernel
+def _band_row(first_tile, grid, tile_starts, share):
+    """The tile row of an image at which ``share`` of its pairs lie above."""
+    tiles_x, tiles_y = grid
+    first, last = tile_starts[first_tile], tile_starts[first_tile + tiles_x * tiles_y]
+    wanted = first + np.int64(share * np.float64(last - first))
+    row = 0
+    while row < tiles_y and tile_starts[first_tile + row * tiles_x] < wanted:
+        row += 1
+    return row
+
+
+@kernel
+def fill_tiles(
+    band,
+    num_bands,  # per image
+    grid,  # (tiles_x, tiles_y)
+    image_starts,  # [I + 1]
+    item_starts,  # [M + 1]
+    tile_starts,  # [I * tiles + 1]
+    num_visible,  # [I]
+    sorted_items,  # [M] int32
+    sorted_spans,  # [M, 4] int32
+    flatten_ids,  # [P] int32, written: item of each pair, tile-major
+    pair_slots,  # [P] int32, written: the pair's place in item-major order
+):
+    """Fill the tile lists of a band of tile rows, the bands counted over all images, each with as many pairs.
+
+    The pairs of an image lie in the same range in both orders.
+    """
+    tiles_x, tiles_y = grid
+    image, band = band // num_bands, band % num_bands
+    first_tile = image * tiles_x * tiles_y
+    first_row = _band_row(first_tile, grid, tile_starts, band / num_bands)
+    last_row = tiles_y if band + 1 == num_bands else _band_row(first_tile, grid, tile_starts, (band + 1) / num_bands)
+    cursors = tile_starts[first_tile : first_tile + tiles_x * tiles_y].copy()
+    begin = image_starts[image]
+    for i in range(begin, begin + num_visible[image]):
+        left, right = sorted_spans[i, 0], sorted_spans[i, 1]
+        top, bottom = max(sorted_spans[i, 2], first_row), min(sorted_spans[i, 3], last_row)
+        if top >= bottom:
+            continue
+        item = sorted_items[i]
+        slot = item_starts[np.uint32(item)] + (top - sorted_spans[i, 2]) * (right - left)
+        for row in range(top * tiles_x, bottom * tiles_x, tiles_x):
+            for tile in range(row + left, row + right):
                 target = np.uint64(cursors[tile])
                 cursors[tile] += 1
                 flatten_ids[target], pair_slots[target] = item, slot
