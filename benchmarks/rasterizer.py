@@ -1,11 +1,12 @@
-"""CPU time of the numba rasteriser against torch operations alone, and its error against float64.
+"""CPU time of the numba rasteriser against torch operations alone, its error against float64, threads, compiling.
 
-    python benchmarks/rasterizer.py
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/rasterizer.py
 
-Both render the same Gaussians forward and backward, taking turns; the medians are compared. The torch side is
-``sdi_gs.rasterize.torch_reference``: gsplat's torch projection and dense compositing per 16x16 tile by autograd.
-CPU time is that of the whole process, so the default is one thread: idle threads that spin would count. The last
-line of the output is one JSON object.
+Both sides render the same Gaussians forward and backward on one thread, taking turns; the medians are compared. The
+torch side is ``sdi_gs.rasterize.torch_reference``: gsplat's torch projection and dense compositing per 16x16 tile by
+autograd. Its largest scenes take a quarter of a minute and several GB each time, hence few turns. Times are CPU time of
+the process, which other work on the machine disturbs least; two threads are compared with one by the clock, which
+means something on a quiet machine only. The last line of the output is one JSON object.
 
 Letters: N Gaussians, C cameras, S pixels along a side.
 """
@@ -14,12 +15,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, assert_never
 
 import torch
 import tyro
@@ -33,16 +39,18 @@ class Settings:
     """What to measure."""
 
     repeats: int = 5
-    """Timed turns per size."""
-    threads: int = 1
-    """Threads for both sides."""
+    """Timed turns per scene; scenes of 100 000 Gaussians have 2 at most."""
     max_gaussians: int = 100_000
-    """Sizes with more Gaussians are left out."""
+    """Scenes with more Gaussians are left out."""
+    thread_repeats: int = 30
+    """Timed turns of two threads against one; 0 leaves them out."""
+    compile: bool = True
+    """Whether to compile the kernels into an empty cache, for the time it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A ball of Gaussians of radius 1, three units from the cameras."""
+    """Gaussians around the origin, three units from the cameras."""
 
     leaves: dict[str, Any]
     """means, quats, scales, opacities and colors, trainable."""
@@ -52,9 +60,15 @@ class Scene:
     """Pixels along a side."""
 
 
-# N, C, S. The second is a step of the main job.
-SIZES = ((5_000, 1, 128), (6_000, 4, 64), (20_000, 1, 128), (20_000, 1, 256), (20_000, 1, 512), (100_000, 1, 256))
-HEADLINE = (20_000, 1, 256)
+Kind = Literal["ball", "torus"]
+# N, C, S. First a step of the main job and a trained object, then the grid.
+CELLS: tuple[tuple[Kind, int, int, int], ...] = (
+    ("ball", 6_000, 4, 64),
+    ("torus", 50_000, 1, 256),
+    *(("ball", count, 1, size) for count in (5_000, 20_000, 100_000) for size in (128, 256, 512)),
+)
+HEADLINE = ("ball", 20_000, 1, 256)
+THREADS_CELL = ("ball", 20_000, 1, 512)
 
 # Name: N, S, scales, opacities, antialiased.
 ACCURACY_CASES = {
@@ -67,23 +81,57 @@ ACCURACY_CASES = {
 }
 
 
-def make_scene(
+def uniform(generator: torch.Generator, shape: tuple[int, ...], bounds: tuple[float, float]) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * torch.rand(shape, generator=generator)
+
+
+def make_ball(
     num_gaussians: int, num_cameras: int, size: int, scales: tuple[float, float], opacities: tuple[float, float]
 ) -> Scene:
-    """Random Gaussians, and cameras around them."""
+    """Random Gaussians in a ball of radius 1."""
     generator = torch.Generator().manual_seed(0)
-
-    def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
-
     directions = torch.nn.functional.normalize(torch.randn(num_gaussians, 3, generator=generator), dim=-1)
     leaves = {
-        "means": directions * uniform((num_gaussians, 1), 0.0, 1.0) ** (1 / 3),
+        "means": directions * uniform(generator, (num_gaussians, 1), (0.0, 1.0)) ** (1 / 3),
         "quats": torch.randn(num_gaussians, 4, generator=generator),
-        "scales": uniform((num_gaussians, 3), *scales),
-        "opacities": uniform((num_gaussians,), *opacities),
-        "colors": uniform((num_gaussians, 3), 0.0, 1.0),
+        "scales": uniform(generator, (num_gaussians, 3), scales),
+        "opacities": uniform(generator, (num_gaussians,), opacities),
+        "colors": uniform(generator, (num_gaussians, 3), (0.0, 1.0)),
     }
+    return with_cameras(leaves, num_cameras, size)
+
+
+def make_torus(num_gaussians: int, num_cameras: int, size: int) -> Scene:
+    """Flat Gaussians on a tilted torus, dense and opaque enough to hide its far side: what a trained object is like."""
+    generator = torch.Generator().manual_seed(0)
+    major, minor = 0.65, 0.3
+    around = uniform(generator, (num_gaussians,), (0.0, 2 * math.pi))
+    # The share of the area at an angle of the tube grows with the distance from the axis.
+    angles = torch.linspace(0.0, 2 * math.pi, 4097)
+    share = (major * angles + minor * angles.sin()) / (2 * math.pi * major)
+    tube = angles[torch.searchsorted(share, torch.rand(num_gaussians, generator=generator)).clamp_max(4096)]
+    normals = torch.stack([tube.cos() * around.cos(), tube.cos() * around.sin(), tube.sin()], dim=-1)
+    rings = torch.stack([around.cos(), around.sin(), torch.zeros(num_gaussians)], dim=-1)
+    tilt = math.radians(50.0)
+    turn = torch.tensor(
+        [[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]], dtype=torch.float32
+    )
+    normals, means = normals @ turn.T, (major * rings + minor * normals) @ turn.T
+    # The shortest rotation from z to the normal.
+    to_normal = torch.stack([1.0 + normals[:, 2], -normals[:, 1], normals[:, 0], torch.zeros(num_gaussians)], dim=-1)
+    spacing = math.sqrt(4 * math.pi**2 * major * minor / num_gaussians)
+    leaves = {
+        "means": means,
+        "quats": torch.nn.functional.normalize(to_normal, dim=-1),
+        "scales": spacing * uniform(generator, (num_gaussians, 3), (0.5, 1.2)) * torch.tensor([1.0, 1.0, 0.1]),
+        "opacities": uniform(generator, (num_gaussians,), (0.5, 0.99)),
+        "colors": uniform(generator, (num_gaussians, 3), (0.0, 1.0)),
+    }
+    return with_cameras(leaves, num_cameras, size)
+
+
+def with_cameras(leaves: dict[str, Tensor], num_cameras: int, size: int) -> Scene:
+    """Cameras on a circle, all looking at the origin."""
     viewmats = torch.eye(4).repeat(num_cameras, 1, 1)
     for camera in range(num_cameras):
         angle = 2 * math.pi * camera / num_cameras
@@ -98,6 +146,16 @@ def make_scene(
         Ks=intrinsics.repeat(num_cameras, 1, 1),
         size=size,
     )
+
+
+def make_scene(kind: Kind, num_gaussians: int, num_cameras: int, size: int) -> Scene:
+    match kind:
+        case "ball":
+            return make_ball(num_gaussians, num_cameras, size, (0.01, 0.03), (0.35, 0.65))
+        case "torus":
+            return make_torus(num_gaussians, num_cameras, size)
+        case other:
+            assert_never(other)
 
 
 def render_numba(scene: Scene, *, antialiased: bool = False) -> tuple[Tensor, Tensor]:
@@ -139,20 +197,25 @@ def cpu_milliseconds(scene: Scene, render: Callable[[Scene], tuple[Tensor, Tenso
     return 1e3 * (forward - start), 1e3 * (end - start)
 
 
-def measure(num_gaussians: int, num_cameras: int, size: int, repeats: int) -> dict[str, float]:
+def measure(cell: tuple[Kind, int, int, int], repeats: int) -> dict[str, Any]:
     """Median CPU times of both sides, taking turns, and their ratio."""
-    scene = make_scene(num_gaussians, num_cameras, size, (0.01, 0.03), (0.35, 0.65))
-    for render in (render_numba, render_torch):
-        cpu_milliseconds(scene, render)
+    kind, num_gaussians, num_cameras, size = cell
+    scene = make_scene(kind, num_gaussians, num_cameras, size)
+    cpu_milliseconds(scene, render_numba)
+    if num_gaussians < 100_000:
+        cpu_milliseconds(scene, render_torch)
+    else:
+        repeats = min(repeats, 2)
     # The kernels are quick enough to be timed several times a turn.
     turns = [
-        ([cpu_milliseconds(scene, render_numba) for _ in range(5)], cpu_milliseconds(scene, render_torch))
+        ([cpu_milliseconds(scene, render_numba) for _ in range(10)], cpu_milliseconds(scene, render_torch))
         for _ in range(repeats)
     ]
     numba_times = [pair for pairs, _ in turns for pair in pairs]
     numba_forward, numba_both = (statistics.median(pair[k] for pair in numba_times) for k in (0, 1))
     torch_forward, torch_both = (statistics.median(pair[k] for _, pair in turns) for k in (0, 1))
     return {
+        "scene": kind,
         "gaussians": num_gaussians,
         "cameras": num_cameras,
         "size": size,
@@ -165,10 +228,61 @@ def measure(num_gaussians: int, num_cameras: int, size: int, repeats: int) -> di
     }
 
 
+def measure_threads(repeats: int) -> dict[str, float]:
+    """Milliseconds on the clock with one thread and with two, taking turns: medians and best."""
+    scene = make_scene(*THREADS_CELL)
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(repeats + 1):
+        for count, times in walls.items():
+            torch.set_num_threads(count)
+            for _ in range(5):
+                start = time.perf_counter()
+                cpu_milliseconds(scene, render_numba)
+                if turn > 0:
+                    times.append(1e3 * (time.perf_counter() - start))
+    torch.set_num_threads(1)
+    one, two = (statistics.median(walls[count]) for count in (1, 2))
+    best_one, best_two = (min(walls[count]) for count in (1, 2))
+    return {
+        "one_thread_ms": round(one, 2),
+        "two_threads_ms": round(two, 2),
+        "ratio": round(one / two, 2),
+        "best_ratio": round(best_one / best_two, 2),
+    }
+
+
+COMPILE = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import rasterizer
+scene = rasterizer.make_scene("ball", 100, 1, 32)
+cpu, wall = time.process_time(), time.perf_counter()
+rasterizer.cpu_milliseconds(scene, rasterizer.render_numba)
+print(time.process_time() - cpu, time.perf_counter() - wall)
+"""
+
+
+def measure_compiling() -> dict[str, float]:
+    """Seconds that the first call of a fresh process takes with an empty cache, and of the next process with it."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("compile", "load"):
+            done = subprocess.run(
+                [sys.executable, "-c", COMPILE, str(Path(__file__).parent)],
+                env=os.environ | {"NUMBA_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            cpu, wall = done.stdout.split()[-2:]
+            seconds |= {f"{name}_cpu_s": round(float(cpu), 2), f"{name}_wall_s": round(float(wall), 2)}
+    return seconds
+
+
 def measure_error(name: str) -> dict[str, float]:
     """Largest colour error, and relative L2 error of each gradient, against float64 over the whole image."""
     num_gaussians, size, scales, opacities, antialiased = ACCURACY_CASES[name]
-    scene = make_scene(num_gaussians, 2, size, scales, opacities)
+    scene = make_ball(num_gaussians, 2, size, scales, opacities)
     # The second camera stands inside the ball: Gaussians beside and behind it.
     scene.viewmats[1, 2, 3] = 0.9
     generator = torch.Generator().manual_seed(1)
@@ -188,18 +302,28 @@ def measure_error(name: str) -> dict[str, float]:
 
 
 def main(settings: Settings) -> None:
-    torch.set_num_threads(settings.threads)
-    print(f"{'N':>7} {'C':>2} {'S':>4} | {'numba fwd':>9} {'f+b':>7} | {'torch fwd':>9} {'f+b':>8} | {'ratios':>13}")
+    torch.set_num_threads(1)
+    header = f"{'scene':>6} {'N':>7} {'C':>2} {'S':>4} | {'numba fwd':>9} {'f+b':>7} | {'torch fwd':>9} {'f+b':>8}"
+    print(f"{header} | {'ratios':>13}")
     timings = []
-    for size in SIZES:
-        if size[0] > settings.max_gaussians:
+    for cell in CELLS:
+        if cell[1] > settings.max_gaussians:
             continue
-        row = measure(*size, settings.repeats)
+        row = measure(cell, settings.repeats)
         timings.append(row)
         print(
-            f"{size[0]:7d} {size[1]:2d} {size[2]:4d} | {row['numba_forward_ms']:9.2f} {row['numba_ms']:7.2f} | "
-            f"{row['torch_forward_ms']:9.1f} {row['torch_ms']:8.1f} | {row['forward_ratio']:5.1f}x {row['ratio']:5.1f}x"
+            f"{cell[0]:>6} {cell[1]:7d} {cell[2]:2d} {cell[3]:4d} | "
+            f"{row['numba_forward_ms']:9.2f} {row['numba_ms']:7.2f} | "
+            f"{row['torch_forward_ms']:9.1f} {row['torch_ms']:8.1f} | "
+            f"{row['forward_ratio']:5.1f}x {row['ratio']:5.1f}x",
+            flush=True,
         )
+    threads = measure_threads(settings.thread_repeats) if settings.thread_repeats > 0 else None
+    if threads is not None:
+        print(f"\ntwo threads, {THREADS_CELL[1]} at {THREADS_CELL[3]}: {threads['ratio']} times one (wall time)")
+    compiling = measure_compiling() if settings.compile else None
+    if compiling is not None:
+        print(f"first call, empty cache: {compiling['compile_cpu_s']} s of CPU; then {compiling['load_cpu_s']} s")
     errors = {name: measure_error(name) for name in ACCURACY_CASES}
     print(f"\n{'error against float64':>22} " + " ".join(f"{key:>9}" for key in errors["ordinary"]))
     for name, row in errors.items():
@@ -207,13 +331,14 @@ def main(settings: Settings) -> None:
     summary = {
         "benchmark": "rasterizer",
         "cpu": platform.processor() or platform.machine(),
-        "threads": settings.threads,
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
-        "ratio_20k_256": next(
-            (row["ratio"] for row in timings if (row["gaussians"], row["cameras"], row["size"]) == HEADLINE), None
-        ),
+        "ratio_20k_256": next((row["ratio"] for row in timings if tuple(row.values())[:4] == HEADLINE), None),
+        "lowest_ratio": min((row["ratio"] for row in timings), default=None),
         "max_color_error": max(row["color"] for row in errors.values()),
         "max_gradient_error": max(value for row in errors.values() for key, value in row.items() if key != "color"),
+        "threads": threads,
+        "compiling": compiling,
         "timings": timings,
         "errors": errors,
     }

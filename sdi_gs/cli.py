@@ -139,12 +139,9 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float) ->
     """Train, save and tell what was made; what Ctrl-C does is said in ``sdi_gs.interrupts``."""
     from sdi_gs.checkpoint import list_checkpoints
     from sdi_gs.console import training_progress
-    from sdi_gs.doctor import kernel_cache
     from sdi_gs.interrupts import Interrupts, StoppedAtOnce
     from sdi_gs.run import finish, train
 
-    if trainer.device.type == "cpu" and not kernel_cache().compiled:
-        say("compiling CPU kernels (first use only, about half a minute)")
     resume_command = f"sdi-gs train --resume {folder.path}"
     try:
         with Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts:

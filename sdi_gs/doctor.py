@@ -122,6 +122,7 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
 def kernel_cache() -> KernelCache:
     """Where numba keeps the rasteriser's kernels, and whether they are there."""
     from sdi_gs.rasterize.kernels import compositing
+    from sdi_gs.rasterize.kernels.jit import is_compiled
 
     kernel: Any = compositing.composite_backward
     if kernel.stats.cache_path is None:
@@ -130,7 +131,7 @@ def kernel_cache() -> KernelCache:
     return KernelCache(
         path=str(folder),
         writable=os.access(_nearest_existing(folder), os.W_OK),
-        compiled=any(folder.glob(f"compositing.{kernel.__name__}-*.nbc")),
+        compiled=is_compiled(kernel),
     )
 
 

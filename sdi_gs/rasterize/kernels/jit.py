@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
@@ -37,3 +38,13 @@ def kernel(function: Callable[..., Any]) -> Any:
         if "no locator available" not in str(error):
             raise
         return njit(function, **KERNEL_OPTIONS)
+
+
+def is_compiled(kernel: Any) -> bool:
+    """Whether a kernel has been compiled in this process, or before and kept on disk."""
+    if kernel.overloads:
+        return True
+    folder = kernel.stats.cache_path
+    # numba names its files <module>.<function>-<line>.<python>.<number>.nbc.
+    module = kernel.__module__.rpartition(".")[2]
+    return folder is not None and any(Path(folder).glob(f"{module}.{kernel.__name__}-*.nbc"))
