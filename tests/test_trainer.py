@@ -69,7 +69,7 @@ def config(**changes: object) -> RunConfig:
         prompt="a blue robot",
         steps=12,
         gaussians=GaussiansConfig(num_initial=150, initial_opacity=0.5),
-        densify=DensifyConfig(start=0.0, stop=1.0, every=4, max_gaussians=200, min_gaussians=50, grow_grad2d=1e-9),
+        densify=DensifyConfig(start=0.0, stop=1.0, every=4, max_gaussians=200, min_gaussians=50, grow_share=0.2),
         **changes,
     )
 

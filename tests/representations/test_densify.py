@@ -66,7 +66,16 @@ class Scene:
 
 
 def config(**changes: Any) -> DensifyConfig:
-    base = {"start": 0.0, "stop": 1.0, "every": 2, "min_gaussians": 1, "prune_opacity": 1e-3, "prune_scale3d": 10.0}
+    """Growth by threshold, anything that moves, in every other step."""
+    base = {
+        "strategy": "threshold",
+        "start": 0.0,
+        "stop": 1.0,
+        "every": 2,
+        "min_gaussians": 1,
+        "prune_opacity": 1e-3,
+        "prune_scale3d": 10.0,
+    }
     return DensifyConfig(**(base | changes))
 
 
