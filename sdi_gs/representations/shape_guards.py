@@ -14,8 +14,12 @@ SOLID_OPACITY = 0.25
 """Below it a Gaussian is haze, which connects nothing and is the business of pruning by opacity."""
 
 _CELLS = 32
-_REACH = 4.0
-"""Half the grid's side, in standard deviations of the solid Gaussians along one axis: cells are a quarter of one."""
+_CELLS_PER_DEVIATION = 4.0
+"""Cells along one standard deviation of the solid mass; the grid then reaches four of them to either side."""
+_WIDTHS_PER_CELL = 2.0
+"""A cell is at least this many typical Gaussians wide, so that a sparse cloud does not fall into dust."""
+_MAIN_SHARE = 0.5
+"""Where no piece holds this much, there is no main mass that others could float beside."""
 
 
 @torch.no_grad()
@@ -31,13 +35,14 @@ def cap_axis_ratio(
 @torch.no_grad()
 def floaters(
     means: Tensor,  # [N, 3]
+    widths: Tensor,  # [N] longest axes
     opacities: Tensor,  # [N] in (0, 1)
     min_share: float,
 ) -> Tensor:
     """Which solid Gaussians [N] belong to a piece that holds less than ``min_share`` of their summed opacity.
 
     Pieces are what stays connected, corners included, on a grid of 32 cells a side that is laid around the solid
-    mass; what lies outside of it is a floater whatever its share.
+    mass; what lies outside of it is a floater whatever its share. There are none beside less than a main mass.
     """
     solid = (opacities > SOLID_OPACITY).nonzero()[:, 0]
     doomed = torch.zeros(len(means), dtype=torch.bool, device=means.device)
@@ -47,14 +52,16 @@ def floaters(
     centre = weights @ means[solid]
     offsets = means[solid] - centre
     deviation = (weights @ offsets.square().sum(dim=-1) / 3.0).sqrt().clamp_min(1e-6)
-    cells = (offsets / (_REACH * deviation) * (_CELLS / 2) + _CELLS / 2).floor().long()
+    cell = torch.maximum(deviation / _CELLS_PER_DEVIATION, _WIDTHS_PER_CELL * widths[solid].median())
+    cells = (offsets / cell + _CELLS / 2).floor().long()
     inside = ((cells >= 0) & (cells < _CELLS)).all(dim=-1)
     flat = (cells.clamp(0, _CELLS - 1) * torch.tensor([_CELLS**2, _CELLS, 1], device=means.device)).sum(dim=-1)
     occupied = torch.zeros(_CELLS**3, device=means.device)
     occupied[flat[inside]] = 1.0
     pieces = _connected(occupied.view(_CELLS, _CELLS, _CELLS)).flatten()[flat]
     mass = torch.zeros(_CELLS**3 + 1, device=means.device).index_add_(0, pieces, weights * inside)
-    doomed[solid] = ~inside | (mass[pieces] < min_share)
+    if mass.amax() >= _MAIN_SHARE:
+        doomed[solid] = ~inside | (mass[pieces] < min_share)
     return doomed
 
 

@@ -37,11 +37,12 @@ class PruneRule:
     def doomed(self, params: Params) -> Tensor:
         """The Gaussians [N] that go; of too many, the most opaque stay."""
         opacity = torch.sigmoid(params["opacities"].flatten())
+        width = torch.exp(params["scales"]).amax(dim=-1)
         doomed = opacity < self.opacity
         if self.scale3d is not None:
-            doomed |= torch.exp(params["scales"]).amax(dim=-1) > self.scale3d
+            doomed |= width > self.scale3d
         if self.component is not None:
-            doomed |= floaters(params["means"], torch.where(doomed, 0.0, opacity), self.component)
+            doomed |= floaters(params["means"], width, torch.where(doomed, 0.0, opacity), self.component)
         spare = max(len(opacity) - self.min_gaussians, 0)
         if int(doomed.sum()) > spare:
             worst = torch.where(doomed, opacity, torch.inf).topk(spare, largest=False).indices
