@@ -57,7 +57,6 @@ ARMS = {
     "mcmc": "1500, MCMC every 5 steps, cap 6000",
     "share-late": "share, pruning to the end of the run",
     "share-floaters": "share, pruning to the end, pieces under 5 % removed",
-    "share-size-off": "share without pruning by world size (0.3)",
     "share-size": "share, pruning by world size at 0.1",
     "share-compact": "share with the compactness term (0.01)",
     "share-cap": "share, longest axis capped at twice the middle one",
@@ -78,9 +77,8 @@ SCALE_ARMS = {
         ("plain", "as it is"),
         ("x1000", "loss x 1000"),
         ("x0.001", "loss / 1000"),
-        ("128", "renders of 128 pixels"),
-        ("128-sum", "renders of 128 pixels, loss summed over pixels"),
-        ("64-sum", "renders of 64 pixels, loss summed over pixels"),
+        ("128", "128 pixels instead of 64, loss a mean over pixels"),
+        ("128-sum", "128 pixels instead of 64, loss a sum over pixels"),
     )
 }
 """The same config under other units, with a cap far away."""
@@ -128,8 +126,6 @@ def _densify(arm: str) -> DensifyConfig:
             return replace(config, prune_stop=1.0)
         case "floaters":
             return replace(config, prune_stop=1.0, prune_component=0.05)
-        case "size-off":
-            return replace(config, prune_scale3d=None)
         case "size":
             return replace(config, prune_scale3d=0.1, prune_stop=1.0 if strategy == "stress" else None)
         case _:
@@ -157,8 +153,8 @@ def _changed(config: RunConfig, arm: str) -> RunConfig:
     if change.startswith("x"):
         factor = float(change[1:])
     elif change.endswith("sum"):
-        # The mean runs over the pixels' three channels; SDS codes sum instead.
-        factor = 3.0 * config.ideal_prior.image_size**2
+        # SDS codes sum: against a mean, twice the side is four times the loss.
+        factor = (128 / 64) ** 2
     losses = config.losses
     scaled = {name: factor * getattr(losses, name) for name in ("distillation", "fog", "compactness", "needles")}
     return replace(config, losses=replace(losses, **scaled))
