@@ -29,6 +29,7 @@ from gallery import insert_table
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.evaluation import score_gaussians
 from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.files import write_atomically
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.config import DensifyConfig
 from sdi_gs.representations.gaussians import Gaussians
@@ -207,7 +208,8 @@ def ensure(results: Path, arm: str, prompt: str, seed: int) -> None:
         return
     stem.parent.mkdir(parents=True, exist_ok=True)
     result = run_one(arm_config(arm, prompt, seed), stem.with_suffix(".png"))
-    stem.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    # Whole or absent, for the process beside this one.
+    write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     print(
         f"{arm:18} {prompt:28} {seed} PSNR {result['psnr_best']:5.2f} IoU {result['iou_best']:.3f} "
         f"N {result['n_gaussians']:6d} {result['cpu_seconds']:5.1f} s",

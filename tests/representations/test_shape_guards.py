@@ -36,7 +36,7 @@ def test_a_cap_of_one_leaves_no_longest_axis() -> None:
 
 def found_in(means: Tensor, opacities: Tensor | float = 0.9, *, min_share: float = 0.05, width: float = 0.02) -> Tensor:
     """Indices of the floaters."""
-    opaque = torch.full((len(means),), opacities) if isinstance(opacities, float) else opacities
+    opaque = opacities if isinstance(opacities, Tensor) else torch.full((len(means),), opacities)
     return floaters(means, torch.full((len(means),), width), opaque, min_share).nonzero()[:, 0]
 
 
