@@ -109,7 +109,7 @@ def _sd21_base() -> RunConfig:
             every=100,
             # 20 000 grow tenfold in 25 of the 29 refinements.
             grow_share=0.1,
-            # Clones below it, splits above: 0.003 to 0.02 of the extent in text-to-3D systems, for an object of radius 0.5.
+            # Clones below it, splits above: 0.003 to 0.02 of the extent in text-to-3D systems.
             grow_scale3d=0.01,
             prune_opacity=0.005,
             # A fifth of the object's radius; pruning by size goes on after growth (HumanGaussian's prune-only phase).
