@@ -41,7 +41,6 @@ from sdi_gs.views import render_views, ring_cameras
 
 PROMPTS = ("a green chair", "a blue robot", "a house with a purple roof", "an orange rocket")
 """Thin legs, many parts, flat walls, a slender body."""
-SCALE_PROMPTS = PROMPTS[:1]
 SMALL_START = 1500
 CAP = 6000
 NEEDLE_RATIO = 10.0
@@ -82,7 +81,7 @@ SCALE_ARMS = {
         ("128-sum", "128 pixels instead of 64, loss a sum over pixels"),
     )
 }
-"""The same config under other units, with a cap far away."""
+"""The same config under other units, with a cap far away; on the first prompt only."""
 
 MARKS = ("<!-- tables: benchmarks/densification.py -->", "<!-- end of tables -->")
 COLUMNS = {
@@ -268,11 +267,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="where results are kept")
     parser.add_argument("--docs", type=Path, help="folder of densification.md, whose tables are written")
     parser.add_argument("--arms", nargs="*", default=[*ARMS, *SCALE_ARMS, *STRESS_ARMS])
+    parser.add_argument("--prompts", nargs="+", default=list(PROMPTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--part", default="1/1", help="k/n: only every n-th run, from the k-th on")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
-    prompts = {arm: SCALE_PROMPTS if arm in SCALE_ARMS else PROMPTS for arm in options.arms}
+    prompts = {arm: options.prompts[:1] if arm in SCALE_ARMS else options.prompts for arm in options.arms}
     runs = [(arm, prompt, seed) for arm in options.arms for prompt in prompts[arm] for seed in options.seeds]
     for arm, prompt, seed in runs[part - 1 :: parts]:
         ensure(options.results, arm, prompt, seed)

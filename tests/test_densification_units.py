@@ -53,7 +53,6 @@ def grown(strategy: Strategy, **units: Any) -> float:
 UNITS = {"loss x 1000": {"loss": 1e3}, "loss / 1000": {"loss": 1e-3}, "twice the resolution": {"image_size": 128}}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
 def test_growth_by_share_is_the_same_in_all_units(units: dict[str, Any]) -> None:
     usual, other = grown("share"), grown("share", **units)
@@ -62,7 +61,6 @@ def test_growth_by_share_is_the_same_in_all_units(units: dict[str, Any]) -> None
     assert other == pytest.approx(usual, rel=0.03)
 
 
-@pytest.mark.slow
 def test_growth_by_threshold_is_everything_or_nothing() -> None:
     usual = grown("threshold")
     assert 1.1 < usual < 0.9 * CAP / START
