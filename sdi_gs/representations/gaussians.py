@@ -75,7 +75,7 @@ def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device
     directions = _directions(count, generator=generator, device=device)
     radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
     spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
-    widths = torch.full((count,), 0.5 * spacing, device=device)
+    widths = torch.full((count,), 0.5 * spacing, dtype=torch.float64, device=device)
     return round_gaussians(directions * radii * config.initial_radius, widths, config, generator=generator)
 
 
@@ -106,7 +106,7 @@ def round_gaussians(
     return Gaussians(
         {
             "means": means,
-            "scales": torch.log(widths)[:, None].repeat(1, 3),
+            "scales": torch.log(widths.double()).to(means)[:, None].repeat(1, 3),
             "quats": torch.nn.functional.normalize(normal(count, 4), dim=-1),
             "opacities": torch.full((count,), opacity, device=device),
             "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0)
