@@ -193,11 +193,11 @@ def markdown(by_arm: dict[str, list[dict[str, Any]]], ceiling: dict[str, dict[st
     return "\n".join(lines) + "\n"
 
 
-def insert_table(page: Path, table: str) -> None:
+def insert_table(page: Path, table: str, marks: tuple[str, str] = MARKS) -> None:
     """Put the tables between the page's two marks, leaving its words alone."""
-    before, _, rest = page.read_text().partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    page.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}")
+    before, _, rest = page.read_text().partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    page.write_text(f"{before}{marks[0]}\n\n{table}\n{marks[1]}{after}")
 
 
 def sheet(results: Path, arm: str, prompts: list[str], seed: int, path: Path) -> None:

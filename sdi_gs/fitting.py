@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
 from sdi_gs.cameras import CameraBatch, sample_cameras
+from sdi_gs.initial_cloud import initial_gaussians
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers
 from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig
 
@@ -33,7 +34,7 @@ def fit_to_images(
     host_generator = torch.Generator().manual_seed(config.seed)
     # The trainer's seed for the device, so that the initial cloud is the run's own.
     cloud_generator = torch.Generator(device).manual_seed(config.seed + 1)
-    gaussians = gaussian_ball(config.gaussians, generator=cloud_generator, device=device)
+    gaussians = initial_gaussians(config.gaussians, generator=cloud_generator, device=device)
     optimizers = gaussian_optimizers(gaussians, config.gaussians)
     densifier = Densifier(config.densify, config.steps)
     colours = torch.tensor([BACKGROUND_COLOURS[name] for name in config.backgrounds], device=device)

@@ -26,6 +26,7 @@ from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict
 from sdi_gs.run_folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
 from sdi_gs.trainer import Trainer
@@ -67,13 +68,16 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
     summary = read_summary(folder)
     if summary is not None and summary.get("step") == config.steps:
         raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
-    if checkpoint.meta.get("config") != config_to_dict(config):
+    trained_with = checkpoint.meta.get("config")
+    # As configs and not as dicts: a run of an earlier version lacks the settings that came later.
+    if not isinstance(trained_with, dict) or config_from_dict(trained_with) != config:
         raise UserError(
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
             "restore the file, or start a new run"
         )
-    trainer = Trainer(config, _prior_of(config, device), device=device)
-    trainer.load_state(unpack_state(checkpoint.tensors, checkpoint.meta["state"]))
+    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    trainer = Trainer(config, _prior_of(config, device), device=device, gaussians=Gaussians(state["gaussians"]))
+    trainer.load_state(state)
     folder.rewind_log(checkpoint.step)
     return trainer, folder
 
@@ -197,6 +201,9 @@ def versions() -> dict[str, str]:
 def _require_runnable(config: RunConfig) -> None:
     if not config.prompt.strip():
         raise UserError('the prompt is empty: say what to make, as in --prompt "a blue robot"')
+    start = config.gaussians.init_from
+    if start is not None and not Path(start).is_file():
+        raise UserError(f"cannot start from {start}: there is no such file; check --init-from")
     if config.representation == "ngp":
         raise UserError('representation "ngp" is not in this version; use --representation gaussians')
 

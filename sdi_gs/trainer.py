@@ -19,9 +19,10 @@ from sdi_gs.contracts import DiffusionPrior, RenderOutput, StepReport
 from sdi_gs.errors import NonFiniteError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
+from sdi_gs.initial_cloud import initial_gaussians
 from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers
 from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig
 
@@ -29,7 +30,15 @@ from sdi_gs.run_config import RunConfig
 class Trainer:
     """Owns the parameters of a run and moves them one step at a time."""
 
-    def __init__(self, config: RunConfig, prior: DiffusionPrior, *, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        prior: DiffusionPrior,
+        *,
+        device: torch.device,
+        gaussians: Gaussians | None = None,
+    ) -> None:
+        """``gaussians`` stand in for the config's initial cloud, whose file a resumed run can do without."""
         self.config = config
         self.prior = prior
         self.device = device
@@ -45,9 +54,12 @@ class Trainer:
             view_prompts=config.view_prompts,
         )
         self.carried_noise: Tensor | None = None
-        self.gaussians = gaussian_ball(config.gaussians, generator=self.device_generator, device=device)
+        if gaussians is None:
+            gaussians = initial_gaussians(config.gaussians, generator=self.device_generator, device=device)
+        self.gaussians = gaussians
         self.optimizers = gaussian_optimizers(self.gaussians, config.gaussians)
         self.densifier = Densifier(config.densify, config.steps)
+        self.densifier.require_room(self.gaussians)
 
     def train_step(self) -> StepReport:
         """One step: K views that share a timestep.
@@ -108,6 +120,7 @@ class Trainer:
             step=self.step,
             num_steps=config.steps,
             generator=self.host_generator,
+            timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
             check_gradients=lambda: self._require_finite(self._gradients(), plan.timestep),
         )
         self.carried_noise = noise_to_carry(config.guidance, guided)

@@ -97,6 +97,17 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "--prompt", "a blue robot", "--steps", "0"], "steps must be at least 1, got 0"),
         (["train", "--prompt", "a blue robot", "--guidance.t-min", "2"], "guidance: t range must obey"),
         (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random', "),
+        (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
+        (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
+        (["train", "--prompt", "a blue robot", "--init-from", "a.ply"], "init_from 'a.ply' needs init to say"),
+        (
+            ["train", "--prompt", "a blue robot", "--init", "points", "--init-from", "a.ply"],
+            "start from a.ply: there is",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--densify.enabled", "--densify.max-gaussians", "5999"],
+            "6000 Gaussians",
+        ),
         (["train", "--prompt", "a blue robot", "--representation", "ngp"], "not in this version"),
         (["train", "--prompt", "a blue robot", "--viewer"], f"not in this version ({__version__})"),
         (["train", "--prompt", "a blue robot", "--device", "abacus"], "'abacus'"),
@@ -153,6 +164,13 @@ def test_the_everyday_options_reach_the_config() -> None:
     assert (config.guidance.noise, config.steps, config.seed) == ("random", 7, 5)
     assert config.densify.max_gaussians == 5000
     assert config.prior == "toybox-ideal"
+
+
+def test_a_run_starts_from_an_object_that_another_run_made(run: Path, here: Path) -> None:
+    options = ["--steps", "1", "--init", "splats", "--init-from", str(run / "splats.ply"), "--output-dir", "again"]
+    assert main([*SMOKE, *QUICK, *options]) == 0
+    started_from = len(plyfile.PlyData.read(run / "splats.ply")["vertex"])
+    assert json.loads((here / "again/summary.json").read_text())["n_gaussians"] == started_from
 
 
 def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(

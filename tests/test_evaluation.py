@@ -138,7 +138,7 @@ def test_a_fit_sees_the_cameras_backgrounds_and_views_of_the_run() -> None:
 
 
 def test_a_fit_densifies_as_the_run_does() -> None:
-    growing = DensifyConfig(start=0.0, stop=1.0, every=2, max_gaussians=400, min_gaussians=1, grow_grad2d=1e-12)
+    growing = DensifyConfig(start=0.0, stop=1.0, every=2, max_gaussians=400, min_gaussians=1, grow_share=0.5)
     settings = replace(config(8), densify=growing)
     fitted = fit_to_images(settings, lambda c, b: torch.zeros(len(c), 64, 64, 3), image_size=64, device=CPU)
     assert len(fitted) == 400

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from sdi_gs.checkpoint import list_checkpoints, load_checkpoint
+from sdi_gs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
-from sdi_gs.export.ply import read_splat_ply
+from sdi_gs.export.conversion import splat_cloud
+from sdi_gs.export.ply import read_splat_ply, write_splat_ply
 from sdi_gs.loading import load_splats
 from sdi_gs.run import (
     finish,
@@ -131,6 +133,58 @@ def test_a_crashed_run_goes_on_from_its_checkpoint_and_forgets_the_steps_behind_
     train(trainer, folder)
     finish(trainer, folder, started=time.perf_counter())
     assert_same_results(whole, folder)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_defaults_for_what_it_did_not_know(
+    whole: RunFolder, tmp_path: Path
+) -> None:
+    run = crashed_run(tmp_path / "old", 5)
+    [checkpoint] = list_checkpoints(run.checkpoints)
+    header = json.loads((checkpoint / "checkpoint.json").read_text())
+    recorded = run.read_config()
+    for saved in (recorded, header["meta"]["config"]):
+        del saved["gaussians"]["axis_ratio_cap"]
+        del saved["densify"]["prune_component"]
+    loaded = load_checkpoint(checkpoint)
+    # Only the checkpoint lacks them, as after an export of the settings by this version; then both do.
+    save_checkpoint(run.checkpoints, loaded.step, loaded.tensors, header["meta"])
+    trainer, folder = prepare_resume(run.path, device=CPU)
+    assert trainer.config == config()
+    run.config.write_text(yaml.safe_dump(recorded))
+    trainer, folder = prepare_resume(run.path, device=CPU)
+    assert trainer.config == config()
+    assert train(trainer, folder)
+    for left, right in zip(whole.read_steps(), folder.read_steps(), strict=True):
+        assert timeless(left) == timeless(right)
+
+
+def test_a_run_whose_settings_were_changed_is_refused(tmp_path: Path) -> None:
+    run = crashed_run(tmp_path / "changed", 3)
+    recorded = run.read_config()
+    recorded["densify"]["prune_opacity"] = 0.3
+    run.config.write_text(yaml.safe_dump(recorded))
+    with pytest.raises(UserError, match="is not what the checkpoint of step 3 was trained with"):
+        prepare_resume(run.path, device=CPU)
+
+
+def test_a_run_can_go_on_after_the_file_it_started_from_has_gone(tmp_path: Path) -> None:
+    source = tmp_path / "start.ply"
+    write_splat_ply(source, splat_cloud(start(tmp_path / "first")[0].gaussians))
+    settings = config()
+    settings = replace(settings, gaussians=replace(settings.gaussians, init="splats", init_from=str(source)))
+    straight = whole_run(tmp_path / "straight", settings)
+    trainer, stopped = start(tmp_path / "stopped", settings)
+    train(trainer, stopped, should_stop=lambda: trainer.step >= 4)
+    finish(trainer, stopped, started=time.perf_counter())
+    source.unlink()
+    trainer, folder = prepare_resume(stopped.path, device=CPU)
+    assert train(trainer, folder)
+    finish(trainer, folder, started=time.perf_counter())
+    assert_same_results(straight, folder)
+    # A new run cannot do without it, and says so before anything is loaded.
+    with pytest.raises(UserError, match="there is no such file; check --init-from"):
+        start(tmp_path / "new", settings)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_ended_while_it_exported_can_still_be_finished(whole: RunFolder, tmp_path: Path) -> None:

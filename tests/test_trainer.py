@@ -14,11 +14,11 @@ from torch import Tensor
 from sdi_gs.checkpoint import pack_state, unpack_state
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.errors import NonFiniteError
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.config import NoiseSource, ViewPromptsConfig
 from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
+from sdi_gs.representations.config import DensifyConfig, GaussiansConfig, Strategy
 from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
@@ -69,7 +69,7 @@ def config(**changes: object) -> RunConfig:
         prompt="a blue robot",
         steps=12,
         gaussians=GaussiansConfig(num_initial=150, initial_opacity=0.5),
-        densify=DensifyConfig(start=0.0, stop=1.0, every=4, max_gaussians=200, min_gaussians=50, grow_grad2d=1e-9),
+        densify=DensifyConfig(start=0.0, stop=1.0, every=4, max_gaussians=200, min_gaussians=50, grow_share=0.2),
         **changes,
     )
 
@@ -100,6 +100,63 @@ def test_a_continued_run_ends_bit_equal_to_one_that_never_stopped(stop: int) -> 
     assert_equal_states(straight, resumed)
     # Densification took part, so that its state was needed.
     assert len(straight.gaussians) == 200
+
+
+@pytest.mark.parametrize("strategy", ["share", "threshold", "mcmc"])
+@pytest.mark.parametrize("stop", [4, 7])
+def test_every_strategy_can_be_resumed_bit_for_bit(strategy: Strategy, stop: int) -> None:
+    settings = config()
+    densify = replace(
+        settings.densify, strategy=strategy, every=2, grow_grad2d=1e-9, prune_opacity=0.45, prune_component=0.01
+    )
+    guarded = replace(settings.gaussians, axis_ratio_cap=1.5, scales_lr=0.2)
+    settings = replace(settings, densify=densify, gaussians=guarded)
+    straight = trained(settings, 10)
+    tensors, packed = pack_state(trained(settings, stop).state())
+    resumed = Trainer(settings, CertainPrior(), device=CPU)
+    resumed.load_state(unpack_state({name: value.clone() for name, value in tensors.items()}, packed))
+    while resumed.step < 10:
+        resumed.train_step()
+    assert_equal_states(straight, resumed)
+    assert len(straight.gaussians) != 150
+
+
+def test_the_cap_on_axes_holds_after_every_step() -> None:
+    settings = config()
+    wild = replace(settings.gaussians, scales_lr=0.3)
+    weights = replace(settings.losses, needles=0.0)
+
+    def ratio(cap: float | None) -> float:
+        trainer = trained(replace(settings, gaussians=replace(wild, axis_ratio_cap=cap), losses=weights), 6)
+        axes = trainer.gaussians.params["scales"].detach().sort(dim=-1).values
+        return (axes[:, 2] - axes[:, 1]).max().exp().item()
+
+    assert ratio(None) > 1.6
+    assert ratio(1.2) == pytest.approx(1.2, rel=1e-5)
+
+
+def test_the_densifier_is_told_how_noisy_the_step_was() -> None:
+    # t falls linearly from 0.98 to 0.25: 0.5 is passed at about two thirds of the run.
+    settings = config()
+    for share, resets in ((0.4, True), (0.8, False)):
+        densify = replace(settings.densify, reset_opacity_at=share, every=100)
+        trainer = Trainer(replace(settings, densify=densify), CertainPrior(), device=CPU)
+        for _ in range(int(share * 12)):
+            trainer.train_step()
+        before = torch.sigmoid(trainer.gaussians.params["opacities"].detach()).max()
+        if resets:
+            trainer.train_step()
+        else:
+            with pytest.warns(UserWarning, match="reset at step 10 is left out"):
+                trainer.train_step()
+        after = torch.sigmoid(trainer.gaussians.params["opacities"].detach()).max()
+        assert (after < 0.2 * before) == resets
+
+
+def test_a_start_over_the_cap_is_refused() -> None:
+    settings = config()
+    with pytest.raises(UserError, match="starts with 150 Gaussians"):
+        Trainer(replace(settings, densify=replace(settings.densify, max_gaussians=149)), CertainPrior(), device=CPU)
 
 
 def test_the_seed_decides_the_run() -> None:

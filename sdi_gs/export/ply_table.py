@@ -37,8 +37,8 @@ class _Layout:
     row: np.dtype
 
 
-def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int) -> np.ndarray:
-    """All vertices as a structured array whose fields are the file's properties.
+def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, what: str = "splats") -> np.ndarray:
+    """All vertices as a structured array whose fields are the file's properties; errors call them ``what``.
 
     Raises UserError where ``path`` is no readable file, the header is not of a binary .ply whose first element
     is its vertices, a ``required`` property is missing, or the vertices are none, too many or cut short.
@@ -54,18 +54,17 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int) -> 
             missing = [name for name in required if name not in (layout.row.names or ())]
             if missing:
                 raise UserError(
-                    f"cannot read {path}: no Gaussian splats, its vertices lack {', '.join(missing)}; "
-                    "give the .ply of a splat model"
+                    f"cannot read {path}: no {what}, its vertices lack {', '.join(missing)}; give a .ply of {what}"
                 )
             if layout.count > max_rows:
                 raise UserError(
-                    f"cannot read {path}: its {layout.count} splats are more than the {max_rows} "
+                    f"cannot read {path}: its {layout.count} {what} are more than the {max_rows} "
                     "that this program takes; thin them out first"
                 )
             body = path.stat().st_size - file.tell()
             if layout.count * layout.row.itemsize > body:
                 raise UserError(
-                    f"cannot read {path}: it is cut short, {layout.count} splats need "
+                    f"cannot read {path}: it is cut short, {layout.count} {what} need "
                     f"{layout.count * layout.row.itemsize} bytes and {body} are there; copy or export it anew"
                 )
             return np.fromfile(file, dtype=layout.row, count=layout.count)

@@ -1,94 +1,41 @@
-"""Densification by gsplat's ``DefaultStrategy``, with what it lacks: a cap, a floor and a working opacity reset.
+"""Densification over a run: its schedule, its randomness, and a working opacity reset.
 
-gsplat 1.5.3 never resets opacities (an operator-precedence slip, gsplat issue #797), bounds the count on neither
-side, and draws from torch's global generator. All three are handled here, so the strategy itself stays untouched.
+gsplat 1.5.3 never resets opacities (an operator-precedence slip, gsplat issue #797) and draws from torch's global
+generator. Both are handled here; which Gaussians grow and go is the business of ``sdi_gs.representations.strategies``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from typing import Any, assert_never
 
 import torch
-from gsplat import DefaultStrategy
-from gsplat.strategy.ops import remove, reset_opa
+from gsplat.strategy.ops import reset_opa
 
+from sdi_gs.errors import UserError
 from sdi_gs.representations.config import DensifyConfig
 from sdi_gs.representations.gaussians import Gaussians
-
-
-@dataclass
-class BoundedStrategy(DefaultStrategy):
-    """gsplat's strategy between a floor and a cap on the count."""
-
-    max_gaussians: int = 20_000
-    min_gaussians: int = 500
-
-    @torch.no_grad()
-    def _grow_gs(
-        self,
-        params: dict[str, torch.nn.Parameter] | torch.nn.ParameterDict,
-        optimizers: dict[str, torch.optim.Optimizer],
-        state: dict[str, Any],
-        step: int,
-    ) -> tuple[int, int]:
-        """Grow the Gaussians of largest gradient that still fit under the cap."""
-        room = self.max_gaussians - len(params["means"])
-        if room <= 0:
-            return 0, 0
-        gradients = state["grad2d"] / state["count"].clamp_min(1)
-        configured = self.grow_grad2d
-        if room < len(gradients):
-            # Strictly-greater comparison in gsplat: the value after the last that fits is the threshold.
-            self.grow_grad2d = max(configured, float(gradients.topk(room + 1).values[-1]))
-        grown = super()._grow_gs(params, optimizers, state, step)
-        self.grow_grad2d = configured
-        return grown
-
-    @torch.no_grad()
-    def _prune_gs(
-        self,
-        params: dict[str, torch.nn.Parameter] | torch.nn.ParameterDict,
-        optimizers: dict[str, torch.optim.Optimizer],
-        state: dict[str, Any],
-        step: int,
-    ) -> int:
-        """Remove the transparent and the huge from the start on, but never below the floor."""
-        opacity = torch.sigmoid(params["opacities"].flatten())
-        size = torch.exp(params["scales"]).amax(dim=-1)
-        doomed = (opacity < self.prune_opa) | (size > self.prune_scale3d * state["scene_scale"])
-        spare = max(len(opacity) - self.min_gaussians, 0)
-        count = int(doomed.sum())
-        if count > spare:
-            # Keep the most opaque of the doomed.
-            worst = torch.where(doomed, opacity, torch.inf).topk(spare, largest=False).indices
-            doomed = torch.zeros_like(doomed)
-            doomed[worst] = True
-            count = spare
-        if count > 0:
-            remove(params=params, optimizers=optimizers, state=state, mask=doomed)
-        return count
+from sdi_gs.representations.relocation import device_dispatch
+from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC, PruneRule
 
 
 class Densifier:
-    """Drives the strategy over a run; its state is plain tensors that a checkpoint can hold."""
+    """Drives a strategy over a run; its state is plain tensors that a checkpoint can hold."""
 
     def __init__(self, config: DensifyConfig, num_steps: int) -> None:
         self.config = config
         self._reset_step = None if config.reset_opacity_at is None else int(config.reset_opacity_at * num_steps)
-        self._strategy = BoundedStrategy(
-            prune_opa=config.prune_opacity,
-            grow_grad2d=config.grow_grad2d,
-            grow_scale3d=config.grow_scale3d,
-            prune_scale3d=config.prune_scale3d,
-            refine_start_iter=int(config.start * num_steps),
-            refine_stop_iter=int(config.stop * num_steps),
-            refine_every=config.every,
-            reset_every=2**62,
-            max_gaussians=config.max_gaussians,
-            min_gaussians=config.min_gaussians,
-        )
-        self.state: dict[str, Any] = self._strategy.initialize_state(scene_scale=1.0)
+        self._strategy = _strategy_of(config, num_steps)
+        self.state: dict[str, Any] = self._strategy.initialize_state()
+
+    def require_room(self, gaussians: Gaussians) -> None:
+        """UserError where the initial cloud is over the cap already."""
+        count, cap = len(gaussians), self.config.max_gaussians
+        if self.config.enabled and count > cap:
+            raise UserError(
+                f"the run starts with {count} Gaussians, more than densify.max-gaussians {cap}: raise that cap, "
+                "start with fewer, or switch densification off (--densify.no-enabled)"
+            )
 
     def before_backward(
         self,
@@ -108,14 +55,95 @@ class Densifier:
         step: int,
         meta: dict[str, Any],
         generator: torch.Generator,
+        *,
+        timestep_fraction: float | None = None,
     ) -> None:
-        """Refine where the schedule says so; call it after the optimisers have stepped."""
+        """Refine where the schedule says so; call it after the optimisers have stepped.
+
+        ``timestep_fraction`` is the diffusion's t of this step over its length; None where there is no diffusion.
+        """
         if not self.config.enabled:
             return
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        # gsplat's split draws from the global generator: seed it from ours and put it back.
-        with torch.random.fork_rng():
+        # gsplat draws from the global generator: seed it from ours and put it back.
+        with torch.random.fork_rng(), device_dispatch():
             torch.manual_seed(seed)
-            self._strategy.step_post_backward(gaussians.params, optimizers, self.state, step, meta, packed=False)
+            self._refine(gaussians, optimizers, step, meta)
         if step == self._reset_step:
-            reset_opa(gaussians.params, optimizers, self.state, value=2.0 * self.config.prune_opacity)
+            self._reset_opacities(gaussians, optimizers, step, timestep_fraction)
+
+    def _refine(
+        self,
+        gaussians: Gaussians,
+        optimizers: dict[str, torch.optim.Optimizer],
+        step: int,
+        meta: dict[str, Any],
+    ) -> None:
+        match self._strategy:
+            case BoundedStrategy() as strategy:
+                strategy.step_post_backward(gaussians.params, optimizers, self.state, step, meta, packed=False)
+            case GuardedMCMC() as strategy:
+                strategy.step = step
+                rate = optimizers["means"].param_groups[0]["lr"]
+                with torch.no_grad():
+                    strategy.step_post_backward(gaussians.params, optimizers, self.state, step, meta, lr=rate)
+            case _:
+                assert_never(self._strategy)
+
+    def _reset_opacities(
+        self,
+        gaussians: Gaussians,
+        optimizers: dict[str, torch.optim.Optimizer],
+        step: int,
+        timestep_fraction: float | None,
+    ) -> None:
+        config = self.config
+        if timestep_fraction is not None and timestep_fraction < config.reset_min_timestep:
+            warnings.warn(
+                f"the opacity reset at step {step + 1} is left out: t = {timestep_fraction:.2f} is below "
+                f"densify.reset-min-timestep {config.reset_min_timestep:.2f}, too late to recover from; "
+                "lower densify.reset-opacity-at",
+                stacklevel=2,
+            )
+            return
+        reset_opa(gaussians.params, optimizers, self.state, value=2.0 * config.prune_opacity)
+
+
+def _strategy_of(config: DensifyConfig, num_steps: int) -> BoundedStrategy | GuardedMCMC:
+    grow_stop = int(config.stop * num_steps)
+    stop = grow_stop if config.prune_stop is None else int(config.prune_stop * num_steps)
+    start = int(config.start * num_steps)
+    prune = PruneRule(
+        min_gaussians=config.min_gaussians,
+        opacity=config.prune_opacity,
+        scale3d=config.prune_scale3d,
+        component=config.prune_component,
+    )
+    match config.strategy:
+        case "share" | "threshold":
+            return BoundedStrategy(
+                grow_grad2d=config.grow_grad2d,
+                grow_scale3d=config.grow_scale3d,
+                refine_start_iter=start,
+                refine_stop_iter=stop,
+                refine_every=config.every,
+                # Never: the reset is ours.
+                reset_every=2**62,
+                max_gaussians=config.max_gaussians,
+                grow_stop_iter=grow_stop,
+                grow_share=config.grow_share if config.strategy == "share" else None,
+                prune=prune,
+            )
+        case "mcmc":
+            return GuardedMCMC(
+                cap_max=config.max_gaussians,
+                noise_lr=config.mcmc_noise_lr,
+                refine_start_iter=start,
+                refine_stop_iter=stop,
+                refine_every=config.every,
+                min_opacity=config.prune_opacity,
+                grow_stop_iter=grow_stop,
+                prune=prune,
+            )
+        case _:
+            assert_never(config.strategy)

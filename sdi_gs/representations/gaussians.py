@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
+from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
 from sdi_gs.representations.config import GaussiansConfig
 
@@ -26,6 +27,7 @@ class Gaussians:
     """A cloud of Gaussians; ``params`` is the only owner of its tensors, since densification replaces them."""
 
     def __init__(self, params: dict[str, Tensor]) -> None:
+        _require_shapes(params)
         self.params = nn.ParameterDict({name: nn.Parameter(value) for name, value in params.items()})
 
     def __len__(self) -> int:
@@ -68,26 +70,70 @@ class Gaussians:
 
 
 def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """A uniform grey ball, each Gaussian as wide as the mean spacing of its neighbours."""
+    """A uniform grey ball, each Gaussian as wide as half the mean spacing of its neighbours."""
     count = config.num_initial
+    directions = _directions(count, generator=generator, device=device)
+    radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
+    spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
+    widths = torch.full((count,), 0.5 * spacing, dtype=torch.float64, device=device)
+    return round_gaussians(directions * radii * config.initial_radius, widths, config, generator=generator)
+
+
+def gaussian_shell(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
+    """A uniform grey sphere, each Gaussian as wide as the mean spacing of its neighbours: a surface has no depth."""
+    count = config.num_initial
+    directions = _directions(count, generator=generator, device=device)
+    # N squares of one spacing's side have the area of the sphere.
+    widths = torch.full((count,), config.initial_radius * math.sqrt(4.0 * math.pi / count), device=device)
+    return round_gaussians(directions * config.initial_radius, widths, config, generator=generator)
+
+
+def round_gaussians(
+    means: Tensor,  # [N, 3] scene units
+    widths: Tensor,  # [N] standard deviations, scene units
+    config: GaussiansConfig,
+    *,
+    generator: torch.Generator,
+    rgb: Tensor | None = None,  # [N, 3] in [0, 1]
+) -> Gaussians:
+    """Round Gaussians of the configured opacity in given places; grey, give or take the spread, without ``rgb``."""
+    count, device = len(means), means.device
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    directions = torch.nn.functional.normalize(normal(count, 3), dim=-1)
-    radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
-    spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
+    opacity = math.log(config.initial_opacity / (1.0 - config.initial_opacity))
     return Gaussians(
         {
-            "means": directions * radii * config.initial_radius,
-            "scales": torch.full((count, 3), math.log(0.5 * spacing), device=device),
+            "means": means,
+            "scales": torch.log(widths.double()).to(means)[:, None].repeat(1, 3),
             "quats": torch.nn.functional.normalize(normal(count, 4), dim=-1),
-            "opacities": torch.full(
-                (count,), math.log(config.initial_opacity / (1.0 - config.initial_opacity)), device=device
-            ),
-            "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0),
+            "opacities": torch.full((count,), opacity, device=device),
+            "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0)
+            if rgb is None
+            else (rgb[:, None] - 0.5) / SH_C0,
         }
     )
+
+
+def _directions(count: int, *, generator: torch.Generator, device: torch.device) -> Tensor:  # [count, 3]
+    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device=device), dim=-1)
+
+
+def _require_shapes(params: dict[str, Tensor]) -> None:
+    """UserError that names the tensor whose shape does not fit the others."""
+    if "means" not in params:
+        raise UserError(f"a cloud of Gaussians needs means [N, 3]; there are only {', '.join(params) or 'no tensors'}")
+    count = len(params["means"])
+    expected = {"means": (count, 3), "scales": (count, 3), "quats": (count, 4), "opacities": (count,)}
+    expected["sh0"] = (count, 1, 3)
+    for name, shape in expected.items():
+        found = tuple(params[name].shape) if name in params else "nothing"
+        if found != shape:
+            raise UserError(f"{name} has the wrong shape: expected {shape}, found {found}; means have {count} rows")
+    rest = params.get("shN")
+    if rest is not None and (rest.dim() != 3 or rest.shape[0] != count or rest.shape[2] != 3):
+        raise UserError(f"shN has the wrong shape: expected ({count}, K, 3), found {tuple(rest.shape)}")
 
 
 def gaussian_optimizers(gaussians: Gaussians, config: GaussiansConfig) -> dict[str, torch.optim.Optimizer]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, means_learning_rate
+from sdi_gs.representations.shape_guards import cap_axis_ratio
 
 
 def update_gaussians(
@@ -24,10 +25,12 @@ def update_gaussians(
     step: int,
     num_steps: int,
     generator: torch.Generator,
+    timestep_fraction: float | None = None,
     check_gradients: Callable[[], None] = lambda: None,
 ) -> None:
     """Keep screen-space gradients, backward, optimise, densify; ``meta`` is the render's that ``loss`` came from.
 
+    ``timestep_fraction`` is the diffusion's t over its length, None where there is no diffusion.
     ``check_gradients`` may raise after the backward pass, before any parameter moves.
     """
     densifier.before_backward(gaussians, optimizers, step, meta)
@@ -37,4 +40,6 @@ def update_gaussians(
     for optimizer in optimizers.values():
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    densifier.after_step(gaussians, optimizers, step, meta, generator)
+    if config.axis_ratio_cap is not None:
+        cap_axis_ratio(gaussians.params["scales"], config.axis_ratio_cap)
+    densifier.after_step(gaussians, optimizers, step, meta, generator, timestep_fraction=timestep_fraction)

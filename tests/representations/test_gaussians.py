@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.gaussians import (
@@ -177,3 +178,28 @@ def test_the_rate_of_the_centres_falls_exponentially() -> None:
     rates = [means_learning_rate(config, step, 101) for step in (0, 50, 100)]
     assert rates == pytest.approx([1e-2, 1e-3, 1e-4])
     assert means_learning_rate(config, 0, 1) == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "says"),
+    [
+        ("scales", (59, 3), r"scales has the wrong shape: expected \(60, 3\), found \(59, 3\)"),
+        ("quats", (60, 3), r"quats has the wrong shape: expected \(60, 4\)"),
+        ("opacities", (60, 1), r"opacities has the wrong shape: expected \(60,\)"),
+        ("sh0", (60, 3), r"sh0 has the wrong shape: expected \(60, 1, 3\)"),
+        ("shN", (60, 9), r"shN has the wrong shape: expected \(60, K, 3\)"),
+        ("means", (60, 2), r"means has the wrong shape: expected \(60, 3\)"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_the_others_is_named(name: str, shape: tuple[int, ...], says: str) -> None:
+    params = {key: value.detach() for key, value in small_ball().params.items()}
+    with pytest.raises(UserError, match=says):
+        Gaussians(params | {name: torch.zeros(shape)})
+
+
+def test_a_tensor_that_is_missing_is_named() -> None:
+    params = {key: value.detach() for key, value in small_ball().params.items()}
+    with pytest.raises(UserError, match=r"quats has the wrong shape: expected \(60, 4\), found nothing"):
+        Gaussians({key: value for key, value in params.items() if key != "quats"})
+    with pytest.raises(UserError, match="needs means"):
+        Gaussians({})

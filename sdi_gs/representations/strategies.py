@@ -1,0 +1,119 @@
+"""gsplat's two densification strategies with what they lack: bounds on the count, and pruning that distillation needs.
+
+The code that grows, moves and removes is gsplat's; here it is only told which Gaussians.
+
+Letters: N Gaussians.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gsplat import DefaultStrategy, MCMCStrategy
+from gsplat.strategy.ops import relocate, remove
+from torch import Tensor
+
+from sdi_gs.representations.shape_guards import floaters
+
+Params = dict[str, torch.nn.Parameter] | torch.nn.ParameterDict
+Optimizers = dict[str, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRule:
+    """Which Gaussians have to go, and how many must stay."""
+
+    min_gaussians: int = 500
+    opacity: float = 0.02
+    """Below it a Gaussian goes."""
+    scale3d: float | None = None
+    """Longest axis in scene units above which it goes."""
+    component: float | None = None
+    """Share of all opacity below which a separate piece goes."""
+
+    def doomed(self, params: Params) -> Tensor:
+        """The Gaussians [N] that go; of too many, the most opaque stay."""
+        opacity = torch.sigmoid(params["opacities"].flatten())
+        width = torch.exp(params["scales"]).amax(dim=-1)
+        doomed = opacity < self.opacity
+        if self.scale3d is not None:
+            doomed |= width > self.scale3d
+        if self.component is not None:
+            doomed |= floaters(params["means"], width, torch.where(doomed, 0.0, opacity), self.component)
+        spare = max(len(opacity) - self.min_gaussians, 0)
+        if int(doomed.sum()) > spare:
+            worst = torch.where(doomed, opacity, torch.inf).topk(spare, largest=False).indices
+            doomed = torch.zeros_like(doomed)
+            doomed[worst] = True
+        return doomed
+
+
+@dataclass
+class BoundedStrategy(DefaultStrategy):
+    """gsplat's default strategy between a floor and a cap, by threshold or by rank of the screen-space gradient."""
+
+    max_gaussians: int = 20_000
+    grow_stop_iter: int = 2**62
+    """No growth from this step on; pruning goes on to ``refine_stop_iter``."""
+    grow_share: float | None = None
+    """Share of the Gaussians that grow at once, whatever their gradients' unit; None to use ``grow_grad2d``."""
+    prune: PruneRule = field(default_factory=PruneRule)
+
+    @torch.no_grad()
+    def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:
+        """Grow the Gaussians of largest gradient that still fit under the cap."""
+        count = len(params["means"])
+        room = self.max_gaussians - count
+        if self.grow_share is not None:
+            room = min(room, math.ceil(self.grow_share * count))
+        if room <= 0 or step >= self.grow_stop_iter:
+            return 0, 0
+        configured = self.grow_grad2d
+        # By rank, anything that was seen to move at all may grow.
+        self.grow_grad2d = configured if self.grow_share is None else 0.0
+        gradients = state["grad2d"] / state["count"].clamp_min(1)
+        if room < count:
+            # Strictly-greater comparison in gsplat: the value after the last that fits is the threshold.
+            self.grow_grad2d = max(self.grow_grad2d, float(gradients.topk(room + 1).values[-1]))
+        grown = super()._grow_gs(params, optimizers, state, step)
+        self.grow_grad2d = configured
+        return grown
+
+    @torch.no_grad()
+    def _prune_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> int:
+        """Remove what the rule says, the huge from the start on (gsplat waits for an opacity reset)."""
+        doomed = self.prune.doomed(params)
+        count = int(doomed.sum())
+        if count > 0:
+            remove(params=params, optimizers=optimizers, state=state, mask=doomed)
+        return count
+
+
+@dataclass
+class GuardedMCMC(MCMCStrategy):
+    """gsplat's MCMC strategy, which moves what the rule would prune instead of removing it."""
+
+    grow_stop_iter: int = 2**62
+    """No growth from this step on; relocation goes on to ``refine_stop_iter``."""
+    prune: PruneRule = field(default_factory=PruneRule)
+    step: int = -1
+    """The step in progress, which gsplat does not hand on to growth."""
+
+    @torch.no_grad()
+    def _relocate_gs(self, params: Params, optimizers: Optimizers, binoms: Tensor) -> int:
+        """Move the dead, the huge and the floaters to where opacity is; the floor is what they can move to."""
+        dead = self.prune.doomed(params)
+        count = int(dead.sum())
+        if count > 0:
+            # gsplat draws by opacity, and cannot where all of it has underflowed to 0.
+            params["opacities"].clamp_min_(-30.0)
+            relocate(params, optimizers, {}, mask=dead, binoms=binoms, min_opacity=self.min_opacity)
+        return count
+
+    @torch.no_grad()
+    def _add_new_gs(self, params: Params, optimizers: Optimizers, binoms: Tensor) -> int:
+        """5 % more, up to the cap."""
+        return super()._add_new_gs(params, optimizers, binoms) if self.step < self.grow_stop_iter else 0
