@@ -258,16 +258,24 @@ def _render(command: Render) -> int:
 
 def _export(command: Export) -> int:
     from sdi_gs.export.conversion import splat_cloud
-    from sdi_gs.export.ply import write_splat_ply
-    from sdi_gs.loading import load_run_splats
+    from sdi_gs.export.formats import write_splats
+    from sdi_gs.loading import load_splats
     from sdi_gs.run import ply_comments
 
-    gaussians, run = load_run_splats(command.source)
-    out = command.out or command.source / f"splats_step_{run.step:06d}.ply"
-    comments = ply_comments(run.config, run.step)
-    report = write_splat_ply(out, splat_cloud(gaussians), frame=command.frame, comments=comments)
+    splats = load_splats(command.source)
+    run, cloud = splats.run, splat_cloud(splats.gaussians)
+    if run is not None:
+        stem = run.folder.path / f"splats_step_{run.step:06d}"
+        comments, origin = ply_comments(run.config, run.step), f"after {run.step} steps"
+    else:
+        stem = command.source.with_name(f"{command.source.stem}-export")
+        comments, origin = [f"sdi-gs {__version__}"], f"of {command.source}"
+    out = command.out or stem.with_name(f"{stem.name}.{command.format}")
+    report = write_splats(out, cloud, command.format, frame=command.frame, comments=comments)
     _print_paths([out])
-    print(f"{report.written} of {report.total} Gaussians, after {run.step} steps")
+    print(f"{report.written} of {report.total} Gaussians, {origin}")
+    if command.format == "splat" and cloud.sh_rest.shape[1]:
+        say("a .splat holds one colour per Gaussian: what changed with the direction of view is left out")
     return 0
 
 

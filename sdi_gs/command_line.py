@@ -20,6 +20,7 @@ from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
 
 Frame = Literal["viewer", "train"]
+SplatFormat = Literal["ply", "splat"]
 
 DESCRIPTION = (
     f"sdi-gs {__version__}: a sentence in, a 3D object out. "
@@ -56,8 +57,8 @@ class Train:
 class Render:
     """Show an object: a turntable film, a contact sheet and, if asked for, its frames."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PLY")]
-    """A run folder (its latest checkpoint is shown) or a .ply file."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a .ply or .splat file."""
     out: Path | None = None
     """Folder for the pictures, which must not exist; the next free <source>-render-<n> if not given."""
     size: int = 512
@@ -73,7 +74,7 @@ class Render:
     save_frames: bool = False
     """Also write every frame of the film as a picture."""
     frame: Frame = "viewer"
-    """Axes that a .ply file has: those of splat viewers, or those of training."""
+    """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 
@@ -95,12 +96,14 @@ class Render:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a run's latest checkpoint as a splat file."""
+    """Write a run's latest checkpoint as a splat file, or turn one splat file into another."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """A run folder."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder, a checkpoint, or a .ply or .splat file in the axes of splat viewers."""
+    format: SplatFormat = "ply"
+    """Kind of file: ply holds all there is, splat one colour per Gaussian in 32 bytes."""
     out: Path | None = None
-    """The file, which must not exist; splats_step_<step>.ply in the run folder if not given."""
+    """The file, which must not exist; splats_step_<step> in the run folder or <source>-export if not given."""
     frame: Frame = "viewer"
     """Axes of the file: those of splat viewers, or those of training."""
 
@@ -109,10 +112,10 @@ class Export:
 class Eval:
     """Score an object against toybox's truth (docs/eval.md); only toybox prompts have one."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PLY")]
-    """A run folder (its latest checkpoint is scored) or a .ply file."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is scored), a checkpoint, or a .ply or .splat file."""
     prompt: str | None = None
-    """What the object should be; needed for a .ply file, the run's own prompt if not given."""
+    """What the object should be; needed for a splat file, the run's own prompt if not given."""
     json: bool = False
     """Print one JSON object and nothing else."""
     draws: int = 32
@@ -124,7 +127,7 @@ class Eval:
     out: Path | None = None
     """File for the JSON object, which must not exist."""
     frame: Frame = "viewer"
-    """Axes that a .ply file has: those of splat viewers, or those of training."""
+    """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 
