@@ -70,10 +70,15 @@ class ViewerPage:
         self.page = page
 
     def open(self, address: str) -> None:
-        """Go there and wait for the connection and the first control."""
+        """Go there and wait for the connection."""
         self.page.goto(address)
         self.page.locator("canvas").first.wait_for()
-        self.page.get_by_text("Connected", exact=True).wait_for()
+        self.page.get_by_text("Connecting...", exact=True).wait_for(state="hidden")
+
+    def visit(self, address: str) -> None:
+        """Be there: loading a page takes seconds, so one that is there already is kept as it is."""
+        if self.page.url.rstrip("/") != address.rstrip("/"):
+            self.open(address)
 
     def text(self) -> str:
         """All words on the page that can be seen."""

@@ -1,4 +1,4 @@
-"""One browser for all tests, a fresh page for each, and what it showed kept where a test failed."""
+"""One browser with one page for all tests, and what it showed kept where a test failed."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def viewer_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[ViewerPage]:
-    """A page that is nowhere yet; its picture and text are kept where the test fails."""
+@pytest.fixture(scope="session")
+def only_page(browser: Browser) -> Iterator[ViewerPage]:
     from headless_page import ViewerPage
 
-    context = browser.new_context(viewport={"width": 720, "height": 480}, accept_downloads=True)
-    page = ViewerPage(context.new_page())
-    try:
-        yield page
-    finally:
-        if request.node.stash.get(FAILED, False):
-            KEPT.mkdir(exist_ok=True)
-            name = re.sub(r"[^\w-]+", "-", request.node.name)
-            page.page.screenshot(path=KEPT / f"{name}.png")
-            (KEPT / f"{name}.txt").write_text(page.text())
-        context.close()
+    with browser.new_context(viewport={"width": 560, "height": 420}) as context:
+        yield ViewerPage(context.new_page())
+
+
+@pytest.fixture
+def viewer_page(only_page: ViewerPage, request: pytest.FixtureRequest) -> Iterator[ViewerPage]:
+    """The page, wherever the last test left it; its picture and text are kept where the test fails."""
+    yield only_page
+    if request.node.stash.get(FAILED, False):
+        KEPT.mkdir(exist_ok=True)
+        name = re.sub(r"[^\w-]+", "-", request.node.name)
+        only_page.page.screenshot(path=KEPT / f"{name}.png")
+        (KEPT / f"{name}.txt").write_text(only_page.text())

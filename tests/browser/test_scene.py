@@ -35,11 +35,13 @@ FACES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 """Outward normal in the training world and colour of each face."""
 HALF = np.array([0.25, 0.4, 0.5])
 """Half the sides of the box: it looks different from every side."""
+DEVIATION = 0.022
+"""Of a splat; its neighbours are 0.016 to 0.031 away, so that no face lets light through."""
 PATCH = (0, 0, 0)
 """Colour of the front's upper right quarter, as seen from there: the object is no mirror image of itself."""
 
 
-def box(per_side: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def box(per_side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, 3] and colours [N, 3] of a painted box's surface, z up and front +x."""
     u, v = np.meshgrid(*[np.linspace(-0.97, 0.97, per_side)] * 2)
     positions, colours = [], []
@@ -94,7 +96,9 @@ def share_of(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 
 def looked_at(page: ViewerPage, side: str, colour: tuple[int, int, int]) -> np.ndarray:
-    """The still picture after the camera was put before a side."""
+    """The still splats picture after the camera was put before a side."""
+    if page.field(labels.PICTURE).input_value() != "splats":
+        page.choose(labels.PICTURE, "splats")
     page.press(side)
     page.until(lambda: share_of(page.scene(), colour) > 0.5, f"the {side} comes into view")
     return page.still_scene()
@@ -103,7 +107,7 @@ def looked_at(page: ViewerPage, side: str, colour: tuple[int, int, int]) -> np.n
 @pytest.fixture(scope="module")
 def box_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = tmp_path_factory.mktemp("scene") / "foreign.ply"
-    write_ply(path, *box(), deviation=0.02)
+    write_ply(path, *box(), deviation=DEVIATION)
     with served(path) as address:
         yield address
 
@@ -111,7 +115,7 @@ def box_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_foreign_ply_covers_the_expected_pixels_in_the_expected_colour(
     box_address: str, viewer_page: ViewerPage
 ) -> None:
-    viewer_page.open(box_address)
+    viewer_page.visit(box_address)
     front = looked_at(viewer_page, "front", FACES["front"][1])
     mask = object_mask(front)
     rows, columns = np.nonzero(mask)
@@ -128,7 +132,7 @@ def test_a_foreign_ply_covers_the_expected_pixels_in_the_expected_colour(
 
 
 def test_every_button_shows_its_own_side(box_address: str, viewer_page: ViewerPage) -> None:
-    viewer_page.open(box_address)
+    viewer_page.visit(box_address)
     for side in labels.SIDES:
         picture = looked_at(viewer_page, side, FACES[side][1])
         others = [share_of(picture, colour) for name, (_, colour) in FACES.items() if name not in (side, "bottom")]
@@ -137,7 +141,7 @@ def test_every_button_shows_its_own_side(box_address: str, viewer_page: ViewerPa
 
 @pytest.mark.parametrize("side", ["front", "side", "top"])
 def test_both_pictures_agree_on_object_pose_and_colour(box_address: str, viewer_page: ViewerPage, side: str) -> None:
-    viewer_page.open(box_address)
+    viewer_page.visit(box_address)
     splats = looked_at(viewer_page, side, FACES[side][1])
     assert "preview by your browser" in viewer_page.text()
     viewer_page.choose(labels.PICTURE, "render")
@@ -153,7 +157,7 @@ def test_both_pictures_agree_on_object_pose_and_colour(box_address: str, viewer_
 
 
 def rest_of(page: ViewerPage, address: str) -> np.ndarray:
-    page.open(address)
+    page.visit(address)
     return looked_at(page, "front", FACES["front"][1])
 
 
@@ -161,9 +165,9 @@ def rest_of(page: ViewerPage, address: str) -> np.ndarray:
 def test_the_units_of_a_file_do_not_matter(
     unit: float, box_address: str, viewer_page: ViewerPage, tmp_path: Path
 ) -> None:
-    """At 0.01 a deviation is 2e-4, whose square half floats cannot hold; at 300 the variance is 36."""
+    """At 0.01 a deviation is 2e-4, whose square half floats cannot hold; at 300 it is 6.6, whose square they can."""
     positions, colours = box()
-    write_ply(tmp_path / "scaled.ply", unit * positions, colours, deviation=0.02 * unit)
+    write_ply(tmp_path / "scaled.ply", unit * positions, colours, deviation=DEVIATION * unit)
     usual = rest_of(viewer_page, box_address)
     with served(tmp_path / "scaled.ply") as address:
         scaled = rest_of(viewer_page, address)
@@ -185,7 +189,7 @@ def test_one_far_splat_neither_moves_the_camera_nor_spoils_the_order(
 ) -> None:
     positions, colours = box()
     positions, colours = np.append(positions, [[4e4, 0.0, 0.0]], axis=0), np.append(colours, [[0, 0, 0]], axis=0)
-    write_ply(tmp_path / "outlier.ply", positions, colours, deviation=0.02)
+    write_ply(tmp_path / "outlier.ply", positions, colours, deviation=DEVIATION)
     usual = rest_of(viewer_page, box_address)
     with served(tmp_path / "outlier.ply") as address:
         spoilt = rest_of(viewer_page, address)

@@ -64,7 +64,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
 @pytest.fixture
 def watching(training: Training, viewer_page: ViewerPage) -> ViewerPage:
     """The page of the run, connected."""
-    viewer_page.open(training.server.address)
+    viewer_page.visit(training.server.address)
     viewer_page.until(lambda: step_of(viewer_page), "the page says where the run stands")
     return viewer_page
 
