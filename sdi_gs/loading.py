@@ -12,7 +12,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import gaussians_from_cloud
 from sdi_gs.export.ply import Frame, read_splat_ply
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run import load_run_config
+from sdi_gs.run import config_in_force
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import RunFolder, open_run_folder
 
@@ -23,6 +23,7 @@ class RunOrigin:
 
     folder: RunFolder
     config: RunConfig
+    """What was in force at the checkpoint."""
     step: int
     """Finished steps at the checkpoint."""
 
@@ -59,8 +60,7 @@ def load_splats(path: Path, *, device: torch.device | str = "cpu", frame: Frame 
 def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians, RunOrigin]:
     """The Gaussians of a run's latest checkpoint; UserError where ``path`` is no run or the checkpoint is damaged."""
     folder = open_run_folder(path)
-    config = load_run_config(path)
     checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     gaussians = Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-    return gaussians, RunOrigin(folder=folder, config=config, step=checkpoint.step)
+    return gaussians, RunOrigin(folder=folder, config=config_in_force(checkpoint), step=checkpoint.step)
