@@ -101,7 +101,9 @@ class RunFolder:
         write_atomically(self.summary, f"{text}\n".encode(), overwrite=True)
 
     def append_step(self, record: Mapping[str, Any]) -> None:
-        """Add one line to the log, a step or an event that followed it (numbers that are not finite as null), and see it off to the system.
+        """Add a step, or an event that followed it, to the log, and see it off to the system.
+
+        Numbers that are not finite become null.
 
         Raises UserError where the disk is full; the log then ends with its last whole line.
         """

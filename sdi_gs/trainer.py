@@ -32,7 +32,6 @@ from sdi_gs.representations.gaussians import (
 from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
 
-
 STEERABLE = (
     "prompt",
     "negative_prompt",
