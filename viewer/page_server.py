@@ -22,7 +22,7 @@ from sdi_gs.viewer.client_view import ClientView
 from sdi_gs.viewer.downloads import Downloads
 from sdi_gs.viewer.guard import address_lines, quiet, start_server
 from sdi_gs.viewer.history import History
-from sdi_gs.viewer.labels import Mode
+from sdi_gs.viewer.labels import SIDES, Mode, Side
 from sdi_gs.viewer.page import Page
 from sdi_gs.viewer.render_worker import RenderWorker
 from sdi_gs.viewer.scene import Scene
