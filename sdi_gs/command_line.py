@@ -27,6 +27,9 @@ DESCRIPTION = (
     'Start with: sdi-gs train --prompt "a blue robot". `sdi-gs --version` tells the version.'
 )
 
+LOCAL_HOST = "127.0.0.1"
+VIEWER_PORT = 8080
+
 MAX_PIXELS = 250_000_000
 """Pixels of one film, about 2 GiB while it is encoded."""
 
@@ -50,7 +53,13 @@ class Train:
     resume: Path | None = None
     """A stopped run's folder to continue; its settings are used again."""
     viewer: bool = False
-    """Watch the run in a browser."""
+    """Watch and steer the run in a browser; its address is printed."""
+    viewer_host: str = LOCAL_HOST
+    """Address that the viewer listens on; 0.0.0.0 lets every machine in, without a password."""
+    viewer_port: int = VIEWER_PORT
+    """Port of the viewer, or the next free one; 0 for any."""
+    viewer_keep_open: bool = False
+    """Keep showing the finished object until Ctrl-C."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,22 @@ class Render:
                 f"{max(self.frames, self.views)} pictures of {self.size} x {self.size} pixels are more than "
                 f"{MAX_PIXELS / 1e6:.0f} million pixels, which must fit into memory: lower --size or --frames"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Show an object in a browser until Ctrl-C."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
+    host: str = LOCAL_HOST
+    """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
+    port: int = VIEWER_PORT
+    """Port to listen on, or the next free one; 0 for any."""
+    frame: Frame = "viewer"
+    """Axes that a file has: those of splat viewers, or those of training."""
+    device: str | None = None
+    """Where to render: cpu, cuda or cuda:1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +189,8 @@ class Priors:
             raise ValueError("fetch prints a path: leave --json out")
 
 
-Command = Train | Render | Export | Eval | Doctor | Priors | ProbeOptions
-COMMANDS = ("train", "render", "export", "eval", "doctor", "priors", "probe")
+Command = Train | Render | View | Export | Eval | Doctor | Priors | ProbeOptions
+COMMANDS = ("train", "render", "view", "export", "eval", "doctor", "priors", "probe")
 
 
 def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Command:
@@ -176,6 +201,7 @@ def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Com
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(config=train_defaults))]
         | Annotated[Render, tyro.conf.subcommand("render")]
+        | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]

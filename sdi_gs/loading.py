@@ -13,7 +13,7 @@ from sdi_gs.export.conversion import gaussians_from_cloud
 from sdi_gs.export.formats import read_splats
 from sdi_gs.export.splat_cloud import Frame
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run import load_run_config
+from sdi_gs.run import config_in_force
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import RunFolder, open_run_folder
 
@@ -24,6 +24,7 @@ class RunOrigin:
 
     folder: RunFolder
     config: RunConfig
+    """What was in force at the checkpoint."""
     step: int
     """Finished steps at the checkpoint."""
 
@@ -65,8 +66,7 @@ def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[
     """
     chosen = checkpoint_folder(path) if is_checkpoint(path) else None
     folder = open_run_folder(chosen.parent.parent if chosen is not None else path)
-    config = load_run_config(folder.path)
     checkpoint = load_checkpoint(chosen or latest_checkpoint(folder.checkpoints))
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     gaussians = Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-    return gaussians, RunOrigin(folder=folder, config=config, step=checkpoint.step)
+    return gaussians, RunOrigin(folder=folder, config=config_in_force(checkpoint), step=checkpoint.step)
