@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -329,8 +330,25 @@ def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(
         torch.testing.assert_close(left, right, rtol=0.0, atol=atol)
 
 
+@pytest.mark.parametrize("file", ["", "tensors.safetensors", "checkpoint.json"])
+def test_a_checkpoint_that_is_named_is_the_one_that_is_loaded(whole: RunFolder, file: str) -> None:
+    named = load_splats(whole.checkpoints / "step_000006" / file)
+    assert named.run is not None
+    assert named.run.step == 6
+    assert named.prompt == "a blue robot"
+    assert named.run.folder.path.samefile(whole.path)
+    last = load_splats(whole.path).gaussians
+    assert not torch.equal(named.gaussians.params["means"], last.params["means"])
+
+
+def test_a_checkpoint_outside_its_run_is_refused(whole: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(whole.checkpoints / "step_000006", tmp_path / "step_000006")
+    with pytest.raises(UserError, match="is not a run: it has no config.yaml"):
+        load_splats(tmp_path / "step_000006")
+
+
 def test_what_is_no_source_of_splats_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist: give a run folder or a .ply file"):
+    with pytest.raises(UserError, match=r"does not exist: give a run folder, a checkpoint of one, a \.ply"):
         load_splats(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run"):
         load_splats(tmp_path)

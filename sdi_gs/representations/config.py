@@ -15,6 +15,8 @@ Strategy = Literal["share", "threshold", "mcmc"]
 MAX_INITIAL = 10_000_000
 """No cloud starts with more Gaussians; ten million take 10 GB with their gradients and Adam's averages."""
 
+LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GaussiansConfig:
@@ -73,7 +75,7 @@ class GaussiansConfig:
             raise ValueError(f"initial_radius must be positive, got {self.initial_radius}")
         if self.axis_ratio_cap is not None and not self.axis_ratio_cap >= 1.0:
             raise ValueError(f"axis_ratio_cap must be at least 1, got {self.axis_ratio_cap}")
-        for name in ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr"):
+        for name in LEARNING_RATES:
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
