@@ -15,17 +15,14 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import restore_generator
-from sdi_gs.contracts import DiffusionPrior, GuidedViews, RenderOutput, StepReport
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
-from sdi_gs.initial_cloud import initial_gaussians
-from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
-from sdi_gs.representations.config import GaussiansConfig
-from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers, scaled_rates, set_learning_rates
-from sdi_gs.representations.update import update_gaussians
+from sdi_gs.losses import distillation_loss
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
+from sdi_gs.scene import GaussianScene
 
 STEERABLE = (
     "prompt",
@@ -66,12 +63,12 @@ class Trainer:
         self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None
         self.last_views: GuidedViews | None = None
-        if gaussians is None:
-            gaussians = initial_gaussians(config.gaussians, generator=self.device_generator, device=device)
-        self.gaussians = gaussians
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
-        self.densifier = Densifier(config.densify, config.steps)
-        self.densifier.require_room(self.gaussians)
+        self.scene = GaussianScene(config, generator=self.device_generator, device=device, gaussians=gaussians)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The cloud of a run that optimises one."""
+        return self.scene.gaussians
 
     def train_step(self) -> StepReport:
         """One step: K views that share a timestep.
@@ -85,14 +82,13 @@ class Trainer:
         except NonFiniteError:
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
-            for optimizer in self.optimizers.values():
-                optimizer.zero_grad(set_to_none=True)
+            self.scene.drop_gradients()
             raise
 
     def _train_step(self) -> StepReport:
         started = time.perf_counter()
         config, views = self.config, self.config.views_per_step
-        size = self.prior.image_size
+        size, progress = self.prior.image_size, self.step / config.steps
         cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=self.host_generator)
         plan = plan_step(
             config.guidance,
@@ -103,7 +99,8 @@ class Trainer:
         )
         backgrounds = self._draw_backgrounds(views)
         colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds], device=self.device)
-        render = self.gaussians.render(cameras.to(self.device), colours)
+        seen_by = cameras.to(self.device)
+        render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
         told = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
         guided = distil(
@@ -117,20 +114,16 @@ class Trainer:
             generator=self.device_generator,
             carried_noise=self.carried_noise,
         )
-        losses = self._losses(render, distillation_loss(latents, guided.target))
+        losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
+        losses |= self.scene.losses(render, seen_by, progress)
         values = {name: value.item() for name, value in losses.items()}
         if not all(map(math.isfinite, values.values())):
             culprits = {"latents": latents, "target": guided.target}
             self._require_finite(culprits | {f"{name} loss": value for name, value in losses.items()}, plan.timestep)
-        update_gaussians(
-            self.gaussians,
-            self.optimizers,
-            self.densifier,
-            self._rates,
-            loss=torch.stack(list(losses.values())).sum(),
-            meta=render.meta,
+        self.scene.update(
+            torch.stack(list(losses.values())).sum(),
+            render,
             step=self.step,
-            num_steps=config.steps,
             generator=self.host_generator,
             timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
             check_gradients=lambda: self._require_finite(self._gradients(), plan.timestep),
@@ -144,7 +137,7 @@ class Trainer:
             step=self.step,
             timestep=plan.timestep,
             losses=values,
-            num_gaussians=len(self.gaussians),
+            num_gaussians=self.scene.num_gaussians,
             predictor_calls=guided.predictor_calls,
             seconds=time.perf_counter() - started,
         )
@@ -165,7 +158,7 @@ class Trainer:
         before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
         changed = {key: [before[key], after[key]] for key in keys}
         self.config, self.conditions = config, conditions
-        set_learning_rates(self.optimizers, self._rates)
+        self.scene.follow(config)
         if "views_per_step" in keys and config.guidance.noise == "cached":
             # One prediction per view: with another number of views none is the next step's.
             self.carried_noise = None
@@ -177,9 +170,7 @@ class Trainer:
         """All that the next step depends on, as nested dicts of tensors and numbers."""
         return {
             "step": self.step,
-            "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "densify": self.densifier.state,
+            **self.scene.state(),
             "carried_noise": self.carried_noise,
             "host_generator": self.host_generator.get_state(),
             "device_generator": self.device_generator.get_state(),
@@ -188,23 +179,11 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one."""
         self.step = state["step"]
-        self.gaussians = Gaussians({name: value.to(self.device) for name, value in state["gaussians"].items()})
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.densifier.state = {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in state["densify"].items()
-        }
+        self.scene.load_state(state)
         carried = state["carried_noise"]
         self.carried_noise = None if carried is None else carried.to(self.device)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
-
-    @property
-    def _rates(self) -> GaussiansConfig:
-        """The representation's settings with the learning rates now in force."""
-        return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
 
     def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
         """One of the configured backgrounds per view."""
@@ -213,8 +192,7 @@ class Trainer:
 
     def _gradients(self) -> dict[str, Tensor]:
         """The gradients that the optimisers are about to use, by name."""
-        params = self.gaussians.params
-        return {f"gradient of {name}": value.grad for name, value in params.items() if value.grad is not None}
+        return {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
 
     def _require_finite(self, quantities: dict[str, Tensor], timestep: int) -> None:
         """Stop before a broken value reaches the parameters, naming the first one in the order of computation."""
@@ -225,22 +203,6 @@ class Trainer:
                 f"step {self.step + 1}, t = {timestep}: non-finite {name}; the state before this step is "
                 "kept: start a new run with smaller learning rates, a guidance.gradient-clip or another seed"
             )
-
-    def _losses(self, render: RenderOutput, distillation: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the step's loss."""
-        weights, params = self.config.losses, self.gaussians.params
-        progress = self.step / self.config.steps
-        terms = {"distillation": weights.distillation * distillation}
-        if weights.fog > 0.0 and progress >= weights.fog_start:
-            ramp = (progress - weights.fog_start) / max(1.0 - weights.fog_start, 1e-6)
-            terms["fog"] = weights.fog * ramp * fog_loss(render.alpha)
-        if weights.compactness > 0.0:
-            terms["compactness"] = weights.compactness * compactness_loss(
-                params["means"], torch.sigmoid(params["opacities"])
-            )
-        if weights.needles > 0.0:
-            terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
-        return terms
 
 
 def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:

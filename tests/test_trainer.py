@@ -245,7 +245,7 @@ def test_the_fog_term_ramps_up_from_its_start() -> None:
 
 def test_the_centres_learn_at_the_final_rate_in_the_last_step() -> None:
     trainer = trained(config(), 12)
-    rate = trainer.optimizers["means"].param_groups[0]["lr"]
+    rate = trainer.scene.optimizers["means"].param_groups[0]["lr"]
     assert rate == pytest.approx(config().gaussians.means_lr_final)
 
 

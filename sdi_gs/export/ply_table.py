@@ -70,7 +70,11 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, wha
 
 def _kind(names: Sequence[str], what: str) -> str:
     """What a file is that is not the one asked for, by its properties."""
-    if what == "splats" and {"x", "y", "z"} <= set(names) and not any(name.startswith(("scale_", "rot_")) for name in names):
+    if (
+        what == "splats"
+        and {"x", "y", "z"} <= set(names)
+        and not any(name.startswith(("scale_", "rot_")) for name in names)
+    ):
         return "a cloud of points or a mesh and no splats"
     return f"no {what}"
 

@@ -1,0 +1,148 @@
+"""What a run optimises, with all that moves it: parameters, optimisers, terms of the loss of its own, growth.
+
+The trainer drives either kind by the same calls: ``render``, ``losses``, ``update``, ``state``.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput
+from sdi_gs.initial_cloud import initial_gaussians
+from sdi_gs.losses import compactness_loss, fog_loss, needle_loss
+from sdi_gs.representations.config import GaussiansConfig
+from sdi_gs.representations.densify import Densifier
+from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers, scaled_rates, set_learning_rates
+from sdi_gs.representations.update import update_gaussians
+from sdi_gs.run_config import RunConfig
+
+
+class GaussianScene:
+    """A cloud with its optimisers and its densification."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        gaussians: Gaussians | None = None,
+    ) -> None:
+        """``gaussians`` stand in for the config's initial cloud, whose file a resumed run can do without.
+
+        Raises UserError for an initial cloud that cannot be had, or that is over the cap.
+        """
+        self.config = config
+        self.device = device
+        if gaussians is None:
+            gaussians = initial_gaussians(config.gaussians, generator=generator, device=device)
+        self.gaussians = gaussians
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
+        self.densifier = Densifier(config.densify, config.steps)
+        self.densifier.require_room(self.gaussians)
+
+    @property
+    def representation(self) -> Gaussians:
+        """What renders."""
+        return self.gaussians
+
+    @property
+    def num_gaussians(self) -> int:
+        """How many there are."""
+        return len(self.gaussians)
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> RenderOutput:
+        """A training render; ``progress`` is the finished share of the run."""
+        return self.gaussians.render(cameras, background)
+
+    def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
+        """The weighted terms that look at the cloud and not at the prior."""
+        weights, params = self.config.losses, self.gaussians.params
+        terms = {}
+        if weights.fog > 0.0 and progress >= weights.fog_start:
+            ramp = (progress - weights.fog_start) / max(1.0 - weights.fog_start, 1e-6)
+            terms["fog"] = weights.fog * ramp * fog_loss(render.alpha)
+        if weights.compactness > 0.0:
+            terms["compactness"] = weights.compactness * compactness_loss(
+                params["means"], torch.sigmoid(params["opacities"])
+            )
+        if weights.needles > 0.0:
+            terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
+        return terms
+
+    def update(
+        self,
+        loss: Tensor,  # []
+        render: RenderOutput,  # that the loss came from
+        *,
+        step: int,
+        generator: torch.Generator,
+        timestep_fraction: float,
+        check_gradients: Callable[[], None],
+    ) -> None:
+        """Backward, optimise, densify; ``check_gradients`` may raise before any parameter moves."""
+        update_gaussians(
+            self.gaussians,
+            self.optimizers,
+            self.densifier,
+            self._rates,
+            loss=loss,
+            meta=render.meta,
+            step=step,
+            num_steps=self.config.steps,
+            generator=generator,
+            timestep_fraction=timestep_fraction,
+            check_gradients=check_gradients,
+        )
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that the optimisers are about to use, by name."""
+        return {name: value.grad for name, value in self.gaussians.params.items() if value.grad is not None}
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step that came to nothing."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def follow(self, config: RunConfig) -> None:
+        """Go on at the learning rates of a config that changed while training."""
+        self.config = config
+        set_learning_rates(self.optimizers, self._rates)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dicts of tensors and numbers."""
+        return {
+            "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "densify": self.densifier.state,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned."""
+        self.gaussians = Gaussians({name: value.to(self.device) for name, value in state["gaussians"].items()})
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.densifier.state = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in state["densify"].items()
+        }
+
+    @property
+    def _rates(self) -> GaussiansConfig:
+        """The cloud's settings with the learning rates now in force."""
+        return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
