@@ -35,6 +35,8 @@ class Page:
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         gui.set_panel_label(labels.TITLE)
+        # Beside the canvas and not over it: a render fills the canvas, and none of it should be hidden.
+        gui.main_panel.dock_right()
         self._heading = heading
         self._status = gui.add_markdown(heading, order=0)
         self.view_folder = gui.add_folder(labels.FOLDER_VIEW, order=1)
