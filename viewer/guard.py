@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -33,6 +34,8 @@ def start_server(host: str, port: int) -> viser.ViserServer:
     Raises UserError where the host is none of this machine or no port is free.
     """
     free = free_port(host, port)
+    # A browser that left while something was on its way to it is nothing to warn of.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with quiet():
         server = viser.ViserServer(host=host, port=free, verbose=False)
     forbid_sharing(server)
