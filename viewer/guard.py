@@ -123,8 +123,6 @@ def address_lines(host: str, port: int) -> tuple[str, list[str]]:
 
 def _bind(host: str, port: int) -> bool:
     """Whether a port can be listened on; UserError where it is not the port's fault."""
-    if not 0 <= port <= 65535:
-        raise UserError(f"port {port} is none: use 1 to 65535, or 0 for any free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

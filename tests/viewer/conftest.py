@@ -6,6 +6,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +22,14 @@ from websockets.typing import Subprotocol
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
+from sdi_gs.run import prepare_run, train
+from sdi_gs.run_config import OutputConfig, RunConfig
+from sdi_gs.viewer.server import LiveViewer
 
 PATIENCE = 20.0
 
 
-def wait_until(condition: Callable[[], Any], what: str = "the condition") -> Any:
+def _wait_until(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -84,12 +89,13 @@ class FakeBrowser:
                     return message["uuid"]
             return None
 
-        return wait_until(found, f"a control {label!r}")
+        return _wait_until(found, f"a control {label!r}")
 
     def set_value(self, label: str, value: Any) -> None:
         self.send("GuiUpdateMessage", uuid=self.control(label), updates={"value": value})
 
-    press = lambda self, label: self.set_value(label, True)  # noqa: E731
+    def press(self, label: str) -> None:
+        self.set_value(label, True)
 
     def value_of(self, label: str) -> Any:
         """The last value that the server gave to a control."""
@@ -141,24 +147,86 @@ def browsers() -> Iterator[Callable[..., FakeBrowser]]:
         browser.close()
 
 
-def ball(count: int = 40, *, seed: int = 0) -> Gaussians:
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    return _wait_until
+
+
+@pytest.fixture
+def ball() -> Callable[..., Gaussians]:
+    return _ball
+
+
+@pytest.fixture
+def live_run(tmp_path: Path) -> Iterator[LiveRun]:
+    """A run that trains in a thread of its own under a viewer; it is stopped after the test."""
+    run = LiveRun(tmp_path / "run")
+    with run.viewer:
+        yield run
+        run.stop()
+
+
+@dataclass
+class LiveRun:
+    """A run and its viewer; call ``start`` to let it train."""
+
+    path: Path
+    interrupted: bool = False
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.trainer, self.folder = prepare_run(_endless(), device=torch.device("cpu"), folder=self.path)
+        self.viewer = LiveViewer(self.trainer, self.folder, port=0, interrupted=lambda: self.interrupted)
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self.error: BaseException | None = None
+
+    @property
+    def port(self) -> int:
+        return self.viewer.port
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end, and raise what it raised."""
+        self.stopped = self.interrupted = True
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+            assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def is_training(self) -> bool:
+        return self._thread.is_alive()
+
+    def _train(self) -> None:
+        try:
+            train(
+                self.trainer,
+                self.folder,
+                observers=[self.viewer.observe],
+                should_stop=lambda: self.stopped or self.viewer.stop_requested,
+            )
+        except BaseException as error:
+            self.error = error
+
+
+def _ball(count: int = 40, *, seed: int = 0) -> Gaussians:
     """A small cloud."""
     config = GaussiansConfig(num_initial=count, initial_opacity=0.8, initial_radius=0.5)
     return gaussian_ball(config, generator=torch.Generator().manual_seed(seed), device=torch.device("cpu"))
 
 
-def smoke_config(**changes: Any) -> Any:
+def _endless() -> RunConfig:
     """A run of many quick steps."""
-    from dataclasses import replace
-
     base = preset_named("smoke").config
-    small = replace(
+    return replace(
         base,
         prompt="a blue robot",
         steps=100_000,
         views_per_step=1,
         gaussians=replace(base.gaussians, num_initial=60),
         ideal_prior=replace(base.ideal_prior, renders_per_view=2, unconditional_renders=4),
-        outputs=replace(base.outputs, preview_every=0, checkpoint_every=0, turntable_frames=0, turntable_size=32),
+        outputs=OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0, turntable_size=32),
     )
-    return replace(small, **changes)
