@@ -24,6 +24,8 @@ from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values,
 
 SPLAT_SCALES = (0.05, 2.0)
 PLOT_HEIGHT = 120
+MARKUP = "\\`*_{}[]()<>#+-!|&~$:"
+"""Letters that Markdown may read as more than themselves."""
 _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT_RATE)
 
 
@@ -35,8 +37,10 @@ class Page:
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         gui.set_panel_label(labels.TITLE)
-        self._heading = heading
-        self._status = gui.add_markdown(heading, order=0)
+        # Beside the canvas and not over it: a render fills the canvas, and none of it should be hidden.
+        gui.main_panel.dock_right()
+        self.heading = heading
+        self._status = gui.add_markdown(plain(heading), order=0)
         self.view_folder = gui.add_folder(labels.FOLDER_VIEW, order=1)
         self._extent = extent
         self._inputs: dict[str, Any] = {}
@@ -138,7 +142,7 @@ class Page:
 
     def show(self, status: Status, history: History | None, arrays: SplatArrays | None) -> None:
         """Where the run stands, and how."""
-        content = f"{self._heading}\n\n{status_line(status)}"
+        content = f"{plain(self.heading)}\n\n{status_line(status)}"
         note = preview_note(arrays)
         self._status.content = f"{content}\n\n{note}" if note else content
         if history is None or not self._plots:
@@ -158,12 +162,17 @@ class Page:
 
     def say_last(self, text: str) -> None:
         """The line that stays when the server has gone."""
-        self._status.content = f"{self._heading}\n\n**{text}**"
+        self._status.content = f"{plain(self.heading)}\n\n**{plain(text)}**"
 
     def notify(self, title: str, body: str, *, seconds: float | None = None) -> None:
         """Tell everybody who is there."""
         for client in self._server.get_clients().values():
             client.add_notification(title, body, auto_close_seconds=seconds)
+
+
+def plain(text: str) -> str:
+    """Text that the page's Markdown shows as it is."""
+    return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
 
 
 def status_line(status: Status) -> str:

@@ -47,7 +47,7 @@ class PageServer:
         port: int,
         heading: str,
         name: str,
-        comments: list[str],
+        comments: Callable[[int], list[str]],
         standpoint: Standpoint,
         device: torch.device,
         prior: DiffusionPrior | None,
@@ -71,7 +71,7 @@ class PageServer:
             prior=prior,
             fill_page=self._fill_page,
             failed=self.failed,
-            is_training=lambda: self._status.phase == "training",
+            is_training=lambda: self._status.phase in ("training", "saving"),
         )
         self.page = Page(self.server, self.bridge, heading=heading, extent=standpoint.extent)
         self._add_camera_buttons()
