@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, StepOnce, StopAndSave
 from sdi_gs.viewer.history import History
 from sdi_gs.viewer.render_worker import DEFAULT_SHARE, SHARES, RenderWorker
-from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions
+from sdi_gs.viewer.splat_stream import SplatArrays
 from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values, wanted_changes
 
 SPLAT_SCALES = (0.05, 2.0)
@@ -117,7 +118,8 @@ class Page:
 
             async def options(_: Any) -> None:
                 box = (_corner(low.value), _corner(high.value)) if crop.value else None
-                worker.wish(stream=StreamOptions(splat_scale=_held(scale.value, *SPLAT_SCALES), crop=box))
+                stream = replace(worker.wishes.stream, splat_scale=_held(scale.value, *SPLAT_SCALES), crop=box)
+                worker.wish(stream=stream)
 
             for handle in (scale, crop, low, high):
                 handle.on_update(options)

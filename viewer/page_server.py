@@ -26,7 +26,7 @@ from sdi_gs.viewer.labels import SIDES, Mode, Side
 from sdi_gs.viewer.page import Page
 from sdi_gs.viewer.render_worker import RenderWorker
 from sdi_gs.viewer.scene import Scene
-from sdi_gs.viewer.splat_stream import SplatArrays
+from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions
 from sdi_gs.viewer.standpoint import Standpoint
 
 LOGGER = logging.getLogger("sdi_gs.viewer")
@@ -73,6 +73,7 @@ class PageServer:
             failed=self.failed,
             is_training=lambda: self._status.phase in ("training", "saving"),
         )
+        self.worker.wish(stream=StreamOptions(smallest_deviation=standpoint.pixel))
         self.page = Page(self.server, self.bridge, heading=heading, extent=standpoint.extent)
         self._add_camera_buttons()
         downloads = Downloads(self.worker, scene, name=name, comments=comments)

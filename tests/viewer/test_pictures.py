@@ -61,9 +61,7 @@ def test_a_clients_camera_is_the_training_camera_that_stands_there() -> None:
 def test_the_rgb_picture_is_the_representations_own_render(ball: Callable[..., Gaussians]) -> None:
     cloud, background = ball(), (0.1, 0.5, 0.9)
     pose, camera = orbit_pose(75.0, -5.0)
-    picture = render_picture(
-        cloud, pose, mode="rgb", background=background, width=60, height=40, device=CPU
-    )
+    picture = render_picture(cloud, pose, mode="rgb", background=background, width=60, height=40, device=CPU)
     expected = cloud.render(camera, torch.tensor([background])).rgb[0].detach()
     assert picture.shape == (40, 60, 3)
     np.testing.assert_array_equal(picture, (expected.clamp(0, 1) * 255.0).round().to(torch.uint8).numpy())

@@ -194,3 +194,10 @@ def test_the_splat_scale_multiplies_deviations() -> None:
     plain, half = (splat_arrays(cloud, StreamOptions(splat_scale=scale)) for scale in (1.0, 0.5))
     np.testing.assert_allclose(shown_covariances(half), 0.25 * shown_covariances(plain), rtol=2e-3, atol=1e-7)
     np.testing.assert_allclose(shown_centers(half), shown_centers(plain), rtol=1e-6)
+
+
+def test_axes_narrower_than_the_smallest_deviation_are_widened_to_it_and_no_others() -> None:
+    cloud = cloud_of(torch.zeros(2, 3), torch.tensor([[1e-4, 0.02, 0.5], [0.03, 0.04, 0.05]]))
+    arrays = splat_arrays(cloud, StreamOptions(smallest_deviation=0.01))
+    variances = np.diagonal(arrays.covariances, axis1=1, axis2=2) / arrays.factor**2
+    np.testing.assert_allclose(np.sqrt(variances), [[0.01, 0.02, 0.5], [0.03, 0.04, 0.05]], rtol=1e-5)
