@@ -58,7 +58,7 @@ class PageServer:
         self.history = History()
         self._status = Status(phase="starting")
         self._errors_told: dict[str, float] = {}
-        self._errors_lock = threading.Lock()
+        self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
         self._modes, self._render_note, self._standpoint = modes, render_note, standpoint
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
@@ -167,13 +167,15 @@ class PageServer:
                 self._standpoint.move(event.client, None)
 
     def _on_connect(self, client: viser.ClientHandle) -> None:
-        view = ClientView(
-            client,
-            folder=self.page.view_folder,
-            modes=self._modes,
-            render_note=self._render_note,
-            changed=self.bridge.wake,
-        )
+        # viser lets one thread at a time put controls into a folder.
+        with self._folder_lock:
+            view = ClientView(
+                client,
+                folder=self.page.view_folder,
+                modes=self._modes,
+                render_note=self._render_note,
+                changed=self.bridge.wake,
+            )
         self.worker.add_client(view)
         # It may have left while its controls were made.
         if client.client_id not in self.server.get_clients():
