@@ -1,4 +1,4 @@
-"""What densification and each shape guard do on toybox: IoU and PSNR to truth, counts, needles; writes the tables.
+"""What densification and each shape guard do on toybox: IoU and PSNR to truth, counts, needles; writes the page.
 
     python benchmarks/densification.py --results densification-results --docs docs   # goes on where it stopped
     python benchmarks/densification.py --results r --part 1/2 &                      # every second run, and
@@ -55,6 +55,7 @@ ARMS = {
     "threshold": "1500, gsplat's threshold of 2e-4, cap 6000",
     "share": "1500, the top 10 % every 10 steps, cap 6000",
     "mcmc": "1500, MCMC every 5 steps, cap 6000",
+    "share-half": "share at 5 % instead of 10 %",
     "share-late": "share, pruning to the end of the run",
     "share-floaters": "share, pruning to the end, pieces under 5 % removed",
     "share-size": "share, pruning by world size at 0.1",
@@ -95,7 +96,6 @@ COLUMNS = {
     "axis_ratio_p99": ("axis ratio p99", ".1f"),
     "size_max": ("largest", ".2f"),
     "floaters": ("floaters", ".1f"),
-    "cpu_seconds": ("CPU s", ".0f"),
 }
 
 
@@ -122,6 +122,8 @@ def _densify(arm: str) -> DensifyConfig:
             # gsplat adds 5 % at a time.
             config = replace(config, strategy="mcmc", every=5)
     match arm.partition("-")[2]:
+        case "half":
+            return replace(config, grow_share=0.05)
         case "late":
             return replace(config, prune_stop=1.0)
         case "floaters":
@@ -229,6 +231,8 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
 def table(results: Path, arms: dict[str, str], reference: str) -> list[str]:
     """One line per arm; differences of PSNR are paired by prompt and seed, with their standard error."""
     heads = [name for name, _ in COLUMNS.values()]
+    if not any(rows_of(results, arm) for arm in arms):
+        return []
     lines = [f"| arm | {' | '.join(heads)} | PSNR against `{reference}` | runs |", "|---" * (len(heads) + 3) + "|"]
     paired = {(row["prompt"], row["seed"]): row for row in rows_of(results, reference)}
     for arm, words in arms.items():
@@ -250,15 +254,30 @@ def count_table(results: Path) -> list[str]:
     """How counts went under other units."""
     shown = (1, 3, 5, 9)
     heads = [f"after {(index + 1) * 10} %" for index in shown]
-    lines = [f"| arm | Gaussians {' | '.join(heads)} | IoU | PSNR | CPU s |", "|---" * (len(shown) + 4) + "|"]
+    lines = [f"| arm | Gaussians {' | '.join(heads)} | IoU | PSNR |", "|---" * (len(shown) + 3) + "|"]
     for arm, words in SCALE_ARMS.items():
         rows = rows_of(results, arm)
         if rows:
             counts = [f"{mean(row['counts'][index] for row in rows):.0f}" for index in shown]
             average = means(rows)
-            scores = [format(average[key], COLUMNS[key][1]) for key in ("iou_best", "psnr_best", "cpu_seconds")]
+            scores = [format(average[key], COLUMNS[key][1]) for key in ("iou_best", "psnr_best")]
             lines.append(f"| {words} | {' | '.join([*counts, *scores])} |")
     return [*lines, ""]
+
+
+def sheet(results: Path, path: Path) -> None:
+    """A row per prompt, seed 0: the preset's fixed cloud on the left, growth by share on the right."""
+    from PIL import Image
+
+    pairs = [[results / arm / f"{slug(prompt)}-0.png" for arm in ("none-6000", "share")] for prompt in PROMPTS]
+    rows = [[Image.open(file) for file in pair] for pair in pairs if all(file.exists() for file in pair)]
+    if rows:
+        width, height = rows[0][0].size
+        page = Image.new("RGB", (2 * width, height * len(rows)), "white")
+        for line, row in enumerate(rows):
+            for column, picture in enumerate(row):
+                page.paste(picture, (column * width, line * height))
+        page.save(path)
 
 
 def main() -> None:
@@ -280,6 +299,7 @@ def main() -> None:
         lines = table(options.results, ARMS, "share") + count_table(options.results)
         lines += table(options.results, STRESS_ARMS, "stress")
         insert_table(options.docs / "densification.md", "\n".join(lines), MARKS)
+        sheet(options.results, options.docs / "densification.png")
     everything = [*ARMS, *SCALE_ARMS, *STRESS_ARMS]
     print(json.dumps({arm: means(rows) for arm in everything if (rows := rows_of(options.results, arm))}))
 

@@ -126,7 +126,7 @@ class LightClient:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
     parser.add_argument("address")
     parser.add_argument("--picture", choices=labels.PICTURES, default="splats")
     parser.add_argument("--orbit", action="store_true", help="move the camera sixty times a second")

@@ -122,6 +122,11 @@ def _train(command: Train, chosen: str, started: float) -> int:
     from sdi_gs.run import prepare_resume, prepare_run
 
     device = _pick_device(command.device)
+    if command.viewer:
+        from sdi_gs.viewer.guard import free_port
+
+        # Before anything is made: a viewer that cannot be had is no reason for half a run.
+        free_port(command.viewer_host, command.viewer_port)
     if command.resume is None:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_run(command.config, device=device, folder=command.output_dir)

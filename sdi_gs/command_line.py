@@ -61,6 +61,9 @@ class Train:
     viewer_keep_open: bool = False
     """Keep showing the finished object until Ctrl-C."""
 
+    def __post_init__(self) -> None:
+        _require_port("viewer-port", self.viewer_port)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
@@ -117,6 +120,9 @@ class View:
     """Axes that a file has: those of splat viewers, or those of training."""
     device: str | None = None
     """Where to render: cpu, cuda or cuda:1."""
+
+    def __post_init__(self) -> None:
+        _require_port("port", self.port)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +237,11 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
         elif argument.startswith(f"{option}="):
             value = argument.removeprefix(f"{option}=")
     return value
+
+
+def _require_port(name: str, port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{name} must be 0 to 65535, got {port}")
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Expected one of {train, render, export, eval, doctor, priors, probe}"),
+        ([], "Expected one of {train, render, view, export, eval, doctor, priors, probe}"),
         (["trian"], "trian; Available subcommands: train"),
         (["train"], "the prompt is empty"),
         (["train", "--prompt", "  "], "the prompt is empty"),
@@ -109,7 +109,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "6000 Gaussians",
         ),
         (["train", "--prompt", "a blue robot", "--representation", "ngp"], "not in this version"),
-        (["train", "--prompt", "a blue robot", "--viewer"], f"not in this version ({__version__})"),
+        (["train", "--prompt", "a blue robot", "--viewer", "--viewer-port", "70000"], "0 to 65535, got 70000"),
+        (["train", "--prompt", "a blue robot", "--viewer", "--viewer-host", "203.0.113.7"], "cannot listen on 203.0"),
+        (["view", "nowhere"], "nowhere does not exist"),
+        (["view", "nowhere", "--port", "-1"], "port must be 0 to 65535, got -1"),
         (["train", "--prompt", "a blue robot", "--device", "abacus"], "'abacus'"),
         (["train", "--prompt", "a blue robot", "--device", "cuda:63"], "use --device cpu"),
         (["train", "--resume", "nowhere"], "there is no such folder"),

@@ -32,8 +32,10 @@ class Budget:
 
     def spend(self, seconds: float, *, now: float) -> None:
         """Charge a job that took some seconds and ended now."""
-        self._earn(now)
+        self._earn(now - seconds)
+        # In this order: what the job's own time earns is not cut off.
         self._balance -= seconds
+        self._earn(now)
 
     def forgive(self, *, now: float) -> None:
         """Clear a debt: nothing is training, so nothing was taken from it."""

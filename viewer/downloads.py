@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import viser
@@ -22,9 +22,9 @@ PATIENCE = 60.0
 
 
 class Downloads:
-    """Each method is a page callback on a thread of its own."""
+    """Each method is a page callback on a thread of its own; ``comments`` tells of the splats after some step."""
 
-    def __init__(self, worker: RenderWorker, scene: Scene, *, name: str, comments: list[str]) -> None:
+    def __init__(self, worker: RenderWorker, scene: Scene, *, name: str, comments: Callable[[int], list[str]]) -> None:
         self._worker, self._scene = worker, scene
         self._name, self._comments = name, comments
 
@@ -35,7 +35,7 @@ class Downloads:
             cloud = self._worker.cloud()
             if cloud is None:
                 raise UserError("this scene has no splats to download")
-            return self._filename("ply"), ply_bytes(cloud, self._comments)
+            return self._filename("ply"), ply_bytes(cloud, self._comments(self._step))
 
         client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
 
@@ -57,9 +57,13 @@ class Downloads:
         client.send_file_download(self._filename("png"), png_bytes(picture), save_immediately=True)
 
     def _filename(self, ending: str) -> str:
-        snapshot: Any = self._worker.current
-        step = f"_step_{snapshot.step:06d}" if snapshot is not None and snapshot.step else ""
+        step = f"_step_{self._step:06d}" if self._step else ""
         return f"{self._name}{step}.{ending}"
+
+    @property
+    def _step(self) -> int:
+        snapshot = self._worker.current
+        return 0 if snapshot is None else snapshot.step
 
 
 def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:

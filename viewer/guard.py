@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
@@ -33,6 +34,8 @@ def start_server(host: str, port: int) -> viser.ViserServer:
     Raises UserError where the host is none of this machine or no port is free.
     """
     free = free_port(host, port)
+    # A browser that left while something was on its way to it is nothing to warn of.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with quiet():
         server = viser.ViserServer(host=host, port=free, verbose=False)
     forbid_sharing(server)
@@ -120,8 +123,6 @@ def address_lines(host: str, port: int) -> tuple[str, list[str]]:
 
 def _bind(host: str, port: int) -> bool:
     """Whether a port can be listened on; UserError where it is not the port's fault."""
-    if not 0 <= port <= 65535:
-        raise UserError(f"port {port} is none: use 1 to 65535, or 0 for any free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, StepOnce, StopAndSave
 from sdi_gs.viewer.history import History
 from sdi_gs.viewer.render_worker import DEFAULT_SHARE, SHARES, RenderWorker
-from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions
+from sdi_gs.viewer.splat_stream import SplatArrays
 from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values, wanted_changes
 
 SPLAT_SCALES = (0.05, 2.0)
 PLOT_HEIGHT = 120
+MARKUP = "\\`*_{}[]()<>#+-!|&~$:"
+"""Letters that Markdown may read as more than themselves."""
 _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT_RATE)
 
 
@@ -35,8 +38,10 @@ class Page:
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         gui.set_panel_label(labels.TITLE)
-        self._heading = heading
-        self._status = gui.add_markdown(heading, order=0)
+        # Beside the canvas and not over it: a render fills the canvas, and none of it should be hidden.
+        gui.main_panel.dock_right()
+        self.heading = heading
+        self._status = gui.add_markdown(plain(heading), order=0)
         self.view_folder = gui.add_folder(labels.FOLDER_VIEW, order=1)
         self._extent = extent
         self._inputs: dict[str, Any] = {}
@@ -113,7 +118,8 @@ class Page:
 
             async def options(_: Any) -> None:
                 box = (_corner(low.value), _corner(high.value)) if crop.value else None
-                worker.wish(stream=StreamOptions(splat_scale=_held(scale.value, *SPLAT_SCALES), crop=box))
+                stream = replace(worker.wishes.stream, splat_scale=_held(scale.value, *SPLAT_SCALES), crop=box)
+                worker.wish(stream=stream)
 
             for handle in (scale, crop, low, high):
                 handle.on_update(options)
@@ -138,7 +144,7 @@ class Page:
 
     def show(self, status: Status, history: History | None, arrays: SplatArrays | None) -> None:
         """Where the run stands, and how."""
-        content = f"{self._heading}\n\n{status_line(status)}"
+        content = f"{plain(self.heading)}\n\n{status_line(status)}"
         note = preview_note(arrays)
         self._status.content = f"{content}\n\n{note}" if note else content
         if history is None or not self._plots:
@@ -158,12 +164,17 @@ class Page:
 
     def say_last(self, text: str) -> None:
         """The line that stays when the server has gone."""
-        self._status.content = f"{self._heading}\n\n**{text}**"
+        self._status.content = f"{plain(self.heading)}\n\n**{plain(text)}**"
 
     def notify(self, title: str, body: str, *, seconds: float | None = None) -> None:
         """Tell everybody who is there."""
         for client in self._server.get_clients().values():
             client.add_notification(title, body, auto_close_seconds=seconds)
+
+
+def plain(text: str) -> str:
+    """Text that the page's Markdown shows as it is."""
+    return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
 
 
 def status_line(status: Status) -> str:

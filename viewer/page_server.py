@@ -26,7 +26,7 @@ from sdi_gs.viewer.labels import SIDES, Mode, Side
 from sdi_gs.viewer.page import Page
 from sdi_gs.viewer.render_worker import RenderWorker
 from sdi_gs.viewer.scene import Scene
-from sdi_gs.viewer.splat_stream import SplatArrays
+from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions
 from sdi_gs.viewer.standpoint import Standpoint
 
 LOGGER = logging.getLogger("sdi_gs.viewer")
@@ -47,7 +47,7 @@ class PageServer:
         port: int,
         heading: str,
         name: str,
-        comments: list[str],
+        comments: Callable[[int], list[str]],
         standpoint: Standpoint,
         device: torch.device,
         prior: DiffusionPrior | None,
@@ -58,7 +58,7 @@ class PageServer:
         self.history = History()
         self._status = Status(phase="starting")
         self._errors_told: dict[str, float] = {}
-        self._errors_lock = threading.Lock()
+        self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
         self._modes, self._render_note, self._standpoint = modes, render_note, standpoint
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
@@ -71,8 +71,9 @@ class PageServer:
             prior=prior,
             fill_page=self._fill_page,
             failed=self.failed,
-            is_training=lambda: self._status.phase == "training",
+            is_training=lambda: self._status.phase in ("training", "saving"),
         )
+        self.worker.wish(stream=StreamOptions(smallest_deviation=standpoint.pixel))
         self.page = Page(self.server, self.bridge, heading=heading, extent=standpoint.extent)
         self._add_camera_buttons()
         downloads = Downloads(self.worker, scene, name=name, comments=comments)
@@ -166,13 +167,15 @@ class PageServer:
                 self._standpoint.move(event.client, None)
 
     def _on_connect(self, client: viser.ClientHandle) -> None:
-        view = ClientView(
-            client,
-            folder=self.page.view_folder,
-            modes=self._modes,
-            render_note=self._render_note,
-            changed=self.bridge.wake,
-        )
+        # viser lets one thread at a time put controls into a folder.
+        with self._folder_lock:
+            view = ClientView(
+                client,
+                folder=self.page.view_folder,
+                modes=self._modes,
+                render_note=self._render_note,
+                changed=self.bridge.wake,
+            )
         self.worker.add_client(view)
         # It may have left while its controls were made.
         if client.client_id not in self.server.get_clients():

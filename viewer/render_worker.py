@@ -35,6 +35,7 @@ LOGGER = logging.getLogger("sdi_gs.viewer")
 DEFAULT_SHARE = 0.7
 SHARES = (0.3, 0.95)
 """What training keeps of its speed while somebody orbits, at least; and the ends of the page's slider."""
+SECONDS_BETWEEN_SNAPSHOTS = 0.1
 SECONDS_BETWEEN_STREAMS = 0.2
 SECONDS_BETWEEN_PAGES = 0.5
 LONGEST_WAIT = 0.5
@@ -83,7 +84,7 @@ class RenderWorker:
         self._arrays: SplatArrays | None = None
         self._streamed: tuple[int, StreamOptions] | None = None
         self._cameras_of: int | None = None
-        self._streamed_at = self._paged_at = -math.inf
+        self._streamed_at = self._paged_at = self._taken_at = -math.inf
 
     def start(self) -> None:
         """Begin to work."""
@@ -156,11 +157,9 @@ class RenderWorker:
     def _work_once(self) -> float:
         """Do the most urgent job that may run now; returns the seconds until there may be another."""
         self._do_asked()
-        snapshot = self._bridge.take_snapshot()
-        if snapshot is not None:
-            self._snapshot, self._cloud = snapshot, None
         now = time.monotonic()
         self._set_rates(now)
+        self._take_snapshot(now)
         # A camera that comes to rest says nothing.
         waits = [0.5 * MOVING_SECONDS if any(view.is_moving(now) for view in self._all_views()) else LONGEST_WAIT]
         for budget, job in ((self._interactive, self._interactive_job(now)), (self._idle, self._idle_job(now))):
@@ -177,6 +176,14 @@ class RenderWorker:
                 return 0.0
             waits.append(wait)
         return min(waits)
+
+    def _take_snapshot(self, now: float) -> None:
+        """Take what training published, which lets it publish again: no oftener than it can be shown."""
+        due = now - self._taken_at >= SECONDS_BETWEEN_SNAPSHOTS and self._idle.wait_seconds(now=now) <= 0.0
+        if self._snapshot is None or due:
+            snapshot = self._bridge.take_snapshot()
+            if snapshot is not None:
+                self._snapshot, self._cloud, self._taken_at = snapshot, None, now
 
     def _set_rates(self, now: float) -> None:
         left = 1.0 - self.wishes.share
@@ -203,7 +210,7 @@ class RenderWorker:
         snapshot = self._snapshot
         if snapshot is None:
             return None
-        if self._views and (self._streamed is None or self._streamed[1] != self.wishes.stream):
+        if self._somebody_sees_splats() and (self._streamed is None or self._streamed[1] != self.wishes.stream):
             return self._stream
         for view in sorted(self._all_views(), key=lambda view: view.rendered_at):
             if view.picture == "splats":
@@ -226,7 +233,7 @@ class RenderWorker:
         if snapshot is None:
             return None
         due = now - self._streamed_at >= SECONDS_BETWEEN_STREAMS
-        if due and self._streamed is not None and self._streamed[0] != snapshot.step:
+        if due and self._streamed is not None and self._streamed[0] != snapshot.step and self._somebody_sees_splats():
             return self._stream
         cameras_of = snapshot.step if self.wishes.show_cameras else None
         if due and cameras_of != self._cameras_of:
@@ -237,6 +244,9 @@ class RenderWorker:
                 if wanted is not None and wanted != view.shown:
                     return self._rendering(view, wanted)
         return None
+
+    def _somebody_sees_splats(self) -> bool:
+        return any(view.picture == "splats" for view in self._all_views())
 
     def _all_views(self) -> list[ClientView]:
         with self._lock:

@@ -61,7 +61,7 @@ class LiveViewer(PageServer):
             port=port,
             heading=f"“{config.prompt}”",
             name="splats",
-            comments=ply_comments(config, trainer.step),
+            comments=lambda step: ply_comments(trainer.config, step),
             standpoint=training_standpoint(config.cameras),
             device=trainer.device,
             prior=trainer.prior,
@@ -183,6 +183,7 @@ class LiveViewer(PageServer):
             words = ", ".join(f"{key} = {after}" for key, (_, after) in changed.items())
             if words:
                 self.page.notify(labels.APPLIED_TITLE, f"from step {trainer.step + 1} on: {words}", seconds=8.0)
+        self.page.heading = f"“{trainer.config.prompt}”"
         self.page.show_settings(trainer.config)
 
     def _publish(self) -> None:
@@ -224,7 +225,7 @@ class FinishedViewer(PageServer):
             port=port,
             heading=title,
             name=splats.path.stem or "splats",
-            comments=ply_comments(run.config, run.step) if run is not None else [],
+            comments=lambda step: [] if run is None else ply_comments(run.config, step),
             standpoint=standpoint_for(cloud) if run is None else training_standpoint(run.config.cameras),
             device=device,
             prior=None,

@@ -33,6 +33,8 @@ class StreamOptions:
     """Factor on every standard deviation."""
     crop: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     """Two opposite corners; only centres between them are shown."""
+    smallest_deviation: float = 0.0
+    """Narrower axes are widened to it, scene units: viser's shader drops splats that are small against a pixel."""
     max_splats: int = MAX_SPLATS
 
 
@@ -76,7 +78,7 @@ def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
     if len(kept) > options.max_splats:
         thinned = len(kept) - options.max_splats
         kept = kept.select(_most_contributing(kept, options.max_splats))
-    deviations = kept.log_scales.double().exp() * options.splat_scale
+    deviations = (kept.log_scales.double().exp() * options.splat_scale).clamp_min(options.smallest_deviation)
     factor = _half_float_factor(deviations)
     scaled = (deviations * factor).clamp(max=math.sqrt(LARGEST_VARIANCE))
     axes = rotation_matrices(kept.quats) * scaled[:, None, :]

@@ -16,6 +16,8 @@ from sdi_gs.viewer.labels import Side
 START_ELEVATION_DEG = 15.0
 TOP_ELEVATION_DEG = 89.0
 """Short of the pole, where the browser's orbit would lose its bearings."""
+CANVAS_HEIGHT = 720
+"""Of a common browser window, pixels."""
 ANGLES_DEG: dict[Side, tuple[float, float]] = {
     "front": (0.0, 0.0),
     "side": (90.0, 0.0),
@@ -35,6 +37,11 @@ class Standpoint:
     middle: tuple[float, float, float] = (0.0, 0.0, 0.0)
     extent: float = 1.0
     """Half the side of the box that holds the scene, scene units."""
+
+    @property
+    def pixel(self) -> float:
+        """Width of what one pixel sees of the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
+        return 2.0 * self.distance * math.tan(math.radians(0.5 * self.fov_y_deg)) / CANVAS_HEIGHT
 
     def position(self, azimuth_deg: float, elevation_deg: float) -> tuple[float, float, float]:
         """A place on the sphere."""

@@ -63,8 +63,10 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
 
 @pytest.fixture
 def watching(training: Training, viewer_page: ViewerPage) -> ViewerPage:
-    """The page of the run, connected."""
+    """The page of the run, showing splats."""
     viewer_page.visit(training.server.address)
+    if viewer_page.field(labels.PICTURE).input_value() != "splats":
+        viewer_page.choose(labels.PICTURE, "splats")
     viewer_page.until(lambda: step_of(viewer_page), "the page says where the run stands")
     return viewer_page
 
@@ -186,7 +188,8 @@ def test_the_snapshot_opens_on_its_own(
     live = watching.still_scene()
     watching.download(labels.DOWNLOAD_HTML, tmp_path / "snapshot.html")
     watching.press(labels.RESUME)
-    with browser.new_context(viewport={"width": 720, "height": 480}, offline=True) as context:
+    size = watching.page.viewport_size
+    with browser.new_context(viewport=size, offline=True) as context:
         alone = ViewerPage(context.new_page())
         alone.page.goto((tmp_path / "snapshot.html").as_uri())
         alone.until(lambda: bool(object_mask(alone.scene()).mean() > 0.02), "splats appear without a server")
