@@ -70,7 +70,7 @@ def bin_tiles(
     )
 
     num_visible = np.empty(num_images, np.int64)
-    sorted_items, sorted_spans = np.empty(len(depths), np.int32), np.empty((len(depths), 4), np.int32)
+    spans, sorted_items = np.empty((len(depths), 4), np.int32), np.empty(len(depths), np.int32)
     run_each(
         binning.sort_image,
         num_images,
@@ -84,8 +84,8 @@ def bin_tiles(
         item_starts,
         tile_starts,
         num_visible,
+        spans,
         sorted_items,
-        sorted_spans,
     )
     num_bands = -(-num_threads(num_pairs, _SMALLEST_BINNED) // num_images)
     run_each(
@@ -99,8 +99,8 @@ def bin_tiles(
         item_starts,
         tile_starts,
         num_visible,
+        spans,
         sorted_items,
-        sorted_spans,
         tiles.flatten_ids,
         tiles.pair_slots,
     )
