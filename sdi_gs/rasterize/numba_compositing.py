@@ -70,7 +70,7 @@ def bin_tiles(
     )
 
     num_visible = np.empty(num_images, np.int64)
-    sorted_items, sorted_spans = np.empty(len(depths), np.int32), np.empty((len(depths), 4), np.int32)
+    spans, sorted_items = np.empty((len(depths), 4), np.int32), np.empty(len(depths), np.int32)
     run_each(
         binning.sort_image,
         num_images,
@@ -84,8 +84,8 @@ def bin_tiles(
         item_starts,
         tile_starts,
         num_visible,
+        spans,
         sorted_items,
-        sorted_spans,
     )
     num_bands = -(-num_threads(num_pairs, _SMALLEST_BINNED) // num_images)
     run_each(
@@ -99,8 +99,8 @@ def bin_tiles(
         item_starts,
         tile_starts,
         num_visible,
+        spans,
         sorted_items,
-        sorted_spans,
         tiles.flatten_ids,
         tiles.pair_slots,
     )
@@ -128,6 +128,7 @@ class Composite(torch.autograd.Function):
         run_on_ranges(compositing.write_records, len(records), SMALLEST_ITEMS, tiles.item_starts, *splats, records)
         rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
         alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
+        pair_blocks = np.empty(len(tiles.flatten_ids), np.uint32)
         order = tiles.order()
         run_interleaved(
             compositing.composite,
@@ -143,9 +144,11 @@ class Composite(torch.autograd.Function):
             as_numpy(backgrounds),
             rendered.numpy(),
             alphas[..., 0].numpy(),
+            pair_blocks,
         )
         ctx.save_for_backward(conics, opacities, rendered, alphas)
-        ctx.tiles, ctx.records, ctx.order, ctx.absgrad_owner = tiles, records, order, absgrad_owner
+        ctx.tiles, ctx.records, ctx.order, ctx.pair_blocks = tiles, records, order, pair_blocks
+        ctx.absgrad_owner = absgrad_owner
         return rendered, alphas
 
     @staticmethod
@@ -166,6 +169,7 @@ class Composite(torch.autograd.Function):
             tiles.tile_starts,
             tiles.flatten_ids,
             tiles.pair_slots,
+            ctx.pair_blocks,
             ctx.records,
             (0,) * num_channels,
             () if ctx.absgrad_owner is None else (0,),

@@ -237,7 +237,7 @@ def test_packed_gives_the_same_as_float64(render_mode: str, make_scene: Callable
     check_against_reference(scene, scene.leaves(), packed=True, render_mode=render_mode)
 
 
-@pytest.mark.parametrize("channels", [1, 10, 33])
+@pytest.mark.parametrize("channels", [1, 10, 32, 33])
 def test_any_number_of_channels_matches_float64(channels: int, make_scene: Callable[..., Any]) -> None:
     scene = make_scene(100, channels=channels, scales=(0.05, 0.2))
     check_against_reference(scene, scene.leaves())
@@ -264,7 +264,7 @@ def test_harmonic_colors_match_float64(sh_degree: int, per_camera: bool, make_sc
 
 @pytest.mark.parametrize(
     "options",
-    [{"near_plane": 0.9}, {"far_plane": 2.8}, {"radius_clip": 5.0}, {"eps2d": 0.01}],
+    [{"near_plane": 0.9}, {"far_plane": 2.8}, {"radius_clip": 5.0}, {"eps2d": 0.01}, {"absgrad": True}],
     ids=lambda o: next(iter(o)),
 )
 def test_projection_options_match_float64(options: dict[str, Any], make_scene: Callable[..., Any]) -> None:
@@ -272,10 +272,11 @@ def test_projection_options_match_float64(options: dict[str, Any], make_scene: C
     check_against_reference(scene, scene.leaves(), **options)
 
 
-def test_absgrad_sums_absolute_pixel_gradients(make_scene: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_absgrad_sums_absolute_pixel_gradients(packed: bool, make_scene: Callable[..., Any]) -> None:
     scene = make_scene(12, width=12, height=9, scales=(0.1, 0.3))
     leaves = scene.leaves()
-    rendered, alphas, meta = rasterization(**leaves, **scene.cameras(), packed=False, absgrad=True)
+    rendered, alphas, meta = rasterization(**leaves, **scene.cameras(), packed=packed, absgrad=True)
     weights = torch.randn(rendered.shape, generator=torch.Generator().manual_seed(3))
     (rendered * weights).sum().backward()
     exact_rendered, _, splats = reference_render(scene.leaves(torch.float64), scene, None)
@@ -286,6 +287,8 @@ def test_absgrad_sums_absolute_pixel_gradients(make_scene: Callable[..., Any]) -
                 pixel = (exact_rendered[camera, y, x] * weights[camera, y, x]).sum()
                 (gradient,) = torch.autograd.grad(pixel, splats["means2d"], retain_graph=True)
                 expected += gradient.abs()
+    if packed:
+        expected = expected[meta["camera_ids"], meta["gaussian_ids"]]
     assert relative_error(meta["means2d"].absgrad, expected) <= MAX_GRADIENT_ERROR
 
 

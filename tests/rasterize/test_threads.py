@@ -20,15 +20,11 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def render_and_backward(scene: Any) -> list[Tensor]:
-    """Colours, alphas, absolute gradients of the centres, and the five gradients."""
-    leaves = scene.leaves()
-    rendered, alphas, meta = rasterization(
-        **leaves,
-        **scene.cameras(),
-        packed=False,
-        absgrad=True,
-    )
+def render_and_backward(scene: Any, **options: Any) -> list[Tensor]:
+    """Colours, alphas, absolute gradients of the centres, and the gradients of whatever is given."""
+    leaves = scene.leaves() | options.pop("leaves", {})
+    given: dict[str, Any] = scene.cameras() | {"packed": False, "absgrad": True} | leaves | options
+    rendered, alphas, meta = rasterization(**given)
     ((rendered**2).sum() + alphas.sum()).backward()
     gradients = [leaf.grad for leaf in leaves.values()]
     return [rendered.detach(), alphas.detach(), meta["means2d"].absgrad, *(g for g in gradients if g is not None)]
@@ -43,6 +39,42 @@ def test_results_are_bitwise_equal_for_any_number_of_threads(
         set_threads(num_threads)
         results.append(render_and_backward(scene))
     assert len(results[0]) == 8
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
+
+
+@pytest.mark.parametrize("camera_model", ["pinhole", "ortho"])
+@pytest.mark.parametrize("from_covars", [False, True])
+def test_gradients_of_cameras_and_covariances_are_bitwise_equal_too(
+    from_covars: bool, camera_model: str, make_scene: Callable[..., Any], set_threads: Callable[[int], None]
+) -> None:
+    scene = make_scene(9000, width=50, height=45)
+    results = []
+    for num_threads in (1, 2, 3, 2):
+        set_threads(num_threads)
+        leaves: dict[str, Any] = {"viewmats": scene.viewmats.clone().requires_grad_()}
+        if from_covars:
+            leaves["covars"] = torch.diag_embed(scene.scales**2).requires_grad_()
+        results.append(render_and_backward(scene, leaves=leaves, camera_model=camera_model, packed=True))
+    assert len(results[0]) == (8 if from_covars else 9)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
+
+
+@pytest.mark.parametrize("num_cameras", [1, 2])
+def test_tile_lists_do_not_depend_on_the_number_of_threads(
+    num_cameras: int, make_scene: Callable[..., Any], set_threads: Callable[[int], None]
+) -> None:
+    # Enough pairs that every number of threads splits the image into other bands.
+    scene = make_scene(6000, width=400, height=300, scales=(0.02, 0.1))
+    cameras = scene.cameras() | {"viewmats": scene.viewmats[:num_cameras], "Ks": scene.Ks[:num_cameras]}
+    results = []
+    for num_threads in (1, 2, 3, 7):
+        set_threads(num_threads)
+        with torch.no_grad():
+            rendered, _, meta = rasterization(**scene.leaves(), **cameras)
+        results.append((rendered, meta["flatten_ids"], meta["isect_offsets"]))
+    assert len(results[0][1]) > 7 * 16384
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
 

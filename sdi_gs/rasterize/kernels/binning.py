@@ -71,15 +71,14 @@ def sort_image(
     item_starts,  # [M + 1] first pair of each item in item-major order
     tile_starts,  # [I * tiles + 1] written for this image: first pair of each tile in tile-major order
     num_visible,  # [I] written
+    spans,  # [M, 4] int32, written for visible items: left, right, top and bottom of their tiles
     sorted_items,  # [M] int32, written from image_starts[image] on: the visible items, front to back
-    sorted_spans,  # [M, 4] int32, written likewise: left, right, top and bottom of their tiles
 ):
     """Sort the visible items of one image by depth, and count the boxes over each of its tiles."""
     tiles_x, tiles_y = grid
     num_tiles = tiles_x * tiles_y
     begin, end = image_starts[image], image_starts[image + 1]
     visible, keys = np.empty(end - begin, np.int32), np.empty(end - begin, np.uint32)
-    spans = np.empty((end - begin, 4), np.int32)
     # Corners of the boxes; summed along both axes they count the boxes over each tile, without a loop per box.
     corners = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
     count = 0
@@ -88,7 +87,7 @@ def sort_image(
             continue
         left, right = _tile_span(means2d[item, 0], np.float32(radii[item, 0]), tiles_x)
         top, bottom = _tile_span(means2d[item, 1], np.float32(radii[item, 1]), tiles_y)
-        span = spans[count]
+        span = spans[item]
         span[0], span[1], span[2], span[3] = left, right, top, bottom
         visible[count], keys[count] = item, depth_bits[item]
         count += 1
@@ -109,10 +108,7 @@ def sort_image(
     if count > 0:
         places = _order(keys[:count])
         for i in range(count):
-            place = places[i]
-            sorted_items[begin + i] = visible[place]
-            for k in range(4):
-                sorted_spans[begin + i, k] = spans[place, k]
+            sorted_items[begin + i] = visible[places[i]]
 
 
 @kernel
@@ -136,8 +132,8 @@ def fill_tiles(
     item_starts,  # [M + 1]
     tile_starts,  # [I * tiles + 1]
     num_visible,  # [I]
+    spans,  # [M, 4] int32
     sorted_items,  # [M] int32
-    sorted_spans,  # [M, 4] int32
     flatten_ids,  # [P] int32, written: item of each pair, tile-major
     pair_slots,  # [P] int32, written: the pair's place in item-major order
 ):
@@ -153,14 +149,16 @@ def fill_tiles(
     cursors = tile_starts[first_tile : first_tile + tiles_x * tiles_y].copy()
     begin = image_starts[image]
     for i in range(begin, begin + num_visible[image]):
-        left, right = sorted_spans[i, 0], sorted_spans[i, 1]
-        top, bottom = max(sorted_spans[i, 2], first_row), min(sorted_spans[i, 3], last_row)
+        item = np.uint32(sorted_items[i])
+        span = spans[item]
+        left, right = span[0], span[1]
+        top, bottom = max(span[2], first_row), min(span[3], last_row)
         if top >= bottom:
             continue
-        item = sorted_items[i]
-        slot = item_starts[np.uint32(item)] + (top - sorted_spans[i, 2]) * (right - left)
-        for row in range(top * tiles_x, bottom * tiles_x, tiles_x):
-            for tile in range(row + left, row + right):
+        slot = item_starts[item] + (top - span[2]) * (right - left)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                tile = np.uint32(row * tiles_x + column)
                 target = np.uint64(cursors[tile])
                 cursors[tile] += 1
                 flatten_ids[target], pair_slots[target] = item, slot

@@ -195,14 +195,14 @@ def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bi
 
 @kernel
 def _blend(record, dx, dy, transmittance):
-    """Put an item over a block: alpha before and after the cut, who gets it, who ends, and what is left."""
+    """Put an item over a block: alpha before and after the cut, who gets it or ends, who ends, and what is left."""
     uncut = exp2(_exponent(record, dx, dy))
     alpha = minimum(uncut, MAX_ALPHA)
     touched = (alpha >= MIN_ALPHA) & (transmittance > 0.0)
     remaining = transmittance - transmittance * alpha
     ended = touched & (remaining <= MIN_TRANSMITTANCE)
     remaining = select(ended, -transmittance, select(touched, remaining, transmittance))
-    return uncut, alpha, touched & ~ended, ended, remaining
+    return uncut, alpha, touched, ended, remaining
 
 
 @kernel
@@ -218,10 +218,10 @@ def _ended_blocks(bits, planes):
 
 
 @kernel
-def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits):
+def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits, pair_blocks):
     """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels.
 
-    ``open_blocks`` are the blocks with open pixels, as bits.
+    ``open_blocks`` are the blocks with open pixels, as bits, and ``pair_blocks`` become those a pair had an effect on.
     """
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
@@ -232,13 +232,14 @@ def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks
         _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
         for pair in range(first, batch_end):
             bits = block_bits[pair - first] & open_blocks
+            pair_blocks[pair] = 0
             if bits == 0:
                 continue
             item = np.uint32(flatten_ids[pair])
             record = records[item]
             left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
             color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
-            waiting, any_ended = bits, nowhere
+            waiting, used, any_ended = bits, 0, nowhere
             while waiting != 0:
                 block = lowest_bit(waiting)
                 waiting &= waiting - 1
@@ -246,16 +247,20 @@ def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks
                 across, down = _block_offset(block)
                 dx, dy = left + across, top + down
                 transmittance = load(planes, start)
-                _, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
+                _, alpha, touched, ended, remaining = _blend(record, dx, dy, transmittance)
                 store(planes, start, remaining)
-                weight = select(composited, alpha * transmittance, 0.0)
+                used |= np.int64(any_lane(touched)) << block
+                weight = select(touched & ~ended, alpha * transmittance, 0.0)
                 so_far = channel_load(planes, start + _TILE_PIXELS, _TILE_PIXELS, channels)
                 so_far = channel_add_scaled(so_far, weight, color)
                 channel_store(planes, start + _TILE_PIXELS, _TILE_PIXELS, so_far)
                 any_ended = any_ended | ended
+            pair_blocks[pair] = used
             if any_lane(any_ended):
                 open_blocks &= ~_ended_blocks(bits, planes)
         first = batch_end
+    for pair in range(first, last):
+        pair_blocks[pair] = 0
 
 
 @kernel
@@ -271,6 +276,7 @@ def composite(
     backgrounds,  # [I, D]
     colors,  # [I, H, W, D] written
     alphas,  # [I, H, W] written
+    pair_blocks,  # [P] uint32, written: the blocks of its tile that a pair had an effect on, as bits
 ):
     """Render tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
@@ -286,7 +292,7 @@ def composite(
                 planes[_pixel(row_start, column)] = 1.0
         first, last = tile_starts[tile], tile_starts[tile + 1]
         open_blocks = _blocks_inside(num_columns, num_rows)
-        _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits)
+        _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits, pair_blocks)
         for row in range(num_rows):
             row_start = _row_start(row)
             row_alphas, row_colors = alphas[image, y0 + row, x0:], colors[image, y0 + row, x0:]
@@ -301,60 +307,55 @@ def composite(
 
 @kernel
 def _differentiate_tile(
-    first, last, flatten_ids, pair_slots, records, channels, absgrad, x0, y0, open_blocks, planes, block_bits, pair_sums
+    first, last, flatten_ids, pair_slots, pair_blocks, records, channels, absgrad, x0, y0, planes, pair_sums
 ):
     """Write the sums of pairs ``first`` to ``last``; ``planes`` are transmittance, remainder, channel gradients."""
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
     flat_records, stride = records.reshape(-1), records.shape[1]
-    nowhere = columns < 0.0
     flat_sums, sums_stride = pair_sums.reshape(-1), pair_sums.shape[1]
     zero = broadcast(0.0)
-    while first < last and open_blocks != 0:
-        batch_end = min(first + _BATCH, last)
-        _find_blocks(first, batch_end, flatten_ids, records, center_x, center_y, block_bits)
-        for pair in range(first, batch_end):
-            bits = block_bits[pair - first] & open_blocks
-            item = np.uint32(flatten_ids[pair])
-            record = records[item]
-            left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
-            color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
-            m, mx, my, mxx, mxy, myy, absolute_x, absolute_y = zero, zero, zero, zero, zero, zero, zero, zero
-            grad_color = channel_zeros(channels)
-            waiting, any_ended = bits, nowhere
-            while waiting != 0:
-                block = lowest_bit(waiting)
-                waiting &= waiting - 1
-                start = block * LANES
-                across, down = _block_offset(block)
-                dx, dy = left + across, top + down
-                transmittance = load(planes, start)
-                uncut, alpha, composited, ended, remaining = _blend(record, dx, dy, transmittance)
-                store(planes, start, remaining)
-                weight = select(composited, alpha * transmittance, 0.0)
-                pixel_gradient = channel_load(planes, start + 2 * _TILE_PIXELS, _TILE_PIXELS, channels)
-                grad_color = channel_add_scaled(grad_color, weight, pixel_gradient)
-                own_part = weight * channel_dot(color, pixel_gradient)
-                remainder = load(planes, start + _TILE_PIXELS) - own_part
-                store(planes, start + _TILE_PIXELS, remainder)
-                # Gradient of log(alpha): what the item adds less what it hides. None where alpha was cut.
-                slope = own_part - remainder * (alpha / (1.0 - alpha))
-                slope = select(composited & (uncut <= MAX_ALPHA), slope, 0.0)
-                slope_x, slope_y = slope * dx, slope * dy
-                m, mx, my = m + slope, mx + slope_x, my + slope_y
-                mxx, mxy, myy = mxx + slope_x * dx, mxy + slope_x * dy, myy + slope_y * dy
-                if len(absgrad) > 0:
-                    mixed = record[QUADRATIC_XY]
-                    absolute_x = absolute_x + absolute(slope * (2.0 * record[QUADRATIC_XX] * dx + mixed * dy))
-                    absolute_y = absolute_y + absolute(slope * (mixed * dx + 2.0 * record[QUADRATIC_YY] * dy))
-                any_ended = any_ended | ended
-            if any_lane(any_ended):
-                open_blocks &= ~_ended_blocks(bits, planes)
-            sums = (m, mx, my, mxx, mxy, myy, absolute_x, absolute_y)
-            store_lane_sums(flat_sums, np.uint32(pair_slots[pair]) * sums_stride, sums + grad_color)
-        first = batch_end
     for pair in range(first, last):
-        pair_sums[np.uint32(pair_slots[pair])] = 0.0
+        bits = np.int64(pair_blocks[pair])
+        slot = np.uint32(pair_slots[pair]) * sums_stride
+        if bits == 0:
+            for part in range(0, sums_stride, LANES):
+                store(flat_sums, slot + part, zero)
+            continue
+        item = np.uint32(flatten_ids[pair])
+        record = records[item]
+        left, top = columns - (record[CENTER_X] - center_x), rows - (record[CENTER_Y] - center_y)
+        color = channel_broadcast(flat_records, item * stride + RECORD_COLOR, channels)
+        m, mx, my, mxx, mxy, myy, absolute_x, absolute_y = zero, zero, zero, zero, zero, zero, zero, zero
+        grad_color = channel_zeros(channels)
+        while bits != 0:
+            block = lowest_bit(bits)
+            bits &= bits - 1
+            start = block * LANES
+            across, down = _block_offset(block)
+            dx, dy = left + across, top + down
+            transmittance = load(planes, start)
+            uncut, alpha, touched, ended, remaining = _blend(record, dx, dy, transmittance)
+            composited = touched & ~ended
+            store(planes, start, remaining)
+            weight = select(composited, alpha * transmittance, 0.0)
+            pixel_gradient = channel_load(planes, start + 2 * _TILE_PIXELS, _TILE_PIXELS, channels)
+            grad_color = channel_add_scaled(grad_color, weight, pixel_gradient)
+            own_part = weight * channel_dot(color, pixel_gradient)
+            remainder = load(planes, start + _TILE_PIXELS) - own_part
+            store(planes, start + _TILE_PIXELS, remainder)
+            # Gradient of log(alpha): what the item adds less what it hides. None where alpha was cut.
+            slope = own_part - remainder * (alpha / (1.0 - alpha))
+            slope = select(composited & (uncut <= MAX_ALPHA), slope, 0.0)
+            slope_x, slope_y = slope * dx, slope * dy
+            m, mx, my = m + slope, mx + slope_x, my + slope_y
+            mxx, mxy, myy = mxx + slope_x * dx, mxy + slope_x * dy, myy + slope_y * dy
+            if len(absgrad) > 0:
+                mixed = record[QUADRATIC_XY]
+                absolute_x = absolute_x + absolute(slope * (2.0 * record[QUADRATIC_XX] * dx + mixed * dy))
+                absolute_y = absolute_y + absolute(slope * (mixed * dx + 2.0 * record[QUADRATIC_YY] * dy))
+        sums = (m, mx, my, mxx, mxy, myy, absolute_x, absolute_y)
+        store_lane_sums(flat_sums, slot, sums + grad_color)
 
 
 @kernel
@@ -366,6 +367,7 @@ def composite_backward(
     tile_starts,  # [I * tiles + 1]
     flatten_ids,  # [P] int32
     pair_slots,  # [P] int32
+    pair_blocks,  # [P] uint32
     records,  # [M, R]
     channels,
     absgrad,  # a tuple, empty for no absolute gradients
@@ -378,7 +380,6 @@ def composite_backward(
     """The pairs' gradient sums of tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
     planes = np.empty((2 + len(channels)) * _TILE_PIXELS, np.float32)
-    block_bits = np.empty(_BATCH, np.int64)
     for position in range(begin, len(tile_order), step):
         tile = tile_order[position]
         first, last = tile_starts[tile], tile_starts[tile + 1]
@@ -403,14 +404,13 @@ def composite_backward(
             last,
             flatten_ids,
             pair_slots,
+            pair_blocks,
             records,
             channels,
             absgrad,
             x0,
             y0,
-            _blocks_inside(num_columns, num_rows),
             planes,
-            block_bits,
             pair_sums,
         )
 
