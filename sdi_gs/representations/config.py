@@ -8,6 +8,8 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
+
 InitialCloud = Literal["ball", "shell", "splats", "points", "mesh"]
 Axes = Literal["world", "viewer", "y-up"]
 Strategy = Literal["share", "threshold", "mcmc"]
@@ -73,7 +75,7 @@ class GaussiansConfig:
             raise ValueError(f"initial_radius must be positive, got {self.initial_radius}")
         if self.axis_ratio_cap is not None and not self.axis_ratio_cap >= 1.0:
             raise ValueError(f"axis_ratio_cap must be at least 1, got {self.axis_ratio_cap}")
-        for name in ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr"):
+        for name in LEARNING_RATES:
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
