@@ -101,9 +101,9 @@ class DensifyConfig:
     """Last pruning, as a share of the run; None for ``stop``, 1 for a prune-only phase to the end (HumanGaussian)."""
     every: int = 50
     """Steps between refinements."""
-    grow_share: float = 0.1
+    grow_share: float = 0.05
     """Strategy share: how many of the Gaussians are cloned or split in one refinement, those of the largest gradients;
-    0 for pruning alone."""
+    0 for pruning alone (docs/densification.md compares)."""
     grow_grad2d: float = 2e-4
     """Strategy threshold: mean screen-space gradient above which a Gaussian is cloned or split (gsplat)."""
     grow_scale3d: float = 0.02
