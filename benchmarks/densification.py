@@ -53,9 +53,9 @@ ARMS = {
     "none-6000": "no densification, 6000 from the start (the preset)",
     "none-1500": "no densification, 1500 from the start",
     "threshold": "1500, gsplat's threshold of 2e-4, cap 6000",
-    "share": "1500, the top 10 % every 10 steps, cap 6000",
+    "share": "1500, the top 5 % every 10 steps, cap 6000",
+    "share-double": "share at 10 % instead of 5 %",
     "mcmc": "1500, MCMC every 5 steps, cap 6000",
-    "share-half": "share at 5 % instead of 10 %",
     "share-late": "share, pruning to the end of the run",
     "share-floaters": "share, pruning to the end, pieces under 5 % removed",
     "share-size": "share, pruning by world size at 0.1",
@@ -70,7 +70,7 @@ STRESS_ARMS = {
     "stress-floaters": "the same, pieces under 5 % removed to the end",
     "stress-compact": "the same, compactness 0.01",
 }
-"""Guidance scale 7.5 and five times the rate of the scales, without the needle loss: what provokes bad shapes."""
+"""Guidance scale 7.5, five times the rate of the scales, growth of 10 %, no needle loss: what provokes bad shapes."""
 SCALE_ARMS = {
     f"{strategy}-{change}": f"{strategy}, {words}"
     for strategy in ("threshold", "share")
@@ -118,12 +118,14 @@ def _densify(arm: str) -> DensifyConfig:
     match strategy:
         case "threshold":
             config = replace(config, strategy="threshold")
+        case "stress":
+            config = replace(config, grow_share=0.1)
         case "mcmc":
             # gsplat adds 5 % at a time.
             config = replace(config, strategy="mcmc", every=5)
     match arm.partition("-")[2]:
-        case "half":
-            return replace(config, grow_share=0.05)
+        case "double":
+            return replace(config, grow_share=0.1)
         case "late":
             return replace(config, prune_stop=1.0)
         case "floaters":

@@ -147,7 +147,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_defaults_for_what_it_did_not_k
         del saved["gaussians"]["axis_ratio_cap"]
         del saved["densify"]["prune_component"]
     loaded = load_checkpoint(checkpoint)
-    # Only the checkpoint lacks them, as after an export of the settings by this version; then both do.
+    # At first only the checkpoint lacks them, then the folder's settings too.
     save_checkpoint(run.checkpoints, loaded.step, loaded.tensors, header["meta"])
     trainer, folder = prepare_resume(run.path, device=CPU)
     assert trainer.config == config()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
+
 InitialCloud = Literal["ball", "shell", "splats", "points", "mesh"]
 Axes = Literal["world", "viewer", "y-up"]
 Strategy = Literal["share", "threshold", "mcmc"]
@@ -101,9 +103,9 @@ class DensifyConfig:
     """Last pruning, as a share of the run; None for ``stop``, 1 for a prune-only phase to the end (HumanGaussian)."""
     every: int = 50
     """Steps between refinements."""
-    grow_share: float = 0.1
+    grow_share: float = 0.05
     """Strategy share: how many of the Gaussians are cloned or split in one refinement, those of the largest gradients;
-    0 for pruning alone."""
+    0 for pruning alone (docs/densification.md compares)."""
     grow_grad2d: float = 2e-4
     """Strategy threshold: mean screen-space gradient above which a Gaussian is cloned or split (gsplat)."""
     grow_scale3d: float = 0.02
