@@ -106,9 +106,7 @@ def test_stop_and_save_ends_the_training(live_run: Any, watched: Any, wait_until
     assert live_run.viewer.stop_requested
 
 
-def test_settings_take_effect_at_the_next_step_and_reach_the_log(
-    live_run: Any, watched: Any, wait_until: Wait
-) -> None:
+def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, watched: Any, wait_until: Wait) -> None:
     watched.press(labels.PAUSE)
     step = holds(live_run, wait_until)
     watched.set_value(labels.PROMPT, "a red car")
@@ -376,9 +374,7 @@ def test_fifty_clients_come_and_go(live_run: Any, watched: Any, browsers: Browse
     assert live_run.folder.read_events() == []
 
 
-def test_whoever_is_there_is_told_of_the_end_and_the_port_closes(
-    live_run: Any, watched: Any, wait_until: Wait
-) -> None:
+def test_whoever_is_there_is_told_of_the_end_and_the_port_closes(live_run: Any, watched: Any, wait_until: Wait) -> None:
     live_run.stop()
     live_run.viewer.end_run("training has ended; the run is in outputs/x-1")
     wait_until(lambda: watched.connection.close_code is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -61,9 +61,7 @@ def test_a_clients_camera_is_the_training_camera_that_stands_there() -> None:
 def test_the_rgb_picture_is_the_representations_own_render(ball: Callable[..., Gaussians]) -> None:
     cloud, background = ball(), (0.1, 0.5, 0.9)
     pose, camera = orbit_pose(75.0, -5.0)
-    picture = render_picture(
-        cloud, pose, mode="rgb", background=background, width=60, height=40, device=CPU
-    )
+    picture = render_picture(cloud, pose, mode="rgb", background=background, width=60, height=40, device=CPU)
     expected = cloud.render(camera, torch.tensor([background])).rgb[0].detach()
     assert picture.shape == (40, 60, 3)
     np.testing.assert_array_equal(picture, (expected.clamp(0, 1) * 255.0).round().to(torch.uint8).numpy())
@@ -140,10 +138,14 @@ class HalvingPrior:
     name, image_size = "halving", 8
     schedule = scaled_linear_schedule()
 
-    def embed_prompts(self, prompts: object) -> Tensor:
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         raise AssertionError("no prompt is needed to look")
 
-    encode_images = predict_noise = embed_prompts
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        raise AssertionError("looking encodes nothing")
+
+    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        raise AssertionError("looking predicts nothing")
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         return latents.permute(0, 2, 3, 1)

@@ -1,1 +1,1 @@
-from viewer.bridge import *
+from viewer.bridge import *  # noqa: F403

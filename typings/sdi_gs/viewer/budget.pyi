@@ -1,1 +1,1 @@
-from viewer.budget import *
+from viewer.budget import *  # noqa: F403

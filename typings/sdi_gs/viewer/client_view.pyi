@@ -1,1 +1,1 @@
-from viewer.client_view import *
+from viewer.client_view import *  # noqa: F403

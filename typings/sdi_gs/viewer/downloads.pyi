@@ -1,1 +1,1 @@
-from viewer.downloads import *
+from viewer.downloads import *  # noqa: F403

@@ -1,1 +1,1 @@
-from viewer.guard import *
+from viewer.guard import *  # noqa: F403

@@ -1,1 +1,1 @@
-from viewer.history import *
+from viewer.history import *  # noqa: F403

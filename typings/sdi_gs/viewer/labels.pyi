@@ -1,1 +1,1 @@
-from viewer.labels import *
+from viewer.labels import *  # noqa: F403

@@ -1,1 +1,1 @@
-from viewer.page import *
+from viewer.page import *  # noqa: F403

@@ -1,1 +1,1 @@
-from viewer.pictures import *
+from viewer.pictures import *  # noqa: F403

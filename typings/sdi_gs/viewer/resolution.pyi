@@ -1,1 +1,1 @@
-from viewer.resolution import *
+from viewer.resolution import *  # noqa: F403

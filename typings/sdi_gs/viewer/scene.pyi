@@ -1,1 +1,1 @@
-from viewer.scene import *
+from viewer.scene import *  # noqa: F403

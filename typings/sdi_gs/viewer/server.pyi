@@ -1,1 +1,1 @@
-from viewer.server import *
+from viewer.server import *  # noqa: F403

@@ -1,1 +1,1 @@
-from viewer.splat_stream import *
+from viewer.splat_stream import *  # noqa: F403

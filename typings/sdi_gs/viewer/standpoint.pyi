@@ -1,1 +1,1 @@
-from viewer.standpoint import *
+from viewer.standpoint import *  # noqa: F403

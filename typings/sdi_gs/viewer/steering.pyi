@@ -1,1 +1,1 @@
-from viewer.steering import *
+from viewer.steering import *  # noqa: F403
