@@ -46,6 +46,19 @@ def test_a_file_is_shown_with_its_name_and_count(
     assert "foreign" in browser.texts()
 
 
+def test_the_crop_box_begins_around_the_object_wherever_that_is(
+    viewer: FinishedViewer, source: Path, browsers: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    browser = browsers(viewer.port)
+    wait_until(lambda: browser.of_kind("GaussianSplatsMessage"))
+    values = {
+        m["props"]["label"]: m["value"] for m in browser.messages if "label" in m.get("props", {}) and "value" in m
+    }
+    means = read_splat_ply(source, frame="train").means
+    assert bool((means > torch.tensor(values[labels.CROP_MIN])).all())
+    assert bool((means < torch.tensor(values[labels.CROP_MAX])).all())
+
+
 def test_nothing_that_only_training_has_is_offered(
     viewer: FinishedViewer, browsers: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
