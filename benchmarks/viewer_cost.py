@@ -6,7 +6,8 @@ One trainer takes its steps in short blocks, one block of each kind per round in
 spell of the machine meets all kinds. A client is ``light_client.py`` in a process of its own: it takes all that it is
 sent and moves its camera like a browser, but draws nothing, since a software-drawn browser on the same cores would be
 measured instead of the viewer (its own CPU time is reported). Speeds are steps per second of wall time, as ratios to
-the block without a viewer of the same round; "cpu" is CPU time of the training process per step, all threads.
+the block without a viewer of the same round: they need a machine that does nothing else. "cpu" is CPU time of the
+training process per step, all threads, which a busy machine changes little, and what the viewer adds to it per second.
 ``observe_share`` is the part of the training thread's time that the viewer spends in it.
 
 Prints a line per kind and, last, one JSON object.
@@ -126,12 +127,13 @@ def measure(kind: str, trainer: Trainer, folder: RunFolder, seconds: float) -> B
 
 def summary(kind: str, rounds: list[dict[str, Block]]) -> dict[str, Any]:
     """Medians over the rounds, speeds relative to the block without a viewer of the same round."""
-    blocks = [blocks[kind] for blocks in rounds]
+    blocks, plain = ([blocks[each] for blocks in rounds] for each in (kind, "no viewer"))
     ratios = [blocks[kind].steps_per_second / blocks["no viewer"].steps_per_second for blocks in rounds]
     clients = [block.client for block in blocks if block.client is not None]
     return {
         "step_ms": 1e3 * statistics.median(block.wall_seconds / block.steps for block in blocks),
         "cpu_ms_per_step": 1e3 * statistics.median(block.cpu_seconds / block.steps for block in blocks),
+        "extra_cpu_share": statistics.median(map(extra_cpu_share, blocks, plain)),
         "speed": statistics.median(ratios),
         "speeds": ratios,
         "observe_share": sum(b.observe_seconds for b in blocks) / sum(b.wall_seconds for b in blocks),
@@ -139,6 +141,11 @@ def summary(kind: str, rounds: list[dict[str, Block]]) -> dict[str, Any]:
         "client_mb_per_second": statistics.mean(c["received_mb"] / c["seconds"] for c in clients) if clients else None,
         "renders_per_second": statistics.mean(c["renders_per_second"] for c in clients) if clients else None,
     }
+
+
+def extra_cpu_share(block: Block, plain: Block) -> float:
+    """CPU seconds beyond those of as many plain steps, per second that passed."""
+    return (block.cpu_seconds - block.steps * plain.cpu_seconds / plain.steps) / block.wall_seconds
 
 
 def memory_of_crowds(trainer: Trainer, folder: RunFolder, crowd: int) -> dict[str, Any]:
@@ -189,7 +196,8 @@ def main() -> None:
     for kind, result in results.items():
         print(
             f"{kind:18s} {result['step_ms']:8.1f} ms/step  speed {result['speed']:.3f}  "
-            f"cpu {result['cpu_ms_per_step']:8.1f} ms/step  observing {100 * result['observe_share']:.2f} %"
+            f"cpu {result['cpu_ms_per_step']:7.1f} ms/step, {100 * result['extra_cpu_share']:5.1f} % of a core more  "
+            f"observing {100 * result['observe_share']:.2f} %"
         )
     print(f"memory {memory['before_mb']:.0f} MiB, after each crowd {[round(mb) for mb in memory['after_each_mb']]}")
     print(

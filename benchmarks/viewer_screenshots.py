@@ -1,6 +1,6 @@
 """The pictures of docs/viewer.md, taken of a run that really trains.
 
-    python benchmarks/viewer_screenshots.py [--out docs] [--prompt "a red mushroom"] [--middle 400]
+    python benchmarks/viewer_screenshots.py [--out docs] [--prompt "a red mushroom"] [--middle 80]
 
 The run is ended once the pictures are there. Needs Chromium and playwright, as the browser tests do.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from headless_page import Server, ViewerPage, headless_chromium
 from PIL import Image
+from playwright.sync_api import ViewportSize
 
 from sdi_gs.viewer import labels
 
-SIZE = {"width": 1200, "height": 800}
-COLOURS = 128
-"""Of the palette that the PNGs are reduced to: pages of a few flat colours and one soft object."""
+SIZE = (1200, 800)
+"""Of the browser's window, pixels."""
 PATIENCE = 1800.0
 """Seconds that the run may take to come to a step."""
 
@@ -31,11 +31,11 @@ def step_of(page: ViewerPage) -> int:
 
 
 def save(page: ViewerPage, path: Path) -> None:
-    """The whole page as a small PNG."""
+    """The whole page as a PNG."""
     page.page.screenshot(path=path)
     with Image.open(path) as picture:
-        reduced = picture.convert("RGB").quantize(COLOURS)
-    reduced.save(path, optimize=True)
+        opaque = picture.convert("RGB")
+    opaque.save(path, optimize=True)
     print(f"{path} {path.stat().st_size / 1e3:.0f} kB")
 
 
@@ -44,14 +44,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--prompt", default="a red mushroom")
     parser.add_argument("--preset", default="toybox-ideal")
-    parser.add_argument("--middle", type=int, default=400, help="step of the second picture")
+    parser.add_argument("--middle", type=int, default=80, help="step of the second picture")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, headless_chromium() as browser:
         folder = Path(scratch)
         command = ["train", "--prompt", options.prompt, "--preset", options.preset, "--output-dir", str(folder / "run")]
         server = Server([*command, "--viewer", "--viewer-port", "0"], folder=folder)
         try:
-            page = ViewerPage(browser.new_page(viewport=SIZE))
+            page = ViewerPage(browser.new_page(viewport=ViewportSize(width=SIZE[0], height=SIZE[1])))
             page.open(server.address)
             # The browser's own remark that it draws without a GPU, which is no part of the viewer.
             page.page.locator("#webgl-software-rendering button").click()

@@ -21,6 +21,7 @@ from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, 
 from sdi_gs.viewer.history import History
 from sdi_gs.viewer.render_worker import DEFAULT_SHARE, SHARES, RenderWorker
 from sdi_gs.viewer.splat_stream import SplatArrays
+from sdi_gs.viewer.standpoint import Standpoint
 from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values, wanted_changes
 
 SPLAT_SCALES = (0.05, 2.0)
@@ -33,7 +34,7 @@ _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT
 class Page:
     """Built once per server; ``show`` and ``end`` are called by the worker and by whoever ends the server."""
 
-    def __init__(self, server: viser.ViserServer, bridge: Bridge, *, heading: str, extent: float) -> None:
+    def __init__(self, server: viser.ViserServer, bridge: Bridge, *, heading: str, standpoint: Standpoint) -> None:
         self._server, self._bridge = server, bridge
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
@@ -43,7 +44,7 @@ class Page:
         self.heading = heading
         self._status = gui.add_markdown(plain(heading), order=0)
         self.view_folder = gui.add_folder(labels.FOLDER_VIEW, order=1)
-        self._extent = extent
+        self._standpoint = standpoint
         self._inputs: dict[str, Any] = {}
         self._plots: list[viser.GuiUplotHandle] = []
         self._config: RunConfig | None = None
@@ -107,13 +108,15 @@ class Page:
 
     def add_scene(self, worker: RenderWorker, *, with_cameras: bool) -> None:
         """The options of the splats."""
-        gui, reach = self._server.gui, self._extent
+        gui, middle, reach = self._server.gui, self._standpoint.middle, self._standpoint.extent
         with gui.add_folder(labels.FOLDER_SCENE, order=4, expand_by_default=False):
             scale = gui.add_slider(labels.SPLAT_SCALE, SPLAT_SCALES[0], SPLAT_SCALES[1], 0.05, 1.0)
             crop = gui.add_checkbox(labels.CROP, False)
             step = 0.01 * reach
-            low = gui.add_vector3(labels.CROP_MIN, (-reach, -reach, -reach), step=step)
-            high = gui.add_vector3(labels.CROP_MAX, (reach, reach, reach), step=step)
+            low, high = (
+                gui.add_vector3(label, _corner([part + side * reach for part in middle]), step=step)
+                for label, side in ((labels.CROP_MIN, -1.0), (labels.CROP_MAX, 1.0))
+            )
             cameras = gui.add_checkbox(labels.SHOW_CAMERAS, False, visible=with_cameras)
 
             async def options(_: Any) -> None:

@@ -74,7 +74,7 @@ class PageServer:
             is_training=lambda: self._status.phase in ("training", "saving"),
         )
         self.worker.wish(stream=StreamOptions(smallest_deviation=standpoint.pixel))
-        self.page = Page(self.server, self.bridge, heading=heading, extent=standpoint.extent)
+        self.page = Page(self.server, self.bridge, heading=heading, standpoint=standpoint)
         self._add_camera_buttons()
         downloads = Downloads(self.worker, scene, name=name, comments=comments)
         self.page.add_downloads(

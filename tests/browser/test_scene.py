@@ -6,6 +6,8 @@ The scenes are written with plyfile from a description of the format, not by thi
 from __future__ import annotations
 
 import math
+import signal
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +74,15 @@ def write_ply(path: Path, positions: np.ndarray, colours: np.ndarray, deviation:
     for name, values in columns.items():
         rows[name] = values
     PlyData([PlyElement.describe(rows, "vertex")]).write(path)
+
+
+def write_dot_splat(path: Path, positions: np.ndarray, colours: np.ndarray, deviation: float) -> None:
+    """The same as an antimatter15 .splat."""
+    rows = [
+        struct.pack("<6f8B", y, -z, -x, *[deviation] * 3, *colour, 253, 255, 128, 128, 128)
+        for (x, y, z), colour in zip(positions.tolist(), colours.astype(int).tolist(), strict=True)
+    ]
+    path.write_bytes(b"".join(rows))
 
 
 @contextmanager
@@ -154,6 +165,51 @@ def test_both_pictures_agree_on_object_pose_and_colour(box_address: str, viewer_
     viewer_page.until(lambda: share_of(viewer_page.scene(), FACES[side][1]) > 0.5, "the render comes")
     render = viewer_page.still_scene()
     assert_same_picture(splats, render)
+
+
+def test_the_render_picture_follows_a_dragged_camera(box_address: str, viewer_page: ViewerPage) -> None:
+    viewer_page.visit(box_address)
+    looked_at(viewer_page, "front", FACES["front"][1])
+    viewer_page.choose(labels.PICTURE, "render")
+    viewer_page.until(lambda: share_of(viewer_page.scene(), FACES["front"][1]) > 0.5, "the render of the front comes")
+    mouse = viewer_page.page.mouse
+    # Below the notice that the browser draws in software, left of the panel.
+    mouse.move(40, 380)
+    mouse.down()
+    mouse.move(150, 380, steps=8)
+    mouse.up()
+
+    def turned() -> bool:
+        picture = viewer_page.scene()
+        return max(share_of(picture, FACES[side][1]) for side in ("side", "far side")) > 0.2
+
+    viewer_page.until(turned, "another face comes into view")
+    rest = viewer_page.still_scene()
+    viewer_page.choose(labels.PICTURE, "splats")
+    viewer_page.until(lambda: "preview by your browser" in viewer_page.text(), "the page says which picture it is")
+    viewer_page.until(lambda: bool(object_mask(viewer_page.scene()).any()), "the splats come back")
+    assert_same_picture(viewer_page.still_scene(), rest)
+
+
+@pytest.mark.slow
+def test_the_view_command_shows_a_dot_splat_until_ctrl_c_and_the_page_then_says_so(
+    viewer_page: ViewerPage, tmp_path: Path
+) -> None:
+    from headless_page import Server
+
+    write_dot_splat(tmp_path / "foreign.splat", *box(), deviation=DEVIATION)
+    server = Server(["view", "foreign.splat", "--port", "0", "--device", "cpu"], folder=tmp_path)
+    try:
+        viewer_page.visit(server.address)
+        front = looked_at(viewer_page, "front", FACES["front"][1])
+        assert share_of(front, PATCH) == pytest.approx(0.25, abs=0.06)
+        assert labels.ENDED_TITLE not in viewer_page.text()
+        assert server.end(signal.SIGINT) == 0
+        viewer_page.until(lambda: labels.ENDED_TITLE in viewer_page.text(), "the page says that the server has ended")
+    finally:
+        server.close()
+    assert "Traceback" not in server.said
+    assert object_mask(viewer_page.scene()).any(), "the last picture stays"
 
 
 @pytest.mark.parametrize("unit", [0.01, 40.0])

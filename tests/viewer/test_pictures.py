@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -138,10 +138,14 @@ class HalvingPrior:
     name, image_size = "halving", 8
     schedule = scaled_linear_schedule()
 
-    def embed_prompts(self, prompts: object) -> Tensor:
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         raise AssertionError("no prompt is needed to look")
 
-    encode_images = predict_noise = embed_prompts
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        raise AssertionError("looking encodes nothing")
+
+    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        raise AssertionError("looking predicts nothing")
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         return latents.permute(0, 2, 3, 1)
