@@ -149,7 +149,7 @@ def gaussians_box(gaussians: Gaussians) -> Box:
     """The box of a cloud without its farthest floaters; UserError where it holds nothing that can be seen."""
     field = gaussian_density(gaussians)
     reach = field.reaches * (2.0 / CUT_OFF)
-    # A Gaussian's mass is that of its peak over its volume; over the mean width it is what a picture shows.
+    # By the definition of the peak this is -ln(1 - opacity) times the mean width squared: what a picture shows of it.
     width = np.linalg.det(field.precisions) ** (-1.0 / 6.0) if len(field.means) else np.zeros(0)
     shown = field.peaks * width**3
     if not shown.sum() > 0.0:

@@ -74,7 +74,7 @@ def with_fewer_faces(
     faces: np.ndarray,  # [F, 3]
     max_faces: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh with about ``max_faces`` triangles, edges collapsed where that moves the surface least (Garland 1997)."""
+    """The mesh with about ``max_faces`` triangles; edges collapse where that moves the surface least (Garland 1997)."""
     if len(faces) <= max_faces:
         return vertices, faces
     simplify = mesh_library("fast_simplification").simplify

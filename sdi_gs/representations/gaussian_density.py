@@ -73,8 +73,8 @@ class GaussianDensity:
 def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDensity:
     """The medium of a cloud; its constant harmonic gives the colours.
 
-    Gaussians that are not finite are left out. ``blur`` is a standard deviation in scene units by which all Gaussians are widened at equal mass: half the spacing
-    of a grid keeps flat Gaussians from falling between its points.
+    Gaussians that are not finite are left out. ``blur`` is a standard deviation in scene units by which all others are
+    widened at equal mass: half the spacing of a grid keeps flat Gaussians from falling between its points.
     """
     params = {name: value.detach().cpu().double() for name, value in gaussians.params.items()}
     finite = torch.stack([value.flatten(1).isfinite().all(dim=1) for value in params.values() if value.dim() > 1])
@@ -100,7 +100,7 @@ def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDens
 def _cells(
     points: np.ndarray,  # [P, 3]
 ) -> tuple[np.ndarray, float, tuple[int, int, int], np.ndarray]:
-    """A lattice of cells over the points' box: its corner [3], the cells' side, their numbers, each point's cell [P]."""
+    """Cells over the points' box: its corner [3], their side, their numbers, and the cell of each point [P]."""
     low, high = points.min(axis=0), points.max(axis=0)
     sides = np.maximum(high - low, 1e-9)
     # Cubes that hold about ``_POINTS_PER_CELL`` each, wherever they lie: a plane of points has one layer of cells.

@@ -101,7 +101,9 @@ def test_a_ray_through_a_round_gaussians_centre_meets_its_opacity() -> None:
         "opacities": torch.tensor([1.1]),
         "sh0": torch.zeros(1, 1, 3),
     }
-    along = torch.linspace(-0.28, 0.28, 4001)[:, None] * torch.nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
+    along = torch.linspace(-0.28, 0.28, 4001)[:, None] * torch.nn.functional.normalize(
+        torch.tensor([1.0, -2.0, 0.5]), dim=0
+    )
     density = gaussian_density(Gaussians(params)).density_of(params["means"] + along)
     met = 1.0 - math.exp(-float(np.trapezoid(density.double().numpy(), dx=0.56 / 4000)))
     assert met == pytest.approx(torch.sigmoid(torch.tensor(1.1)).item(), rel=1e-4)
