@@ -95,8 +95,8 @@ def stored_normals(path: Path) -> np.ndarray:
             start = tree["bufferViews"][accessor["bufferView"]]["byteOffset"]
             return np.frombuffer(buffer, "<f4", 3 * accessor["count"], start).reshape(-1, 3)
         case ".obj":
-            lines = [line.split() for line in path.read_text().splitlines()]
-            return np.array([line[1:] for line in lines if line[0] == "vn"], float)
+            lines = path.read_text().splitlines()
+            return np.array([line.split()[1:] for line in lines if line.startswith("vn ")], float)
         case _:
             vertices = PlyData.read(path)["vertex"]
             return np.stack([vertices[name] for name in ("nx", "ny", "nz")], axis=-1)
