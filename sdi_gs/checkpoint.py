@@ -97,6 +97,18 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step_of)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint's folder or one of its two files; damage to them is not looked for."""
+    folder = checkpoint_folder(path)
+    return bool(_NAME.fullmatch(folder.name)) and any((folder / name).is_file() for name in (_TENSORS, _HEADER))
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The folder of a checkpoint that was named by itself or by one of its files."""
+    resolved = path.resolve()
+    return resolved.parent if resolved.name in (_TENSORS, _HEADER) else resolved
+
+
 def latest_checkpoint(folder: Path) -> Path:
     """The checkpoint of the latest step; UserError where there is none."""
     found = list_checkpoints(folder)

@@ -9,14 +9,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
-from sdi_gs.command_line import Command, Doctor, Eval, Export, Priors, Render, Train, parse_command, peek
+from sdi_gs.command_line import Command, Doctor, Eval, Export, Priors, Render, Train, View, parse_command, peek
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sdi_gs.run_folder import RunFolder
     from sdi_gs.trainer import Trainer
+    from sdi_gs.viewer.server import LiveViewer
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -81,6 +82,8 @@ def _run(arguments: list[str], started: float) -> int:
             return _train(command, chosen, started)
         case Render():
             return _render(command)
+        case View():
+            return _view(command)
         case Export():
             return _export(command)
         case Eval():
@@ -116,14 +119,14 @@ def _parse(arguments: list[str]) -> tuple[Command, str]:
 
 
 def _train(command: Train, chosen: str, started: float) -> int:
-    if command.viewer:
-        raise UserError(
-            f"the live viewer is not in this version ({__version__}): leave --viewer out, "
-            "previews appear in the run's previews/ folder while it trains"
-        )
     from sdi_gs.run import prepare_resume, prepare_run
 
     device = _pick_device(command.device)
+    if command.viewer:
+        from sdi_gs.viewer.guard import free_port
+
+        # Before anything is made: a viewer that cannot be had is no reason for half a run.
+        free_port(command.viewer_host, command.viewer_port)
     if command.resume is None:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_run(command.config, device=device, folder=command.output_dir)
@@ -132,31 +135,40 @@ def _train(command: Train, chosen: str, started: float) -> int:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_resume(command.resume, device=device)
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
-    return _train_until_stopped(trainer, folder, started)
+    return _train_until_stopped(trainer, folder, started, command)
 
 
-def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float) -> int:
+def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, command: Train) -> int:
     """Train, save and tell what was made; what Ctrl-C does is said in ``sdi_gs.interrupts``."""
     from sdi_gs.checkpoint import list_checkpoints
     from sdi_gs.console import training_progress
     from sdi_gs.doctor import kernel_cache
     from sdi_gs.interrupts import Interrupts, StoppedAtOnce
-    from sdi_gs.run import finish, train
+    from sdi_gs.run import Observer, finish, train
 
     if trainer.device.type == "cpu" and not kernel_cache().compiled:
         say("compiling CPU kernels (first use only, about half a minute)")
     resume_command = f"sdi-gs train --resume {folder.path}"
     try:
-        with Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts:
+        with (
+            Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
+            _viewer(command, trainer, folder, lambda: interrupts.requested) as viewer,
+        ):
             with training_progress(trainer.config.steps, done=trainer.step) as show:
+                observers: list[Observer] = [lambda _, report: show(report)]
                 complete = train(
                     trainer,
                     folder,
-                    observers=[lambda _, report: show(report)],
-                    should_stop=lambda: interrupts.requested,
+                    observers=observers if viewer is None else [*observers, viewer.observe],
+                    should_stop=lambda: interrupts.requested or (viewer is not None and viewer.stop_requested),
                 )
             say("saving and exporting")
+            if viewer is not None:
+                viewer.saving()
             summary = finish(trainer, folder, started=started)
+            if viewer is not None and command.viewer_keep_open and not interrupts.requested:
+                say("the viewer stays open; Ctrl-C closes it")
+                viewer.keep_open(lambda: interrupts.requested)
     except StoppedAtOnce:
         saved = list_checkpoints(folder.checkpoints)
         way_on = f"{saved[-1].name} is saved; go on with: {resume_command}" if saved else "no step had been saved"
@@ -171,6 +183,30 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float) ->
         return 0
     say(f"stopped after step {trainer.step} of {trainer.config.steps}; go on with: {resume_command}")
     return EXIT_INTERRUPTED
+
+
+@contextmanager
+def _viewer(
+    command: Train, trainer: Trainer, folder: RunFolder, interrupted: Callable[[], bool]
+) -> Iterator[LiveViewer | None]:
+    """The live viewer while the body runs, if it was asked for."""
+    if not command.viewer:
+        yield None
+        return
+    from sdi_gs.viewer.server import LiveViewer
+
+    with LiveViewer(
+        trainer, folder, host=command.viewer_host, port=command.viewer_port, interrupted=interrupted
+    ) as viewer:
+        _print_address(viewer.address)
+        yield viewer
+
+
+def _print_address(address: tuple[str, list[str]]) -> None:
+    line, remarks = address
+    print(line, flush=True)
+    for remark in remarks:
+        say(remark)
 
 
 def _require_same_config(command: Train, run: Path) -> None:
@@ -256,18 +292,42 @@ def _render(command: Render) -> int:
     return 0
 
 
+def _view(command: View) -> int:
+    from sdi_gs.interrupts import Interrupts
+    from sdi_gs.loading import load_splats
+    from sdi_gs.viewer.server import FinishedViewer
+
+    device = _pick_device(command.device)
+    splats = load_splats(command.source, device=device, frame=command.frame)
+    with (
+        Interrupts("closing the viewer") as interrupts,
+        FinishedViewer(splats, host=command.host, port=command.port, device=device) as viewer,
+    ):
+        _print_address(viewer.address)
+        viewer.serve_until(lambda: interrupts.requested)
+    return 0
+
+
 def _export(command: Export) -> int:
     from sdi_gs.export.conversion import splat_cloud
-    from sdi_gs.export.ply import write_splat_ply
-    from sdi_gs.loading import load_run_splats
+    from sdi_gs.export.formats import write_splats
+    from sdi_gs.loading import load_splats
     from sdi_gs.run import ply_comments
 
-    gaussians, run = load_run_splats(command.source)
-    out = command.out or command.source / f"splats_step_{run.step:06d}.ply"
-    comments = ply_comments(run.config, run.step)
-    report = write_splat_ply(out, splat_cloud(gaussians), frame=command.frame, comments=comments)
+    splats = load_splats(command.source)
+    run, cloud = splats.run, splat_cloud(splats.gaussians)
+    if run is not None:
+        stem = run.folder.path / f"splats_step_{run.step:06d}"
+        comments, origin = ply_comments(run.config, run.step), f"after {run.step} steps"
+    else:
+        stem = command.source.with_name(f"{command.source.stem}-export")
+        comments, origin = [f"sdi-gs {__version__}"], f"of {command.source}"
+    out = command.out or stem.with_name(f"{stem.name}.{command.format}")
+    report = write_splats(out, cloud, command.format, frame=command.frame, comments=comments)
     _print_paths([out])
-    print(f"{report.written} of {report.total} Gaussians, after {run.step} steps")
+    print(f"{report.written} of {report.total} Gaussians, {origin}")
+    if command.format == "splat" and cloud.sh_rest.shape[1]:
+        say("a .splat holds one colour per Gaussian: what changed with the direction of view is left out")
     return 0
 
 

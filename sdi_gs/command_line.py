@@ -20,11 +20,15 @@ from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
 
 Frame = Literal["viewer", "train"]
+SplatFormat = Literal["ply", "splat"]
 
 DESCRIPTION = (
     f"sdi-gs {__version__}: a sentence in, a 3D object out. "
     'Start with: sdi-gs train --prompt "a blue robot". `sdi-gs --version` tells the version.'
 )
+
+LOCAL_HOST = "127.0.0.1"
+VIEWER_PORT = 8080
 
 MAX_PIXELS = 250_000_000
 """Pixels of one film, about 2 GiB while it is encoded."""
@@ -49,15 +53,24 @@ class Train:
     resume: Path | None = None
     """A stopped run's folder to continue; its settings are used again."""
     viewer: bool = False
-    """Watch the run in a browser."""
+    """Watch and steer the run in a browser; its address is printed."""
+    viewer_host: str = LOCAL_HOST
+    """Address that the viewer listens on; 0.0.0.0 lets every machine in, without a password."""
+    viewer_port: int = VIEWER_PORT
+    """Port of the viewer, or the next free one; 0 for any."""
+    viewer_keep_open: bool = False
+    """Keep showing the finished object until Ctrl-C."""
+
+    def __post_init__(self) -> None:
+        _require_port("viewer-port", self.viewer_port)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
     """Show an object: a turntable film, a contact sheet and, if asked for, its frames."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PLY")]
-    """A run folder (its latest checkpoint is shown) or a .ply file."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a .ply or .splat file."""
     out: Path | None = None
     """Folder for the pictures, which must not exist; the next free <source>-render-<n> if not given."""
     size: int = 512
@@ -73,7 +86,7 @@ class Render:
     save_frames: bool = False
     """Also write every frame of the film as a picture."""
     frame: Frame = "viewer"
-    """Axes that a .ply file has: those of splat viewers, or those of training."""
+    """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 
@@ -94,13 +107,34 @@ class Render:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write a run's latest checkpoint as a splat file."""
+class View:
+    """Show an object in a browser until Ctrl-C."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """A run folder."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
+    host: str = LOCAL_HOST
+    """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
+    port: int = VIEWER_PORT
+    """Port to listen on, or the next free one; 0 for any."""
+    frame: Frame = "viewer"
+    """Axes that a file has: those of splat viewers, or those of training."""
+    device: str | None = None
+    """Where to render: cpu, cuda or cuda:1."""
+
+    def __post_init__(self) -> None:
+        _require_port("port", self.port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run's latest checkpoint as a splat file, or turn one splat file into another."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder, a checkpoint, or a .ply or .splat file in the axes of splat viewers."""
+    format: SplatFormat = "ply"
+    """Kind of file: ply holds all there is, splat one colour per Gaussian in 32 bytes."""
     out: Path | None = None
-    """The file, which must not exist; splats_step_<step>.ply in the run folder if not given."""
+    """The file, which must not exist; splats_step_<step> in the run folder or <source>-export if not given."""
     frame: Frame = "viewer"
     """Axes of the file: those of splat viewers, or those of training."""
 
@@ -109,10 +143,10 @@ class Export:
 class Eval:
     """Score an object against toybox's truth (docs/eval.md); only toybox prompts have one."""
 
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PLY")]
-    """A run folder (its latest checkpoint is scored) or a .ply file."""
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is scored), a checkpoint, or a .ply or .splat file."""
     prompt: str | None = None
-    """What the object should be; needed for a .ply file, the run's own prompt if not given."""
+    """What the object should be; needed for a splat file, the run's own prompt if not given."""
     json: bool = False
     """Print one JSON object and nothing else."""
     draws: int = 32
@@ -124,7 +158,7 @@ class Eval:
     out: Path | None = None
     """File for the JSON object, which must not exist."""
     frame: Frame = "viewer"
-    """Axes that a .ply file has: those of splat viewers, or those of training."""
+    """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 
@@ -161,8 +195,8 @@ class Priors:
             raise ValueError("fetch prints a path: leave --json out")
 
 
-Command = Train | Render | Export | Eval | Doctor | Priors | ProbeOptions
-COMMANDS = ("train", "render", "export", "eval", "doctor", "priors", "probe")
+Command = Train | Render | View | Export | Eval | Doctor | Priors | ProbeOptions
+COMMANDS = ("train", "render", "view", "export", "eval", "doctor", "priors", "probe")
 
 
 def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Command:
@@ -173,6 +207,7 @@ def parse_command(arguments: Sequence[str], *, train_defaults: RunConfig) -> Com
     commands = (
         Annotated[Train, tyro.conf.subcommand("train", default=Train(config=train_defaults))]
         | Annotated[Render, tyro.conf.subcommand("render")]
+        | Annotated[View, tyro.conf.subcommand("view")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -202,6 +237,11 @@ def peek(arguments: Sequence[str], option: str) -> str | None:
         elif argument.startswith(f"{option}="):
             value = argument.removeprefix(f"{option}=")
     return value
+
+
+def _require_port(name: str, port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{name} must be 0 to 65535, got {port}")
 
 
 @contextmanager

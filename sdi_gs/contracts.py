@@ -66,6 +66,16 @@ class GuidanceOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuidedViews:
+    """What a step rendered and what the guidance answered, for looking at; nothing in it carries a gradient."""
+
+    cameras: CameraBatch
+    rgb: Tensor  # [B, H, W, 3] in [0, 1]
+    target: Tensor  # [B, C, h, w] the denoised latents; ``DiffusionPrior.decode_latents`` shows them
+    timestep: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepReport:
     """One line of the run's log."""
 
@@ -127,6 +137,8 @@ class Representation(Protocol):
         self,
         cameras: CameraBatch,
         background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        with_depth: bool = False,
     ) -> RenderOutput:
         """Render all cameras over their backgrounds."""
         ...

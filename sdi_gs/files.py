@@ -28,6 +28,14 @@ def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
         raise UserError(f"cannot {action} {path}: {reason}; check the path and its permissions") from error
 
 
+def require_file(path: Path) -> None:
+    """UserError where ``path`` is a folder, or nothing at all."""
+    if path.is_dir():
+        raise UserError(f"cannot read {path}: it is a folder, not a file")
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: there is no such file")
+
+
 def refuse_existing(path: Path) -> None:
     """UserError where something, even a dangling link, already stands at ``path``."""
     if os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""Splats from where they lie: a run's latest checkpoint, or a .ply file."""
+"""Splats from where they lie: a run, one of its checkpoints, or a splat file of any origin."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, unpack_state
+from sdi_gs.checkpoint import checkpoint_folder, is_checkpoint, latest_checkpoint, load_checkpoint, unpack_state
 from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import gaussians_from_cloud
-from sdi_gs.export.ply import Frame, read_splat_ply
+from sdi_gs.export.formats import read_splats
+from sdi_gs.export.splat_cloud import Frame
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run import load_run_config
+from sdi_gs.run import config_in_force
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import RunFolder, open_run_folder
 
@@ -23,6 +24,7 @@ class RunOrigin:
 
     folder: RunFolder
     config: RunConfig
+    """What was in force at the checkpoint."""
     step: int
     """Finished steps at the checkpoint."""
 
@@ -43,24 +45,28 @@ class Splats:
 
 
 def load_splats(path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer") -> Splats:
-    """A run folder at its latest checkpoint, or a .ply file whose axes ``frame`` names.
+    """A run folder at its latest checkpoint, one of its checkpoints, or a splat file whose axes ``frame`` names.
 
-    Raises UserError where ``path`` is neither, and where the checkpoint or the file is damaged.
+    A checkpoint may be given as its folder or as a file in it. Raises UserError where ``path`` is none of these,
+    and where the checkpoint or the file is damaged.
     """
-    if path.is_dir():
+    if path.is_dir() or is_checkpoint(path):
         gaussians, run = load_run_splats(path, device=device)
         return Splats(gaussians=gaussians, path=path, run=run)
     if not path.exists():
-        raise UserError(f"{path} does not exist: give a run folder or a .ply file")
-    gaussians = gaussians_from_cloud(read_splat_ply(path, frame=frame), device=device)
+        raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a .ply or a .splat file")
+    gaussians = gaussians_from_cloud(read_splats(path, frame=frame), device=device)
     return Splats(gaussians=gaussians, path=path, run=None)
 
 
 def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians, RunOrigin]:
-    """The Gaussians of a run's latest checkpoint; UserError where ``path`` is no run or the checkpoint is damaged."""
-    folder = open_run_folder(path)
-    config = load_run_config(path)
-    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    """The Gaussians of a run's latest checkpoint, or of the one that ``path`` names.
+
+    Raises UserError where ``path`` is neither a run nor a checkpoint within one, and for a damaged checkpoint.
+    """
+    chosen = checkpoint_folder(path) if is_checkpoint(path) else None
+    folder = open_run_folder(chosen.parent.parent if chosen is not None else path)
+    checkpoint = load_checkpoint(chosen or latest_checkpoint(folder.checkpoints))
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     gaussians = Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-    return gaussians, RunOrigin(folder=folder, config=config, step=checkpoint.step)
+    return gaussians, RunOrigin(folder=folder, config=config_in_force(checkpoint), step=checkpoint.step)

@@ -60,7 +60,8 @@ def _new_folder(out: Path | None, splats: Splats) -> Path:
         refuse_existing(out)
         folder = out
     else:
-        stem = splats.path / "render" if splats.run is not None else splats.path.with_name(f"{splats.path.stem}-render")
+        source = splats.path
+        stem = splats.run.folder.path / "render" if splats.run else source.with_name(f"{source.stem}-render")
         folder = next(path for n in count(1) if not os.path.lexists(path := stem.with_name(f"{stem.name}-{n}")))
     with disk_errors(folder):
         folder.mkdir(parents=True)

@@ -18,7 +18,14 @@ from typing import Any
 import torch
 
 from sdi_gs import __version__
-from sdi_gs.checkpoint import latest_checkpoint, load_checkpoint, pack_state, save_checkpoint, unpack_state
+from sdi_gs.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    pack_state,
+    save_checkpoint,
+    unpack_state,
+)
 from sdi_gs.contracts import DiffusionPrior, StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.conversion import splat_cloud
@@ -26,8 +33,14 @@ from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict
-from sdi_gs.run_folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
+from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, require_prompt
+from sdi_gs.run_folder import (
+    SETTINGS_EVENT,
+    RunFolder,
+    create_run_folder,
+    create_run_folder_at,
+    open_run_folder,
+)
 from sdi_gs.trainer import Trainer
 from sdi_gs.views import render_views, ring_cameras
 
@@ -59,6 +72,11 @@ def load_run_config(path: Path) -> RunConfig:
     return config_from_dict(open_run_folder(path).read_config())
 
 
+def config_in_force(checkpoint: Checkpoint) -> RunConfig:
+    """The settings under which a checkpoint's last step was taken: the run's own unless it was steered."""
+    return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
+
+
 def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFolder]:
     """Load a run at its latest checkpoint; raises ``UserError`` where it is finished, damaged or no run."""
     folder = open_run_folder(path)
@@ -67,14 +85,17 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
     summary = read_summary(folder)
     if summary is not None and summary.get("step") == config.steps:
         raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
-    if checkpoint.meta.get("config") != config_to_dict(config):
+    # What the run was started with; a run that was steered goes on with what was in force.
+    if checkpoint.meta.get("started_with", checkpoint.meta.get("config")) != config_to_dict(config):
         raise UserError(
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
             "restore the file, or start a new run"
         )
-    trainer = Trainer(config, _prior_of(config, device), device=device)
+    trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device)
+    trainer.started_with = config
+    trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     trainer.load_state(unpack_state(checkpoint.tensors, checkpoint.meta["state"]))
-    folder.rewind_log(checkpoint.step)
+    folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
     return trainer, folder
 
 
@@ -106,12 +127,25 @@ def train(
     return trainer.step >= trainer.config.steps
 
 
+def change_settings(trainer: Trainer, folder: RunFolder, config: RunConfig) -> dict[str, list[Any]]:
+    """Steer a run that trains, and write to its log what changed (as ``Trainer.change_settings``, UserError too)."""
+    changed = trainer.change_settings(config)
+    if changed:
+        after = {key: values[1] for key, values in changed.items()}
+        folder.append_step({"event": SETTINGS_EVENT, "step": trainer.step, "changed": after})
+    return changed
+
+
 def save_state(trainer: Trainer, folder: RunFolder) -> None:
     """A checkpoint of all that the next step depends on."""
     tensors, state = pack_state(trainer.state())
-    save_checkpoint(
-        folder.checkpoints, trainer.step, tensors, {"state": state, "config": config_to_dict(trainer.config)}
-    )
+    meta = {
+        "state": state,
+        "config": config_to_dict(trainer.config),
+        "started_with": config_to_dict(trainer.started_with),
+        "changes": trainer.changes,
+    }
+    save_checkpoint(folder.checkpoints, trainer.step, tensors, meta)
 
 
 def save_preview(trainer: Trainer, folder: RunFolder) -> None:
@@ -156,6 +190,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         "device": str(trainer.device),
         "versions": versions(),
         "config": config_to_dict(config),
+        "changes": trainer.changes,
     }
     folder.write_summary(summary)
     return summary
@@ -195,8 +230,7 @@ def versions() -> dict[str, str]:
 
 
 def _require_runnable(config: RunConfig) -> None:
-    if not config.prompt.strip():
-        raise UserError('the prompt is empty: say what to make, as in --prompt "a blue robot"')
+    require_prompt(config)
     if config.representation == "ngp":
         raise UserError('representation "ngp" is not in this version; use --representation gaussians')
 

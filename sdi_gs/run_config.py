@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,6 +60,8 @@ class RunConfig:
     """Seed of every random draw of the run."""
     views_per_step: int = 4
     """Cameras rendered in each step."""
+    learning_rate_scale: float = 1.0
+    """Factor on every learning rate."""
     backgrounds: tuple[BackgroundName, ...] = ("white",)
     """Solid backgrounds; each view draws one and its prompt names it."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -74,12 +77,20 @@ class RunConfig:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if not 1 <= self.views_per_step <= 64:
             raise ValueError(f"views_per_step must be 1 to 64, got {self.views_per_step}")
+        if not 1e-3 <= self.learning_rate_scale <= 1e3:
+            raise ValueError(f"learning_rate_scale must be 0.001 to 1000, got {self.learning_rate_scale}")
         if self.cameras.antithetic and self.views_per_step % 2:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
         if not self.backgrounds:
             raise ValueError("backgrounds must name at least one")
         if not 0 <= self.seed < 2**62:
             raise ValueError(f"seed must be 0 to 2^62, got {self.seed}")
+
+
+def require_prompt(config: RunConfig) -> None:
+    """UserError where there is nothing to make."""
+    if not config.prompt.strip():
+        raise UserError('the prompt is empty: say what to make, as in --prompt "a blue robot"')
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -93,6 +104,18 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
     Raises ``UserError`` for unknown keys and for values that the config rejects.
     """
     return _build(RunConfig, values, "")
+
+
+def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """The config with some leaves changed, given by dotted names; UserError where it rejects a value."""
+    tree = config_to_dict(config)
+    for name, value in values.items():
+        *path, leaf = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch[part]
+        branch[leaf] = value
+    return config_from_dict(tree)
 
 
 def differing_keys(left: RunConfig, right: RunConfig) -> list[str]:

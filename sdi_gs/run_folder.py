@@ -21,6 +21,9 @@ import yaml
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, refuse_existing, write_atomically
 
+SETTINGS_EVENT = "settings"
+"""The log's word for settings that changed while a run trained."""
+
 SLUG_LENGTH = 40
 """Longest part of a folder's name that comes from the prompt."""
 
@@ -38,7 +41,7 @@ class RunFolder:
 
     @property
     def steps(self) -> Path:
-        """The log, one JSON object per finished step."""
+        """The log, one JSON object per finished step, and between them one per event (it has the key "event")."""
         return self.path / "steps.jsonl"
 
     @property
@@ -98,7 +101,9 @@ class RunFolder:
         write_atomically(self.summary, f"{text}\n".encode(), overwrite=True)
 
     def append_step(self, record: Mapping[str, Any]) -> None:
-        """Add one line to the log (numbers that are not finite as null), and see it off to the system.
+        """Add a step, or an event that followed it, to the log, and see it off to the system.
+
+        Numbers that are not finite become null.
 
         Raises UserError where the disk is full; the log then ends with its last whole line.
         """
@@ -115,7 +120,14 @@ class RunFolder:
                 raise
 
     def read_steps(self) -> list[dict[str, Any]]:
-        """The log's records; a last line that a crash cut short is left out. UserError for other damage."""
+        """The log's steps; a last line that a crash cut short is left out. UserError for other damage."""
+        return [record for record in self._read_log() if "event" not in record]
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """What happened between steps; "step" is the last one before it. Damage as for ``read_steps``."""
+        return [record for record in self._read_log() if "event" in record]
+
+    def _read_log(self) -> list[dict[str, Any]]:
         if not self.steps.exists():
             return []
         with disk_errors(self.steps, "read"):
@@ -132,9 +144,21 @@ class RunFolder:
             ) from error
         return records
 
-    def rewind_log(self, step: int) -> None:
-        """Leave in the log only the steps up to ``step``, the last one that a resumed run keeps."""
-        kept = [record for record in self.read_steps() if record["step"] <= step]
+    def rewind_log(self, step: int, *, num_changes: int = 0) -> None:
+        """Leave in the log only what led to the state after ``step``, which a resumed run goes on from.
+
+        Of changed settings these are the first ``num_changes``: one that followed the very last step may or may not
+        have come before the checkpoint.
+        """
+        changes_left, kept = num_changes, []
+        for record in self._read_log():
+            if record.get("event") == SETTINGS_EVENT:
+                changes_left -= 1
+                keep = changes_left >= 0
+            else:
+                keep = record["step"] <= step
+            if keep:
+                kept.append(record)
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         write_atomically(self.steps, text.encode(), overwrite=True)
 

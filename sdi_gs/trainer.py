@@ -15,15 +15,35 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import restore_generator
-from sdi_gs.contracts import DiffusionPrior, RenderOutput, StepReport
-from sdi_gs.errors import NonFiniteError
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, RenderOutput, StepReport
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
 from sdi_gs.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
+from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.gaussians import (
+    Gaussians,
+    gaussian_ball,
+    gaussian_optimizers,
+    scaled_rates,
+    set_learning_rates,
+)
 from sdi_gs.representations.update import update_gaussians
-from sdi_gs.run_config import RunConfig
+from sdi_gs.run_config import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
+
+STEERABLE = (
+    "prompt",
+    "negative_prompt",
+    "views_per_step",
+    "learning_rate_scale",
+    "guidance.guidance_scale",
+    "guidance.inversion_guidance_scale",
+    "guidance.inversion_steps",
+    "guidance.t_min",
+    "guidance.t_max",
+)
+"""The settings that may change while a run trains."""
 
 
 class Trainer:
@@ -31,22 +51,20 @@ class Trainer:
 
     def __init__(self, config: RunConfig, prior: DiffusionPrior, *, device: torch.device) -> None:
         self.config = config
+        self.started_with = config
+        self.changes: list[dict[str, Any]] = []
+        """What ``change_settings`` did since the start, oldest first: after which step, and key: [before, after]."""
         self.prior = prior
         self.device = device
         self.step = 0
         # Cameras and schedules draw on the host, noise where the latents are.
         self.host_generator = torch.Generator().manual_seed(config.seed)
         self.device_generator = torch.Generator(device).manual_seed(config.seed + 1)
-        self.conditions = PromptConditions(
-            prior,
-            config.prompt,
-            negative_prompt=config.negative_prompt,
-            backgrounds=config.backgrounds,
-            view_prompts=config.view_prompts,
-        )
+        self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None
+        self.last_views: GuidedViews | None = None
         self.gaussians = gaussian_ball(config.gaussians, generator=self.device_generator, device=device)
-        self.optimizers = gaussian_optimizers(self.gaussians, config.gaussians)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
         self.densifier = Densifier(config.densify, config.steps)
 
     def train_step(self) -> StepReport:
@@ -102,7 +120,7 @@ class Trainer:
             self.gaussians,
             self.optimizers,
             self.densifier,
-            config.gaussians,
+            self._rates,
             loss=torch.stack(list(losses.values())).sum(),
             meta=render.meta,
             step=self.step,
@@ -111,6 +129,9 @@ class Trainer:
             check_gradients=lambda: self._require_finite(self._gradients(), plan.timestep),
         )
         self.carried_noise = noise_to_carry(config.guidance, guided)
+        self.last_views = GuidedViews(
+            cameras=cameras, rgb=render.rgb.detach(), target=guided.target, timestep=plan.timestep
+        )
         self.step += 1
         return StepReport(
             step=self.step,
@@ -120,6 +141,30 @@ class Trainer:
             predictor_calls=guided.predictor_calls,
             seconds=time.perf_counter() - started,
         )
+
+    def change_settings(self, config: RunConfig) -> dict[str, list[Any]]:
+        """Go on under another config from the next step; returns what differs, as key: [before, after].
+
+        Raises UserError, with everything as it was, where the prior does not know the prompt, and for a setting that
+        is no part of ``STEERABLE``: what the run was built with cannot change under it.
+        """
+        keys = differing_keys(self.config, config)
+        fixed = [key for key in keys if key not in STEERABLE]
+        if fixed:
+            raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
+        require_prompt(config)
+        told_anew = not {"prompt", "negative_prompt"}.isdisjoint(keys)
+        conditions = _conditions(self.prior, config) if told_anew else self.conditions
+        before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
+        changed = {key: [before[key], after[key]] for key in keys}
+        self.config, self.conditions = config, conditions
+        set_learning_rates(self.optimizers, self._rates)
+        if "views_per_step" in keys and config.guidance.noise == "cached":
+            # One prediction per view: with another number of views none is the next step's.
+            self.carried_noise = None
+        if changed:
+            self.changes.append({"step": self.step, "changed": changed})
+        return changed
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as nested dicts of tensors and numbers."""
@@ -137,7 +182,7 @@ class Trainer:
         """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one."""
         self.step = state["step"]
         self.gaussians = Gaussians({name: value.to(self.device) for name, value in state["gaussians"].items()})
-        self.optimizers = gaussian_optimizers(self.gaussians, self.config.gaussians)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.densifier.state = {
@@ -148,6 +193,11 @@ class Trainer:
         self.carried_noise = None if carried is None else carried.to(self.device)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
+
+    @property
+    def _rates(self) -> GaussiansConfig:
+        """The representation's settings with the learning rates now in force."""
+        return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
 
     def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
         """One of the configured backgrounds per view."""
@@ -184,3 +234,14 @@ class Trainer:
         if weights.needles > 0.0:
             terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
         return terms
+
+
+def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
+    """What the prior is told under a config's prompts."""
+    return PromptConditions(
+        prior,
+        config.prompt,
+        negative_prompt=config.negative_prompt,
+        backgrounds=config.backgrounds,
+        view_prompts=config.view_prompts,
+    )

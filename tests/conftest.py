@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marked = [item for item in items if item.get_closest_marker(mark)]
         reason = reason_of() if marked else None
         if reason:
+            if mark == "browser" and os.environ.get("CI") == "true":
+                raise pytest.UsageError(f"{reason}: the browser tests must run in CI, not skip")
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -29,4 +31,8 @@ def _no_gpu() -> str | None:
 
 
 def _no_browser() -> str | None:
-    return None if find_spec("playwright") else "playwright is not installed"
+    if not find_spec("playwright"):
+        return "playwright is not installed (pip install 'sdi-gs[test]')"
+    from headless_page import chromium_path
+
+    return None if chromium_path() else "no Chromium (apt-get install --no-install-recommends chromium)"

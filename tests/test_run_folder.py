@@ -138,6 +138,21 @@ def test_a_torn_last_line_is_left_out_and_rewound_away(run: RunFolder) -> None:
     assert run.read_steps() == [record(1), record(2)]
 
 
+def test_events_stand_between_steps_and_are_rewound_with_them(run: RunFolder) -> None:
+    events = [{"event": "other", "step": 1}, {"event": "other", "step": 2}]
+    changes = [{"event": "settings", "step": step, "changed": {"seed": step}} for step in (1, 1, 2)]
+    for line in (record(1), events[0], changes[0], changes[1], record(2), events[1], changes[2], record(3)):
+        run.append_step(line)
+    assert run.read_steps() == [record(1), record(2), record(3)]
+    assert run.read_events() == [events[0], changes[0], changes[1], events[1], changes[2]]
+    # The checkpoint of step 2 was saved before the last change.
+    run.rewind_log(2, num_changes=2)
+    assert run.read_steps() == [record(1), record(2)]
+    assert run.read_events() == [events[0], changes[0], changes[1], events[1]]
+    run.rewind_log(1, num_changes=0)
+    assert run.read_events() == [events[0]]
+
+
 def test_a_run_that_logged_nothing_rewinds_to_an_empty_log(run: RunFolder) -> None:
     run.rewind_log(0)
     assert run.read_steps() == []

@@ -14,13 +14,13 @@ from torch import Tensor
 from sdi_gs.checkpoint import pack_state, unpack_state
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.errors import NonFiniteError
+from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.config import NoiseSource, ViewPromptsConfig
 from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.run_config import RunConfig, with_values
+from sdi_gs.trainer import STEERABLE, Trainer
 
 CPU = torch.device("cpu")
 
@@ -273,3 +273,96 @@ def test_sides_can_have_prompts_of_their_own() -> None:
     Trainer(settings, prior, device=CPU)
     assert any(text.startswith("a plain back, ") for text in prior.prompts)
     assert not any("back view" in text for text in prior.prompts)
+
+
+STEERED: dict[str, Any] = {
+    "prompt": "a red car",
+    "negative_prompt": "a blue cube",
+    "views_per_step": 3,
+    "learning_rate_scale": 0.5,
+    "guidance.guidance_scale": 3.0,
+    "guidance.inversion_guidance_scale": 0.0,
+    "guidance.inversion_steps": 7,
+    "guidance.t_min": 0.1,
+    "guidance.t_max": 0.9,
+}
+
+
+def test_settings_that_may_change_do_so_from_the_next_step() -> None:
+    assert set(STEERED) == set(STEERABLE)
+    prior = CertainPrior()
+    trainer = trained(config(), 2, prior)
+    changed = trainer.change_settings(with_values(trainer.config, STEERED))
+    assert {key: after for key, (_, after) in changed.items()} == STEERED
+    assert trainer.changes == [{"step": 2, "changed": changed}]
+    assert any(text.startswith("a red car") for text in prior.prompts)
+    report = trainer.train_step()
+    assert report.step == 3
+    # t at the third of twelve steps of the new range.
+    assert report.timestep == int(1000 * ((0.9 - 0.1) * (1.0 - 2 / 12) + 0.1))
+    assert trainer.last_views is not None
+    assert trainer.last_views.rgb.shape == (3, 32, 32, 3)
+
+
+def test_the_rate_scale_multiplies_every_rate() -> None:
+    plain, halved = trained(config(), 2), trained(config(), 2)
+    halved.change_settings(replace(halved.config, learning_rate_scale=0.5))
+    for trainer in (plain, halved):
+        trainer.train_step()
+    for name, optimizer in plain.optimizers.items():
+        rate = optimizer.param_groups[0]["lr"]
+        assert halved.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.5 * rate), name
+
+
+def test_no_change_is_no_change() -> None:
+    left, right = trained(config(), 3), trained(config(), 2)
+    assert right.change_settings(config()) == {}
+    assert right.changes == []
+    right.train_step()
+    assert_equal_states(left, right)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"steps": 99}, "steps cannot change while a run trains; these can: prompt, "),
+        ({"guidance.noise": "random"}, "guidance.noise cannot change"),
+        ({"gaussians.num_initial": 3}, "gaussians.num_initial cannot change"),
+        ({"prompt": " "}, "the prompt is empty"),
+    ],
+)
+def test_what_a_run_was_built_with_cannot_change_under_it(values: dict[str, Any], says: str) -> None:
+    trainer, untouched = trained(config(), 2), trained(config(), 2)
+    with pytest.raises(UserError, match=says):
+        trainer.change_settings(with_values(trainer.config, values))
+    assert trainer.config == untouched.config
+    assert_equal_states(trainer, untouched)
+
+
+def test_a_prompt_that_the_prior_does_not_know_leaves_everything_as_it_was() -> None:
+    settings = config()
+    prior = IdealPrior(settings.ideal_prior)
+    trainer = Trainer(settings, prior, device=CPU)
+    conditions = trainer.conditions
+    with pytest.raises(UserError, match="dragon"):
+        trainer.change_settings(with_values(settings, {"prompt": "a red dragon", "views_per_step": 3}))
+    assert trainer.config == settings
+    assert trainer.conditions is conditions
+    assert trainer.changes == []
+
+
+def test_cached_noise_of_other_views_is_dropped() -> None:
+    trainer = trained(with_guidance(noise="cached"), 2)
+    assert trainer.carried_noise is not None
+    trainer.change_settings(with_values(trainer.config, {"views_per_step": 3}))
+    assert trainer.carried_noise is None
+    trainer.train_step()
+
+
+def test_the_last_views_can_be_looked_at() -> None:
+    trainer = trained(config(), 1)
+    views = trainer.last_views
+    assert views is not None
+    assert not views.rgb.requires_grad
+    assert not views.target.requires_grad
+    assert len(views.cameras) == len(views.rgb) == len(views.target) == config().views_per_step

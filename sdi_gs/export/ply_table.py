@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors
+from sdi_gs.files import disk_errors, require_file
 
 MAX_HEADER_BYTES = 128 * 1024
 """Where splat-transform gives up looking for the end of a header too."""
@@ -44,17 +44,14 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int) -> 
     is its vertices, a ``required`` property is missing, or the vertices are none, too many or cut short.
     """
     with disk_errors(path, "read"):
-        if path.is_dir():
-            raise UserError(f"cannot read {path}: it is a folder, not a .ply file")
-        if not path.is_file():
-            raise UserError(f"cannot read {path}: there is no such file")
+        require_file(path)
         with path.open("rb") as file:
             header = _read_header(file, path)
             layout = _parse_header(header, path)
             missing = [name for name in required if name not in (layout.row.names or ())]
             if missing:
                 raise UserError(
-                    f"cannot read {path}: no Gaussian splats, its vertices lack {', '.join(missing)}; "
+                    f"cannot read {path}: {_kind(layout.row.names or ())}, its vertices lack {', '.join(missing)}; "
                     "give the .ply of a splat model"
                 )
             if layout.count > max_rows:
@@ -69,6 +66,13 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int) -> 
                     f"{layout.count * layout.row.itemsize} bytes and {body} are there; copy or export it anew"
                 )
             return np.fromfile(file, dtype=layout.row, count=layout.count)
+
+
+def _kind(names: Sequence[str]) -> str:
+    """What a file without splats is, by its properties."""
+    if {"x", "y", "z"} <= set(names) and not any(name.startswith(("scale_", "rot_")) for name in names):
+        return "a cloud of points or a mesh and no Gaussian splats"
+    return "no Gaussian splats"
 
 
 def _read_header(file: BinaryIO, path: Path) -> list[list[str]]:
@@ -98,6 +102,11 @@ def _parse_header(lines: list[list[str]], path: Path) -> _Layout:
                 raise UserError(f"cannot read {path}: it is an ASCII .ply; save it as binary, as splat tools do")
             case ["format", name, "1.0"] if name in _BYTE_ORDERS:
                 order = _BYTE_ORDERS[name]
+            case ["element", "chunk", *_] if count is None:
+                raise UserError(
+                    f"cannot read {path}: it is a compressed .ply (PlayCanvas' chunks); save it as a plain .ply or "
+                    "as a .splat, as SuperSplat and splat-transform do"
+                )
             case ["element", "vertex", number] if count is None and number.isdecimal() and len(number) < 20:
                 count = int(number)
             case ["element", _, _] if count is not None:

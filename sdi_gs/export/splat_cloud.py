@@ -9,11 +9,15 @@ Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
 
 from sdi_gs.export.sh_rotation import rotate_sh
+
+Frame = Literal["viewer", "train"]
+"""Whose axes a file has: those of splat viewers, or those of training."""
 
 SH_BAND_0 = 0.28209479177387814
 """The constant harmonic, 1 / (2 sqrt(pi))."""
@@ -85,6 +89,28 @@ def rotate_cloud(cloud: SplatCloud, quaternion: tuple[float, float, float, float
         quats=_left_multiply(quaternion, normalized_quats(cloud.quats)),
         sh_rest=rotate_sh(cloud.sh_rest, rotation),
     )
+
+
+def in_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
+    """A cloud of the training world in the axes of ``frame``, its quats normalised."""
+    match frame:
+        case "viewer":
+            return rotate_cloud(cloud, VIEWER_FROM_TRAIN)
+        case "train":
+            return replace(cloud, quats=normalized_quats(cloud.quats))
+        case _:
+            assert_never(frame)
+
+
+def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
+    """A cloud in the axes of ``frame`` back in the training world, its quats normalised."""
+    match frame:
+        case "viewer":
+            return rotate_cloud(cloud, TRAIN_FROM_VIEWER)
+        case "train":
+            return replace(cloud, quats=normalized_quats(cloud.quats))
+        case _:
+            assert_never(frame)
 
 
 def normalized_quats(

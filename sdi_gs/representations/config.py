@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GaussiansConfig:
@@ -40,7 +42,7 @@ class GaussiansConfig:
             raise ValueError(f"initial_opacity must lie in (0, 1), got {self.initial_opacity}")
         if self.initial_radius <= 0.0:
             raise ValueError(f"initial_radius must be positive, got {self.initial_radius}")
-        for name in ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr"):
+        for name in LEARNING_RATES:
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 

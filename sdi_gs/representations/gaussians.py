@@ -9,6 +9,7 @@ Letters: B cameras, N Gaussians, H W pixels.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.config import GaussiansConfig
+from sdi_gs.representations.config import LEARNING_RATES, GaussiansConfig
 
 SH_C0 = 0.28209479177387814
 """Value of the constant spherical harmonic, 1 / (2 sqrt(pi))."""
@@ -30,6 +31,10 @@ class Gaussians:
 
     def __len__(self) -> int:
         return len(self.params["means"])
+
+    def detached_copy(self) -> Gaussians:
+        """The cloud as it is now, which no later step changes."""
+        return Gaussians({name: value.detach().clone() for name, value in self.params.items()})
 
     def sh_coefficients(self) -> Tensor:  # [N, K, 3]
         """Spherical harmonics of the colours, the constant one first."""
@@ -92,17 +97,23 @@ def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device
 
 def gaussian_optimizers(gaussians: Gaussians, config: GaussiansConfig) -> dict[str, torch.optim.Optimizer]:
     """One Adam per parameter, as gsplat's strategies require."""
-    rates = {
-        "means": config.means_lr,
-        "scales": config.scales_lr,
-        "quats": config.quats_lr,
-        "opacities": config.opacities_lr,
-        "sh0": config.sh0_lr,
-    }
     return {
-        name: torch.optim.Adam([{"params": [parameter], "lr": rates[name]}], eps=1e-15, betas=config.adam_betas)
+        name: torch.optim.Adam(
+            [{"params": [parameter], "lr": getattr(config, f"{name}_lr")}], eps=1e-15, betas=config.adam_betas
+        )
         for name, parameter in gaussians.params.items()
     }
+
+
+def scaled_rates(config: GaussiansConfig, factor: float) -> GaussiansConfig:
+    """The same settings with every learning rate multiplied."""
+    return replace(config, **{name: factor * getattr(config, name) for name in LEARNING_RATES})
+
+
+def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], config: GaussiansConfig) -> None:
+    """Let optimisers made by ``gaussian_optimizers`` go on at other rates."""
+    for name, optimizer in optimizers.items():
+        optimizer.param_groups[0]["lr"] = getattr(config, f"{name}_lr")
 
 
 def means_learning_rate(config: GaussiansConfig, step: int, num_steps: int) -> float:

@@ -13,7 +13,8 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from sdi_gs.errors import UserError
-from sdi_gs.export.ply import LOG_SCALE_WINDOW, read_splat_ply, write_splat_ply
+from sdi_gs.export.ply import read_splat_ply, write_splat_ply
+from sdi_gs.export.screening import LOG_SCALE_WINDOW
 from sdi_gs.export.splat_cloud import VIEWER_FROM_TRAIN, SplatCloud, rotate_cloud
 
 
@@ -225,6 +226,10 @@ def swapped(old: bytes, new: bytes) -> Callable[[bytes, bytes], bytes]:
     return spoil
 
 
+POINTS = (
+    b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+    b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+)
 MESH = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nend_header\n"
 
 FLAWS: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
@@ -248,10 +253,18 @@ FLAWS: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
         swapped(b"end_header\n", b"comment " + b"x" * 200_000 + b"\nend_header\n"),
         "no end_header in its first",
     ),
-    "mesh": (lambda header, body: MESH + bytes(4), "lack y, z, f_dc_0, f_dc_1, f_dc_2, opacity, scale_0"),
+    "half a point": (lambda header, body: MESH + bytes(4), "lack y, z, f_dc_0, f_dc_1, f_dc_2, opacity, scale_0"),
+    "points": (
+        lambda header, body: POINTS + bytes(15),
+        "a cloud of points or a mesh and no Gaussian splats, its vertices lack f_dc_0, f_dc_1, f_dc_2, opacity",
+    ),
+    "compressed": (
+        swapped(b"element vertex", b"element chunk 1\nproperty float min_x\nelement vertex"),
+        "it is a compressed .ply (PlayCanvas' chunks); save it as a plain .ply",
+    ),
     "no opacity": (swapped(b" opacity", b" density"), "lack opacity;"),
     "harmonics amiss": (swapped(b" f_rest_8", b" f_more_8"), "8 f_rest_* properties"),
-    "gap in harmonics": (swapped(b" f_rest_8", b" f_rest_9"), "in a row from f_rest_0"),
+    "gap in harmonics": (swapped(b" f_rest_8", b" f_rest_9"), "9 f_rest_* properties but no f_rest_8"),
     "list property": (
         swapped(b"property float nx", b"property list uchar int nx"),
         "header says 'property list uchar int nx'",

@@ -1,0 +1,215 @@
+"""A headless Chromium on the viewer's page: for its tests, and for the pictures in docs/viewer.md.
+
+Letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+T = TypeVar("T")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""What distributions call it; Debian's is the first."""
+FLAGS = (
+    "--no-sandbox",  # Containers run as root, which Chromium's sandbox refuses.
+    # WebGL without a GPU.
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    # Nothing but the page may use the network or the processor.
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--no-first-run",
+)
+ADDRESS = re.compile(r"^viewer: (http://\S+)", re.MULTILINE)
+"""How the program says where its page is."""
+_ONLY_THE_CANVAS = "body * { visibility: hidden !important } canvas { visibility: visible !important }"
+
+
+def chromium_path() -> str | None:
+    """The browser that is installed; None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def headless_chromium() -> Iterator[Browser]:
+    """A browser, closed at the end; RuntimeError where none is installed."""
+    path = chromium_path()
+    if path is None:
+        raise RuntimeError(f"none of {', '.join(NAMES)} is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class ViewerPage:
+    """The page of one server, used as a person would use it: by what stands on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def open(self, address: str) -> None:
+        """Go there and wait for the connection."""
+        self.page.goto(address)
+        self.page.locator("canvas").first.wait_for()
+        self.page.get_by_text("Connecting...", exact=True).wait_for(state="hidden")
+
+    def visit(self, address: str) -> None:
+        """Be there: loading a page takes seconds, so one that is there already is kept as it is."""
+        if self.page.url.rstrip("/") != address.rstrip("/"):
+            self.open(address)
+
+    def text(self) -> str:
+        """All words on the page that can be seen."""
+        return self.page.locator("body").inner_text()
+
+    def field(self, label: str) -> Locator:
+        """The input that follows a label; viser does not tie all of them together."""
+        quoted = f'"{label}"'
+        after = "following::*[self::input or self::textarea][not(@type='hidden')][1]"
+        return self.page.locator(f"xpath=//label[normalize-space()={quoted}]/{after}").first
+
+    def button(self, name: str) -> Locator:
+        """The button with this name."""
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def press(self, name: str) -> None:
+        """Press a button."""
+        self.button(name).click()
+
+    def write(self, label: str, text: str) -> None:
+        """Fill in a field and leave it."""
+        field = self.field(label)
+        field.fill(text)
+        field.press("Tab")
+
+    def choose(self, label: str, option: str) -> None:
+        """Take another entry of a drop-down list."""
+        self.field(label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+
+    def unfold(self, folder: str) -> None:
+        """Open or close a folder of the panel."""
+        self.page.get_by_text(folder, exact=True).click()
+
+    def scene(self) -> np.ndarray:
+        """What the canvas shows, uint8 [H, W, 3], without the panels over it."""
+        return _pixels(self.page.screenshot(style=_ONLY_THE_CANVAS))
+
+    def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = 30.0) -> T:
+        """Wait for a condition to give something, and return that; AssertionError with ``what`` after seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = condition()
+            if found is not None and found is not False:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout:g} s: {what}")
+            self.page.wait_for_timeout(50)
+
+    def still_scene(self, *, timeout: float = 30.0) -> np.ndarray:
+        """The scene once two looks at it in a row agree, as ``scene`` gives it."""
+        last = self.scene()
+
+        def same_again() -> np.ndarray | None:
+            nonlocal last
+            last, before = self.scene(), last
+            return last if np.abs(last.astype(int) - before).max() <= 1 else None
+
+        return self.until(same_again, "the picture comes to rest", timeout=timeout)
+
+    def download(self, button: str, path: Path) -> None:
+        """Press a button and keep what it sends."""
+        with self.page.expect_download() as coming:
+            self.press(button)
+        coming.value.save_as(path)
+
+
+class Server:
+    """A ``sdi-gs`` command that serves a page, in a process of its own."""
+
+    def __init__(self, arguments: Sequence[str], *, folder: Path, seconds: float = 120.0) -> None:
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sdi_gs", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._said: list[str] = []
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+        try:
+            self.address = self._address(seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def said(self) -> str:
+        """All that the program has written so far."""
+        return "".join(self._said)
+
+    def end(self, signal_number: int, *, timeout: float = 60.0) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(signal_number)
+        code = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return code
+
+    def close(self) -> None:
+        """Be done with it, whatever its state."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._said.append(line)
+
+    def _address(self, seconds: float) -> str:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = ADDRESS.search(self.said)
+            if found:
+                return found[1]
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f"the program ended with {self.process.returncode} before it served a page: {self.said}"
+                )
+            time.sleep(0.05)
+        raise RuntimeError(f"no address within {seconds:g} s: {self.said}")
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    """A picture as uint8 [H, W, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

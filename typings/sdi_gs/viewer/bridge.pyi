@@ -1,0 +1,1 @@
+from viewer.bridge import *  # noqa: F403

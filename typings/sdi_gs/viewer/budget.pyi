@@ -1,0 +1,1 @@
+from viewer.budget import *  # noqa: F403

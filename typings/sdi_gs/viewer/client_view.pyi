@@ -1,0 +1,1 @@
+from viewer.client_view import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.downloads import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.guard import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.history import *  # noqa: F403

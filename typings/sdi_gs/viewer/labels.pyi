@@ -1,0 +1,1 @@
+from viewer.labels import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.page import *  # noqa: F403

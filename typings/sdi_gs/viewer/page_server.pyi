@@ -1,0 +1,1 @@
+from viewer.page_server import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.pictures import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.render_worker import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.resolution import *  # noqa: F403

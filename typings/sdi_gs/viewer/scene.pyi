@@ -1,0 +1,1 @@
+from viewer.scene import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.server import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.splat_stream import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.standpoint import *  # noqa: F403

@@ -1,0 +1,1 @@
+from viewer.steering import *  # noqa: F403

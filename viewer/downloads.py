@@ -1,0 +1,83 @@
+"""What a client can take away; made by the worker's thread and sent to whoever asked."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import viser
+from PIL import Image
+
+from sdi_gs.errors import UserError
+from sdi_gs.export.ply import write_splat_ply
+from sdi_gs.export.splat_cloud import SplatCloud
+from sdi_gs.viewer.render_worker import RenderWorker
+from sdi_gs.viewer.scene import Scene
+
+PATIENCE = 60.0
+"""Seconds to wait for the worker, or for a browser's screenshot."""
+
+
+class Downloads:
+    """Each method is a page callback on a thread of its own; ``comments`` tells of the splats after some step."""
+
+    def __init__(self, worker: RenderWorker, scene: Scene, *, name: str, comments: Callable[[int], list[str]]) -> None:
+        self._worker, self._scene = worker, scene
+        self._name, self._comments = name, comments
+
+    def ply(self, client: viser.ClientHandle) -> None:
+        """The splats being shown, all of them, as ``sdi-gs export`` writes them."""
+
+        def work() -> tuple[str, bytes]:
+            cloud = self._worker.cloud()
+            if cloud is None:
+                raise UserError("this scene has no splats to download")
+            return self._filename("ply"), ply_bytes(cloud, self._comments(self._step))
+
+        client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
+
+    def html(self, client: viser.ClientHandle) -> None:
+        """A page that shows the preview without a server."""
+
+        def work() -> tuple[str, bytes]:
+            arrays = self._worker.arrays()
+            if arrays is None:
+                raise UserError("this scene has no splats to download")
+            return self._filename("html"), self._scene.as_html(arrays)
+
+        client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
+
+    def screenshot(self, client: viser.ClientHandle) -> None:
+        """What the client's own canvas shows."""
+        camera = client.camera
+        picture = client.get_render(camera.image_height, camera.image_width, transport_format="png", timeout=PATIENCE)
+        client.send_file_download(self._filename("png"), png_bytes(picture), save_immediately=True)
+
+    def _filename(self, ending: str) -> str:
+        step = f"_step_{self._step:06d}" if self._step else ""
+        return f"{self._name}{step}.{ending}"
+
+    @property
+    def _step(self) -> int:
+        snapshot = self._worker.current
+        return 0 if snapshot is None else snapshot.step
+
+
+def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:
+    """A standard splat file in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "splats.ply"
+        write_splat_ply(path, cloud, comments=comments)
+        return path.read_bytes()
+
+
+def png_bytes(
+    picture: np.ndarray,  # [H, W, 3 or 4] uint8
+) -> bytes:
+    """A PNG file in memory."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

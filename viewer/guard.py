@@ -1,0 +1,141 @@
+"""The viser server, made safe and quiet: where it listens, who may talk to it, and what it must not do."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from urllib.parse import urlsplit
+
+import viser
+from viser import _messages as messages
+from viser.infra import WebsockClientConnection
+
+from sdi_gs.errors import UserError
+
+PORTS_TO_TRY = 100
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep viser's banner out of the output that a script may read."""
+    with redirect_stdout(StringIO()):
+        yield
+
+
+def start_server(host: str, port: int) -> viser.ViserServer:
+    """A server on the first free port from ``port`` on (0: any), without viser's public share tunnel.
+
+    Raises UserError where the host is none of this machine or no port is free.
+    """
+    free = free_port(host, port)
+    # A browser that left while something was on its way to it is nothing to warn of.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
+    with quiet():
+        server = viser.ViserServer(host=host, port=free, verbose=False)
+    forbid_sharing(server)
+    check_origins(server)
+    return server
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself or the next free one; asked beforehand, since viser would try for ever on a bad host."""
+    if port == 0:
+        _bind(host, 0)
+        return 0
+    last = min(port + PORTS_TO_TRY, 65536)
+    for candidate in range(port, last):
+        if _bind(host, candidate):
+            return candidate
+    raise UserError(f"no port from {port} to {last - 1} is free on {host}: choose another --port, 0 for any")
+
+
+def forbid_sharing(server: viser.ViserServer) -> None:
+    """Take away what lets any client open a public tunnel to this machine; hiding its button would not do."""
+    server._websock_server.unregister_handler(messages.ShareUrlRequest)
+    server._websock_server.unregister_handler(messages.ShareUrlDisconnect)
+
+
+def check_origins(server: viser.ViserServer) -> None:
+    """Turn away browsers that come from another site's page: a web page may connect to any local port."""
+    websockets = server._websock_server
+    local = is_loopback(server.get_host())
+
+    async def turn_away(connection: WebsockClientConnection) -> None:
+        socket_of = websockets._live_connections[connection.client_id]
+        headers = socket_of.request.headers if socket_of.request is not None else {}
+        if not is_own_origin(headers.get("Origin"), headers.get("Host"), local=local):
+            await socket_of.close(1008, "another site's page may not use this viewer")
+
+    websockets.on_client_connect(turn_away)
+
+
+def is_own_origin(origin: str | None, host: str | None, *, local: bool) -> bool:
+    """Whether a request comes from the viewer's own page, or from no browser at all.
+
+    Where only this machine can connect, the page must also have been asked for under a local name: a foreign name that
+    resolves to here (DNS rebinding) is refused.
+    """
+    if origin is None:
+        return True
+    page = urlsplit(origin)
+    if host is None or page.netloc != host:
+        return False
+    return not local or is_loopback(page.hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host means this machine and nothing else."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def address_lines(host: str, port: int) -> tuple[str, list[str]]:
+    """The line with the address, and remarks on how to reach it and on who else can."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    remarks = []
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    if connection:
+        machine = connection[2] if len(connection) == 4 else socket.gethostname()
+        user = os.environ.get("USER") or os.environ.get("LOGNAME") or "you"
+        ssh_port = f"-p {connection[3]} " if len(connection) == 4 and connection[3] != "22" else ""
+        remarks.append(
+            f"from your own machine: ssh -N -L {port}:{shown}:{port} {ssh_port}{user}@{machine}, "
+            f"then open http://localhost:{port}"
+        )
+    if not is_loopback(host):
+        remarks.append(
+            f"warning: listening on {host} without a password or encryption: whoever reaches port {port} "
+            "can see and steer this run"
+        )
+    return f"viewer: {url}", remarks
+
+
+def _bind(host: str, port: int) -> bool:
+    """Whether a port can be listened on; UserError where it is not the port's fault."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As asyncio does: a port whose last owner has just gone is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            # Bound is not enough: with that option two may bind, one may listen.
+            probe.listen(1)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            return False
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot listen on {host}: {reason}; use 127.0.0.1, or an address of this machine") from error
+    return True

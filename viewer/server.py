@@ -1,0 +1,252 @@
+"""The live viewer of a run, and the page of a finished scene."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, assert_never
+
+import torch
+
+from sdi_gs.contracts import StepReport
+from sdi_gs.errors import UserError
+from sdi_gs.export.conversion import splat_cloud
+from sdi_gs.loading import Splats
+from sdi_gs.run import change_settings, ply_comments
+from sdi_gs.run_config import with_values
+from sdi_gs.run_folder import RunFolder
+from sdi_gs.trainer import Trainer
+from sdi_gs.viewer import labels
+from sdi_gs.viewer.bridge import (
+    ChangeSettings,
+    Command,
+    Pause,
+    Phase,
+    Resume,
+    Snapshot,
+    Status,
+    StepOnce,
+    StopAndSave,
+)
+from sdi_gs.viewer.labels import MODES
+from sdi_gs.viewer.page_server import PageServer
+from sdi_gs.viewer.standpoint import standpoint_for, training_standpoint
+
+PAUSE_POLL = 0.2
+"""Seconds between looks at Ctrl-C while nothing else happens."""
+MAX_ERRORS_KEPT = 100
+"""Between two steps."""
+
+
+class LiveViewer(PageServer):
+    """A page on a run that trains; ``observe`` is the training thread's side of it.
+
+    Entering serves the page, leaving closes the port. ``interrupted`` says whether Ctrl-C was pressed, which also ends
+    a pause. Raises UserError where the host is none of this machine or no port is free.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        config = trainer.config
+        super().__init__(
+            host=host,
+            port=port,
+            heading=f"“{config.prompt}”",
+            name="splats",
+            comments=lambda step: ply_comments(trainer.config, step),
+            standpoint=training_standpoint(config.cameras),
+            device=trainer.device,
+            prior=trainer.prior,
+            modes=MODES,
+            render_note=labels.RENDER_NOTE,
+        )
+        self._trainer, self._folder, self._interrupted = trainer, folder, interrupted
+        self._paused = False
+        self._steps_allowed = 0
+        self._stop_requested = False
+        self._errors: list[str] = []
+        self._last_step_at: float | None = None
+        self._rate: float | None = None
+        self._report: StepReport | None = None
+        self._published_step: int | None = None
+        self._ended = False
+        self.page.add_training(self.worker, config)
+        self.page.add_scene(self.worker, with_cameras=True)
+
+    def __enter__(self) -> LiveViewer:
+        self.serve()
+        self._show("training")
+        self.bridge.publish(self._snapshot, always=True)
+        self._published_step = self._trainer.step
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ended:
+            return
+        if error is None:
+            self.end_run(f"training has ended; the run is in {self._folder.path}")
+        else:
+            self.end_run(f"training has stopped ({type(error).__name__}); what was saved is in {self._folder.path}")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody pressed stop-and-save."""
+        return self._stop_requested
+
+    def observe(self, trainer: Trainer, report: StepReport) -> None:
+        """Between two steps: obey, show, and hold while paused. Without a client it costs next to nothing."""
+        now = time.perf_counter()
+        if self._last_step_at is not None:
+            rate = 1.0 / max(now - self._last_step_at, 1e-9)
+            self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
+        loss = sum(report.losses.values())
+        self.history.add(report.step, loss, report.timestep, report.num_gaussians, self._rate or 0.0)
+        self._report = report
+        self._steps_allowed = max(self._steps_allowed - 1, 0)
+        self._obey()
+        self._publish()
+        self._log_errors()
+        self._show("training")
+        while self._holding():
+            self._show("paused")
+            # Somebody may have come since the last step.
+            self._publish()
+            if self.bridge.wait_for_command(PAUSE_POLL):
+                self._obey()
+                self._show("training")
+        self._last_step_at = time.perf_counter()
+
+    def saving(self) -> None:
+        """Say that the steps are over and the files are being written."""
+        self._show("saving")
+        self.bridge.publish(self._snapshot, always=True)
+
+    def end_run(self, last_words: str) -> None:
+        """Say that all is done, then close the port."""
+        self._ended = True
+        self._show("finished")
+        self.end(last_words)
+        self._log_errors()
+
+    def keep_open(self, until: Callable[[], bool]) -> None:
+        """Show the finished scene until told otherwise."""
+        self._show("finished")
+        while not until():
+            time.sleep(PAUSE_POLL)
+
+    def on_error(self, line: str) -> None:
+        """Remember an error for the run's log, which only the training thread writes."""
+        if len(self._errors) < MAX_ERRORS_KEPT:
+            self._errors.append(line)
+
+    def _holding(self) -> bool:
+        return self._paused and not self._steps_allowed and not self._stop_requested and not self._interrupted()
+
+    def _obey(self) -> None:
+        for command in self.bridge.take_commands():
+            self._obey_one(command)
+
+    def _obey_one(self, command: Command) -> None:
+        match command:
+            case Pause():
+                self._paused, self._steps_allowed = True, 0
+            case Resume():
+                self._paused = False
+            case StepOnce():
+                self._paused = True
+                self._steps_allowed += 1
+            case StopAndSave():
+                self._stop_requested = True
+            case ChangeSettings(values):
+                self._change_settings(values)
+            case _:
+                assert_never(command)
+
+    def _change_settings(self, values: Mapping[str, Any]) -> None:
+        """Steer, or say why not; the page then shows what is in force."""
+        trainer = self._trainer
+        try:
+            changed = change_settings(trainer, self._folder, with_values(trainer.config, values))
+        except UserError as error:
+            self.page.notify(labels.REJECTED_TITLE, str(error))
+        else:
+            words = ", ".join(f"{key} = {after}" for key, (_, after) in changed.items())
+            if words:
+                self.page.notify(labels.APPLIED_TITLE, f"from step {trainer.step + 1} on: {words}", seconds=8.0)
+        self.page.heading = f"“{trainer.config.prompt}”"
+        self.page.show_settings(trainer.config)
+
+    def _publish(self) -> None:
+        if self._published_step != self._trainer.step and self.bridge.publish(self._snapshot):
+            self._published_step = self._trainer.step
+
+    def _snapshot(self) -> Snapshot:
+        trainer = self._trainer
+        return Snapshot(step=trainer.step, representation=trainer.gaussians.detached_copy(), views=trainer.last_views)
+
+    def _show(self, phase: Phase) -> None:
+        trainer, report = self._trainer, self._report
+        self.set_status(
+            Status(
+                phase=phase,
+                step=trainer.step,
+                num_steps=trainer.config.steps,
+                timestep=None if report is None else report.timestep,
+                loss=None if report is None else sum(report.losses.values()),
+                num_gaussians=len(trainer.gaussians),
+                steps_per_second=self._rate,
+            )
+        )
+
+    def _log_errors(self) -> None:
+        while self._errors:
+            line = self._errors.pop(0)
+            self._folder.append_step({"event": "viewer-error", "step": self._trainer.step, "message": line})
+
+
+class FinishedViewer(PageServer):
+    """A page on splats that nobody trains, from a run or from a file."""
+
+    def __init__(self, splats: Splats, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
+        cloud, run = splat_cloud(splats.gaussians), splats.run
+        title = splats.path.name if splats.prompt is None else f"“{splats.prompt}” ({splats.path})"
+        super().__init__(
+            host=host,
+            port=port,
+            heading=title,
+            name=splats.path.stem or "splats",
+            comments=lambda step: [] if run is None else ply_comments(run.config, step),
+            standpoint=standpoint_for(cloud) if run is None else training_standpoint(run.config.cameras),
+            device=device,
+            prior=None,
+            modes=tuple(mode for mode in MODES if mode != "denoised target"),
+            render_note=labels.VIEWING_RENDER_NOTE,
+        )
+        self.page.add_scene(self.worker, with_cameras=False)
+        self.set_status(Status(phase="viewing", num_gaussians=len(splats.gaussians)))
+        step = run.step if run is not None else 0
+        self.bridge.publish(lambda: Snapshot(step=step, representation=splats.gaussians), always=True)
+
+    def __enter__(self) -> FinishedViewer:
+        self.serve()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end("the viewer was closed; start it again with sdi-gs view")
+
+    def serve_until(self, stopped: Callable[[], bool]) -> None:
+        """Serve until told otherwise."""
+        while not stopped():
+            time.sleep(PAUSE_POLL)

@@ -1,0 +1,85 @@
+"""Where the page's camera starts, and where its buttons put it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import viser
+
+from sdi_gs.camera_config import CameraConfig
+from sdi_gs.cameras import orbit_cameras
+from sdi_gs.export.splat_cloud import SplatCloud
+from sdi_gs.viewer.labels import Side
+
+START_ELEVATION_DEG = 15.0
+TOP_ELEVATION_DEG = 89.0
+"""Short of the pole, where the browser's orbit would lose its bearings."""
+CANVAS_HEIGHT = 720
+"""Of a common browser window, pixels."""
+ANGLES_DEG: dict[Side, tuple[float, float]] = {
+    "front": (0.0, 0.0),
+    "side": (90.0, 0.0),
+    "back": (180.0, 0.0),
+    "top": (0.0, TOP_ELEVATION_DEG),
+}
+"""Azimuth and elevation; azimuth 0 is the object's front."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standpoint:
+    """A sphere around a scene from which it is looked at."""
+
+    distance: float
+    """From the middle, scene units."""
+    fov_y_deg: float
+    middle: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    extent: float = 1.0
+    """Half the side of the box that holds the scene, scene units."""
+
+    @property
+    def pixel(self) -> float:
+        """Width of what one pixel sees of the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
+        return 2.0 * self.distance * math.tan(math.radians(0.5 * self.fov_y_deg)) / CANVAS_HEIGHT
+
+    def position(self, azimuth_deg: float, elevation_deg: float) -> tuple[float, float, float]:
+        """A place on the sphere."""
+        one = [torch.tensor([value]) for value in (azimuth_deg, elevation_deg, self.distance, self.fov_y_deg)]
+        camera = orbit_cameras(*one, width=1, height=1)
+        x, y, z = (camera.world_from_camera[0, :3, 3] + torch.tensor(self.middle)).tolist()
+        return (x, y, z)
+
+    def prepare(self, server: viser.ViserServer) -> None:
+        """Let every client start in front of the scene."""
+        start = server.initial_camera
+        start.position = self.position(0.0, START_ELEVATION_DEG)
+        start.look_at = self.middle
+        start.up = (0.0, 0.0, 1.0)
+        start.fov = math.radians(self.fov_y_deg)
+
+    def move(self, client: viser.ClientHandle, side: Side | None) -> None:
+        """Put a client's camera before a side; None for where it started."""
+        azimuth, elevation = (0.0, START_ELEVATION_DEG) if side is None else ANGLES_DEG[side]
+        with client.atomic():
+            client.camera.up_direction = (0.0, 0.0, 1.0)
+            client.camera.position = self.position(azimuth, elevation)
+            client.camera.look_at = self.middle
+            client.camera.fov = math.radians(self.fov_y_deg)
+
+
+def training_standpoint(config: CameraConfig) -> Standpoint:
+    """In the middle of where training cameras stand."""
+    distance, fov = 0.5 * sum(config.distance), 0.5 * sum(config.fov_y_deg)
+    return Standpoint(distance=distance, fov_y_deg=fov, extent=distance * math.tan(math.radians(0.5 * fov)))
+
+
+def standpoint_for(cloud: SplatCloud, *, fov_y_deg: float = 40.0) -> Standpoint:
+    """Far enough from the bulk of a cloud of any size to see all of it."""
+    means = cloud.means.double()
+    middle = means.median(dim=0).values
+    distances = (means - middle).norm(dim=1)
+    radius = max(float(distances.kthvalue(math.ceil(0.99 * len(distances))).values), 1e-3)
+    x, y, z = middle.tolist()
+    distance = 1.1 * radius / math.sin(math.radians(0.5 * fov_y_deg))
+    return Standpoint(distance=distance, fov_y_deg=fov_y_deg, middle=(x, y, z), extent=1.2 * radius)
