@@ -1,0 +1,155 @@
+"""Gaussians read as a medium: how dense it is at a point, and of what colour.
+
+A splat's opacity is what a ray through its centre meets, whatever the direction. A medium of the Gaussian's shape does
+that on average if its density at the centre is -ln(1 - opacity) over sqrt(2 pi) of its mean standard deviation; the
+densities of all Gaussians add up. Unit: per scene unit, as a NeRF's.
+
+Letters: N Gaussians, P points, C cells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gsplat.utils import normalized_quat_to_rotmat
+from torch import Tensor
+
+from sdi_gs.rasterize.kernels.jit import kernel
+from sdi_gs.representations.gaussians import SH_C0, Gaussians
+
+CUT_OFF = 4.0
+"""Standard deviations beyond which a Gaussian is taken for nothing; there it is 3e-4 of its centre."""
+MAX_OPACITY = 0.999
+"""Opacities are kept below this, where the rasteriser stops to tell them apart (gsplat)."""
+_MIN_SCALE = 1e-9
+_POINTS_PER_CELL = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianDensity:
+    """N Gaussians as a medium, on the host in float64."""
+
+    means: np.ndarray  # [N, 3] scene units
+    precisions: np.ndarray  # [N, 3, 3] inverse covariances
+    reaches: np.ndarray  # [N, 3] half sides of the box that holds all within ``CUT_OFF``
+    peaks: np.ndarray  # [N] density at the centre, per scene unit
+    rgb: np.ndarray  # [N, 3] in [0, 1]
+
+    def density_of(
+        self,
+        points: Tensor,  # [P, 3] scene units
+    ) -> Tensor:
+        """Density [P] per scene unit, float32."""
+        return self._sums(points)[:, 3].float()
+
+    def albedo_of(
+        self,
+        points: Tensor,  # [P, 3] scene units
+    ) -> Tensor:
+        """Colour [P, 3] in [0, 1], float32: the Gaussians' mean by density; black where there are none."""
+        sums = self._sums(points)
+        return (sums[:, :3] / sums[:, 3:].clamp_min(1e-30)).float()
+
+    def _sums(self, points: Tensor) -> Tensor:  # [P, 4] float64: density times colour, density
+        """Points are sorted into cells, so that a Gaussian meets only those near it."""
+        out = np.zeros((len(points), 4))
+        if len(points):
+            where = np.ascontiguousarray(points.detach().cpu().double().numpy())
+            low, size, shape, cells = _cells(where)
+            order = np.argsort(cells, kind="stable")
+            starts = np.searchsorted(cells[order], np.arange(math.prod(shape) + 1))
+            sums = np.zeros_like(out)
+            _accumulate(
+                self.means, self.precisions, self.reaches, self.peaks, self.rgb,
+                where[order], starts, low, size, np.array(shape), sums,
+            )  # fmt: skip
+            out[order] = sums
+        return torch.from_numpy(out).to(points.device)
+
+
+def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDensity:
+    """The medium of a cloud; its constant harmonic gives the colours.
+
+    Gaussians that are not finite are left out. ``blur`` is a standard deviation in scene units by which all others are
+    widened at equal mass: half the spacing of a grid keeps flat Gaussians from falling between its points.
+    """
+    params = {name: value.detach().cpu().double() for name, value in gaussians.params.items()}
+    finite = torch.stack([value.flatten(1).isfinite().all(dim=1) for value in params.values() if value.dim() > 1])
+    kept = finite.all(dim=0) & params["opacities"].isfinite()
+    params = {name: value[kept] for name, value in params.items()}
+    scales = params["scales"].exp().clamp_min(_MIN_SCALE)
+    wide = (scales.square() + blur**2).sqrt()
+    opacity = torch.sigmoid(params["opacities"]).clamp_max(MAX_OPACITY)
+    mean_scale = scales.log().mean(dim=-1).exp()
+    peaks = -torch.log1p(-opacity) / (math.sqrt(2.0 * math.pi) * mean_scale) * (scales / wide).prod(dim=-1)
+    rotations = normalized_quat_to_rotmat(torch.nn.functional.normalize(params["quats"], dim=-1))
+    half = rotations / wide[:, None, :]
+    variances = (rotations * wide[:, None, :]).square().sum(dim=-1)
+    return GaussianDensity(
+        means=np.ascontiguousarray(params["means"].numpy()),
+        precisions=np.ascontiguousarray((half @ half.mT).numpy()),
+        reaches=np.ascontiguousarray((CUT_OFF * variances.sqrt()).numpy()),
+        peaks=np.ascontiguousarray(peaks.numpy()),
+        rgb=np.ascontiguousarray((0.5 + SH_C0 * params["sh0"][:, 0]).clamp(0.0, 1.0).numpy()),
+    )
+
+
+def _cells(
+    points: np.ndarray,  # [P, 3]
+) -> tuple[np.ndarray, float, tuple[int, int, int], np.ndarray]:
+    """Cells over the points' box: its corner [3], their side, their numbers, and the cell of each point [P]."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    sides = np.maximum(high - low, 1e-9)
+    # Cubes that hold about ``_POINTS_PER_CELL`` each, wherever they lie: a plane of points has one layer of cells.
+    size = float((sides.prod() * _POINTS_PER_CELL / len(points)) ** (1.0 / 3.0))
+    size = max(size, float(sides.max()) * _POINTS_PER_CELL / len(points), float(sides.max()) / 512.0)
+    shape = tuple(int(side / size) + 1 for side in sides)
+    places = ((points - low) / size).astype(np.int64)
+    return low, size, shape, (places[:, 0] * shape[1] + places[:, 1]) * shape[2] + places[:, 2]
+
+
+@kernel
+def _accumulate(
+    means,  # [N, 3]
+    precisions,  # [N, 3, 3]
+    reaches,  # [N, 3]
+    peaks,  # [N]
+    rgb,  # [N, 3]
+    points,  # [P, 3] sorted by cell
+    starts,  # [C + 1] first point of each cell
+    low,  # [3]
+    size,
+    shape,  # [3]
+    sums,  # [P, 4] added to
+):
+    """Add every Gaussian to the points within its cut-off; Gaussians come in their order, so sums repeat."""
+    begin, end = np.empty(3, np.int64), np.empty(3, np.int64)
+    for g in range(len(means)):
+        empty = False
+        for axis in range(3):
+            # Clamped while still a float: a far Gaussian's cell may be beyond the integers.
+            first = math.floor((means[g, axis] - reaches[g, axis] - low[axis]) / size)
+            last = math.floor((means[g, axis] + reaches[g, axis] - low[axis]) / size)
+            begin[axis] = int(min(max(first, 0.0), 1.0 * shape[axis]))
+            end[axis] = int(min(max(last + 1.0, 0.0), 1.0 * shape[axis]))
+            empty |= begin[axis] >= end[axis]
+        if empty:
+            continue
+        p = precisions[g]
+        for i in range(begin[0], end[0]):
+            for j in range(begin[1], end[1]):
+                # The cells of a row are neighbours, so their points are one range.
+                row = (i * shape[1] + j) * shape[2]
+                for k in range(starts[row + begin[2]], starts[row + end[2]]):
+                    x, y, z = points[k, 0] - means[g, 0], points[k, 1] - means[g, 1], points[k, 2] - means[g, 2]
+                    squared = p[0, 0] * x * x + p[1, 1] * y * y + p[2, 2] * z * z
+                    squared += 2.0 * (p[0, 1] * x * y + p[0, 2] * x * z + p[1, 2] * y * z)
+                    if squared <= CUT_OFF * CUT_OFF:
+                        density = peaks[g] * math.exp(-0.5 * squared)
+                        sums[k, 0] += density * rgb[g, 0]
+                        sums[k, 1] += density * rgb[g, 1]
+                        sums[k, 2] += density * rgb[g, 2]
+                        sums[k, 3] += density
