@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdi_gs.representations.ngp.config import NgpConfig
-from sdi_gs.representations.ngp.hash_grid import FEATURES, encode, encode_with_jacobian, grid_layout
+from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
+from sdi_gs.representations.ngp.networks import Look, LookBackend, Weights, look
 
 _TABLE_SPREAD = 1e-4
 """Bound of the table's uniform initial values (Instant NGP)."""
@@ -28,10 +29,10 @@ class FieldValues:
     normals: Tensor | None  # [P, 3] world, unit, towards falling density
 
 
-def uniform_weights(rows: int, columns: int, *, generator: torch.Generator, device: torch.device) -> Tensor:
-    """He's initialisation for a layer of ``rows`` inputs without a bias."""
-    bound = math.sqrt(6.0 / rows)
-    return (2.0 * torch.rand((rows, columns), generator=generator, device=device) - 1.0) * bound
+def uniform_weights(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """He's initialisation for a layer without a bias, inputs by rows."""
+    bound = math.sqrt(6.0 / shape[0])
+    return (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * bound
 
 
 class NgpField:
@@ -42,11 +43,13 @@ class NgpField:
         self.layout = grid_layout(config.grid)
         self.num_levels = config.grid.initial_levels
         """Levels in use."""
+        self.backend: LookBackend | None = None
+        """Who evaluates; None leaves the choice to the device."""
         width, hidden = FEATURES * self.layout.num_levels, config.hidden_width
         table = torch.rand((self.layout.num_entries, FEATURES), generator=generator, device=device)
         shapes = {
             "density_hidden": (width, hidden),
-            "density_out": (hidden, 1),
+            "density_out": (hidden,),
             "albedo_hidden": (width, hidden),
             "albedo_out": (hidden, 3),
         }
@@ -69,9 +72,7 @@ class NgpField:
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P]
         """Density per scene unit, 0 outside the cube."""
-        features = encode(self._to_grid(points), self.params["table"], self.layout, num_levels=self.num_levels)
-        hidden = features @ self.params["density_hidden"]
-        density = F.softplus((F.relu(hidden) @ self.params["density_out"])[:, 0] + self._bump(points))
+        density = F.softplus(self._look(points).raw + self._bump(points))
         return density * (points.detach().abs().amax(dim=-1) <= self.config.radius)
 
     def albedo_of(
@@ -79,9 +80,9 @@ class NgpField:
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P, 3]
         """Colour in (0, 1)."""
-        return self._albedo(
-            encode(self._to_grid(points), self.params["table"], self.layout, num_levels=self.num_levels)
-        )
+        logits = self._look(points, with_colour=True).logits
+        assert logits is not None
+        return torch.sigmoid(logits)
 
     def values_at(
         self,
@@ -90,19 +91,12 @@ class NgpField:
         with_normals: bool,
     ) -> FieldValues:
         """All that a render needs, from one look at the grid."""
-        table, at = self.params["table"], self._to_grid(points)
-        jacobian = None
-        if with_normals:
-            features, jacobian = encode_with_jacobian(at, table, self.layout, num_levels=self.num_levels)
-        else:
-            features = encode(at, table, self.layout, num_levels=self.num_levels)
-        hidden = features @ self.params["density_hidden"]
-        raw = (F.relu(hidden) @ self.params["density_out"])[:, 0]
-        normals = None
-        if jacobian is not None:
-            normals = self._normals(points, hidden, jacobian)
+        seen = self._look(points, with_colour=True, with_slopes=with_normals)
+        assert seen.logits is not None
         return FieldValues(
-            density=F.softplus(raw + self._bump(points)), albedo=self._albedo(features), normals=normals
+            density=F.softplus(seen.raw + self._bump(points)),
+            albedo=torch.sigmoid(seen.logits),
+            normals=self._normals(points, seen.slopes) if seen.slopes is not None else None,
         )
 
     def normals_of(
@@ -110,29 +104,30 @@ class NgpField:
         points: Tensor,  # [P, 3] world, inside the cube
     ) -> Tensor:  # [P, 3]
         """Unit vectors against the gradient of density."""
-        normals = self.values_at(points, with_normals=True).normals
-        assert normals is not None
-        return normals
+        slopes = self._look(points, with_slopes=True).slopes
+        assert slopes is not None
+        return self._normals(points, slopes)
+
+    def _look(self, points: Tensor, *, with_colour: bool = False, with_slopes: bool = False) -> Look:
+        return look(
+            self._to_grid(points),
+            Weights(**self.params),
+            self.layout,
+            num_levels=self.num_levels,
+            with_colour=with_colour,
+            with_slopes=with_slopes,
+            backend=self.backend,
+        )
 
     def _normals(
         self,
         points: Tensor,  # [P, 3]
-        hidden: Tensor,  # [P, K] before the ReLU
-        jacobian: Tensor,  # [P, 3, 2 L]
+        slopes: Tensor,  # [P, 3]
     ) -> Tensor:  # [P, 3]
-        """The chain rule by hand; softplus is left out, since its slope is positive and a direction has no length."""
-        active = (hidden.detach() > 0.0).to(hidden.dtype)
-        by_feature = (active * self.params["density_out"][:, 0]) @ self.params["density_hidden"].T
-        by_grid = (jacobian @ by_feature[:, :, None])[:, :, 0]
+        """Against the gradient of the softplus' argument: its slope is positive, and a direction has no length."""
         bump_slope = self.config.blob_scale / self.config.blob_radius
         outward = F.normalize(points, dim=-1)
-        return F.normalize(bump_slope * outward - by_grid / (2.0 * self.config.radius), dim=-1)
-
-    def _albedo(
-        self,
-        features: Tensor,  # [P, 2 L]
-    ) -> Tensor:  # [P, 3]
-        return torch.sigmoid(F.relu(features @ self.params["albedo_hidden"]) @ self.params["albedo_out"])
+        return F.normalize(bump_slope * outward - slopes / (2.0 * self.config.radius), dim=-1)
 
     def _to_grid(self, points: Tensor) -> Tensor:  # [P, 3] in [0, 1]
         radius = self.config.radius

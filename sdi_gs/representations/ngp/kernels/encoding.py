@@ -1,9 +1,10 @@
 """The hash encoding, its derivative by position, and the gradient of both by the table.
 
-A block of points goes through one level after another, so that a level's constants stay in registers and a block's
-points in the cache. Levels, hash and offset: ``sdi_gs.representations.ngp.hash_grid``.
+Many points go through one level after another, so that a level's constants stay in registers. Features lie in blocks
+of V points, each feature a vector, as the networks' kernels read them. Levels, hash and offset:
+``sdi_gs.representations.ngp.hash_grid``.
 
-Letters: P points, L levels in use, W features of all levels, E entries.
+Letters: P points, V points of a block (``simd.LANES``), N blocks, L levels in use, W features of all levels, E entries.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import math
 import numpy as np
 
 from sdi_gs.rasterize.kernels.jit import kernel
+from sdi_gs.rasterize.kernels.simd import LANES
 
-_BLOCK = 512
+_POINTS_AT_ONCE = 512
 _PRIME_Y, _PRIME_Z = np.uint64(2654435761), np.uint64(805459861)
 _HALF = np.float32(0.5)
 
@@ -81,32 +83,33 @@ def encode(
     resolutions,  # [L]
     offsets,  # [L + 1]
     hashed_levels,  # [L]
-    features,  # [P, W] written for levels in use
-    jacobian,  # [P, 3, W] likewise, or empty
+    features,  # [N, W, V] written for levels in use
+    jacobian,  # [N, 3, W, V] likewise, or empty
 ):
     """Interpolate points ``begin`` to ``end`` on every level in use."""
     with_jacobian = len(jacobian) > 0
-    for block in range(begin, end, _BLOCK):
-        block_end = min(block + _BLOCK, end)
+    for chunk in range(begin, end, _POINTS_AT_ONCE):
+        chunk_end = min(chunk + _POINTS_AT_ONCE, end)
         for level in range(len(scales)):
             scale, resolution = scales[level], np.uint64(resolutions[level])
             hashed, first = hashed_levels[level], np.uint64(offsets[level])
             size = np.uint64(offsets[level + 1] - offsets[level])
-            for p in range(block, block_end):
+            for p in range(chunk, chunk_end):
                 entries, x, y, z = _corners(points[p], scale, resolution, hashed, size, first)
                 e0, e1, e2, e3, e4, e5, e6, e7 = entries
+                block, lane = p // LANES, p % LANES
                 for f in range(2):
                     v0, v2, v4, v6 = table[e0, f], table[e2, f], table[e4, f], table[e6, f]
                     d0, d2 = table[e1, f] - v0, table[e3, f] - v2
                     d4, d6 = table[e5, f] - v4, table[e7, f] - v6
                     a0, a2, a4, a6 = v0 + x * d0, v2 + x * d2, v4 + x * d4, v6 + x * d6
                     low, high = _lerp(a0, a2, y), _lerp(a4, a6, y)
-                    features[p, 2 * level + f] = _lerp(low, high, z)
+                    features[block, 2 * level + f, lane] = _lerp(low, high, z)
                     if with_jacobian:
                         along_x = _lerp(_lerp(d0, d2, y), _lerp(d4, d6, y), z)
-                        jacobian[p, 0, 2 * level + f] = scale * along_x
-                        jacobian[p, 1, 2 * level + f] = scale * _lerp(a2 - a0, a6 - a4, z)
-                        jacobian[p, 2, 2 * level + f] = scale * (high - low)
+                        jacobian[block, 0, 2 * level + f, lane] = scale * along_x
+                        jacobian[block, 1, 2 * level + f, lane] = scale * _lerp(a2 - a0, a6 - a4, z)
+                        jacobian[block, 2, 2 * level + f, lane] = scale * (high - low)
 
 
 @kernel
@@ -118,28 +121,34 @@ def encode_backward(
     resolutions,  # [L]
     offsets,  # [L + 1]
     hashed_levels,  # [L]
-    grad_features,  # [P, W]
-    grad_jacobian,  # [P, 3, W] or empty
+    grad_features,  # [N, W, V]
+    slope_features,  # [N, W, V] or empty
+    grad_slopes,  # [P, 3]
     grad_table,  # [E, 2] added to
 ):
-    """Add the gradient of levels ``first_level``, ``first_level + level_step``, ... of all points."""
-    with_jacobian = len(grad_jacobian) > 0
-    for block in range(0, len(points), _BLOCK):
-        block_end = min(block + _BLOCK, len(points))
+    """Add the gradient of levels ``first_level``, ``first_level + level_step``, ... of all points.
+
+    The gradient by the jacobian is the product of ``grad_slopes`` and ``slope_features``.
+    """
+    with_slopes = len(slope_features) > 0
+    for chunk in range(0, len(points), _POINTS_AT_ONCE):
+        chunk_end = min(chunk + _POINTS_AT_ONCE, len(points))
         for level in range(first_level, len(scales), level_step):
             scale, resolution = scales[level], np.uint64(resolutions[level])
             hashed, first = hashed_levels[level], np.uint64(offsets[level])
             size = np.uint64(offsets[level + 1] - offsets[level])
-            for p in range(block, block_end):
+            for p in range(chunk, chunk_end):
                 entries, x, y, z = _corners(points[p], scale, resolution, hashed, size, first)
                 e0, e1, e2, e3, e4, e5, e6, e7 = entries
+                block, lane = p // LANES, p % LANES
                 for f in range(2):
-                    value = grad_features[p, 2 * level + f]
+                    value = grad_features[block, 2 * level + f, lane]
                     by_x = by_y = by_z = np.float32(0.0)
-                    if with_jacobian:
-                        by_x = scale * grad_jacobian[p, 0, 2 * level + f]
-                        by_y = scale * grad_jacobian[p, 1, 2 * level + f]
-                        by_z = scale * grad_jacobian[p, 2, 2 * level + f]
+                    if with_slopes:
+                        slope = scale * slope_features[block, 2 * level + f, lane]
+                        by_x = slope * grad_slopes[p, 0]
+                        by_y = slope * grad_slopes[p, 1]
+                        by_z = slope * grad_slopes[p, 2]
                     # The transpose of the interpolation, one axis after another.
                     high_z, high_zx, high_zy = z * value + by_z, z * by_x, z * by_y
                     low_z, low_zx, low_zy = value - high_z, by_x - high_zx, by_y - high_zy
