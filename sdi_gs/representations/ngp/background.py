@@ -1,0 +1,37 @@
+"""What is behind the object where no colour is given: a small network over directions.
+
+Letters: R rays.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdi_gs.rasterize.spherical_harmonics import harmonic_bases
+from sdi_gs.representations.ngp.field import uniform_weights
+
+_DEGREE, _WIDTH = 3, 16
+
+
+class Environment:
+    """Spherical harmonics to degree 3, two hidden layers of 16 and a sigmoid (published SDI config)."""
+
+    def __init__(self, *, generator: torch.Generator, device: torch.device) -> None:
+        shapes = {"first": ((_DEGREE + 1) ** 2, _WIDTH), "second": (_WIDTH, _WIDTH), "out": (_WIDTH, 3)}
+        self.params = nn.ParameterDict(
+            {
+                name: nn.Parameter(uniform_weights(*shape, generator=generator, device=device))
+                for name, shape in shapes.items()
+            }
+        )
+
+    def colours(
+        self,
+        directions: Tensor,  # [R, 3] world
+    ) -> Tensor:  # [R, 3] in (0, 1)
+        """What a ray that meets nothing sees."""
+        bases = harmonic_bases(_DEGREE, directions)
+        hidden = F.relu(F.relu(bases @ self.params["first"]) @ self.params["second"])
+        return torch.sigmoid(hidden @ self.params["out"])

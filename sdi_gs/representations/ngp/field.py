@@ -1,0 +1,138 @@
+"""Density, albedo and normals at points: two small networks over a hash grid, and a bump of density at the origin.
+
+Letters: P points, L levels, E table entries, K hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdi_gs.representations.ngp.config import NgpConfig
+from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
+from sdi_gs.representations.ngp.networks import Look, LookBackend, Weights, look
+
+_TABLE_SPREAD = 1e-4
+"""Bound of the table's uniform initial values (Instant NGP)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldValues:
+    """The field at P points."""
+
+    density: Tensor  # [P] per scene unit
+    albedo: Tensor  # [P, 3] in (0, 1)
+    normals: Tensor | None  # [P, 3] world, unit, towards falling density
+
+
+def uniform_weights(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """He's initialisation for a layer without a bias, inputs by rows."""
+    bound = math.sqrt(6.0 / shape[0])
+    return (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * bound
+
+
+class NgpField:
+    """The trainable field; ``params`` owns its tensors by name."""
+
+    def __init__(self, config: NgpConfig, *, generator: torch.Generator, device: torch.device) -> None:
+        self.config = config
+        self.layout = grid_layout(config.grid)
+        self.num_levels = config.grid.initial_levels
+        """Levels in use."""
+        self.backend: LookBackend | None = None
+        """Who evaluates; None leaves the choice to the device."""
+        width, hidden = FEATURES * self.layout.num_levels, config.hidden_width
+        table = torch.rand((self.layout.num_entries, FEATURES), generator=generator, device=device)
+        shapes = {
+            "density_hidden": (width, hidden),
+            "density_out": (hidden,),
+            "albedo_hidden": (width, hidden),
+            "albedo_out": (hidden, 3),
+        }
+        self.params = nn.ParameterDict({"table": nn.Parameter((2.0 * table - 1.0) * _TABLE_SPREAD)})
+        for name, shape in shapes.items():
+            self.params[name] = nn.Parameter(uniform_weights(*shape, generator=generator, device=device))
+
+    def levels_at(self, progress: float) -> int:
+        """Levels in use after a share of the run: the initial ones, then one more at equal intervals."""
+        grid = self.config.grid
+        waiting = grid.num_levels - grid.initial_levels
+        if progress >= grid.bands_end:
+            return grid.num_levels
+        # Rounding must not hold back a level that is due.
+        joined = waiting * (progress - grid.bands_start) / max(grid.bands_end - grid.bands_start, 1e-9)
+        return grid.initial_levels + max(math.floor(joined + 1e-6), 0)
+
+    def density_of(
+        self,
+        points: Tensor,  # [P, 3] world
+    ) -> Tensor:  # [P]
+        """Density per scene unit, 0 outside the cube."""
+        density = F.softplus(self._look(points).raw + self._bump(points))
+        return density * (points.detach().abs().amax(dim=-1) <= self.config.radius)
+
+    def albedo_of(
+        self,
+        points: Tensor,  # [P, 3] world
+    ) -> Tensor:  # [P, 3]
+        """Colour in (0, 1)."""
+        logits = self._look(points, with_colour=True).logits
+        assert logits is not None
+        return torch.sigmoid(logits)
+
+    def values_at(
+        self,
+        points: Tensor,  # [P, 3] world, inside the cube
+        *,
+        with_normals: bool,
+    ) -> FieldValues:
+        """All that a render needs, from one look at the grid."""
+        seen = self._look(points, with_colour=True, with_slopes=with_normals)
+        assert seen.logits is not None
+        return FieldValues(
+            density=F.softplus(seen.raw + self._bump(points)),
+            albedo=torch.sigmoid(seen.logits),
+            normals=self._normals(points, seen.slopes) if seen.slopes is not None else None,
+        )
+
+    def normals_of(
+        self,
+        points: Tensor,  # [P, 3] world, inside the cube
+    ) -> Tensor:  # [P, 3]
+        """Unit vectors against the gradient of density."""
+        slopes = self._look(points, with_slopes=True).slopes
+        assert slopes is not None
+        return self._normals(points, slopes)
+
+    def _look(self, points: Tensor, *, with_colour: bool = False, with_slopes: bool = False) -> Look:
+        return look(
+            self._to_grid(points),
+            Weights(**self.params),
+            self.layout,
+            num_levels=self.num_levels,
+            with_colour=with_colour,
+            with_slopes=with_slopes,
+            backend=self.backend,
+        )
+
+    def _normals(
+        self,
+        points: Tensor,  # [P, 3]
+        slopes: Tensor,  # [P, 3]
+    ) -> Tensor:  # [P, 3]
+        """Against the gradient of the softplus' argument: its slope is positive, and a direction has no length."""
+        bump_slope = self.config.blob_scale / self.config.blob_radius
+        outward = F.normalize(points, dim=-1)
+        return F.normalize(bump_slope * outward - slopes / (2.0 * self.config.radius), dim=-1)
+
+    def _to_grid(self, points: Tensor) -> Tensor:  # [P, 3] in [0, 1]
+        radius = self.config.radius
+        return ((points + radius) / (2.0 * radius)).clamp(0.0, 1.0)
+
+    def _bump(self, points: Tensor) -> Tensor:  # [P]
+        """What is added to the density before its softplus (Magic3D)."""
+        return self.config.blob_scale * (1.0 - points.norm(dim=-1) / self.config.blob_radius)

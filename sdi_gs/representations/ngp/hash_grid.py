@@ -1,0 +1,133 @@
+"""The multi-resolution hash encoding of Instant NGP (arXiv 2201.05989) and its derivative by position.
+
+Both are linear in the table: the gradient of a loss on normals needs no second derivative. Layout, hash and half-cell offset are those of tiny-cuda-nn
+(``grid.h``, ``common_device.h``): a level has ``ceil(s) + 1`` vertices along a side, s = base * growth^level - 1,
+stored densely where they fit the table and hashed otherwise; a point x in [0, 1] lies at s x + 1/2.
+
+Letters: P points, L levels, E entries of all levels.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdi_gs.representations.ngp.config import HashGridConfig
+
+FEATURES = 2
+"""Features of an entry."""
+PRIMES = (1, 2654435761, 805459861)
+"""Factors of the coordinates in the hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridLayout:
+    """Where each level's entries lie in the table."""
+
+    scales: tuple[float, ...]
+    """Cells along a side of the unit cube, L of them, float32 values."""
+    resolutions: tuple[int, ...]
+    """Vertices along a side."""
+    offsets: tuple[int, ...]
+    """First entry of each level, and E."""
+    hashed: tuple[bool, ...]
+    """Whether a level has more vertices than entries."""
+
+    @property
+    def num_levels(self) -> int:
+        """L."""
+        return len(self.scales)
+
+    @property
+    def num_entries(self) -> int:
+        """E."""
+        return self.offsets[-1]
+
+
+@functools.cache
+def grid_layout(config: HashGridConfig) -> GridLayout:
+    """The layout that a config asks for."""
+    table_size = 2**config.log2_table_size
+    scales, resolutions, offsets, hashed = [], [], [0], []
+    for level in range(config.num_levels):
+        scale = float(np.float32(config.base_resolution * config.growth**level - 1.0))
+        resolution = math.ceil(scale) + 1
+        # Dense levels end on a multiple of eight entries.
+        size = min(-(-(resolution**3) // 8) * 8, table_size)
+        scales.append(scale)
+        resolutions.append(resolution)
+        offsets.append(offsets[-1] + size)
+        hashed.append(resolution**3 > size)
+    return GridLayout(
+        scales=tuple(scales), resolutions=tuple(resolutions), offsets=tuple(offsets), hashed=tuple(hashed)
+    )
+
+
+def encode(
+    points: Tensor,  # [P, 3] in [0, 1]
+    table: Tensor,  # [E, 2]
+    layout: GridLayout,
+    *,
+    num_levels: int,
+    with_jacobian: bool = False,
+) -> tuple[Tensor, Tensor | None]:  # [P, 2 L], [P, 3, 2 L]
+    """Features of the first ``num_levels`` levels, 0 for the others, and their derivatives by the point's coordinates.
+
+    The reference: torch operations alone, on any device and in any precision.
+    """
+    features, jacobian = [], []
+    for level in range(num_levels):
+        scale = layout.scales[level]
+        position = points * scale + 0.5
+        cell = position.detach().floor()
+        high = position - cell
+        vertex = cell.long()
+        value = table.new_zeros(len(points), FEATURES)
+        slopes = [torch.zeros_like(value) for _ in range(3 if with_jacobian else 0)]
+        for corner in itertools.product((0, 1), repeat=3):
+            entries = table[_entries(vertex + torch.tensor(corner, device=vertex.device), layout, level)]
+            weights = [high[:, axis] if side else 1.0 - high[:, axis] for axis, side in enumerate(corner)]
+            value = value + (weights[0] * weights[1] * weights[2])[:, None] * entries
+            for axis, side in enumerate(corner[: len(slopes)]):
+                others = weights[(axis + 1) % 3] * weights[(axis + 2) % 3]
+                slopes[axis] = slopes[axis] + ((scale if side else -scale) * others)[:, None] * entries
+        features.append(value)
+        if with_jacobian:
+            jacobian.append(torch.stack(slopes, dim=1))
+    unused = FEATURES * (layout.num_levels - num_levels)
+    features.append(table.new_zeros(len(points), unused))
+    jacobian.append(table.new_zeros(len(points), 3, unused))
+    return torch.cat(features, dim=-1), torch.cat(jacobian, dim=-1) if with_jacobian else None
+
+
+def _entries(
+    vertex: Tensor,  # [P, 3] int64
+    layout: GridLayout,
+    level: int,
+) -> Tensor:  # [P]
+    """Rows of the table; the offset of half a cell lets the last vertices of a dense level wrap around."""
+    size = layout.offsets[level + 1] - layout.offsets[level]
+    x, y, z = vertex.unbind(-1)
+    if layout.hashed[level]:
+        place = x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]
+    else:
+        resolution = layout.resolutions[level]
+        place = x + resolution * (y + resolution * z)
+    return layout.offsets[level] + place % size
+
+
+@functools.cache
+def layout_arrays(layout: GridLayout, num_levels: int) -> tuple[np.ndarray, ...]:
+    """The first levels' scales, resolutions, offsets and hash flags."""
+    return (
+        np.array(layout.scales[:num_levels], np.float32),
+        np.array(layout.resolutions[:num_levels], np.int64),
+        np.array(layout.offsets[: num_levels + 1], np.int64),
+        np.array(layout.hashed[:num_levels], np.bool_),
+    )

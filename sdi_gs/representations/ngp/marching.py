@@ -1,0 +1,178 @@
+"""Rays of pinhole cameras, and the samples along them that lie in occupied cells.
+
+Letters: B cameras, H W pixels, R rays, P samples of all rays, G cells along a side of the occupancy grid.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+
+_SMALLEST_RAYS = 256
+_CANDIDATES_AT_ONCE = 2**23
+"""Places tested in one go by the torch code: a bound on its memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rays:
+    """Half-lines through the centres of pixels, camera by camera and row by row."""
+
+    origins: Tensor  # [R, 3] world
+    directions: Tensor  # [R, 3] world, unit
+    cosines: Tensor  # [R] between the ray and the camera's axis: z depth per distance
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def part(self, begin: int, end: int) -> Rays:
+        """Rays ``begin`` to ``end``."""
+        chosen = slice(begin, end)
+        return Rays(
+            origins=self.origins[chosen], directions=self.directions[chosen], cosines=self.cosines[chosen]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Places along rays, ray by ray and front to back; each stands for a stretch of one step around it."""
+
+    distances: Tensor  # [P] from the ray's origin, scene units
+    points: Tensor  # [P, 3] world
+    ray_ids: Tensor  # [P] int64
+    ray_starts: Tensor  # [R + 1] int64, first sample of each ray
+    step: float
+    """Scene units between neighbours."""
+
+    def __len__(self) -> int:
+        return len(self.distances)
+
+    def keep(
+        self,
+        mask: Tensor,  # [P] bool
+    ) -> Samples:
+        """The samples where ``mask`` holds."""
+        before = torch.zeros(len(mask) + 1, dtype=torch.int64, device=mask.device)
+        torch.cumsum(mask, 0, out=before[1:])
+        chosen = mask.nonzero()[:, 0]
+        return Samples(
+            distances=self.distances[chosen],
+            points=self.points[chosen],
+            ray_ids=self.ray_ids[chosen],
+            ray_starts=before[self.ray_starts],
+            step=self.step,
+        )
+
+
+def camera_rays(cameras: CameraBatch) -> Rays:
+    """One ray per pixel, R = B H W."""
+    device, dtype = cameras.intrinsics.device, cameras.intrinsics.dtype
+    columns = torch.arange(cameras.width, device=device, dtype=dtype) + 0.5
+    rows = torch.arange(cameras.height, device=device, dtype=dtype) + 0.5
+    focal_x, focal_y = cameras.intrinsics[:, 0, 0, None], cameras.intrinsics[:, 1, 1, None]
+    center_x, center_y = cameras.intrinsics[:, 0, 2, None], cameras.intrinsics[:, 1, 2, None]
+    shape = (len(cameras), cameras.height, cameras.width)
+    x = ((columns - center_x) / focal_x)[:, None, :].expand(shape)
+    y = ((rows - center_y) / focal_y)[:, :, None].expand(shape)
+    in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    lengths = in_camera.norm(dim=-1, keepdim=True)
+    directions = torch.einsum("bij,bhwj->bhwi", cameras.world_from_camera[:, :3, :3], in_camera / lengths)
+    origins = cameras.world_from_camera[:, None, None, :3, 3].expand(*shape, 3)
+    return Rays(
+        origins=origins.reshape(-1, 3), directions=directions.reshape(-1, 3), cosines=(1.0 / lengths).reshape(-1)
+    )
+
+
+def cube_spans(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:  # [R], [R]
+    """Distances at which rays enter and leave the cube [-radius, radius]^3; equal for rays that miss it."""
+    # A direction along a face would divide zero by zero.
+    tiny = torch.finfo(rays.directions.dtype).tiny
+    inverse = 1.0 / torch.where(rays.directions.abs() < tiny, tiny, rays.directions)
+    first, second = (-radius - rays.origins) * inverse, (radius - rays.origins) * inverse
+    near = torch.minimum(first, second).amax(dim=-1).clamp_min(0.0)
+    far = torch.maximum(first, second).amin(dim=-1)
+    return near, torch.maximum(near, far)
+
+
+def march(
+    rays: Rays,
+    occupied: Tensor,  # [G, G, G] bool, cells of the cube by x, y, z
+    radius: float,
+    *,
+    step: float,
+    offsets: Tensor,  # [R] in [0, 1), shares of a step before the first sample
+) -> Samples:
+    """Samples one ``step`` apart inside the cube and in occupied cells; half an offset is the middle of each stretch."""
+    near, far = cube_spans(rays, radius)
+    if rays.origins.device.type == "cpu" and rays.origins.dtype == torch.float32:
+        return _march_numba(rays, near, far, occupied, radius, step, offsets)
+    return march_torch(rays, near, far, occupied, radius, step, offsets)
+
+
+def march_torch(
+    rays: Rays,
+    near: Tensor,  # [R]
+    far: Tensor,  # [R]
+    occupied: Tensor,  # [G, G, G]
+    radius: float,
+    step: float,
+    offsets: Tensor,  # [R]
+) -> Samples:
+    """The reference: all candidates of some rays at a time, then those that count."""
+    side, device = occupied.shape[0], near.device
+    longest = float((far - near).max()) if len(rays) else 0.0
+    num_candidates = max(math.ceil(longest / step) + 1, 1)
+    numbers = torch.arange(num_candidates, device=device, dtype=near.dtype)
+    flat = occupied.flatten()
+    chunk = max(_CANDIDATES_AT_ONCE // num_candidates, 1)
+    ids, places = [torch.zeros(0, dtype=torch.int64, device=device)], [near.new_zeros(0)]
+    for begin in range(0, len(rays), chunk):
+        chosen = slice(begin, begin + chunk)
+        distances = near[chosen, None] + (numbers + offsets[chosen, None]) * step
+        points = rays.origins[chosen, None] + distances[..., None] * rays.directions[chosen, None]
+        cells = ((points + radius) * (side / (2.0 * radius))).long().clamp(0, side - 1)
+        wanted = flat[(cells[..., 0] * side + cells[..., 1]) * side + cells[..., 2]] & (distances < far[chosen, None])
+        ray, number = wanted.nonzero(as_tuple=True)
+        ids.append(ray + begin)
+        places.append(distances[ray, number])
+    ray_ids, distances = torch.cat(ids), torch.cat(places)
+    starts = torch.zeros(len(rays) + 1, dtype=torch.int64, device=device)
+    torch.cumsum(torch.bincount(ray_ids, minlength=len(rays)), 0, out=starts[1:])
+    points = rays.origins[ray_ids] + distances[:, None] * rays.directions[ray_ids]
+    return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=starts, step=step)
+
+
+def _march_numba(
+    rays: Rays, near: Tensor, far: Tensor, occupied: Tensor, radius: float, step: float, offsets: Tensor
+) -> Samples:
+    from sdi_gs.rasterize.threads import run_on_ranges
+    from sdi_gs.representations.ngp.kernels import marching
+
+    arguments = (
+        *(t.contiguous().numpy() for t in (rays.origins, rays.directions, near, far, offsets)),
+        occupied.contiguous().view(torch.uint8).numpy(),
+        np.float32(radius),
+        np.float32(step),
+    )
+    counts = np.empty(len(rays), np.int64)
+    run_on_ranges(marching.count_samples, len(rays), _SMALLEST_RAYS, *arguments, counts)
+    starts = np.zeros(len(rays) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    distances, points = torch.empty(int(starts[-1])), torch.empty((int(starts[-1]), 3))
+    ray_ids = torch.empty(int(starts[-1]), dtype=torch.int64)
+    run_on_ranges(
+        marching.write_samples,
+        len(rays),
+        _SMALLEST_RAYS,
+        *arguments,
+        starts,
+        *(t.numpy() for t in (distances, points, ray_ids)),
+    )
+    return Samples(
+        distances=distances, points=points, ray_ids=ray_ids, ray_starts=torch.from_numpy(starts), step=step
+    )

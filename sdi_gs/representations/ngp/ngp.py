@@ -1,0 +1,311 @@
+"""The hash-grid field as a scene: rendering, what a trainer does before each step, and its state.
+
+Letters: B views, H W pixels, R rays, P samples, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput
+from sdi_gs.errors import UserError
+from sdi_gs.representations.ngp.background import Environment
+from sdi_gs.representations.ngp.compositing import composite, visible
+from sdi_gs.representations.ngp.config import NgpConfig
+from sdi_gs.representations.ngp.field import NgpField
+from sdi_gs.representations.ngp.marching import Rays, Samples, camera_rays, march
+from sdi_gs.representations.ngp.occupancy import OccupancyGrid
+from sdi_gs.representations.ngp.regularizers import (
+    convexity_loss,
+    opaqueness_loss,
+    orientation_loss,
+    scheduled,
+    sparsity_loss,
+    z_variance_loss,
+)
+from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
+
+SMALLEST_IMAGE = 16
+"""Side in pixels below which no image is rendered."""
+_RAYS_AT_ONCE = 2**15
+"""Rays of one go where no gradient is wanted: a bound on memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NgpRender(RenderOutput):
+    """A render of the field, with what its regularisers need."""
+
+    z_variance: Tensor  # [B, H, W, 1] of the distance along the ray, square scene units
+    normals: Tensor | None  # [B, H, W, 3] world, sums of weight times unit normal
+    sample_weights: Tensor  # [P]
+    sample_normals: Tensor | None  # [P, 3] world, unit
+    sample_directions: Tensor  # [P, 3] world, unit, of their rays
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RayValues:
+    """What rays see."""
+
+    sums: Tensor  # [R, C] rgb, distance and its square less the origin's, normals
+    opacity: Tensor  # [R]
+    weights: Tensor  # [P]
+    normals: Tensor | None  # [P, 3]
+    directions: Tensor  # [P, 3]
+
+
+class Ngp:
+    """A field with its occupancy grid and, where configured, an environment."""
+
+    def __init__(self, config: NgpConfig, *, generator: torch.Generator, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.field = NgpField(config, generator=generator, device=device)
+        self.occupancy = OccupancyGrid(config, device=device)
+        self.steps_since_update = 0
+        has_environment = config.background == "environment"
+        self.environment = Environment(generator=generator, device=device) if has_environment else None
+
+    # ---- what a mesh asks for ----
+
+    def density_of(
+        self,
+        points: Tensor,  # [P, 3] world
+    ) -> Tensor:  # [P]
+        """Density per scene unit, 0 outside the cube."""
+        return self.field.density_of(points)
+
+    def albedo_of(
+        self,
+        points: Tensor,  # [P, 3] world
+    ) -> Tensor:  # [P, 3]
+        """Colour in (0, 1)."""
+        return self.field.albedo_of(points)
+
+    def normals_of(
+        self,
+        points: Tensor,  # [P, 3] world
+    ) -> Tensor:  # [P, 3]
+        """Unit vectors against the gradient of density."""
+        return self.field.normals_of(points)
+
+    # ---- rendering ----
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        with_normals: bool = False,
+    ) -> NgpRender:
+        """Albedo over the given colours, each ray sampled at fixed places.
+
+        Raises UserError for images below 16 pixels.
+        """
+        return self._render(cameras, background[:, None, :], None, with_normals=with_normals, generator=None)
+
+    def render_for_training(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1], used where the config's background is "given"
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> NgpRender:
+        """A render with jittered samples, the config's background, its light, and normals where some term needs them.
+
+        Raises UserError for images below 16 pixels.
+        """
+        lighting = draw_lighting(self.config.shading, cameras, progress, generator=generator)
+        per_ray = background[:, None, :]
+        if self.environment is not None:
+            per_ray = self.environment.colours(camera_rays(cameras).directions).unflatten(0, (len(cameras), -1))
+        elif self.config.background == "random":
+            per_ray = torch.rand((len(cameras), 1, 3), generator=generator, device=self.device)
+        return self._render(
+            cameras, per_ray, lighting, with_normals=self.config.losses.needs_normals, generator=generator
+        )
+
+    def _render(
+        self,
+        cameras: CameraBatch,
+        background: Tensor,  # [B, 1 or H W, 3]
+        lighting: Lighting | None,
+        *,
+        with_normals: bool,
+        generator: torch.Generator | None,
+    ) -> NgpRender:
+        if min(cameras.width, cameras.height) < SMALLEST_IMAGE:
+            raise UserError(
+                f"images of {cameras.width}x{cameras.height} pixels are too small for a field: "
+                f"use at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE}"
+            )
+        shape = (len(cameras), cameras.height, cameras.width)
+        rays = camera_rays(cameras)
+        if generator is None:
+            offsets = rays.cosines.new_full((len(rays),), 0.5)
+        else:
+            offsets = torch.rand(len(rays), generator=generator, device=self.device)
+        occupied = self.occupancy.occupied()
+        at_once = len(rays) if torch.is_grad_enabled() else _RAYS_AT_ONCE
+        parts = [
+            self._trace(
+                rays.part(begin, begin + at_once),
+                occupied,
+                offsets[begin : begin + at_once],
+                lighting,
+                views=torch.arange(begin, min(begin + at_once, len(rays)), device=self.device) // (shape[1] * shape[2]),
+                with_normals=with_normals or lighting is not None,
+            )
+            for begin in range(0, len(rays), at_once)
+        ]
+        sums, opacity = torch.cat([part.sums for part in parts]), torch.cat([part.opacity for part in parts])
+        colour = sums[:, :3].unflatten(0, (len(cameras), -1))
+        rgb = colour + (1.0 - opacity.unflatten(0, (len(cameras), -1)))[..., None] * background
+        share = opacity.clamp_min(1e-6)
+        mean = sums[:, 3] / share
+        # Sums are about the distance of the world's origin, where float32 is finest.
+        depth = rays.cosines * (sums[:, 3] + opacity * rays.origins.norm(dim=-1)) / share
+        return NgpRender(
+            rgb=rgb.reshape(*shape, 3),
+            alpha=opacity.reshape(*shape, 1),
+            depth=depth.reshape(*shape, 1),
+            z_variance=(sums[:, 4] / share - mean.square()).clamp_min(0.0).reshape(*shape, 1),
+            normals=sums[:, 5:].reshape(*shape, 3) if with_normals or lighting is not None else None,
+            sample_weights=torch.cat([part.weights for part in parts]),
+            sample_normals=_cat_or_none([part.normals for part in parts]),
+            sample_directions=torch.cat([part.directions for part in parts]),
+        )
+
+    def _trace(
+        self,
+        rays: Rays,  # R of them
+        occupied: Tensor,  # [G, G, G]
+        offsets: Tensor,  # [R]
+        lighting: Lighting | None,
+        *,
+        views: Tensor,  # [R] which camera a ray belongs to
+        with_normals: bool,
+    ) -> _RayValues:
+        """March, look at the field where it can be seen, and blend."""
+        samples = self._visible_samples(rays, occupied, offsets)
+        values = self.field.values_at(samples.points, with_normals=with_normals)
+        colour = values.albedo
+        if lighting is not None:
+            assert values.normals is not None
+            colour = shade(
+                self.config.shading, lighting, colour, values.normals, samples.points, views[samples.ray_ids]
+            )
+        behind_origin = (samples.distances - rays.origins.norm(dim=-1)[samples.ray_ids])[:, None]
+        channels = [colour, behind_origin, behind_origin.square()]
+        if values.normals is not None:
+            channels.append(values.normals)
+        blended = composite(values.density, torch.cat(channels, dim=-1), samples)
+        return _RayValues(
+            sums=blended.sums,
+            opacity=blended.opacity,
+            weights=blended.weights,
+            normals=values.normals,
+            directions=rays.directions[samples.ray_ids],
+        )
+
+    @torch.no_grad()
+    def _visible_samples(self, rays: Rays, occupied: Tensor, offsets: Tensor) -> Samples:
+        """Samples in occupied cells that absorb some light and that light reaches."""
+        config = self.config
+        samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets)
+        density = self.field.density_of(samples.points)
+        return samples.keep(visible(density, samples, config.empty_alpha))
+
+    # ---- training ----
+
+    def before_step(self, progress: float, generator: torch.Generator) -> None:
+        """Bring levels and occupancy up to date at a share ``progress`` of the run."""
+        self.field.num_levels = self.field.levels_at(progress)
+        if self.steps_since_update == 0:
+            self.occupancy.update(self.field.density_of, generator)
+        self.steps_since_update = (self.steps_since_update + 1) % self.config.occupancy_every
+
+    def regularizers(
+        self,
+        render: NgpRender,  # of B views, for training
+        cameras: CameraBatch,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """The weighted terms that count at a share ``progress`` of the run."""
+        weights = self.config.losses
+        sparsity = scheduled(weights.sparsity, weights.sparsity_final, weights.sparsity_end, progress)
+        convexity = scheduled(weights.convexity, weights.convexity_final, weights.convexity_end, progress)
+        terms = {}
+        if weights.orientation > 0.0:
+            assert render.sample_normals is not None
+            hit = (render.alpha.detach() > 0.0).sum()
+            terms["orientation"] = weights.orientation * orientation_loss(
+                render.sample_weights, render.sample_normals, render.sample_directions, hit
+            )
+        if sparsity > 0.0:
+            terms["sparsity"] = sparsity * sparsity_loss(render.alpha)
+        if weights.opaqueness > 0.0:
+            terms["opaqueness"] = weights.opaqueness * opaqueness_loss(render.alpha)
+        if weights.z_variance > 0.0:
+            terms["z_variance"] = weights.z_variance * z_variance_loss(render.z_variance, render.alpha)
+        if convexity > 0.0:
+            assert render.normals is not None
+            terms["convexity"] = convexity * convexity_loss(render.normals, cameras.camera_from_world)
+        return terms
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every trainable tensor by name."""
+        own = {f"field.{name}": value for name, value in self.field.params.items()}
+        if self.environment is not None:
+            own |= {f"environment.{name}": value for name, value in self.environment.params.items()}
+        return own
+
+    def state(self) -> dict[str, Any]:
+        """All that rendering and the next step depend on, as nested dicts of tensors and numbers."""
+        return {
+            "params": {name: value.detach() for name, value in self.parameters().items()},
+            "occupancy": self.occupancy.alphas,
+            "num_levels": self.field.num_levels,
+            "steps_since_update": self.steps_since_update,
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned.
+
+        Raises UserError where the tensors are another field's, or not a field's at all.
+        """
+        own, saved = self.parameters(), state.get("params", {})
+        if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
+            raise UserError(
+                "the saved state is not that of a field of this size: resume with the settings and the "
+                "representation it was made with"
+            )
+        for name, value in own.items():
+            value.copy_(saved[name])
+        self.occupancy.alphas = state["occupancy"].to(self.device)
+        self.field.num_levels = int(state["num_levels"])
+        self.steps_since_update = int(state["steps_since_update"])
+
+
+def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def ngp_optimizers(ngp: Ngp) -> dict[str, torch.optim.Optimizer]:
+    """One Adam for the field and, where there is one, one for the environment (published rates)."""
+    config = ngp.config
+    groups = {"field": (list(ngp.field.params.values()), config.geometry_lr)}
+    if ngp.environment is not None:
+        groups["environment"] = (list(ngp.environment.params.values()), config.background_lr)
+    return {
+        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15)
+        for name, (params, rate) in groups.items()
+    }
