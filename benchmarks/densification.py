@@ -27,7 +27,7 @@ import torch
 from gallery import insert_table
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation import score_gaussians
+from sdi_gs.evaluation import score_scene
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.files import write_atomically
 from sdi_gs.priors.catalog import load_prior
@@ -200,7 +200,7 @@ def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
         "n_gaussians": len(trainer.gaussians),
         "counts": counts,
         **shapes(trainer.gaussians),
-        **score_gaussians(trainer.gaussians, config.prompt).as_json(),
+        **score_scene(trainer.gaussians, config.prompt).as_json(),
     }
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation import score_ceiling, score_gaussians
+from sdi_gs.evaluation import score_ceiling, score_scene
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.run_config import RunConfig
@@ -126,7 +126,7 @@ def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
         "predictor_calls": calls,
         "train_seconds": seconds,
         "n_gaussians": len(trainer.gaussians),
-        **score_gaussians(trainer.gaussians, config.prompt).as_json(),
+        **score_scene(trainer.gaussians, config.prompt).as_json(),
     }
 
 

@@ -95,13 +95,14 @@ def fitted(name: ClassName, scene: Scene, results: Path) -> Gaussians:
     """Gaussians fitted to true views under the default preset, from the results folder if they are there."""
     kept = results / f"{name}.pt"
     if not kept.exists():
-        gaussians = fit_to_images(
+        fit = fit_to_images(
             preset_named("toybox-ideal").config,
             lambda cameras, background: render_scenes([scene] * len(cameras), cameras, background).rgb,
             image_size=64,
             device=torch.device("cpu"),
         )
-        torch.save({key: value.detach() for key, value in gaussians.params.items()}, kept)
+        assert isinstance(fit.representation, Gaussians)
+        torch.save({key: value.detach() for key, value in fit.representation.params.items()}, kept)
     return Gaussians(torch.load(kept))
 
 

@@ -272,11 +272,11 @@ def _pick_device(name: str | None) -> torch.device:
 
 
 def _render(command: Render) -> int:
-    from sdi_gs.loading import load_splats
+    from sdi_gs.loading import load_scene
     from sdi_gs.rendering import render_to_folder
 
     written = render_to_folder(
-        load_splats(command.source, device=_pick_device(command.device), frame=command.frame),
+        load_scene(command.source, device=_pick_device(command.device), frame=command.frame),
         out=command.out,
         size=command.size,
         num_frames=command.frames,
@@ -291,11 +291,11 @@ def _render(command: Render) -> int:
 
 def _view(command: View) -> int:
     from sdi_gs.interrupts import Interrupts
-    from sdi_gs.loading import load_splats
+    from sdi_gs.loading import load_scene
     from sdi_gs.viewer.server import FinishedViewer
 
     device = _pick_device(command.device)
-    splats = load_splats(command.source, device=device, frame=command.frame)
+    splats = load_scene(command.source, device=device, frame=command.frame)
     with (
         Interrupts("closing the viewer") as interrupts,
         FinishedViewer(splats, host=command.host, port=command.port, device=device) as viewer,
@@ -308,10 +308,10 @@ def _view(command: View) -> int:
 def _export(command: Export) -> int:
     from sdi_gs.export.conversion import splat_cloud
     from sdi_gs.export.formats import write_splats
-    from sdi_gs.loading import load_splats
+    from sdi_gs.loading import load_scene
     from sdi_gs.run import ply_comments
 
-    splats = load_splats(command.source)
+    splats = load_scene(command.source)
     run, cloud = splats.run, splat_cloud(splats.gaussians)
     if run is not None:
         stem = run.folder.path / f"splats_step_{run.step:06d}"
@@ -334,11 +334,11 @@ def _eval(command: Eval) -> int:
     from sdi_gs.console import print_scores
     from sdi_gs.evaluation import evaluate
     from sdi_gs.files import refuse_existing, write_atomically
-    from sdi_gs.loading import load_splats
+    from sdi_gs.loading import load_scene
 
     if command.out is not None:
         refuse_existing(command.out)
-    splats = load_splats(command.source, device=_pick_device(command.device), frame=command.frame)
+    splats = load_scene(command.source, device=_pick_device(command.device), frame=command.frame)
     config = splats.run.config if splats.run is not None else preset_named(CPU_PRESET).config
     scores = evaluate(
         splats,

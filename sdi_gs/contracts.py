@@ -133,6 +133,11 @@ class DiffusionPrior(Protocol):
 class Representation(Protocol):
     """A 3D scene that can be rendered with gradients."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        ...
+
     def render(
         self,
         cameras: CameraBatch,

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
 from sdi_gs.fitting import fit_to_images
-from sdi_gs.loading import Splats
-from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.loading import SavedScene
 from sdi_gs.run import read_summary
 from sdi_gs.run_config import RunConfig
 from sdi_gs.toybox import metrics
@@ -79,7 +79,7 @@ class Evaluation:
 
 
 def evaluate(
-    splats: Splats,
+    scene: SavedScene,
     *,
     prompt: str | None = None,
     num_draws: int = NUM_DRAWS,
@@ -91,34 +91,34 @@ def evaluate(
     ``ceiling_config`` says how the ceiling is fitted; None for no ceiling. Raises UserError where there is no
     prompt, or where it is none of toybox's.
     """
-    prompt = prompt or splats.prompt
+    prompt = prompt or scene.prompt
     if not prompt:
-        raise UserError(f'{splats.path} does not say what it should be: add --prompt "a blue robot"')
-    score = score_gaussians(splats.gaussians, prompt, num_draws=num_draws, image_size=image_size)
+        raise UserError(f'{scene.path} does not say what it should be: add --prompt "a blue robot"')
+    score = score_scene(scene.representation, prompt, num_draws=num_draws, image_size=image_size)
     ceiling = None
     if ceiling_config is not None:
-        device = splats.gaussians.params["means"].device
+        device = scene.representation.device
         ceiling = score_ceiling(ceiling_config, prompt, colour=score.colour, image_size=image_size, device=device)
-    run = splats.run
+    run = scene.run
     return Evaluation(
-        source=str(splats.path),
+        source=str(scene.path),
         prompt=prompt,
         score=score,
         ceiling=ceiling,
-        n_gaussians=len(splats.gaussians),
+        n_gaussians=scene.num_gaussians,
         image_size=image_size,
         step=run.step if run is not None else None,
         summary=(read_summary(run.folder) if run is not None else None) or {},
     )
 
 
-def score_gaussians(
-    gaussians: Gaussians, prompt: str, *, num_draws: int = NUM_DRAWS, image_size: int = IMAGE_SIZE
+def score_scene(
+    representation: Representation, prompt: str, *, num_draws: int = NUM_DRAWS, image_size: int = IMAGE_SIZE
 ) -> TruthScore:
     """Score the held-out views over white; UserError for a prompt that is none of toybox's."""
     asked = toybox_prompt(prompt)
     cameras = held_out_cameras(image_size)
-    render = render_views(gaussians, cameras)
+    render = render_views(representation, cameras)
     return score_against_truth(render.rgb, render.alpha, cameras, asked, num_draws)
 
 
@@ -137,17 +137,17 @@ def score_ceiling(
     asked = toybox_prompt(prompt)
     assert asked.class_name is not None
     item, cameras = canonical_object(asked.class_name, asked.colour or colour), held_out_cameras(image_size)
-    gaussians = fit_to_images(
+    fitted_scene = fit_to_images(
         config,
         lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,
         image_size=image_size,
         device=torch.device(device),
     )
-    fitted, truth = render_views(gaussians, cameras), render_truth([item], cameras)
+    fitted, truth = render_views(fitted_scene.representation, cameras), render_truth([item], cameras)
     return Ceiling(
         psnr=metrics.psnr(fitted.rgb, truth.rgb).mean().item(),
         iou=metrics.silhouette_iou(fitted.alpha, truth.alpha).mean().item(),
-        n_gaussians=len(gaussians),
+        n_gaussians=fitted_scene.num_gaussians,
     )
 
 

@@ -1,4 +1,4 @@
-"""Splats from where they lie: a run, one of its checkpoints, or a splat file of any origin."""
+"""Scenes from where they lie: a run, one of its checkpoints, or a splat file of any origin."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from sdi_gs.export.conversion import gaussians_from_cloud
 from sdi_gs.export.formats import read_splats
 from sdi_gs.export.splat_cloud import Frame
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.run import config_in_force
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import RunFolder, open_run_folder
+from sdi_gs.scene import saved_representation
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOrigin:
-    """The run that a cloud comes from."""
+    """The run that a scene comes from."""
 
     folder: RunFolder
     config: RunConfig
@@ -30,13 +32,28 @@ class RunOrigin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splats:
-    """A cloud and where it comes from."""
+class SavedScene:
+    """A cloud or a field, and where it comes from."""
 
-    gaussians: Gaussians
+    representation: Gaussians | Ngp
     path: Path
     run: RunOrigin | None
     """None for a bare file."""
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The cloud; UserError where it is a field."""
+        if not isinstance(self.representation, Gaussians):
+            raise UserError(
+                f"{self.path} is a run of representation ngp, a field without splats: start splats from it with "
+                "sdi-gs train --init-from, or export a mesh with --format glb"
+            )
+        return self.representation
+
+    @property
+    def num_gaussians(self) -> int:
+        """0 for a field."""
+        return len(self.representation) if isinstance(self.representation, Gaussians) else 0
 
     @property
     def prompt(self) -> str | None:
@@ -44,23 +61,23 @@ class Splats:
         return self.run.config.prompt if self.run is not None else None
 
 
-def load_splats(path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer") -> Splats:
+def load_scene(path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer") -> SavedScene:
     """A run folder at its latest checkpoint, one of its checkpoints, or a splat file whose axes ``frame`` names.
 
     A checkpoint may be given as its folder or as a file in it. Raises UserError where ``path`` is none of these,
     and where the checkpoint or the file is damaged.
     """
     if path.is_dir() or is_checkpoint(path):
-        gaussians, run = load_run_splats(path, device=device)
-        return Splats(gaussians=gaussians, path=path, run=run)
+        representation, run = load_run_scene(path, device=device)
+        return SavedScene(representation=representation, path=path, run=run)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a .ply or a .splat file")
     gaussians = gaussians_from_cloud(read_splats(path, frame=frame), device=device)
-    return Splats(gaussians=gaussians, path=path, run=None)
+    return SavedScene(representation=gaussians, path=path, run=None)
 
 
-def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians, RunOrigin]:
-    """The Gaussians of a run's latest checkpoint, or of the one that ``path`` names.
+def load_run_scene(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians | Ngp, RunOrigin]:
+    """What a run optimised, at its latest checkpoint, or of the one that ``path`` names.
 
     Raises UserError where ``path`` is neither a run nor a checkpoint within one, and for a damaged checkpoint.
     """
@@ -68,5 +85,6 @@ def load_run_splats(path: Path, *, device: torch.device | str = "cpu") -> tuple[
     folder = open_run_folder(chosen.parent.parent if chosen is not None else path)
     checkpoint = load_checkpoint(chosen or latest_checkpoint(folder.checkpoints))
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
-    gaussians = Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-    return gaussians, RunOrigin(folder=folder, config=config_in_force(checkpoint), step=checkpoint.step)
+    config = config_in_force(checkpoint)
+    representation = saved_representation(config, state, device=torch.device(device))
+    return representation, RunOrigin(folder=folder, config=config, step=checkpoint.step)

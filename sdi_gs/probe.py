@@ -27,7 +27,7 @@ from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import StepPlan, distil
-from sdi_gs.loading import load_splats
+from sdi_gs.loading import load_scene
 from sdi_gs.plots import save_probe_figure
 from sdi_gs.priors.catalog import TOYBOX_IDEAL, load_prior
 from sdi_gs.priors.config import IdealPriorConfig
@@ -206,7 +206,7 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     config = CameraConfig(distance=(CAMERA_DISTANCE, CAMERA_DISTANCE), fov_y_deg=(CAMERA_FOV_Y_DEG, CAMERA_FOV_Y_DEG))
     cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
     if options.source is not None:
-        return render_views(load_splats(options.source, device=device).gaussians, cameras).rgb, cameras
+        return render_views(load_scene(options.source, device=device).representation, cameras).rgb, cameras
     asked = toybox_prompt(options.prompt)
     assert asked.class_name is not None
     if asked.colour is None:

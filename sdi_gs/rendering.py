@@ -13,12 +13,12 @@ from sdi_gs.camera_config import CameraConfig
 from sdi_gs.export.pictures import save_contact_sheet, save_png, to_uint8
 from sdi_gs.export.turntable import save_turntable
 from sdi_gs.files import disk_errors, refuse_existing
-from sdi_gs.loading import Splats
+from sdi_gs.loading import SavedScene
 from sdi_gs.views import render_views, ring_cameras, split_cameras
 
 
 def render_to_folder(
-    splats: Splats,
+    scene: SavedScene,
     *,
     out: Path | None,
     size: int,
@@ -32,18 +32,18 @@ def render_to_folder(
 
     A bare file is seen from the default camera distance. Raises UserError where ``out`` exists.
     """
-    cameras = splats.run.config.cameras if splats.run is not None else CameraConfig()
-    folder = _new_folder(out, splats)
+    cameras = scene.run.config.cameras if scene.run is not None else CameraConfig()
+    folder = _new_folder(out, scene)
     written = []
     if num_views:
         ring = ring_cameras(cameras, num_views, size, elevation_deg=elevation_deg)
         labels = [f"{azimuth:.0f} deg" for azimuth in ring.azimuth_deg.tolist()]
         written.append(folder / "contact_sheet.png")
-        save_contact_sheet(written[-1], render_views(splats.gaussians, ring, background).rgb, labels=labels)
+        save_contact_sheet(written[-1], render_views(scene.representation, ring, background).rgb, labels=labels)
     if num_frames:
         ring = ring_cameras(cameras, num_frames, size, elevation_deg=elevation_deg)
         # Bytes and not floats: a film has many pixels.
-        parts = [to_uint8(render_views(splats.gaussians, part, background).rgb) for part in split_cameras(ring)]
+        parts = [to_uint8(render_views(scene.representation, part, background).rgb) for part in split_cameras(ring)]
         frames = torch.from_numpy(np.concatenate(parts))
         written.append(folder / "turntable.mp4")
         save_turntable(written[-1], frames)
@@ -54,14 +54,14 @@ def render_to_folder(
     return written
 
 
-def _new_folder(out: Path | None, splats: Splats) -> Path:
+def _new_folder(out: Path | None, scene: SavedScene) -> Path:
     """The folder asked for, or the next free one in a run or beside a file."""
     if out is not None:
         refuse_existing(out)
         folder = out
     else:
-        source = splats.path
-        stem = splats.run.folder.path / "render" if splats.run else source.with_name(f"{source.stem}-render")
+        source = scene.path
+        stem = scene.run.folder.path / "render" if scene.run else source.with_name(f"{source.stem}-render")
         folder = next(path for n in count(1) if not os.path.lexists(path := stem.with_name(f"{stem.name}-{n}")))
     with disk_errors(folder):
         folder.mkdir(parents=True)

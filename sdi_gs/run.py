@@ -33,7 +33,6 @@ from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, require_prompt
 from sdi_gs.run_folder import (
     SETTINGS_EVENT,
@@ -95,11 +94,9 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
             "restore the file, or start a new run"
         )
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
-    gaussians = Gaussians(state["gaussians"])
-    trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, gaussians=gaussians)
+    trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
-    trainer.load_state(state)
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
     return trainer, folder
 
@@ -186,7 +183,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         "step": trainer.step,
         "steps": config.steps,
         "seed": config.seed,
-        "n_gaussians": len(trainer.gaussians),
+        "representation": config.representation,
+        "n_gaussians": trainer.scene.num_gaussians,
         "n_exported": report.written,
         "predictor_calls": sum(record["predictor_calls"] for record in steps),
         "train_seconds": sum(record["seconds"] for record in steps),
@@ -239,8 +237,6 @@ def _require_runnable(config: RunConfig) -> None:
     start = config.gaussians.init_from
     if start is not None and not Path(start).is_file():
         raise UserError(f"cannot start from {start}: there is no such file; check --init-from")
-    if config.representation == "ngp":
-        raise UserError('representation "ngp" is not in this version; use --representation gaussians')
 
 
 def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:
@@ -274,4 +270,4 @@ def _set_aside_results(folder: RunFolder) -> None:
 
 def _ring_of_views(trainer: Trainer, count: int, size: int) -> torch.Tensor:  # [count, size, size, 3]
     cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=TURNTABLE_ELEVATION_DEG)
-    return render_views(trainer.gaussians, cameras).rgb
+    return render_views(trainer.scene.representation, cameras).rgb

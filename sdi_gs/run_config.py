@@ -19,6 +19,7 @@ from sdi_gs.guidance.config import GuidanceConfig, ViewPromptsConfig
 from sdi_gs.loss_config import LossConfig
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
+from sdi_gs.representations.ngp.config import NgpConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class RunConfig:
     prior: str = "toybox-ideal"
     """Diffusion prior: a known name, a folder in Stable Diffusion's layout, or a hub id."""
     representation: Literal["gaussians", "ngp"] = "gaussians"
-    """What is optimised."""
+    """What is optimised: a cloud (``gaussians``, ``densify``) or a hash-grid field (``ngp``)."""
     steps: int = 400
     """Optimisation steps; every schedule is tied to this number."""
     seed: int = 0
@@ -68,6 +69,7 @@ class RunConfig:
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
     densify: DensifyConfig = field(default_factory=DensifyConfig)
+    ngp: NgpConfig = field(default_factory=NgpConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     ideal_prior: IdealPriorConfig = field(default_factory=IdealPriorConfig)
     outputs: OutputConfig = field(default_factory=OutputConfig)

@@ -8,18 +8,20 @@ Letters: B cameras, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
+from sdi_gs.errors import UserError
 from sdi_gs.initial_cloud import initial_gaussians
 from sdi_gs.losses import compactness_loss, fog_loss, needle_loss
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers, scaled_rates, set_learning_rates
+from sdi_gs.representations.ngp.ngp import Ngp, NgpRender, ngp_optimizers
 from sdi_gs.representations.update import update_gaussians
 from sdi_gs.run_config import RunConfig
 
@@ -91,10 +93,13 @@ class GaussianScene:
         *,
         step: int,
         generator: torch.Generator,
-        timestep_fraction: float,
-        check_gradients: Callable[[], None],
+        timestep_fraction: float | None = None,
+        check_gradients: Callable[[], None] = lambda: None,
     ) -> None:
-        """Backward, optimise, densify; ``check_gradients`` may raise before any parameter moves."""
+        """Backward, optimise, densify; ``check_gradients`` may raise before any parameter moves.
+
+        ``timestep_fraction`` is the diffusion's t over its length, None where there is no diffusion.
+        """
         update_gaussians(
             self.gaussians,
             self.optimizers,
@@ -146,3 +151,134 @@ class GaussianScene:
     def _rates(self) -> GaussiansConfig:
         """The cloud's settings with the learning rates now in force."""
         return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
+
+
+class NgpScene:
+    """A hash-grid field with its optimisers, its schedules and its regularisers."""
+
+    num_gaussians = 0
+    """A field has none."""
+
+    def __init__(self, config: RunConfig, *, generator: torch.Generator, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.ngp = Ngp(config.ngp, generator=generator, device=device)
+        self.optimizers = ngp_optimizers(self.ngp)
+        self._rates = {name: group.param_groups[0]["lr"] for name, group in self.optimizers.items()}
+        self._before_render = self.ngp.state()
+        self.follow(config)
+
+    @property
+    def representation(self) -> Ngp:
+        """What renders."""
+        return self.ngp
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> NgpRender:
+        """A training render of the field as ``progress``, the finished share of the run, would have it."""
+        self._before_render = self.ngp.state()
+        self.ngp.before_step(progress, generator)
+        return self.ngp.render_for_training(cameras, background, progress=progress, generator=generator)
+
+    def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
+        """The weighted terms that look at the field and not at the prior."""
+        assert isinstance(render, NgpRender)
+        return self.ngp.regularizers(render, cameras, progress)
+
+    def update(
+        self,
+        loss: Tensor,  # []
+        render: RenderOutput,  # that the loss came from
+        *,
+        step: int,
+        generator: torch.Generator,
+        timestep_fraction: float | None = None,
+        check_gradients: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Backward and optimise; ``check_gradients`` may raise before any parameter moves."""
+        loss.backward()
+        check_gradients()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that the optimisers are about to use, by name."""
+        return {name: value.grad for name, value in self.ngp.parameters().items() if value.grad is not None}
+
+    def drop_gradients(self) -> None:
+        """Forget a step that came to nothing: its gradients, and what its render brought up to date."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        self.ngp.load_state(self._before_render)
+
+    def follow(self, config: RunConfig) -> None:
+        """Go on at the learning rates of a config that changed while training."""
+        self.config = config
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = config.learning_rate_scale * self._rates[name]
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dicts of tensors and numbers."""
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return {"ngp": self.ngp.state(), "optimizers": optimizers}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned."""
+        self.ngp.load_state(state["ngp"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+
+Scene = GaussianScene | NgpScene
+
+
+def make_scene(
+    config: RunConfig,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    saved: dict[str, Any] | None = None,
+) -> Scene:
+    """The configured scene at its start, or ready for the ``saved`` state that it will load.
+
+    Raises UserError for an initial cloud that cannot be had, or is over the cap, and for a state of the other kind.
+    """
+    if saved is not None and config.representation not in saved:
+        raise UserError(_wrong_kind(config))
+    match config.representation:
+        case "gaussians":
+            gaussians = Gaussians(saved["gaussians"]) if saved is not None else None
+            return GaussianScene(config, generator=generator, device=device, gaussians=gaussians)
+        case "ngp":
+            return NgpScene(config, generator=generator, device=device)
+        case _:
+            assert_never(config.representation)
+
+
+def saved_representation(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians | Ngp:
+    """What a scene's ``state`` holds, for looking at; UserError where it is not of the config's representation."""
+    if config.representation not in state:
+        raise UserError(_wrong_kind(config))
+    match config.representation:
+        case "gaussians":
+            return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
+        case "ngp":
+            ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
+            ngp.load_state(state["ngp"])
+            return ngp
+        case _:
+            assert_never(config.representation)
+
+
+def _wrong_kind(config: RunConfig) -> str:
+    return (
+        f"the checkpoint holds no {config.representation}, the representation that its settings name: "
+        "it belongs to another run"
+    )

@@ -22,7 +22,7 @@ from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
 from sdi_gs.losses import distillation_loss
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
-from sdi_gs.scene import GaussianScene
+from sdi_gs.scene import make_scene
 
 STEERABLE = (
     "prompt",
@@ -47,9 +47,9 @@ class Trainer:
         prior: DiffusionPrior,
         *,
         device: torch.device,
-        gaussians: Gaussians | None = None,
+        saved: dict[str, Any] | None = None,
     ) -> None:
-        """``gaussians`` stand in for the config's initial cloud, whose file a resumed run can do without."""
+        """``saved`` is what ``state`` returned; a run that goes on from it does not look for its initial cloud."""
         self.config = config
         self.started_with = config
         self.changes: list[dict[str, Any]] = []
@@ -63,12 +63,20 @@ class Trainer:
         self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None
         self.last_views: GuidedViews | None = None
-        self.scene = GaussianScene(config, generator=self.device_generator, device=device, gaussians=gaussians)
+        self.scene = make_scene(config, generator=self.device_generator, device=device, saved=saved)
+        if saved is not None:
+            self.load_state(saved)
 
     @property
     def gaussians(self) -> Gaussians:
-        """The cloud of a run that optimises one."""
-        return self.scene.gaussians
+        """The cloud of a run that optimises one.
+
+        Raises TypeError where the run optimises a field.
+        """
+        representation = self.scene.representation
+        if not isinstance(representation, Gaussians):
+            raise TypeError("this run optimises a field, not Gaussians")
+        return representation
 
     def train_step(self) -> StepReport:
         """One step: K views that share a timestep.

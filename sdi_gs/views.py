@@ -1,4 +1,4 @@
-"""Looking at a finished cloud: cameras in a ring, and pictures without gradients.
+"""Looking at a finished scene: cameras in a ring, and pictures without gradients.
 
 Letters: V views, H W pixels.
 """
@@ -11,8 +11,7 @@ import torch
 
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.contracts import RenderOutput
-from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.contracts import RenderOutput, Representation
 
 VIEWS_AT_ONCE = 8
 """Views rendered in one call: a film at full size would not fit the memory limit as one batch."""
@@ -32,15 +31,15 @@ def ring_cameras(config: CameraConfig, count: int, size: int, *, elevation_deg: 
 
 @torch.no_grad()
 def render_views(
-    gaussians: Gaussians,
+    representation: Representation,
     cameras: CameraBatch,  # V of them
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> RenderOutput:
     """Pictures [V, H, W, 3] in [0, 1] and alpha [V, H, W, 1], on the host."""
-    device = gaussians.params["means"].device
+    device = representation.device
     rgb, alpha = [], []
     for part in split_cameras(cameras):
-        render = gaussians.render(part.to(device), torch.tensor(background, device=device).expand(len(part), 3))
+        render = representation.render(part.to(device), torch.tensor(background, device=device).expand(len(part), 3))
         rgb.append(render.rgb.clamp(0.0, 1.0).cpu())
         alpha.append(render.alpha.cpu())
     return RenderOutput(rgb=torch.cat(rgb), alpha=torch.cat(alpha))

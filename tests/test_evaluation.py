@@ -15,13 +15,14 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import print_scores
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation import Evaluation, evaluate, score_ceiling, score_gaussians, toybox_prompt
+from sdi_gs.evaluation import Evaluation, evaluate, score_ceiling, score_scene, toybox_prompt
 from sdi_gs.fitting import fit_to_images
-from sdi_gs.loading import Splats
+from sdi_gs.loading import SavedScene
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run import prepare_run
 from sdi_gs.run_config import RunConfig
+from sdi_gs.scene import Scene
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[1] / "docs/eval.md"
@@ -39,8 +40,13 @@ def config(steps: int = 60) -> RunConfig:
     )
 
 
-def splats(gaussians: Gaussians) -> Splats:
-    return Splats(gaussians=gaussians, path=Path("ball.ply"), run=None)
+def cloud_of(scene: Scene) -> Gaussians:
+    assert isinstance(scene.representation, Gaussians)
+    return scene.representation
+
+
+def splats(gaussians: Gaussians) -> SavedScene:
+    return SavedScene(representation=gaussians, path=Path("ball.ply"), run=None)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def red_ball() -> Gaussians:
         image = torch.where(inside[None, :, :, None], torch.tensor([0.8, 0.1, 0.1]), background[:, None, None, :])
         return image.expand(len(cameras), -1, -1, -1)
 
-    return fit_to_images(config(), disc, image_size=64, device=CPU)
+    return cloud_of(fit_to_images(config(), disc, image_size=64, device=CPU))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def test_the_right_object_scores_above_the_floor_and_another_prompt_below(
 ) -> None:
     assert evaluation.score.iou_best > 0.8
     assert evaluation.score.colour_right
-    wrong = score_gaussians(red_ball, "a blue chair", num_draws=2)
+    wrong = score_scene(red_ball, "a blue chair", num_draws=2)
     assert not wrong.colour_right
     assert wrong.iou_best < evaluation.score.iou_best - 0.2
     assert wrong.psnr_best < evaluation.score.psnr_best - 3.0
@@ -116,7 +122,7 @@ def test_the_ceiling_starts_from_the_cloud_of_the_run(tmp_path: Path) -> None:
     def white(cameras: CameraBatch, background: Tensor) -> Tensor:
         return torch.ones(len(cameras), 64, 64, 3)
 
-    fitted = fit_to_images(still, white, image_size=64, device=CPU)
+    fitted = cloud_of(fit_to_images(still, white, image_size=64, device=CPU))
     for name, value in trainer.gaussians.params.items():
         assert torch.equal(fitted.params[name], value), name
 
@@ -141,7 +147,7 @@ def test_a_fit_densifies_as_the_run_does() -> None:
     growing = DensifyConfig(start=0.0, stop=1.0, every=2, max_gaussians=400, min_gaussians=1, grow_share=0.5)
     settings = replace(config(8), densify=growing)
     fitted = fit_to_images(settings, lambda c, b: torch.zeros(len(c), 64, 64, 3), image_size=64, device=CPU)
-    assert len(fitted) == 400
+    assert fitted.num_gaussians == 400
 
 
 @pytest.mark.parametrize(

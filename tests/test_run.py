@@ -19,7 +19,7 @@ from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.ply import read_splat_ply, write_splat_ply
-from sdi_gs.loading import load_splats
+from sdi_gs.loading import load_scene
 from sdi_gs.run import (
     change_settings,
     finish,
@@ -319,7 +319,7 @@ def test_versions_name_what_decides_a_result() -> None:
 
 
 def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(whole: RunFolder) -> None:
-    from_run, from_file = load_splats(whole.path), load_splats(whole.splats)
+    from_run, from_file = load_scene(whole.path), load_scene(whole.splats)
     assert from_run.run is not None
     assert from_run.run.step == 8
     assert from_run.prompt == "a blue robot"
@@ -333,26 +333,26 @@ def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(
 
 @pytest.mark.parametrize("file", ["", "tensors.safetensors", "checkpoint.json"])
 def test_a_checkpoint_that_is_named_is_the_one_that_is_loaded(whole: RunFolder, file: str) -> None:
-    named = load_splats(whole.checkpoints / "step_000006" / file)
+    named = load_scene(whole.checkpoints / "step_000006" / file)
     assert named.run is not None
     assert named.run.step == 6
     assert named.prompt == "a blue robot"
     assert named.run.folder.path.samefile(whole.path)
-    last = load_splats(whole.path).gaussians
+    last = load_scene(whole.path).gaussians
     assert not torch.equal(named.gaussians.params["means"], last.params["means"])
 
 
 def test_a_checkpoint_outside_its_run_is_refused(whole: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(whole.checkpoints / "step_000006", tmp_path / "step_000006")
     with pytest.raises(UserError, match="is not a run: it has no config.yaml"):
-        load_splats(tmp_path / "step_000006")
+        load_scene(tmp_path / "step_000006")
 
 
 def test_what_is_no_source_of_splats_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist: give a run folder, a checkpoint of one, a \.ply"):
-        load_splats(tmp_path / "nothing")
+        load_scene(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run"):
-        load_splats(tmp_path)
+        load_scene(tmp_path)
 
 
 def steered_run(folder: Path, *, checkpoint_after: int, stop: int) -> RunFolder:
@@ -400,7 +400,7 @@ def test_a_steered_run_that_was_stopped_and_saved_says_so(tmp_path: Path) -> Non
     resumed, folder = prepare_resume(run.path, device=CPU)
     assert resumed.config.prompt == "a red car"
     assert [event["changed"] for event in folder.read_events()] == [{"prompt": "a red car"}]
-    assert load_splats(run.path).prompt == "a red car"
+    assert load_scene(run.path).prompt == "a red car"
     assert load_run_config(run.path).prompt == "a blue robot"
 
 

@@ -12,7 +12,7 @@ import torch
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import splat_cloud
-from sdi_gs.loading import Splats
+from sdi_gs.loading import SavedScene
 from sdi_gs.run import change_settings, ply_comments
 from sdi_gs.run_config import with_values
 from sdi_gs.run_folder import RunFolder
@@ -31,7 +31,7 @@ from sdi_gs.viewer.bridge import (
 )
 from sdi_gs.viewer.labels import MODES
 from sdi_gs.viewer.page_server import PageServer
-from sdi_gs.viewer.standpoint import standpoint_for, training_standpoint
+from sdi_gs.viewer.standpoint import Standpoint, standpoint_for, training_standpoint
 
 PAUSE_POLL = 0.2
 """Seconds between looks at Ctrl-C while nothing else happens."""
@@ -192,7 +192,9 @@ class LiveViewer(PageServer):
 
     def _snapshot(self) -> Snapshot:
         trainer = self._trainer
-        return Snapshot(step=trainer.step, representation=trainer.gaussians.detached_copy(), views=trainer.last_views)
+        return Snapshot(
+            step=trainer.step, representation=trainer.scene.representation.detached_copy(), views=trainer.last_views
+        )
 
     def _show(self, phase: Phase) -> None:
         trainer, report = self._trainer, self._report
@@ -203,7 +205,7 @@ class LiveViewer(PageServer):
                 num_steps=trainer.config.steps,
                 timestep=None if report is None else report.timestep,
                 loss=None if report is None else sum(report.losses.values()),
-                num_gaussians=len(trainer.gaussians),
+                num_gaussians=trainer.scene.num_gaussians,
                 steps_per_second=self._rate,
             )
         )
@@ -215,27 +217,27 @@ class LiveViewer(PageServer):
 
 
 class FinishedViewer(PageServer):
-    """A page on splats that nobody trains, from a run or from a file."""
+    """A page on a scene that nobody trains, from a run or from a file."""
 
-    def __init__(self, splats: Splats, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
-        cloud, run = splat_cloud(splats.gaussians), splats.run
-        title = splats.path.name if splats.prompt is None else f"“{splats.prompt}” ({splats.path})"
+    def __init__(self, scene: SavedScene, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
+        run, shown = scene.run, scene.representation
+        title = scene.path.name if scene.prompt is None else f"“{scene.prompt}” ({scene.path})"
         super().__init__(
             host=host,
             port=port,
             heading=title,
-            name=splats.path.stem or "splats",
+            name=scene.path.stem or "splats",
             comments=lambda step: [] if run is None else ply_comments(run.config, step),
-            standpoint=standpoint_for(cloud) if run is None else training_standpoint(run.config.cameras),
+            standpoint=_standpoint(scene),
             device=device,
             prior=None,
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,
         )
         self.page.add_scene(self.worker, with_cameras=False)
-        self.set_status(Status(phase="viewing", num_gaussians=len(splats.gaussians)))
+        self.set_status(Status(phase="viewing", num_gaussians=scene.num_gaussians))
         step = run.step if run is not None else 0
-        self.bridge.publish(lambda: Snapshot(step=step, representation=splats.gaussians), always=True)
+        self.bridge.publish(lambda: Snapshot(step=step, representation=shown), always=True)
 
     def __enter__(self) -> FinishedViewer:
         self.serve()
@@ -250,3 +252,10 @@ class FinishedViewer(PageServer):
         """Serve until told otherwise."""
         while not stopped():
             time.sleep(PAUSE_POLL)
+
+
+def _standpoint(scene: SavedScene) -> Standpoint:
+    """Where training looked from; a bare file says nothing of that, so all of it is shown."""
+    if scene.run is not None:
+        return training_standpoint(scene.run.config.cameras)
+    return standpoint_for(splat_cloud(scene.gaussians))

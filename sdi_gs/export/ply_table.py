@@ -51,7 +51,8 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, wha
             missing = [name for name in required if name not in (layout.row.names or ())]
             if missing:
                 raise UserError(
-                    f"cannot read {path}: {_kind(layout.row.names or (), what)}, its vertices lack {', '.join(missing)}; "
+                    f"cannot read {path}: {_kind(layout.row.names or (), what)}, "
+                    f"its vertices lack {', '.join(missing)}; "
                     f"give a .ply of {what}"
                 )
             if layout.count > max_rows:

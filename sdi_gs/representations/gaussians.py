@@ -34,6 +34,11 @@ class Gaussians:
     def __len__(self) -> int:
         return len(self.params["means"])
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.params["means"].device
+
     def detached_copy(self) -> Gaussians:
         """The cloud as it is now, which no later step changes."""
         return Gaussians({name: value.detach().clone() for name, value in self.params.items()})

@@ -64,12 +64,23 @@ class Ngp:
 
     def __init__(self, config: NgpConfig, *, generator: torch.Generator, device: torch.device) -> None:
         self.config = config
-        self.device = device
+        self._device = device
         self.field = NgpField(config, generator=generator, device=device)
         self.occupancy = OccupancyGrid(config, device=device)
         self.steps_since_update = 0
         has_environment = config.background == "environment"
         self.environment = Environment(generator=generator, device=device) if has_environment else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self._device
+
+    def detached_copy(self) -> Ngp:
+        """The field as it is now, which no later step changes."""
+        copy = Ngp(self.config, generator=torch.Generator(self.device).manual_seed(0), device=self.device)
+        copy.load_state(self.state())
+        return copy
 
     # ---- what a mesh asks for ----
 
@@ -101,9 +112,10 @@ class Ngp:
         cameras: CameraBatch,  # B of them
         background: Tensor,  # [B, 3] in [0, 1]
         *,
+        with_depth: bool = False,
         with_normals: bool = False,
     ) -> NgpRender:
-        """Albedo over the given colours, each ray sampled at fixed places.
+        """Albedo over the given colours, each ray sampled at fixed places; depth comes with it, asked for or not.
 
         Raises UserError for images below 16 pixels.
         """
