@@ -65,7 +65,8 @@ def test_cuda_and_cpu_agree(camera_model: str, rasterize_mode: str, make_scene: 
         given = arguments_of(scene) | {"camera_model": camera_model, "rasterize_mode": rasterize_mode, "packed": False}
         tensors = {name: value.detach().to(device) for name, value in given.items() if isinstance(value, torch.Tensor)}
         trained = {name: value.requires_grad_() for name, value in tensors.items() if name != "Ks"}
-        rendered, alphas, meta = rasterization(**(given | tensors | trained))
+        moved: dict[str, Any] = given | tensors
+        rendered, alphas, meta = rasterization(**moved)
         image = torch.cat([rendered, alphas], dim=-1)
         weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(device)
         gradients.append([g.cpu() for g in torch.autograd.grad((image * weights).sum(), list(trained.values()))])
