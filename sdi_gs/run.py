@@ -33,6 +33,7 @@ from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, require_prompt
 from sdi_gs.run_folder import (
     SETTINGS_EVENT,
@@ -165,11 +166,10 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     config = trainer.config
     save_state(trainer, folder)
     _set_aside_results(folder)
-    report = write_splat_ply(
-        folder.splats,
-        splat_cloud(trainer.gaussians),
-        comments=ply_comments(config, trainer.step),
-    )
+    shown, exported = trainer.scene.representation, 0
+    if isinstance(shown, Gaussians):
+        comments = ply_comments(config, trainer.step)
+        exported = write_splat_ply(folder.splats, splat_cloud(shown), comments=comments).written
     size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
     save_contact_sheet(folder.contact_sheet, _ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
@@ -185,7 +185,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         "seed": config.seed,
         "representation": config.representation,
         "n_gaussians": trainer.scene.num_gaussians,
-        "n_exported": report.written,
+        "n_exported": exported,
         "predictor_calls": sum(record["predictor_calls"] for record in steps),
         "train_seconds": sum(record["seconds"] for record in steps),
         "wall_seconds": time.perf_counter() - started,
