@@ -162,8 +162,8 @@ class NgpConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not math.isfinite(self.blob_scale):
             raise ValueError(f"blob_scale must be finite, got {self.blob_scale}")
-        if not 1 <= self.hidden_width <= 256:
-            raise ValueError(f"hidden_width must be 1 to 256, got {self.hidden_width}")
+        if self.hidden_width not in range(4, 257, 4):
+            raise ValueError(f"hidden_width must be a multiple of 4 up to 256, got {self.hidden_width}")
         if not 16 <= self.samples_per_ray <= 4096:
             raise ValueError(f"samples_per_ray must be 16 to 4096, got {self.samples_per_ray}")
         if not 16 <= self.occupancy_resolution <= 256:
