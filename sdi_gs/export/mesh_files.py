@@ -16,7 +16,7 @@ import numpy as np
 from sdi_gs.export.mesh import TriangleMesh
 from sdi_gs.export.mesh_config import MeshFormat
 from sdi_gs.export.mesh_surface import mesh_library
-from sdi_gs.export.ply import Frame
+from sdi_gs.export.splat_cloud import Frame
 from sdi_gs.files import write_atomically
 
 Y_UP_FROM_TRAIN = (1, 2, 0)

@@ -1,0 +1,260 @@
+"""Gaussians on the surface of a density field, such as a NeRF: the warm start of a cloud.
+
+Random straight lines, evenly spread over all lines through the scene, meet the field; where one is absorbed, a flat
+Gaussian is put. Lines hit a surface as often as it is large and exposed, so what nobody can see gets none.
+
+Letters: P points, R rays, S samples along a ray, N Gaussians, B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.errors import UserError
+from sdi_gs.representations.gaussian_density import gaussian_density
+from sdi_gs.representations.gaussians import SH_C0, Gaussians
+from sdi_gs.representations.neighbours import neighbour_distances
+
+NEIGHBOURS = 3
+"""Neighbours whose mean distance is a Gaussian's width, before calibration (3DGS)."""
+FLATTEST = 0.15
+"""Least ratio of a Gaussian's thickness to its width; thinner ones vanish when seen from the side."""
+MAX_OPACITY = 0.99
+RAYS_AT_ONCE = 4096
+MAX_RAYS_PER_GAUSSIAN = 200
+"""Rays after which a field counts as empty: one that a ray in 200 meets is no object."""
+
+WIDTH_FACTORS = (0.5, 0.7, 1.0, 1.4)
+THICKNESS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+DensityOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P] per scene unit, at least 0
+AlbedoOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P, 3] in [0, 1]
+RenderOf = Callable[[CameraBatch, Tensor], Tensor]  # cameras, backgrounds [B, 3] -> [B, H, W, 3] in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hits:
+    """Where rays were absorbed."""
+
+    points: Tensor  # [N, 3] scene units
+    directions: Tensor  # [N, 3] unit, along the ray
+    spreads: Tensor  # [N] standard deviation of the ray's depth of absorption, scene units
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Gaussians that look like a field, and how well they do."""
+
+    params: dict[str, Tensor]
+    """What ``Gaussians`` takes: raw values on the generator's device."""
+    mse: float
+    """Mean squared error of their render against the field's own over the calibration views."""
+    width_factor: float
+    optical_factor: float
+
+
+@torch.no_grad()
+def surface_gaussians(
+    density_of: DensityOf,
+    albedo_of: AlbedoOf,
+    render_of: RenderOf,
+    cameras: CameraBatch,
+    *,
+    count: int,
+    radius: float,
+    samples_per_ray: int = 128,
+    generator: torch.Generator,
+) -> WarmStart:
+    """``count`` Gaussians that stand in for a field within ``radius`` of the origin.
+
+    Centres are drawn by absorption along random lines and coloured by the albedo there. Each lies flat across the
+    density's gradient, as wide as its neighbours are far and as thick as the field is soft. Opacities follow from the
+    field's density shared out among the Gaussians that overlap. Two factors, on all widths and on all optical depths,
+    are then chosen so that the cloud's render is nearest to the field's own over ``cameras``.
+
+    Raises UserError where the rays meet next to nothing, ValueError where ``count`` is too small for neighbours.
+    """
+    if count <= NEIGHBOURS:
+        raise ValueError(f"count must be more than {NEIGHBOURS}, got {count}")
+    hits = _hits(density_of, count, radius, samples_per_ray, generator)
+    spacing = neighbour_distances(hits.points, NEIGHBOURS).mean(dim=-1)
+    # Doubled points would have no width.
+    spacing = spacing.clamp_min(0.1 * float(spacing.median()))
+    normals = _normals(density_of, hits, 0.5 * spacing)
+    albedo = albedo_of(hits.points).clamp(0.0, 1.0)
+    density = density_of(hits.points)
+    thickness = hits.spreads * (normals * hits.directions).sum(dim=-1).abs()
+    quats = _quats_along_z(normals)
+
+    def cloud(width_factor: float, optical_factor: float) -> dict[str, Tensor]:
+        widths = width_factor * spacing
+        scales = torch.stack([widths, widths, thickness.clamp_min(FLATTEST * widths).minimum(widths)], dim=-1)
+        params = {
+            "means": hits.points,
+            "scales": scales.log(),
+            "quats": quats,
+            "opacities": torch.zeros(count, device=hits.points.device),
+            "sh0": (albedo[:, None] - 0.5) / SH_C0,
+        }
+        depths = optical_factor * _shared_density(params, density) * math.sqrt(2.0 * math.pi) * scales[:, 2]
+        opacity = -torch.expm1(-depths)
+        return params | {"opacities": torch.logit(opacity.clamp(1e-4, MAX_OPACITY))}
+
+    return _calibrated(cloud, render_of, cameras)
+
+
+def _hits(
+    density_of: DensityOf,
+    count: int,
+    radius: float,
+    samples_per_ray: int,
+    generator: torch.Generator,
+) -> Hits:
+    """The first ``count`` absorptions along random lines."""
+    found: list[Hits] = []
+    have, shot = 0, 0
+    while have < count:
+        if shot > MAX_RAYS_PER_GAUSSIAN * count:
+            raise UserError(
+                f"the field is nearly empty: {have} of {shot} rays through the scene met something, "
+                f"{count} are needed for the Gaussians; train it for longer"
+            )
+        hits = _absorptions(density_of, RAYS_AT_ONCE, radius, samples_per_ray, generator)
+        found.append(hits)
+        have, shot = have + len(hits.points), shot + RAYS_AT_ONCE
+    return Hits(
+        points=torch.cat([hits.points for hits in found])[:count],
+        directions=torch.cat([hits.directions for hits in found])[:count],
+        spreads=torch.cat([hits.spreads for hits in found])[:count],
+    )
+
+
+def _absorptions(
+    density_of: DensityOf,
+    num_rays: int,
+    radius: float,
+    samples_per_ray: int,
+    generator: torch.Generator,
+) -> Hits:
+    """Where those of R random lines end that are absorbed; the lines are uniform over the ball's."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, device=generator.device)
+
+    directions = torch.nn.functional.normalize(
+        torch.randn(num_rays, 3, generator=generator, device=generator.device), dim=-1
+    )
+    aside, across = _perpendicular(directions)
+    turn, reach = 2.0 * math.pi * uniform(num_rays, 1), radius * uniform(num_rays, 1).sqrt()
+    middles = reach * (turn.cos() * aside + turn.sin() * across)
+    half = (radius**2 - reach.square()).clamp_min(0.0).sqrt()
+    step = 2.0 * half / samples_per_ray  # [R, 1]
+    places = step * (torch.arange(samples_per_ray, device=step.device) + uniform(num_rays, samples_per_ray)) - half
+    weights = _weights(density_of, middles, directions, places, step)
+    absorbed = weights.sum(dim=1)
+    draw = uniform(num_rays)
+    hit = draw < absorbed
+    middles, directions, step, half = middles[hit], directions[hit], step[hit], half[hit]
+    weights, places, absorbed = weights[hit], places[hit], absorbed[hit, None]
+    chosen = (weights.cumsum(dim=1) < draw[hit, None]).sum(dim=1, keepdim=True).clamp_max(samples_per_ray - 1)
+    # Where in its step: hard surfaces are thinner than one.
+    parts = 8
+    fine = step / parts * (torch.arange(parts, device=step.device) + uniform(len(step), parts)) + chosen * step - half
+    fine_weights = _weights(density_of, middles, directions, fine, step / parts)
+    # Absorption that the finer look does not find again leaves the choice to chance.
+    fine_weights = fine_weights + 1e-9
+    places_hit = fine.gather(1, torch.multinomial(fine_weights, 1, generator=generator))
+    mean = (weights * places).sum(dim=1, keepdim=True) / absorbed
+    spreads = ((weights * (places - mean).square()).sum(dim=1) / absorbed[:, 0]).sqrt()
+    return Hits(points=middles + places_hit * directions, directions=directions, spreads=spreads)
+
+
+def _weights(
+    density_of: DensityOf,
+    middles: Tensor,  # [R, 3]
+    directions: Tensor,  # [R, 3]
+    places: Tensor,  # [R, S] distances from the middles
+    step: Tensor,  # [R, 1] stretch that a sample stands for
+) -> Tensor:  # [R, S]
+    """Share of each ray that is absorbed at each sample (emission and absorption, front to back)."""
+    points = middles[:, None] + places[..., None] * directions[:, None]
+    depths = density_of(points.reshape(-1, 3)).reshape(places.shape) * step
+    before = depths.cumsum(dim=1) - depths
+    return -torch.expm1(-depths) * torch.exp(-before)
+
+
+def _normals(
+    density_of: DensityOf,
+    hits: Hits,
+    reach: Tensor,  # [N] distance over which the gradient is taken
+) -> Tensor:
+    """Unit directions [N, 3] in which the density falls; where it does nowhere, back along the ray."""
+    axes = torch.eye(3, device=reach.device)
+    slopes = [
+        density_of(hits.points - reach[:, None] * axis) - density_of(hits.points + reach[:, None] * axis)
+        for axis in axes
+    ]
+    falling = torch.stack(slopes, dim=-1)
+    length = falling.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-6, falling / length.clamp_min(1e-6), -hits.directions)
+
+
+def _perpendicular(
+    directions: Tensor,  # [R, 3] unit
+) -> tuple[Tensor, Tensor]:
+    """Two unit vectors [R, 3] that make a right-handed frame with each direction as the third."""
+    # The axis that the direction has least of is never parallel to it.
+    axis = torch.nn.functional.one_hot(directions.abs().argmin(dim=-1), 3).to(directions)
+    first = torch.nn.functional.normalize(torch.linalg.cross(axis, directions), dim=-1)
+    return first, torch.linalg.cross(directions, first)
+
+
+def _quats_along_z(
+    normals: Tensor,  # [N, 3] unit
+) -> Tensor:
+    """Quaternions [N, 4] wxyz of turns that carry z into the normals, the shortest way."""
+    x, y, z = normals.unbind(-1)
+    # (1 + z, z-axis x normal), which vanishes at -z: there any half turn about a horizontal axis will do.
+    quats = torch.stack([1.0 + z, -y, x, torch.zeros_like(x)], dim=-1)
+    flipped = torch.tensor([0.0, 1.0, 0.0, 0.0], device=normals.device)
+    return torch.nn.functional.normalize(torch.where((z < -1.0 + 1e-6)[:, None], flipped, quats), dim=-1)
+
+
+def _shared_density(
+    params: dict[str, Tensor],
+    density: Tensor,  # [N] of the field at the centres
+) -> Tensor:
+    """Peak densities [N] whose sum over the Gaussians that overlap at a centre is about the field's there."""
+    shapes = gaussian_density(Gaussians(params))
+    ones = replace(shapes, peaks=shapes.peaks * 0.0 + 1.0)
+    return density / ones.density_of(params["means"]).clamp_min(1.0)
+
+
+def _calibrated(
+    cloud: Callable[[float, float], dict[str, Tensor]],
+    render_of: RenderOf,
+    cameras: CameraBatch,
+) -> WarmStart:
+    """The cloud of those factors whose render is nearest to the field's own, over black and white in turn."""
+    white = torch.arange(len(cameras)) % 2
+    background = white[:, None].expand(-1, 3).to(cameras.world_from_camera)
+    wanted = render_of(cameras, background)
+    tried: list[WarmStart] = []
+    for width_factor, optical_factor in _factors():
+        params = cloud(width_factor, optical_factor)
+        render = Gaussians(params).render(cameras, background).rgb
+        mse = float((render - wanted).square().mean())
+        tried.append(
+            WarmStart(params=params, mse=mse, width_factor=width_factor, optical_factor=optical_factor)
+        )
+    return min(tried, key=lambda start: start.mse)
+
+
+def _factors() -> Iterator[tuple[float, float]]:
+    return ((width, depth) for width in WIDTH_FACTORS for depth in THICKNESS_FACTORS)
