@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, sync_folder
+from sdi_gs.run_config import RunConfig, config_from_dict
 
 FORMAT = "sdi-gs checkpoint"
 FORMAT_VERSION = 1
@@ -44,6 +45,11 @@ class Checkpoint:
     """On the CPU, bit for bit as they were saved."""
     meta: dict[str, Json]
     """Everything that is no tensor."""
+
+
+def config_in_force(checkpoint: Checkpoint) -> RunConfig:
+    """The settings under which a checkpoint's last step was taken: the run's own unless it was steered."""
+    return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
 
 
 def save_checkpoint(

@@ -1,12 +1,11 @@
-"""The cloud that a run starts from: a ball, a shell, or what a file holds.
-
-A source that is to come gets a name in ``InitialCloud``, a case in ``initial_gaussians``, and no more.
+"""The cloud that a run starts from: a ball, a shell, what a file holds, or what another run made.
 
 Letters: N Gaussians, V vertices, F faces.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -18,26 +17,37 @@ from torch import Tensor
 from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import gaussians_from_cloud, splat_cloud
 from sdi_gs.export.ply import read_splat_ply
-from sdi_gs.export.ply_table import read_vertex_table
+from sdi_gs.export.ply_table import read_vertex_table, vertex_properties
 from sdi_gs.export.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
 from sdi_gs.files import disk_errors
-from sdi_gs.representations.config import MAX_INITIAL, Axes, GaussiansConfig
+from sdi_gs.loading import load_run_scene
+from sdi_gs.representations.config import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_shell, round_gaussians
 from sdi_gs.representations.neighbours import neighbour_distances
+from sdi_gs.representations.surface_sampling import surface_gaussians
+from sdi_gs.views import ring_cameras
 
 NEIGHBOURS = 3
 """Neighbours whose mean distance is a point's width (3DGS, and every text-to-3D system that starts from points)."""
 WIDTH_LIMITS = (1e-3, 0.1)
 """Widths are kept within these shares of the cloud's radius, against points that coincide or stray."""
 
+CALIBRATION_VIEWS, CALIBRATION_SIZE, CALIBRATION_ELEVATION_DEG = 8, 128, 15.0
+"""The ring of views, of so many pixels a side, in which Gaussians are made to look like a run's field."""
+
 WORLD_FROM_Y_UP = (0.5, 0.5, 0.5, 0.5)
 """Quaternion (w, x, y, z) of x' = z, y' = x, z' = y: glTF's axes (y up, front +z) to z up and front +x."""
 
 
 def initial_gaussians(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """The configured start; UserError for a file that is missing, damaged, empty, of another kind or not finite."""
+    """The configured start.
+
+    Raises UserError for a file that is missing, damaged, empty, of another kind or not finite, and for a field that
+    is nearly empty.
+    """
     path = Path(config.init_from or "")
-    match config.init:
+    init = config.init or _kind_of_source(config)
+    match init:
         case "ball":
             return gaussian_ball(config, generator=generator, device=device)
         case "shell":
@@ -54,12 +64,48 @@ def initial_gaussians(config: GaussiansConfig, *, generator: torch.Generator, de
             points, rgb = sample_mesh(path, config.num_initial, generator=generator)
             cloud = _cloud_of_points(path, points, rgb, config, generator, device)
             usual_axes, usual_fit = "y-up", True
+        case "run":
+            return _gaussians_of_run(path, config, generator=generator, device=device)
         case _:
-            assert_never(config.init)
+            assert_never(init)
     cloud = _in_world_axes(cloud, config.init_axes or usual_axes)
     if usual_fit if config.init_fit is None else config.init_fit:
         cloud = _fitted(cloud, config.initial_radius)
     return gaussians_from_cloud(cloud, device=device)
+
+
+def _kind_of_source(config: GaussiansConfig) -> InitialCloud:
+    """What ``init_from`` is seen to be; a ball where there is none."""
+    if config.init_from is None:
+        return "ball"
+    path = Path(config.init_from)
+    if path.is_dir():
+        return "run"
+    if path.suffix.lower() != ".ply":
+        return "mesh"
+    return "splats" if "f_dc_0" in vertex_properties(path) else "points"
+
+
+def _gaussians_of_run(
+    path: Path, config: GaussiansConfig, *, generator: torch.Generator, device: torch.device
+) -> Gaussians:
+    """A run's cloud as it is, or Gaussians on the surface of its field that look like it."""
+    representation, origin = load_run_scene(path, device=device)
+    if isinstance(representation, Gaussians):
+        return representation
+    cameras = ring_cameras(
+        origin.config.cameras, CALIBRATION_VIEWS, CALIBRATION_SIZE, elevation_deg=CALIBRATION_ELEVATION_DEG
+    )
+    start = surface_gaussians(
+        representation.density_of,
+        representation.albedo_of,
+        lambda cameras, background: representation.render(cameras, background).rgb,
+        cameras.to(device),
+        count=config.num_initial,
+        radius=math.sqrt(3.0) * representation.config.radius,
+        generator=generator,
+    )
+    return Gaussians(start.params)
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor | None]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, assert_never
 
 import torch
 
-from sdi_gs.checkpoint import checkpoint_folder, is_checkpoint, latest_checkpoint, load_checkpoint, unpack_state
+from sdi_gs.checkpoint import (
+    checkpoint_folder,
+    config_in_force,
+    is_checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    unpack_state,
+)
 from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import gaussians_from_cloud
 from sdi_gs.export.formats import read_splats
 from sdi_gs.export.splat_cloud import Frame
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.ngp.ngp import Ngp
-from sdi_gs.run import config_in_force
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import RunFolder, open_run_folder
-from sdi_gs.scene import saved_representation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +94,26 @@ def load_run_scene(path: Path, *, device: torch.device | str = "cpu") -> tuple[G
     config = config_in_force(checkpoint)
     representation = saved_representation(config, state, device=torch.device(device))
     return representation, RunOrigin(folder=folder, config=config, step=checkpoint.step)
+
+
+def saved_representation(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians | Ngp:
+    """What a trainer's ``state`` holds, for looking at; UserError where it is not of the config's representation."""
+    require_same_kind(config, state)
+    match config.representation:
+        case "gaussians":
+            return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
+        case "ngp":
+            ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
+            ngp.load_state(state["ngp"])
+            return ngp
+        case _:
+            assert_never(config.representation)
+
+
+def require_same_kind(config: RunConfig, state: dict[str, Any]) -> None:
+    """UserError where a trainer's ``state`` is not of the representation that its settings name."""
+    if config.representation not in state:
+        raise UserError(
+            f"the checkpoint holds no {config.representation}, the representation that its settings name: "
+            "it belongs to another run"
+        )

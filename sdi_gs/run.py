@@ -19,7 +19,7 @@ import torch
 
 from sdi_gs import __version__
 from sdi_gs.checkpoint import (
-    Checkpoint,
+    config_in_force,
     latest_checkpoint,
     load_checkpoint,
     pack_state,
@@ -71,11 +71,6 @@ def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None)
 def load_run_config(path: Path) -> RunConfig:
     """The settings that a run folder was made with."""
     return config_from_dict(open_run_folder(path).read_config())
-
-
-def config_in_force(checkpoint: Checkpoint) -> RunConfig:
-    """The settings under which a checkpoint's last step was taken: the run's own unless it was steered."""
-    return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
 
 
 def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFolder]:
@@ -235,8 +230,8 @@ def versions() -> dict[str, str]:
 def _require_runnable(config: RunConfig) -> None:
     require_prompt(config)
     start = config.gaussians.init_from
-    if start is not None and not Path(start).is_file():
-        raise UserError(f"cannot start from {start}: there is no such file; check --init-from")
+    if start is not None and not Path(start).exists():
+        raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
 
 
 def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:

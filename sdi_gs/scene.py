@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
-from sdi_gs.errors import UserError
 from sdi_gs.initial_cloud import initial_gaussians
+from sdi_gs.loading import require_same_kind
 from sdi_gs.losses import compactness_loss, fog_loss, needle_loss
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.densify import Densifier
@@ -250,8 +250,8 @@ def make_scene(
 
     Raises UserError for an initial cloud that cannot be had, or is over the cap, and for a state of the other kind.
     """
-    if saved is not None and config.representation not in saved:
-        raise UserError(_wrong_kind(config))
+    if saved is not None:
+        require_same_kind(config, saved)
     match config.representation:
         case "gaussians":
             gaussians = Gaussians(saved["gaussians"]) if saved is not None else None
@@ -260,25 +260,3 @@ def make_scene(
             return NgpScene(config, generator=generator, device=device)
         case _:
             assert_never(config.representation)
-
-
-def saved_representation(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians | Ngp:
-    """What a scene's ``state`` holds, for looking at; UserError where it is not of the config's representation."""
-    if config.representation not in state:
-        raise UserError(_wrong_kind(config))
-    match config.representation:
-        case "gaussians":
-            return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-        case "ngp":
-            ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
-            ngp.load_state(state["ngp"])
-            return ngp
-        case _:
-            assert_never(config.representation)
-
-
-def _wrong_kind(config: RunConfig) -> str:
-    return (
-        f"the checkpoint holds no {config.representation}, the representation that its settings name: "
-        "it belongs to another run"
-    )

@@ -69,6 +69,14 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, wha
             return np.fromfile(file, dtype=layout.row, count=layout.count)
 
 
+def vertex_properties(path: Path) -> tuple[str, ...]:
+    """Names of the vertices' properties; UserError where ``path`` is no readable .ply."""
+    with disk_errors(path, "read"):
+        require_file(path)
+        with path.open("rb") as file:
+            return _parse_header(_read_header(file, path), path).row.names or ()
+
+
 def _kind(names: Sequence[str], what: str) -> str:
     """What a file is that is not the one asked for, by its properties."""
     if (

@@ -10,7 +10,7 @@ import tyro
 
 LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
 
-InitialCloud = Literal["ball", "shell", "splats", "points", "mesh"]
+InitialCloud = Literal["ball", "shell", "splats", "points", "mesh", "run"]
 Axes = Literal["world", "viewer", "y-up"]
 Strategy = Literal["share", "threshold", "mcmc"]
 
@@ -24,10 +24,12 @@ LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacit
 class GaussiansConfig:
     """The initial cloud and how fast each of its parameters learns."""
 
-    init: Annotated[InitialCloud, tyro.conf.arg(aliases=("--init",))] = "ball"
-    """Where the Gaussians start: a grey ball or sphere, or what a file holds (splats, points, a mesh's surface)."""
-    init_from: Annotated[str | None, tyro.conf.arg(aliases=("--init-from",), metavar="FILE")] = None
-    """The file of ``init``: a .ply of splats or points, or any mesh that trimesh reads; None for ball and shell."""
+    init: Annotated[InitialCloud | None, tyro.conf.arg(aliases=("--init",))] = None
+    """Where the Gaussians start: a grey ball or sphere, what a file holds (splats, points, a mesh's surface), or a run.
+
+    None for a ball or, with ``init_from``, for what that is seen to be."""
+    init_from: Annotated[str | None, tyro.conf.arg(aliases=("--init-from",), metavar="FILE|RUN")] = None
+    """A .ply of splats or points, any mesh that trimesh reads, or the folder of a run: its splats, or its field."""
     init_axes: Axes | None = None
     """Axes of the file: z up and front +x (world), RDF as in exported splats (viewer), or y up and front +z (y-up).
 
@@ -60,15 +62,17 @@ class GaussiansConfig:
     """Adam's averaging constants (the published SDI config)."""
 
     def __post_init__(self) -> None:
-        _require_member("init", self.init, InitialCloud)
+        if self.init is not None:
+            _require_member("init", self.init, InitialCloud)
         if self.init_axes is not None:
             _require_member("init_axes", self.init_axes, Axes)
         if self.init in ("ball", "shell") and self.init_from is not None:
             raise ValueError(
-                f"init_from {self.init_from!r} needs init to say what it holds: splats, points or mesh, not {self.init}"
+                f"init {self.init} starts from nothing, not from {self.init_from!r}: say splats, points, mesh or run, "
+                "or leave init out"
             )
-        if self.init not in ("ball", "shell") and not self.init_from:
-            raise ValueError(f"init {self.init!r} needs init_from, the file to start from")
+        if self.init not in (None, "ball", "shell") and not self.init_from:
+            raise ValueError(f"init {self.init!r} needs init_from, the file or run to start from")
         if not 1 <= self.num_initial <= MAX_INITIAL:
             raise ValueError(f"num_initial must be at least 1 and at most {MAX_INITIAL}, got {self.num_initial}")
         if not 0.0 < self.initial_opacity < 1.0:
