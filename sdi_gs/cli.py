@@ -127,6 +127,8 @@ def _train(command: Train, chosen: str, started: float) -> int:
 
         # Before anything is made: a viewer that cannot be had is no reason for half a run.
         free_port(command.viewer_host, command.viewer_port)
+    if command.two_stage:
+        return _train_two_stages(command, chosen, device, started)
     if command.resume is None:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_run(command.config, device=device, folder=command.output_dir)
@@ -135,6 +137,30 @@ def _train(command: Train, chosen: str, started: float) -> int:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_resume(command.resume, device=device)
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
+    return _train_until_stopped(trainer, folder, started, command)
+
+
+def _train_two_stages(command: Train, chosen: str, device: torch.device, started: float) -> int:
+    """A field, then splats that start from it, each a run of its own."""
+    from sdi_gs.run import prepare_run
+    from sdi_gs.two_stage import field_stage, splat_stage
+
+    if command.resume is not None:
+        raise UserError("--two-stage does not go with --resume: resume the stage that stopped, by its own folder")
+    out = command.output_dir
+    say(_choice_line(command.config, chosen, device, asked=command.device is not None))
+    first = field_stage(command.config, command.stages)
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+    say(f"stage 1 of 2: a field, {first.steps} steps")
+    trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
+    code = _train_until_stopped(trainer, field, started, command)
+    if code:
+        say(f"once the field is done, start the splats with: sdi-gs train --init-from {field.path}")
+        return code
+    second = splat_stage(command.config, command.stages, field.path)
+    say(f"stage 2 of 2: splats from {field.path}, {second.steps} steps")
+    trainer, folder = prepare_run(second, device=device, folder=out)
     return _train_until_stopped(trainer, folder, started, command)
 
 

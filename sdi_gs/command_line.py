@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +18,7 @@ from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.errors import UserError
 from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
+from sdi_gs.two_stage import StagesConfig
 
 Frame = Literal["viewer", "train"]
 SplatFormat = Literal["ply", "splat"]
@@ -52,6 +53,9 @@ class Train:
     """The run's own folder, which must not exist; the next free outputs/<prompt>-<n> if not given."""
     resume: Path | None = None
     """A stopped run's folder to continue; its settings are used again."""
+    two_stage: bool = False
+    """Train a field first and splats from its surface second: two run folders, one after the other."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
     viewer: bool = False
     """Watch and steer the run in a browser; its address is printed."""
     viewer_host: str = LOCAL_HOST
