@@ -367,9 +367,9 @@ def test_the_rate_scale_multiplies_every_rate() -> None:
     halved.change_settings(replace(halved.config, learning_rate_scale=0.5))
     for trainer in (plain, halved):
         trainer.train_step()
-    for name, optimizer in plain.optimizers.items():
+    for name, optimizer in plain.scene.optimizers.items():
         rate = optimizer.param_groups[0]["lr"]
-        assert halved.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.5 * rate), name
+        assert halved.scene.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.5 * rate), name
 
 
 def test_no_change_is_no_change() -> None:
