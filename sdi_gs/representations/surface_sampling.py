@@ -250,9 +250,7 @@ def _calibrated(
         params = cloud(width_factor, optical_factor)
         render = Gaussians(params).render(cameras, background).rgb
         mse = float((render - wanted).square().mean())
-        tried.append(
-            WarmStart(params=params, mse=mse, width_factor=width_factor, optical_factor=optical_factor)
-        )
+        tried.append(WarmStart(params=params, mse=mse, width_factor=width_factor, optical_factor=optical_factor))
     return min(tried, key=lambda start: start.mse)
 
 
