@@ -47,7 +47,7 @@ class ChangeSettings:
 
 Command = Pause | Resume | StepOnce | StopAndSave | ChangeSettings
 
-Phase = Literal["starting", "training", "paused", "saving", "finished", "stopped", "viewing"]
+Phase = Literal["starting", "training", "paused", "saving", "finished", "viewing"]
 
 
 @dataclass(frozen=True, kw_only=True)

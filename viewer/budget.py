@@ -4,8 +4,17 @@ from __future__ import annotations
 
 IDLE_SHARE = 0.04
 """Time for what nobody is waiting for: streaming splats, refreshing pictures and plots."""
+TRANSPORT_SHARE = 0.04
+"""Set aside for viser's own thread while cameras move: it unpacks up to 60 messages a second (measured)."""
 LARGEST_SAVING = 0.1
 """Seconds that may be saved up while there was nothing to do."""
+
+
+def shares(training: float) -> tuple[float, float]:
+    """What the jobs that people wait for may take, and what all others may, so that training keeps its share."""
+    left = 1.0 - training
+    idle = min(IDLE_SHARE, 0.5 * left)
+    return max(left - idle - TRANSPORT_SHARE, 0.2 * left), idle
 
 
 class Budget:

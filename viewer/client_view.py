@@ -52,6 +52,7 @@ class ClientView:
         self.shown: Shown | None = None
         self.painted_background: tuple[float, float, float] | None = None
         self.rendered_at = -math.inf
+        self._nodes_visible = True
         self._render_note = render_note
         self._changed = changed
         with folder:
@@ -76,14 +77,18 @@ class ClientView:
     def show_picture(self, picture: np.ndarray, *, at_rest: bool) -> None:
         """Put a render behind everything, and hide the splats."""
         quality = JPEG_REST if at_rest else JPEG_MOVING
-        self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
+        with self.client.atomic():
+            self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
+            self._show_nodes(False)
         self.painted_background = None
 
     def show_splats(self) -> None:
         """Put the plain background behind the splats."""
         colour = np.array(self.background) * 255.0
         plain = np.tile(colour.round().astype(np.uint8), (2, 2, 1))
-        self.client.scene.set_background_image(plain, format="png")
+        with self.client.atomic():
+            self.client.scene.set_background_image(plain, format="png")
+            self._show_nodes(True)
         self.painted_background = self.background
         self.shown = None
 
@@ -118,10 +123,15 @@ class ClientView:
         self.picture = picture
         is_render = picture == "render"
         self._note.content = self._render_note if is_render else labels.SPLATS_NOTE
-        self.client.scene.set_global_visibility(not is_render)
         self.painted_background = None
         self.shown = None
         self._changed()
+
+    def _show_nodes(self, visible: bool) -> None:
+        """With the picture and not before it: the first render may take seconds, in which the splats stay."""
+        if visible != self._nodes_visible:
+            self.client.scene.set_global_visibility(visible)
+            self._nodes_visible = visible
 
     async def _on_camera(self, _: viser.CameraHandle) -> None:
         self.moved_at = time.monotonic()

@@ -23,7 +23,7 @@ from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.splat_cloud import SplatCloud
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.viewer.bridge import Bridge, Snapshot
-from sdi_gs.viewer.budget import IDLE_SHARE, Budget
+from sdi_gs.viewer.budget import Budget, shares
 from sdi_gs.viewer.client_view import MOVING_SECONDS, ClientView, Shown
 from sdi_gs.viewer.pictures import render_picture, target_picture
 from sdi_gs.viewer.resolution import RenderSpeed, moving_seconds, rest_seconds
@@ -76,8 +76,7 @@ class RenderWorker:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="viewer", daemon=True)
         now = time.monotonic()
-        self._interactive = Budget(1.0 - DEFAULT_SHARE - IDLE_SHARE, now=now)
-        self._idle = Budget(IDLE_SHARE, now=now)
+        self._interactive, self._idle = (Budget(rate, now=now) for rate in shares(DEFAULT_SHARE))
         self._speeds: dict[bool, RenderSpeed] = {False: RenderSpeed(), True: RenderSpeed()}
         self._snapshot: Snapshot | None = None
         self._cloud: SplatCloud | None = None
@@ -186,10 +185,9 @@ class RenderWorker:
                 self._snapshot, self._cloud, self._taken_at = snapshot, None, now
 
     def _set_rates(self, now: float) -> None:
-        left = 1.0 - self.wishes.share
-        idle = min(IDLE_SHARE, 0.5 * left)
+        interactive, idle = shares(self.wishes.share)
+        self._interactive.set_rate(interactive, now=now)
         self._idle.set_rate(idle, now=now)
-        self._interactive.set_rate(left - idle, now=now)
         if not self._is_training():
             self._idle.forgive(now=now)
             self._interactive.forgive(now=now)

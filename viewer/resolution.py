@@ -9,8 +9,8 @@ LARGEST_SIDE = 1024
 """Of the longer side: a bound on one call, whatever the timing says."""
 FRAMES_PER_SECOND = 10.0
 """Wanted while the camera moves."""
-LONGEST_REST_RENDER = 0.4
-"""Seconds of one render at rest; a call cannot be interrupted, so it must not be long."""
+LONGEST_REST_RENDER = 0.2
+"""Seconds of one render at rest: it cannot be interrupted, and is repeated as training goes on."""
 _FORGETTING = 0.5
 
 

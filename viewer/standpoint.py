@@ -78,7 +78,8 @@ def standpoint_for(cloud: SplatCloud, *, fov_y_deg: float = 40.0) -> Standpoint:
     """Far enough from the bulk of a cloud of any size to see all of it."""
     means = cloud.means.double()
     middle = means.median(dim=0).values
-    distances = (means - middle).norm(dim=1)
+    # Splats count with their size.
+    distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
     radius = max(float(distances.kthvalue(math.ceil(0.99 * len(distances))).values), 1e-3)
     x, y, z = middle.tolist()
     distance = 1.1 * radius / math.sin(math.radians(0.5 * fov_y_deg))

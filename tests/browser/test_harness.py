@@ -53,7 +53,8 @@ def test_splats_show_in_the_picture_of_the_canvas_alone(
     plain_server.scene.add_gaussian_splats(
         "/ball",
         centers=np.zeros((1, 3), np.float32),
-        covariances=0.25 * np.eye(3, dtype=np.float32)[None],
+        # Not quite round: viser's shader finds no axes for a round splat in the very middle, and drops it.
+        covariances=(0.25 * np.eye(3) + 0.02)[None].astype(np.float32),
         rgbs=np.array([[0, 0, 255]], np.uint8),
         opacities=np.ones((1, 1), np.float32),
     )

@@ -172,9 +172,13 @@ def test_a_downloaded_ply_opens_and_has_the_count_that_is_shown(
     hold(watching, training)
     watching.download(labels.DOWNLOAD_PLY, tmp_path / "splats.ply")
     vertex = PlyData.read(tmp_path / "splats.ply")["vertex"]
-    shown = re.search(r"preview: ([\d,]+) of ([\d,]+) splats", watching.text())
-    assert shown is not None
-    assert vertex.count == int(shown[2].replace(",", "")) > 0
+
+    def count_shown() -> int:
+        shown = re.search(r"preview: ([\d,]+) of ([\d,]+) splats", watching.text())
+        return int(shown[2].replace(",", "")) if shown else 0
+
+    # The line about the preview is written a moment after the one about the step.
+    watching.until(lambda: count_shown() == vertex.count > 0, f"the page shows {vertex.count} splats")
     assert {"x", "f_dc_0", "opacity", "scale_0", "rot_0"} <= {prop.name for prop in vertex.properties}
     watching.press(labels.RESUME)
 

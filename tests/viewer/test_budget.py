@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdi_gs.viewer.budget import LARGEST_SAVING, Budget
+from sdi_gs.viewer.budget import IDLE_SHARE, LARGEST_SAVING, Budget, shares
 
 
 def busy_seconds(rate: float, job: float, *, total: float) -> float:
@@ -25,6 +25,14 @@ def busy_seconds(rate: float, job: float, *, total: float) -> float:
 @pytest.mark.parametrize("job", [0.003, 0.05, 2.0])
 def test_jobs_take_their_rate_of_the_time_however_long_each_is(rate: float, job: float) -> None:
     assert busy_seconds(rate, job, total=1000.0) == pytest.approx(1000.0 * rate, abs=2 * job + LARGEST_SAVING)
+
+
+@pytest.mark.parametrize("training", [0.3, 0.5, 0.7, 0.9, 0.95])
+def test_all_jobs_together_leave_training_its_share(training: float) -> None:
+    interactive, idle = shares(training)
+    assert min(interactive, idle) > 0.0
+    assert interactive + idle <= 1.0 - training
+    assert idle <= IDLE_SHARE
 
 
 def test_an_idle_hour_does_not_pay_for_a_rush() -> None:

@@ -63,10 +63,14 @@ def test_nothing_that_only_training_has_is_offered(
     viewer: FinishedViewer, browsers: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     browser = browsers(viewer.port)
-    wait_until(lambda: browser.of_kind("GaussianSplatsMessage"))
-    shown = {message["props"].get("label") for message in browser.messages if "props" in message}
-    assert {labels.PICTURE, labels.DOWNLOAD_PLY, labels.CROP} <= shown
-    assert shown.isdisjoint({labels.PAUSE, labels.PROMPT, labels.APPLY, labels.TRAINING_SHARE})
+
+    def shown() -> set[str]:
+        return {message["props"].get("label") for message in browser.messages if "props" in message}
+
+    # The client's own controls come when it has connected, and after those that all share.
+    wait_until(lambda: {labels.PICTURE, labels.MODE, labels.BACKGROUND} <= shown())
+    assert {labels.PICTURE, labels.DOWNLOAD_PLY, labels.CROP} <= shown()
+    assert shown().isdisjoint({labels.PAUSE, labels.PROMPT, labels.APPLY, labels.TRAINING_SHARE})
     modes = next(m["props"]["options"] for m in browser.messages if m.get("props", {}).get("label") == labels.MODE)
     assert list(modes) == ["rgb", "depth", "normal", "alpha"]
 
