@@ -22,20 +22,16 @@ NO_LOSSES = NgpLossConfig(
 
 @pytest.mark.slow
 def test_a_field_fitted_to_toybox_pictures_shows_held_out_views() -> None:
-    config = NgpConfig(
-        grid=HashGridConfig(num_levels=6, initial_levels=4, log2_table_size=14),
-        losses=NO_LOSSES,
-        hidden_width=16,
-        samples_per_ray=96,
-    )
+    # True pictures need no coarse start.
+    config = NgpConfig(grid=HashGridConfig(initial_levels=8), losses=NO_LOSSES)
     generator = torch.Generator().manual_seed(0)
     ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
     item = canonical_object("robot", "blue")
-    backgrounds = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    backgrounds = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [0.0, 0.0, 0.0]])
 
     def views_of(step: int) -> Views:
-        cameras = sample_cameras(CameraConfig(), 2, width=48, height=48, generator=generator)
-        truth = render_scenes([(item,)] * 2, cameras, backgrounds)
+        cameras = sample_cameras(CameraConfig(), 3, width=48, height=48, generator=generator)
+        truth = render_scenes([(item,)] * 3, cameras, backgrounds)
         return Views(cameras=cameras, background=backgrounds, images=truth.rgb)
 
     cameras = held_out_cameras(48)
@@ -47,6 +43,6 @@ def test_a_field_fitted_to_toybox_pictures_shows_held_out_views() -> None:
         return metrics.psnr(shown.rgb, truth.rgb).mean().item()
 
     before = score()
-    fit_ngp(ngp, views_of, steps=160, generator=generator)
-    assert before < 15.0
+    fit_ngp(ngp, views_of, steps=200, generator=generator)
+    assert before < 16.0
     assert score() >= 28.0
