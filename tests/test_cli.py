@@ -99,7 +99,14 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random', "),
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
-        (["train", "--prompt", "a blue robot", "--init-from", "a.ply"], "init_from 'a.ply' needs init to say"),
+        (
+            ["train", "--prompt", "a blue robot", "--init-from", "a.ply"],
+            "start from a.ply: there is no such file or run",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--init", "ball", "--init-from", "a.ply"],
+            "init ball starts from nothing",
+        ),
         (
             ["train", "--prompt", "a blue robot", "--init", "points", "--init-from", "a.ply"],
             "start from a.ply: there is",
@@ -108,7 +115,14 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["train", "--prompt", "a blue robot", "--densify.enabled", "--densify.max-gaussians", "5999"],
             "6000 Gaussians",
         ),
-        (["train", "--prompt", "a blue robot", "--representation", "ngp"], "not in this version"),
+        (
+            ["train", "--prompt", "a blue robot", "--representation", "ngp", "--init-from", "."],
+            "a field starts from nothing, not from .:",
+        ),
+        (["train", "--prompt", "a blue robot", "--two-stage", "--steps", "1"], "1 steps are too few for two stages"),
+        (["train", "--prompt", "a blue robot", "--two-stage", "--stages.field-share", "1"], "field_share must lie"),
+        (["train", "--prompt", "a blue robot", "--two-stage", "--init", "shell"], "leave --init and --init-from out"),
+        (["train", "--two-stage", "--resume", "nowhere", "--preset", "smoke"], "--two-stage does not go with --resume"),
         (["train", "--prompt", "a blue robot", "--viewer", "--viewer-port", "70000"], "0 to 65535, got 70000"),
         (["train", "--prompt", "a blue robot", "--viewer", "--viewer-host", "203.0.113.7"], "cannot listen on 203.0"),
         (["view", "nowhere"], "nowhere does not exist"),

@@ -272,8 +272,8 @@ def test_colours_of_floats_and_of_bytes_mean_the_same(tmp_path: Path, points: np
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"init": "cube"}, "init must be one of ball, shell, splats, points, mesh, got 'cube'"),
-        ({"init_from": "a.ply"}, "init_from 'a.ply' needs init to say what it holds"),
+        ({"init": "cube"}, "init must be one of ball, shell, splats, points, mesh, run, got 'cube'"),
+        ({"init": "ball", "init_from": "a.ply"}, "init ball starts from nothing, not from 'a.ply'"),
         ({"init": "mesh"}, "init 'mesh' needs init_from"),
         ({"init_axes": "up"}, "init_axes must be one of world, viewer, y-up"),
         ({"num_initial": 10_000_001}, "num_initial must be at least 1 and at most 10000000"),

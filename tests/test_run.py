@@ -184,7 +184,7 @@ def test_a_run_can_go_on_after_the_file_it_started_from_has_gone(tmp_path: Path)
     finish(trainer, folder, started=time.perf_counter())
     assert_same_results(straight, folder)
     # A new run cannot do without it, and says so before anything is loaded.
-    with pytest.raises(UserError, match="there is no such file; check --init-from"):
+    with pytest.raises(UserError, match="there is no such file or run; check --init-from"):
         start(tmp_path / "new", settings)
     assert not (tmp_path / "new").exists()
 
@@ -282,7 +282,6 @@ def test_a_step_that_comes_to_nothing_leaves_a_checkpoint_of_the_state_before_it
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": "a blue dragon"}, '"dragon"'),
         ({"prior": "nix"}, "prior 'nix' is unknown"),
-        ({"representation": "ngp"}, "not in this version"),
     ],
 )
 def test_what_cannot_be_run_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
