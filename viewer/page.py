@@ -84,9 +84,10 @@ class Page:
                 data = (np.zeros(1), np.zeros(1))
                 series = (uplot.Series(label="step"), uplot.Series(label=label, stroke="#2563eb", width=1.5))
                 scales = {"x": uplot.Scale(time=False), "y": uplot.Scale()}
-                plot = gui.add_uplot(data, series, title=label, scales=scales, height=PLOT_HEIGHT)
-                plot.visible = label != labels.PLOT_COUNT or config.representation == "gaussians"
-                self._plots.append(plot)
+                applies = label != labels.PLOT_COUNT or config.representation == "gaussians"
+                self._plots.append(
+                    gui.add_uplot(data, series, title=label, scales=scales, height=PLOT_HEIGHT, visible=applies)
+                )
 
     def _add_steering(self, config: RunConfig) -> None:
         gui, shown = self._server.gui, shown_values(config)
