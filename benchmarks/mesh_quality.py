@@ -16,12 +16,14 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numba
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
@@ -106,24 +108,24 @@ def fitted(name: ClassName, scene: Scene, results: Path) -> Gaussians:
     return Gaussians(torch.load(kept))
 
 
-def methods(gaussians: Gaussians):
+def methods(gaussians: Gaussians) -> dict[str, Callable[[], tuple[TriangleMesh, bool]]]:
     """Each way to a mesh by its name: a function to the mesh and whether it is watertight."""
 
-    def by_density(config: MeshConfig):
+    def by_density(config: MeshConfig) -> tuple[TriangleMesh, bool]:
         mesh, report = mesh_of_gaussians(gaussians, config)
         return mesh, report.watertight
 
-    def by_fusion(shift: float):
+    def by_fusion(shift: float) -> tuple[TriangleMesh, bool]:
         field = gaussian_density(gaussians)
         solidity = fused_depths(gaussians, shift)
         config = MeshConfig(resolution=96, level=0.5)
         mesh, report = mesh_of_field(solidity, field.albedo_of, cube(HALF_SIDE), config)
         return mesh, report.watertight
 
-    made = {f"density {level:g}": lambda level=level: by_density(MeshConfig(level=level)) for level in LEVELS}
-    made["density 2, 256 points"] = lambda: by_density(MeshConfig(resolution=256))
-    made["density 2, 5000 faces"] = lambda: by_density(MeshConfig(max_faces=5000))
-    return made | {f"depth fusion, {shift:g} sd": lambda shift=shift: by_fusion(shift) for shift in DEPTH_SHIFTS}
+    made = {f"density {level:g}": partial(by_density, MeshConfig(level=level)) for level in LEVELS}
+    made["density 2, 256 points"] = partial(by_density, MeshConfig(resolution=256))
+    made["density 2, 5000 faces"] = partial(by_density, MeshConfig(max_faces=5000))
+    return made | {f"depth fusion, {shift:g} sd": partial(by_fusion, shift) for shift in DEPTH_SHIFTS}
 
 
 class Truth:
@@ -144,7 +146,7 @@ class Truth:
         fill_by_parity(corners, inside)
         sampled = surface_samples(corners, 100_000)
         accuracy = signed_distance(self.scene, torch.from_numpy(sampled)).abs().mean().item()
-        completeness = float(cKDTree(sampled).query(self.surface)[0].mean())
+        completeness = float(KDTree(sampled).query(self.surface)[0].mean())
         pictures = torch.from_numpy(mesh_pictures(mesh, self.cameras, mesh.rgb))
         return {
             "iou": float((inside & self.occupied).sum() / (inside | self.occupied).sum()),
@@ -218,7 +220,7 @@ def fill_by_parity(corners, inside):
                     inside[i, j, k] = not inside[i, j, k]
 
 
-def fused_depths(gaussians: Gaussians, shift: float):
+def fused_depths(gaussians: Gaussians, shift: float) -> Callable[[Tensor], Tensor]:
     """Depth maps of 48 views as a function from points [N, 3] to how solid they are [N], 0.5 at the surface.
 
     A signed distance along each ray, cut at 0.08 (truncated signed distance function), averaged over the views from

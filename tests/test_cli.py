@@ -100,13 +100,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
         (
-            ["train", "--prompt", "a blue robot", "--init-from", "a.ply"],
-            "start from a.ply: there is no such file or run",
-        ),
-        (
             ["train", "--prompt", "a blue robot", "--init", "ball", "--init-from", "a.ply"],
             "init ball starts from nothing",
         ),
+        (["train", "--prompt", "a blue robot", "--init-from", "a.ply"], "there is no such file or run"),
         (
             ["train", "--prompt", "a blue robot", "--init", "points", "--init-from", "a.ply"],
             "start from a.ply: there is",

@@ -210,6 +210,18 @@ def test_a_mesh_is_taken_as_y_up(tmp_path: Path) -> None:
     assert (extent[0] / extent[1]).item() == pytest.approx(2.0, rel=0.05)
 
 
+def test_what_a_source_is_need_not_be_said(tmp_path: Path, points: np.ndarray) -> None:
+    trained = gaussian_ball(GaussiansConfig(num_initial=80), generator=torch.Generator().manual_seed(1), device=CPU)
+    write_splat_ply(tmp_path / "splats.ply", splat_cloud(trained))
+    write_points(tmp_path / "points.ply", points)
+    two_triangles().export(tmp_path / "mesh.glb")
+    for name, kind in (("splats.ply", "splats"), ("points.ply", "points"), ("mesh.glb", "mesh")):
+        source = str(tmp_path / name)
+        said, seen = (start(init=init, init_from=source, num_initial=40) for init in (kind, None))
+        for key, value in said.params.items():
+            assert torch.equal(value, seen.params[key]), (name, key)
+
+
 def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
     """Kind asked for, file, and what is said."""
     generator = np.random.default_rng(0)

@@ -50,7 +50,7 @@ class Box:
 
 def cube(half_side: float) -> Box:
     """The cube around the origin."""
-    return Box(low=(-half_side,) * 3, high=(half_side,) * 3)
+    return Box(low=(-half_side, -half_side, -half_side), high=(half_side, half_side, half_side))
 
 
 @dataclass(frozen=True, kw_only=True)

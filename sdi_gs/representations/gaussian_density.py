@@ -99,7 +99,7 @@ def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDens
 
 def _cells(
     points: np.ndarray,  # [P, 3]
-) -> tuple[np.ndarray, float, tuple[int, int, int], np.ndarray]:
+) -> tuple[np.ndarray, float, tuple[int, ...], np.ndarray]:
     """Cells over the points' box: its corner [3], their side, their numbers, and the cell of each point [P]."""
     low, high = points.min(axis=0), points.max(axis=0)
     sides = np.maximum(high - low, 1e-9)

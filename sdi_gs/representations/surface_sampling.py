@@ -9,7 +9,7 @@ Letters: P points, R rays, S samples along a ray, N Gaussians, B cameras, H W pi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,17 +21,23 @@ from sdi_gs.representations.gaussian_density import gaussian_density
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 from sdi_gs.representations.neighbours import neighbour_distances
 
-NEIGHBOURS = 3
-"""Neighbours whose mean distance is a Gaussian's width, before calibration (3DGS)."""
+NEIGHBOURS = 8
+"""Neighbours whose mean distance is a Gaussian's width, before calibration; with 3 random clumps would show."""
 FLATTEST = 0.15
 """Least ratio of a Gaussian's thickness to its width; thinner ones vanish when seen from the side."""
 MAX_OPACITY = 0.99
+CALIBRATION_ROUNDS = 4
 RAYS_AT_ONCE = 4096
 MAX_RAYS_PER_GAUSSIAN = 200
 """Rays after which a field counts as empty: one that a ray in 200 meets is no object."""
 
-WIDTH_FACTORS = (0.5, 0.7, 1.0, 1.4)
-THICKNESS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FACTORS: dict[str, tuple[float, ...]] = {
+    "width": (0.5, 0.7, 1.0, 1.4),
+    "optical": (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0),
+    "inset": (0.0, 0.2, 0.4, 0.6, 0.8),
+}
+"""What calibration tries: factors on all widths and on all optical depths, and how far Gaussians are moved inwards, in
+widths; a Gaussian in a silhouette's edge reaches beyond it."""
 
 DensityOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P] per scene unit, at least 0
 AlbedoOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P, 3] in [0, 1]
@@ -55,8 +61,8 @@ class WarmStart:
     """What ``Gaussians`` takes: raw values on the generator's device."""
     mse: float
     """Mean squared error of their render against the field's own over the calibration views."""
-    width_factor: float
-    optical_factor: float
+    factors: dict[str, float]
+    """What calibration has chosen, by the names in ``FACTORS``."""
 
 
 @torch.no_grad()
@@ -89,22 +95,24 @@ def surface_gaussians(
     normals = _normals(density_of, hits, 0.5 * spacing)
     albedo = albedo_of(hits.points).clamp(0.0, 1.0)
     density = density_of(hits.points)
-    thickness = hits.spreads * (normals * hits.directions).sum(dim=-1).abs()
+    softness = hits.spreads * (normals * hits.directions).sum(dim=-1).abs()
     quats = _quats_along_z(normals)
 
-    def cloud(width_factor: float, optical_factor: float) -> dict[str, Tensor]:
-        widths = width_factor * spacing
-        scales = torch.stack([widths, widths, thickness.clamp_min(FLATTEST * widths).minimum(widths)], dim=-1)
+    def cloud(factors: dict[str, float]) -> dict[str, Tensor]:
+        widths = factors["width"] * spacing
+        thickness = softness.clamp_min(FLATTEST * widths).minimum(widths)
         params = {
             "means": hits.points,
-            "scales": scales.log(),
+            "scales": torch.stack([widths, widths, thickness], dim=-1).log(),
             "quats": quats,
-            "opacities": torch.zeros(count, device=hits.points.device),
+            "opacities": torch.zeros_like(widths),
             "sh0": (albedo[:, None] - 0.5) / SH_C0,
         }
-        depths = optical_factor * _shared_density(params, density) * math.sqrt(2.0 * math.pi) * scales[:, 2]
-        opacity = -torch.expm1(-depths)
-        return params | {"opacities": torch.logit(opacity.clamp(1e-4, MAX_OPACITY))}
+        depths = factors["optical"] * _shared_density(params, density) * math.sqrt(2.0 * math.pi) * thickness
+        return params | {
+            "means": hits.points - (factors["inset"] * widths)[:, None] * normals,
+            "opacities": torch.logit((-torch.expm1(-depths)).clamp(1e-4, MAX_OPACITY)),
+        }
 
     return _calibrated(cloud, render_of, cameras)
 
@@ -167,9 +175,10 @@ def _absorptions(
     parts = 8
     fine = step / parts * (torch.arange(parts, device=step.device) + uniform(len(step), parts)) + chosen * step - half
     fine_weights = _weights(density_of, middles, directions, fine, step / parts)
-    # Absorption that the finer look does not find again leaves the choice to chance.
-    fine_weights = fine_weights + 1e-9
-    places_hit = fine.gather(1, torch.multinomial(fine_weights, 1, generator=generator))
+    found = fine_weights.sum(dim=1, keepdim=True) > 0.0
+    finer = fine.gather(1, torch.multinomial(fine_weights + ~found, 1, generator=generator))
+    # The finer look may miss what there is; then the coarse sample stands.
+    places_hit = torch.where(found, finer, places.gather(1, chosen))
     mean = (weights * places).sum(dim=1, keepdim=True) / absorbed
     spreads = ((weights * (places - mean).square()).sum(dim=1) / absorbed[:, 0]).sqrt()
     return Hits(points=middles + places_hit * directions, directions=directions, spreads=spreads)
@@ -237,24 +246,29 @@ def _shared_density(
 
 
 def _calibrated(
-    cloud: Callable[[float, float], dict[str, Tensor]],
+    cloud: Callable[[dict[str, float]], dict[str, Tensor]],
     render_of: RenderOf,
     cameras: CameraBatch,
 ) -> WarmStart:
-    """The cloud of those factors whose render is nearest to the field's own, over black and white in turn."""
+    """The cloud of those factors whose render is nearest to the field's own, over black and white in turn.
+
+    One factor after the other is searched while the rest stay, until none of them moves.
+    """
     white = torch.arange(len(cameras)) % 2
     background = white[:, None].expand(-1, 3).to(cameras.world_from_camera)
     wanted = render_of(cameras, background)
-    tried: list[WarmStart] = []
-    for width_factor, optical_factor in _factors():
-        params = cloud(width_factor, optical_factor)
+
+    def attempt(factors: dict[str, float]) -> WarmStart:
+        params = cloud(factors)
         render = Gaussians(params).render(cameras, background).rgb
-        mse = float((render - wanted).square().mean())
-        tried.append(
-            WarmStart(params=params, mse=mse, width_factor=width_factor, optical_factor=optical_factor)
-        )
-    return min(tried, key=lambda start: start.mse)
+        return WarmStart(params=params, mse=float((render - wanted).square().mean()), factors=factors)
 
-
-def _factors() -> Iterator[tuple[float, float]]:
-    return ((width, depth) for width in WIDTH_FACTORS for depth in THICKNESS_FACTORS)
+    best = attempt({"width": 1.0, "optical": 1.0, "inset": 0.0})
+    for _ in range(CALIBRATION_ROUNDS):
+        before = best.factors
+        for name, values in FACTORS.items():
+            tried = [attempt(best.factors | {name: value}) for value in values if value != best.factors[name]]
+            best = min([best, *tried], key=lambda start: start.mse)
+        if best.factors == before:
+            break
+    return best

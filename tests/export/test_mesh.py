@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_fields_without_a_surface_are_refused(field: Callable[[Tensor], Tensor],
         ("max_faces", 3),
     ],
 )
-def test_nonsense_settings_are_refused_by_name(name: str, value: float) -> None:
+def test_nonsense_settings_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name} must be .* got {value}"):
         MeshConfig(**{name: value})
 

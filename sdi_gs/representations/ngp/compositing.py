@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdi_gs.representations.ngp.backends import Backend, backend_for
 from sdi_gs.representations.ngp.marching import Samples
 
 MIN_TRANSMITTANCE = 1e-4
@@ -74,9 +75,11 @@ def visible(
     density: Tensor,  # [P]
     samples: Samples,
     min_alpha: float,
+    *,
+    backend: Backend | None = None,
 ) -> Tensor:  # [P] bool
     """Samples that light reaches and that absorb at least ``min_alpha`` of it."""
-    if compositing_backend(density.device, density.dtype) == "numba":
+    if (backend or backend_for(density)) == "numba":
         from sdi_gs.rasterize.threads import run_on_ranges
         from sdi_gs.representations.ngp.kernels import compositing
 

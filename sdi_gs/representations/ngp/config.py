@@ -47,7 +47,9 @@ class HashGridConfig:
         if not 8 <= self.log2_table_size <= MAX_TABLE_LOG2:
             raise ValueError(f"log2_table_size must be 8 to {MAX_TABLE_LOG2}, got {self.log2_table_size}")
         if self.base_resolution * self.growth ** (self.num_levels - 1) > 2**16:
-            raise ValueError(f"the finest of {self.num_levels} levels with growth {self.growth} is beyond 65536 vertices")
+            raise ValueError(
+                f"the finest of {self.num_levels} levels with growth {self.growth} is beyond 65536 vertices"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.config import NgpConfig
 from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
-from sdi_gs.representations.ngp.networks import Look, LookBackend, Weights, look
+from sdi_gs.representations.ngp.networks import Look, Weights, look
 
 _TABLE_SPREAD = 1e-4
 """Bound of the table's uniform initial values (Instant NGP)."""
@@ -43,7 +44,7 @@ class NgpField:
         self.layout = grid_layout(config.grid)
         self.num_levels = config.grid.initial_levels
         """Levels in use."""
-        self.backend: LookBackend | None = None
+        self.backend: Backend | None = None
         """Who evaluates; None leaves the choice to the device."""
         width, hidden = FEATURES * self.layout.num_levels, config.hidden_width
         table = torch.rand((self.layout.num_entries, FEATURES), generator=generator, device=device)

@@ -1,8 +1,9 @@
 """The multi-resolution hash encoding of Instant NGP (arXiv 2201.05989) and its derivative by position.
 
-Both are linear in the table: the gradient of a loss on normals needs no second derivative. Layout, hash and half-cell offset are those of tiny-cuda-nn
-(``grid.h``, ``common_device.h``): a level has ``ceil(s) + 1`` vertices along a side, s = base * growth^level - 1,
-stored densely where they fit the table and hashed otherwise; a point x in [0, 1] lies at s x + 1/2.
+Both are linear in the table: the gradient of a loss on normals needs no second derivative. Layout, hash and half-cell
+offset are those of tiny-cuda-nn (``grid.h``, ``common_device.h``): a level has ``ceil(s) + 1`` vertices along a side,
+s = base * growth^level - 1, stored densely where they fit the table and hashed otherwise; a point x in [0, 1] lies at
+s x + 1/2.
 
 Letters: P points, L levels, E entries of all levels.
 """

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.representations.ngp.backends import Backend, backend_for
 
 _SMALLEST_RAYS = 256
 _CANDIDATES_AT_ONCE = 2**23
@@ -33,9 +35,7 @@ class Rays:
     def part(self, begin: int, end: int) -> Rays:
         """Rays ``begin`` to ``end``."""
         chosen = slice(begin, end)
-        return Rays(
-            origins=self.origins[chosen], directions=self.directions[chosen], cosines=self.cosines[chosen]
-        )
+        return Rays(origins=self.origins[chosen], directions=self.directions[chosen], cosines=self.cosines[chosen])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +106,20 @@ def march(
     *,
     step: float,
     offsets: Tensor,  # [R] in [0, 1), shares of a step before the first sample
+    backend: Backend | None = None,
 ) -> Samples:
-    """Samples one ``step`` apart inside the cube and in occupied cells; half an offset is the middle of each stretch."""
+    """Samples one ``step`` apart inside the cube, in occupied cells; an offset of half puts them mid-stretch."""
     near, far = cube_spans(rays, radius)
-    if rays.origins.device.type == "cpu" and rays.origins.dtype == torch.float32:
-        return _march_numba(rays, near, far, occupied, radius, step, offsets)
-    return march_torch(rays, near, far, occupied, radius, step, offsets)
+    match backend or backend_for(rays.origins):
+        case "numba":
+            return _march_numba(rays, near, far, occupied, radius, step, offsets)
+        case "torch":
+            return _march_torch(rays, near, far, occupied, radius, step, offsets)
+        case other:
+            assert_never(other)
 
 
-def march_torch(
+def _march_torch(
     rays: Rays,
     near: Tensor,  # [R]
     far: Tensor,  # [R]
@@ -173,6 +178,4 @@ def _march_numba(
         starts,
         *(t.numpy() for t in (distances, points, ray_ids)),
     )
-    return Samples(
-        distances=distances, points=points, ray_ids=ray_ids, ray_starts=torch.from_numpy(starts), step=step
-    )
+    return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=torch.from_numpy(starts), step=step)

@@ -11,7 +11,7 @@ Letters: P points, L levels, E entries of the table, K hidden units.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdi_gs.representations.ngp.backends import Backend, backend_for
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, encode, layout_arrays
-
-LookBackend = Literal["numba", "torch"]
 
 # Work that is worth waking a thread for: about 0.2 ms of each kernel.
 _SMALLEST_POINTS = 1024
@@ -51,10 +50,9 @@ class Look:
     slopes: Tensor | None  # [P, 3] derivative of raw by the position in the grid
 
 
-def look_backend(points: Tensor, weights: Weights) -> LookBackend:
-    """numba for float32 on the CPU, unless positions want a gradient, which only the torch code gives."""
-    in_numba = points.device.type == "cpu" and points.dtype == weights.table.dtype == torch.float32
-    return "numba" if in_numba and not points.requires_grad else "torch"
+def look_backend(points: Tensor, weights: Weights) -> Backend:
+    """By device and type, but torch where positions want a gradient, which the kernels do not give."""
+    return "torch" if points.requires_grad else backend_for(points, weights.table)
 
 
 def look(
@@ -65,14 +63,12 @@ def look(
     num_levels: int,
     with_colour: bool,
     with_slopes: bool,
-    backend: LookBackend | None = None,
+    backend: Backend | None = None,
 ) -> Look:
     """Evaluate both networks over the first ``num_levels`` levels."""
     match backend or look_backend(points, weights):
         case "numba":
-            raw, logits, slopes = _Look.apply(
-                points, layout, num_levels, with_colour, with_slopes, *weights.tensors()
-            )
+            raw, logits, slopes = _Look.apply(points, layout, num_levels, with_colour, with_slopes, *weights.tensors())
             return Look(raw=raw, logits=logits.T if with_colour else None, slopes=slopes.T if with_slopes else None)
         case "torch":
             return _look_torch(
@@ -150,7 +146,7 @@ class _Look(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         from sdi_gs.rasterize.threads import run_interleaved
         from sdi_gs.representations.ngp.kernels import encoding, networks
 
@@ -183,7 +179,9 @@ class _Look(torch.autograd.Function):
             *_numpy(grad_features, slope_features, by_point, grad_table),
         )
         total = torch.from_numpy(sums.sum(axis=0))
-        grad_weights = [part.view_as(w) for part, w in zip(total.split([w.numel() for w in weights]), weights, strict=True)]
+        grad_weights = [
+            part.view_as(w) for part, w in zip(total.split([w.numel() for w in weights]), weights, strict=True)
+        ]
         return None, None, None, None, None, grad_table, *grad_weights
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
@@ -217,7 +216,7 @@ class Ngp:
         channels = [colour, behind_origin, behind_origin.square()]
         if values.normals is not None:
             channels.append(values.normals)
-        blended = composite(values.density, torch.cat(channels, dim=-1), samples)
+        blended = composite(values.density, torch.cat(channels, dim=-1), samples, backend=self.field.backend)
         return _RayValues(
             sums=blended.sums,
             opacity=blended.opacity,
@@ -230,9 +229,10 @@ class Ngp:
     def _visible_samples(self, rays: Rays, occupied: Tensor, offsets: Tensor) -> Samples:
         """Samples in occupied cells that absorb some light and that light reaches."""
         config = self.config
-        samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets)
+        backend = self.field.backend
+        samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets, backend=backend)
         density = self.field.density_of(samples.points)
-        return samples.keep(visible(density, samples, config.empty_alpha))
+        return samples.keep(visible(density, samples, config.empty_alpha, backend=backend))
 
     # ---- training ----
 
@@ -242,6 +242,11 @@ class Ngp:
         if self.steps_since_update == 0:
             self.occupancy.update(self.field.density_of, generator)
         self.steps_since_update = (self.steps_since_update + 1) % self.config.occupancy_every
+
+    def settle(self) -> None:
+        """After the last step: all levels, and an occupancy grid of what is there now."""
+        self.field.num_levels = self.config.grid.num_levels
+        self.occupancy.refresh(self.field.density_of)
 
     def regularizers(
         self,

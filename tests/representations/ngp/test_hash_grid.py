@@ -45,7 +45,8 @@ def reference_features(point: list[float], table: np.ndarray, config: HashGridCo
         share = [c * scale + 0.5 - low for c, low in zip(point, cell, strict=True)]
         value, slope = np.zeros(2), np.zeros((3, 2))
         for corner in itertools.product((0, 1), repeat=3):
-            entry = first + reference_entry(*(c + side for c, side in zip(cell, corner, strict=True)), resolution, size)
+            x, y, z = (c + side for c, side in zip(cell, corner, strict=True))
+            entry = first + reference_entry(x, y, z, resolution, size)
             factors = [s if side else 1.0 - s for s, side in zip(share, corner, strict=True)]
             value += math.prod(factors) * table[entry]
             for axis in range(3):

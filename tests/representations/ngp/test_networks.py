@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
-from sdi_gs.representations.ngp.networks import LookBackend, Weights, look, look_backend
+from sdi_gs.representations.ngp.networks import Weights, look, look_backend
 
 HIDDEN = 12
 
@@ -44,7 +45,7 @@ def make_points(layout: GridLayout, count: int) -> Tensor:  # [count, 3]
 
 
 def outputs_and_gradients(
-    points: Tensor, layout: GridLayout, backend: LookBackend, dtype: torch.dtype, **wanted: Any
+    points: Tensor, layout: GridLayout, backend: Backend, dtype: torch.dtype, **wanted: Any
 ) -> list[Tensor]:
     """raw, then logits and slopes where wanted, then the gradients of a random sum of them."""
     weights = make_weights(layout, dtype)
@@ -59,9 +60,7 @@ def outputs_and_gradients(
 @pytest.mark.parametrize("with_slopes", [False, True])
 @pytest.mark.parametrize("with_colour", [False, True])
 @pytest.mark.parametrize(("num_levels", "count"), [(3, 9001), (2, 37)])
-def test_kernels_and_gradients_match_float64(
-    num_levels: int, count: int, with_colour: bool, with_slopes: bool
-) -> None:
+def test_kernels_and_gradients_match_float64(num_levels: int, count: int, with_colour: bool, with_slopes: bool) -> None:
     layout = make_layout()
     points = make_points(layout, count)
     wanted = {"num_levels": num_levels, "with_colour": with_colour, "with_slopes": with_slopes}

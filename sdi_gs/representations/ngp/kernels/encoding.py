@@ -148,7 +148,10 @@ def encode_backward(
         pz = gather_lanes(points, start, 2, count, lanes)
         tx = ty = tz = broadcast(0.0)
         if with_slopes:
-            tx, ty = gather_lanes(grad_slopes, start, 0, count, lanes), gather_lanes(grad_slopes, start, 1, count, lanes)
+            tx, ty = (
+                gather_lanes(grad_slopes, start, 0, count, lanes),
+                gather_lanes(grad_slopes, start, 1, count, lanes),
+            )
             tz = gather_lanes(grad_slopes, start, 2, count, lanes)
         for level in range(first_level, len(scales), level_step):
             x, y, z = _find_corners(px, py, pz, level, scales, resolutions, offsets, hashed, entries)

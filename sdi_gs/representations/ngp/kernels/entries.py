@@ -97,8 +97,8 @@ def load_pairs(typing_context, table, entries, position):
         parts = [builder.load(p, align=4, typ=_PAIR) for p in _pair_pointers(context, builder, sig, args)]
         while len(parts) > 2:
             joined = list(range(2 * parts[0].type.count))
-            parts = [_lanes(builder, *parts[k : k + 2], joined) for k in range(0, len(parts), 2)]
-        pair = [_lanes(builder, *parts, list(range(k, 2 * LANES, 2))) for k in (0, 1)]
+            parts = [_lanes(builder, parts[k], parts[k + 1], joined) for k in range(0, len(parts), 2)]
+        pair = [_lanes(builder, parts[0], parts[1], list(range(k, 2 * LANES, 2))) for k in (0, 1)]
         return context.make_tuple(builder, sig.return_type, pair)
 
     return types.UniTuple(vector, 2)(table, entries, position), emit
@@ -116,5 +116,3 @@ def add_pairs(typing_context, table, entries, position, first, second):
         return context.get_dummy_value()
 
     return types.void(table, entries, position, vector, vector), emit
-
-

@@ -1,0 +1,16 @@
+"""Who computes: numba kernels for float32 on the CPU, torch operations everywhere else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["numba", "torch"]
+
+
+def backend_for(*tensors: Tensor) -> Backend:
+    """The kernels where every tensor is of their device and type."""
+    suited = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return "numba" if suited else "torch"
