@@ -226,7 +226,7 @@ def test_the_rates_still_follow_after_a_resume(kind: Kind) -> None:
 
 @both_kinds
 def test_a_state_of_the_other_kind_is_refused(kind: Kind) -> None:
-    [other] = [name for name in KINDS if name != kind]
+    other: Kind = "ngp" if kind == "gaussians" else "gaussians"
     with pytest.raises(UserError) as refused:
         scene_of(config(kind), scene_of(config(other)).state())
     assert str(refused.value).startswith(f"the checkpoint holds no {kind}, the representation that its settings name")
