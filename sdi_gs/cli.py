@@ -160,6 +160,8 @@ def _train_two_stages(command: Train, chosen: str, device: torch.device, started
 
     if command.resume is not None:
         raise UserError("--two-stage does not go with --resume: resume the stage that stopped, by its own folder")
+    if command.config.gaussians.init is not None or command.config.gaussians.init_from is not None:
+        raise UserError("--two-stage starts the splats from its own field: leave --init and --init-from out")
     out = command.output_dir
     say(_choice_line(command.config, chosen, device, asked=command.device is not None))
     first = field_stage(command.config, command.stages)
@@ -168,10 +170,13 @@ def _train_two_stages(command: Train, chosen: str, device: torch.device, started
     say(f"stage 1 of 2: a field, {first.steps} steps")
     trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
     code = _train_until_stopped(trainer, field, started, command)
-    if code:
-        say(f"once the field is done, start the splats with: sdi-gs train --init-from {field.path}")
-        return code
     second = splat_stage(command.config, command.stages, field.path)
+    if code:
+        say(
+            f"once the field is done, start the splats with this run's options, but for --two-stage: --init-from "
+            f"{field.path} --steps {second.steps} --guidance.t-max {second.guidance.t_max} --guidance.random-fraction 0"
+        )
+        return code
     say(f"stage 2 of 2: splats from {field.path}, {second.steps} steps")
     trainer, folder = prepare_run(second, device=device, folder=out)
     return _train_until_stopped(trainer, folder, started, command)
@@ -211,10 +216,8 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
         raise UserError(f"stopped at once; {way_on}") from None
     results = (folder.splats, folder.turntable, folder.contact_sheet, folder.summary)
     _print_paths([path for path in results if path.exists()])
-    print(
-        f"{summary['n_exported']} Gaussians, {summary['wall_seconds']:.1f} s, "
-        f"peak memory {summary['peak_rss_mb']:.0f} MiB"
-    )
+    made = "a field" if summary["representation"] == "ngp" else f"{summary['n_exported']} Gaussians"
+    print(f"{made}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
     if complete:
         return 0
     say(f"stopped after step {trainer.step} of {trainer.config.steps}; go on with: {resume_command}")

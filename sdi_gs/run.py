@@ -232,6 +232,8 @@ def versions() -> dict[str, str]:
 def _require_runnable(config: RunConfig) -> None:
     require_prompt(config)
     start = config.gaussians.init_from
+    if config.representation == "ngp" and start is not None:
+        raise UserError(f"a field starts from nothing, not from {start}: leave --init-from out, or train gaussians")
     if start is not None and not Path(start).exists():
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
 

@@ -282,7 +282,6 @@ def test_a_step_that_comes_to_nothing_leaves_a_checkpoint_of_the_state_before_it
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": "a blue dragon"}, '"dragon"'),
         ({"prior": "nix"}, "prior 'nix' is unknown"),
-        ({"representation": "ngp"}, "not in this version"),
     ],
 )
 def test_what_cannot_be_run_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

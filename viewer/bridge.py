@@ -59,7 +59,8 @@ class Status:
     num_steps: int = 0
     timestep: int | None = None
     loss: float | None = None
-    num_gaussians: int = 0
+    num_gaussians: int | None = 0
+    """None for a field."""
     steps_per_second: float | None = None
 
 

@@ -42,10 +42,13 @@ class ClientView:
         folder: viser.GuiFolderHandle,
         modes: tuple[Mode, ...],
         render_note: str,
+        has_splats: bool,
         changed: Callable[[], None],
     ) -> None:
+        """Without splats the render is all there is to see."""
         self.client = client
-        self.picture: Picture = "splats"
+        self._pictures: tuple[Picture, ...] = labels.PICTURES if has_splats else ("render",)
+        self.picture: Picture = self._pictures[0]
         self.mode: Mode = "rgb"
         self.background = (1.0, 1.0, 1.0)
         self.moved_at = -math.inf
@@ -94,16 +97,22 @@ class ClientView:
 
     def _add_controls(self, modes: tuple[Mode, ...]) -> None:
         gui = self.client.gui
-        picture = gui.add_dropdown(labels.PICTURE, labels.PICTURES, initial_value="splats", order=0)
-        self._note = gui.add_markdown(labels.SPLATS_NOTE, order=1)
+        picture = gui.add_dropdown(labels.PICTURE, self._pictures, initial_value=self.picture, order=0)
+        self._note = gui.add_markdown(self._words, order=1)
         mode = gui.add_dropdown(
-            labels.MODE, modes, initial_value="rgb", order=2, visible=False, hint="Normals are the depth's gradient"
+            labels.MODE,
+            modes,
+            initial_value="rgb",
+            order=2,
+            visible=self.picture == "render",
+            hint="Normals are the depth's gradient",
         )
         background = gui.add_rgb(labels.BACKGROUND, (255, 255, 255), order=3)
 
         @picture.on_update
         async def _(_: Any) -> None:
-            self.set_picture("render" if picture.value == "render" else "splats")
+            chosen: Picture = "render" if picture.value == "render" else "splats"
+            self.set_picture(chosen if chosen in self._pictures else self._pictures[0])
             mode.visible = self.picture == "render"
 
         @mode.on_update
@@ -121,11 +130,15 @@ class ClientView:
     def set_picture(self, picture: Picture) -> None:
         """Choose what this client sees, and say which one it is."""
         self.picture = picture
-        is_render = picture == "render"
-        self._note.content = self._render_note if is_render else labels.SPLATS_NOTE
+        self._note.content = self._words
         self.painted_background = None
         self.shown = None
         self._changed()
+
+    @property
+    def _words(self) -> str:
+        """What is said of the picture."""
+        return self._render_note if self.picture == "render" else labels.SPLATS_NOTE
 
     def _show_nodes(self, visible: bool) -> None:
         """With the picture and not before it: the first render may take seconds, in which the splats stay."""

@@ -53,13 +53,15 @@ class PageServer:
         prior: DiffusionPrior | None,
         modes: tuple[Mode, ...],
         render_note: str,
+        has_splats: bool,
     ) -> None:
         self.bridge = Bridge()
         self.history = History()
         self._status = Status(phase="starting")
         self._errors_told: dict[str, float] = {}
         self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
-        self._modes, self._render_note, self._standpoint = modes, render_note, standpoint
+        self._modes, self._standpoint, self._has_splats = modes, standpoint, has_splats
+        self._render_note = render_note if has_splats else labels.FIELD_NOTE
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
         standpoint.prepare(self.server)
@@ -77,13 +79,10 @@ class PageServer:
         self.page = Page(self.server, self.bridge, heading=heading, standpoint=standpoint)
         self._add_camera_buttons()
         downloads = Downloads(self.worker, scene, name=name, comments=comments)
-        self.page.add_downloads(
-            {
-                labels.DOWNLOAD_PLY: self._telling(downloads.ply),
-                labels.DOWNLOAD_HTML: self._telling(downloads.html),
-                labels.SCREENSHOT: self._telling(downloads.screenshot),
-            }
-        )
+        actions = {labels.SCREENSHOT: downloads.screenshot}
+        if has_splats:
+            actions = {labels.DOWNLOAD_PLY: downloads.ply, labels.DOWNLOAD_HTML: downloads.html} | actions
+        self.page.add_downloads({label: self._telling(action) for label, action in actions.items()})
 
     def serve(self) -> None:
         """Let clients in; the page's controls must all be there."""
@@ -174,6 +173,7 @@ class PageServer:
                 folder=self.page.view_folder,
                 modes=self._modes,
                 render_note=self._render_note,
+                has_splats=self._has_splats,
                 changed=self.bridge.wake,
             )
         self.worker.add_client(view)

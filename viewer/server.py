@@ -9,10 +9,11 @@ from typing import Any, assert_never
 
 import torch
 
-from sdi_gs.contracts import StepReport
+from sdi_gs.contracts import Representation, StepReport
 from sdi_gs.errors import UserError
 from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.loading import SavedScene
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run import change_settings, ply_comments
 from sdi_gs.run_config import with_values
 from sdi_gs.run_folder import RunFolder
@@ -67,6 +68,7 @@ class LiveViewer(PageServer):
             prior=trainer.prior,
             modes=MODES,
             render_note=labels.RENDER_NOTE,
+            has_splats=has_splats(trainer.scene.representation),
         )
         self._trainer, self._folder, self._interrupted = trainer, folder, interrupted
         self._paused = False
@@ -79,7 +81,8 @@ class LiveViewer(PageServer):
         self._published_step: int | None = None
         self._ended = False
         self.page.add_training(self.worker, config)
-        self.page.add_scene(self.worker, with_cameras=True)
+        if has_splats(trainer.scene.representation):
+            self.page.add_scene(self.worker, with_cameras=True)
 
     def __enter__(self) -> LiveViewer:
         self.serve()
@@ -205,7 +208,7 @@ class LiveViewer(PageServer):
                 num_steps=trainer.config.steps,
                 timestep=None if report is None else report.timestep,
                 loss=None if report is None else sum(report.losses.values()),
-                num_gaussians=trainer.scene.num_gaussians,
+                num_gaussians=trainer.scene.num_gaussians if has_splats(trainer.scene.representation) else None,
                 steps_per_second=self._rate,
             )
         )
@@ -233,9 +236,11 @@ class FinishedViewer(PageServer):
             prior=None,
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,
+            has_splats=has_splats(shown),
         )
-        self.page.add_scene(self.worker, with_cameras=False)
-        self.set_status(Status(phase="viewing", num_gaussians=scene.num_gaussians))
+        if has_splats(shown):
+            self.page.add_scene(self.worker, with_cameras=False)
+        self.set_status(Status(phase="viewing", num_gaussians=scene.num_gaussians if has_splats(shown) else None))
         step = run.step if run is not None else 0
         self.bridge.publish(lambda: Snapshot(step=step, representation=shown), always=True)
 
@@ -252,6 +257,11 @@ class FinishedViewer(PageServer):
         """Serve until told otherwise."""
         while not stopped():
             time.sleep(PAUSE_POLL)
+
+
+def has_splats(representation: Representation) -> bool:
+    """Whether a browser can draw it; a field is only rendered."""
+    return isinstance(representation, Gaussians)
 
 
 def _standpoint(scene: SavedScene) -> Standpoint:

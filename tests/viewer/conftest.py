@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
+from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
 from sdi_gs.run import prepare_run, train
 from sdi_gs.run_config import OutputConfig, RunConfig
 from sdi_gs.viewer.server import LiveViewer
@@ -166,16 +167,27 @@ def live_run(tmp_path: Path) -> Iterator[LiveRun]:
         run.stop()
 
 
+@pytest.fixture
+def live_field(tmp_path: Path) -> Iterator[LiveRun]:
+    """The same of a run that trains a field."""
+    run = LiveRun(tmp_path / "run", representation="ngp")
+    with run.viewer:
+        yield run
+        run.stop()
+
+
 @dataclass
 class LiveRun:
     """A run and its viewer; call ``start`` to let it train."""
 
     path: Path
+    representation: Literal["gaussians", "ngp"] = "gaussians"
     interrupted: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.trainer, self.folder = prepare_run(_endless(), device=torch.device("cpu"), folder=self.path)
+        settings = replace(_endless(), representation=self.representation)
+        self.trainer, self.folder = prepare_run(settings, device=torch.device("cpu"), folder=self.path)
         self.viewer = LiveViewer(self.trainer, self.folder, port=0, interrupted=lambda: self.interrupted)
         self._thread = threading.Thread(target=self._train, daemon=True)
         self.error: BaseException | None = None
@@ -227,6 +239,12 @@ def _endless() -> RunConfig:
         steps=100_000,
         views_per_step=1,
         gaussians=replace(base.gaussians, num_initial=60),
+        ngp=NgpConfig(
+            grid=HashGridConfig(num_levels=2, initial_levels=2, log2_table_size=8),
+            hidden_width=8,
+            samples_per_ray=32,
+            occupancy_resolution=16,
+        ),
         ideal_prior=replace(base.ideal_prior, renders_per_view=2, unconditional_renders=4),
         outputs=OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0, turntable_size=32),
     )

@@ -136,6 +136,21 @@ def test_runs_and_files_can_be_viewed(
     assert 32 * count in message["_sizes"]
 
 
+def test_a_run_of_a_field_can_be_viewed(
+    tmp_path: Path, browsers: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "field"
+    options = ["--representation", "ngp", "--ngp.samples-per-ray", "32", "--steps", "1"]
+    assert main(["train", *TINY, *options, "--output-dir", str(folder)]) == 0
+    with program("view", str(folder), "--port", "0") as (process, port):
+        browser = browsers(port)
+        wait_until(lambda: [m for m in browser.of_kind("BackgroundImageMessage") if m["format"] == "jpeg"])
+        assert labels.FIELD_NOTE in browser.texts()
+        code, out, err = ended_by_ctrl_c(process)
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err
+
+
 def test_the_tunnel_and_the_warning_are_told(finished: Path) -> None:
     connection = "198.51.100.4 51234 203.0.113.9 22"
     options = ("view", str(finished), "--port", "0", "--host", "0.0.0.0")

@@ -32,6 +32,7 @@ def test_the_status_begins_with_phase_and_step() -> None:
     assert status_line(status) == line
     assert status_line(Status(phase="starting", num_steps=300)) == "**starting** · step 0 of 300 · 0 Gaussians"
     assert status_line(Status(phase="viewing", num_gaussians=7)) == "7 Gaussians"
+    assert status_line(Status(phase="viewing", num_gaussians=None)) == "a field, no splats"
 
 
 def test_the_preview_says_what_it_leaves_out() -> None:

@@ -38,6 +38,8 @@ def orbit_pose(azimuth: float, elevation: float, *, aspect: float = 1.5, fov: fl
 class Plane:
     """A wall at x = ``at`` that fills every picture; the camera must look along -x."""
 
+    device = CPU
+
     def __init__(self, at: float = 0.0) -> None:
         self.at = at
 
