@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from sdi_gs.toybox.training.autoencoder import (
     normalise_latents,
     vae_of,
 )
+from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
 from sdi_gs.toybox.training.loop import LoopConfig, averaged_weights, train
 
 
@@ -56,13 +56,29 @@ def train_decoder(
         task.assembled(averaged).save_pretrained(out / "vae")
 
 
+def train_judge(out: Path, resume: bool = False, config: JudgeTrainingConfig = JudgeTrainingConfig()) -> None:
+    """The judge; ``out/judge.safetensors`` is the result, in half precision.
+
+    Args:
+        out: folder of checkpoints, log, sheets and the result.
+        resume: go on with the run in ``out``.
+        config: pictures and training.
+    """
+    from safetensors.torch import save_file
+
+    averaged = train(config.loop, JudgeTask(config), out, resume=resume)
+    if averaged is not None:
+        weights = {name: value.half().contiguous() for name, value in averaged.state_dict().items()}
+        save_file(weights, out / "judge.safetensors")
+
+
 def main() -> None:
     """Run one of the trainings on one thread; exit code 2 and one line for a UserError."""
     import tyro
 
     torch.set_num_threads(1)
     try:
-        tyro.extras.subcommand_cli_from_dict({"vae": train_vae, "decoder": train_decoder})
+        tyro.extras.subcommand_cli_from_dict({"vae": train_vae, "decoder": train_decoder, "judge": train_judge})
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

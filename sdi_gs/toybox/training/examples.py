@@ -25,9 +25,9 @@ from sdi_gs.toybox.objects import (
     Scene,
     sample_object,
 )
+from sdi_gs.toybox.judge import COLOUR_NAMES
 from sdi_gs.toybox.renderer import render_scenes
 
-COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 SIMPLE_CLASSES: tuple[ClassName, ...] = ("ball", "cube", "cone", "cylinder")
 SYNONYMS: dict[ClassName, str] = {"donut": "doughnut", "mug": "cup", "ball": "sphere", "cube": "box"}
 
@@ -52,6 +52,8 @@ class ExamplesConfig:
     """Share of pictures over white; gray and black have equal parts of the rest."""
     held_out_pairs: bool = False
     """Whether the pairs that priors must never be shown are drawn as well."""
+    own_colour_background: bool = False
+    """Whether an object may stand on its own colour, where it is half invisible."""
     wild_share: float = 0.0
     """Share of pictures of one or two objects of any size anywhere over any colour, which have no caption."""
 
@@ -134,10 +136,9 @@ def _draw_object(config: ExamplesConfig, weights: np.ndarray, rng: np.random.Gen
 
 
 def _draw_background(config: ExamplesConfig, colour: str, rng: np.random.Generator) -> BackgroundName:
-    """Any but that of the object's own colour, over which it would be half invisible."""
     rest = 0.5 * (1.0 - config.white_share)
     shares = {"white": config.white_share, "gray": rest, "black": rest}
-    allowed = [name for name in get_args(BackgroundName) if name != colour]
+    allowed = [name for name in get_args(BackgroundName) if config.own_colour_background or name != colour]
     weights = np.array([shares[name] for name in allowed]) + 1e-9
     return allowed[int(rng.choice(len(allowed), p=weights / weights.sum()))]
 
