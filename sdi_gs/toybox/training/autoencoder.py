@@ -89,7 +89,11 @@ def reconstruction_loss(
     error: Tensor,  # [B, 3, H, W] in the VAE's units (white 1, black -1)
     weights: Tensor,  # [B, 1, H, W]
 ) -> Tensor:
-    """L1 and squared error by weight, the same of low-passed colours, and the error's own gradients."""
+    """L1 and squared error by weight, the same of low-passed colours, and the error's own gradients.
+
+    Chroma counts twice, or it would be learned long after luminance.
+    """
+    error = 2.0 * error - error.mean(dim=1, keepdim=True)
     low = F.avg_pool2d(error, FACTOR)
     slopes = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     weighted = (weights * (error.abs() + 10.0 * error.square())).mean()
@@ -254,9 +258,7 @@ def measure_vae(vae: Any, *, count: int) -> tuple[dict[str, Any], Tensor, Tensor
     squares = (decoded - images).square().mean(dim=1, keepdim=True)
     inside = (squares * alpha).sum(dim=(1, 2, 3)) / alpha.sum(dim=(1, 2, 3))
     shift = ((decoded - images) * alpha).sum(dim=(2, 3)) / alpha.sum(dim=(2, 3))
-    by_colour = {
-        name: shift[examples.colours == index].abs().mean().item() for index, name in enumerate(COLOUR_NAMES)
-    }
+    by_colour = {name: shift[examples.colours == index].abs().mean().item() for index, name in enumerate(COLOUR_NAMES)}
     scores = {
         "psnr": metrics.psnr(decoded.permute(0, 2, 3, 1), images.permute(0, 2, 3, 1)).mean().item(),
         "object_psnr": (-10.0 * inside.clamp_min(metrics.MSE_FLOOR).log10()).mean().item(),

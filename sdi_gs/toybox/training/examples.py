@@ -15,7 +15,8 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras
 from sdi_gs.toybox.captions import describe
-from sdi_gs.toybox.classes import CLASSES, COLOURS, PROPORTIONS, ClassName
+from sdi_gs.toybox.classes import CLASSES, PROPORTIONS, ClassName
+from sdi_gs.toybox.judge import COLOUR_NAMES
 from sdi_gs.toybox.objects import (
     CAMERA_DISTANCE,
     CAMERA_FOV_Y_DEG,
@@ -25,7 +26,6 @@ from sdi_gs.toybox.objects import (
     Scene,
     sample_object,
 )
-from sdi_gs.toybox.judge import COLOUR_NAMES
 from sdi_gs.toybox.renderer import render_scenes
 
 SIMPLE_CLASSES: tuple[ClassName, ...] = ("ball", "cube", "cone", "cylinder")
@@ -96,7 +96,11 @@ def draw_examples(config: ExamplesConfig, count: int, rng: np.random.Generator) 
     for index in range(count):
         item = _draw_object(config, weights, rng)
         background = _draw_background(config, item.colour, rng)
-        rows[index] = CLASSES.index(item.class_name), COLOUR_NAMES.index(item.colour), BACKGROUND_NAMES.index(background)
+        rows[index] = (
+            CLASSES.index(item.class_name),
+            COLOUR_NAMES.index(item.colour),
+            BACKGROUND_NAMES.index(background),
+        )
         palette[index] = BACKGROUND_COLOURS[background]
         scenes.append((item,))
         if rng.random() < config.wild_share:
