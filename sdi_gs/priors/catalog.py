@@ -47,6 +47,8 @@ class CatalogEntry:
     """Size of the safetensors of all components in float32."""
     prediction_type: PredictionType
     """What the network predicts, for lists; loading reads it from the model's own config."""
+    folder: Path | None = None
+    """Where the files are that come with the package; None for a prior without any."""
 
 
 TOYBOX_IDEAL = CatalogEntry(
@@ -56,6 +58,16 @@ TOYBOX_IDEAL = CatalogEntry(
     licence="Apache-2.0",
     download_bytes=0,
     prediction_type="epsilon",
+)
+
+TOYBOX = CatalogEntry(
+    name="toybox",
+    summary="small latent diffusion model of toybox objects, trained from nothing",
+    sources=(),
+    licence="Apache-2.0",
+    download_bytes=0,
+    prediction_type="v_prediction",
+    folder=Path(__file__).parents[1] / "toybox" / "weights" / "prior",
 )
 
 # The sum in the LFS pointer of Stability AI's own repository, from a copy of it.
@@ -102,7 +114,7 @@ SD21 = CatalogEntry(
     prediction_type="v_prediction",
 )
 
-CATALOG = (TOYBOX_IDEAL, SD21_BASE, SD21)
+CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21)
 
 
 def load_prior(
@@ -125,15 +137,15 @@ def load_prior(
             from sdi_gs.priors.ideal import IdealPrior
 
             return IdealPrior(ideal_config, device=device)
+        case TOYBOX.name:
+            assert TOYBOX.folder is not None
+            return _load_folder(TOYBOX.folder, TOYBOX.name, device, dtype, published_source_time)
         case SD21_BASE.name:
             return _load_from_mirrors(SD21_BASE, device, dtype, published_source_time)
         case SD21.name:
             return _load_from_mirrors(SD21, device, dtype, published_source_time)
         case _ if name and (Path(name).exists() or name.count("/") == 1):
-            from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
-
-            config = LatentDiffusionConfig(published_source_time=published_source_time)
-            return load_latent_diffusion(name, config=config, device=device, dtype=dtype or _default_dtype(device))
+            return _load_folder(name, None, device, dtype, published_source_time)
         case _:
             raise unknown_prior(name)
 
@@ -151,14 +163,26 @@ def _load_from_mirrors(
 ) -> DiffusionPrior:
     """The model from the hub's cache if that has it, else from the first source that gives it."""
     from sdi_gs.priors.fetch import fetch_from_mirrors, folder_on_disk
-    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
 
     cached = ((source, folder_on_disk(source)) for source in entry.sources)
     source, folder = next((pair for pair in cached if pair[1] is not None), None) or fetch_from_mirrors(entry)
     assert folder is not None
+    return _load_folder(folder, source.repo_id, device, dtype, published_source_time)
+
+
+def _load_folder(
+    source: str | Path,
+    name: str | None,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    published_source_time: bool,
+) -> DiffusionPrior:
+    """A network from a folder or a hub id; ``name`` is what messages call it, its source if not given."""
+    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
+
     return load_latent_diffusion(
-        folder,
-        name=source.repo_id,
+        source,
+        name=name,
         config=LatentDiffusionConfig(published_source_time=published_source_time),
         device=device,
         dtype=dtype or _default_dtype(device),

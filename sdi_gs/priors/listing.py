@@ -75,12 +75,14 @@ def prior_status(name: str) -> PriorStatus:
 def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
     """Have a prior's files on disk and checked as far as their sums are known; None for one without weights.
 
+    A prior that comes with the package is there already.
+
     Raises UserError for a name that means nothing, an incomplete folder or repository, and files that are not the
     published ones; SourceUnavailableError where nobody gives the files.
     """
     for entry in CATALOG:
         if entry.name == name:
-            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
+            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else entry.folder
     if not (name and Path(name).exists()) and not is_hub_id(name):
         raise unknown_prior(name)
     folder = folder_of(name)
@@ -89,14 +91,15 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
 
 
 def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
-    folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
+    folder = entry.folder or next(filter(None, map(folder_on_disk, entry.sources)), None)
+    size = entry.download_bytes if entry.folder is None else _weights_size(entry.folder)
     return PriorStatus(
         name=entry.name,
         summary=entry.summary,
         prediction_type=entry.prediction_type,
         sources=tuple(f"{source.repo_id}@{source.revision}" for source in entry.sources),
         licence=entry.licence,
-        size_bytes=entry.download_bytes,
+        size_bytes=size,
         on_disk=folder is not None or not entry.sources,
         folder=None if folder is None else str(folder),
     )
@@ -118,10 +121,15 @@ def _status_of_folder(name: str, folder: Path) -> PriorStatus:
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         sources=(),
         licence="as it came",
-        size_bytes=sum(file.stat().st_size for file in folder.glob("*/*.safetensors")),
+        size_bytes=_weights_size(folder),
         on_disk=True,
         folder=str(folder),
     )
+
+
+def _weights_size(folder: Path) -> int:
+    """Bytes of all networks' weights in a folder."""
+    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
 
 
 def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:

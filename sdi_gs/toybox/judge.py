@@ -8,7 +8,7 @@ Letters: B pictures, H W pixels, F features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
+from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import SIDES_ALIKE
 
@@ -83,14 +84,29 @@ class Judgement:
         return (self.colours == COLOUR_NAMES.index(colour)).float().mean().item()
 
     def view_accuracy(self, class_name: ClassName, words: list[ViewWord]) -> float | None:
-        """Share of the pictures that show the side they should; None for a class whose sides only light tells apart.
-
-        One minus this is a Janus rate: a back that is judged a front counts against it.
-        """
+        """Share of the pictures that show the side they should; None for a class whose sides only light tells apart."""
         if class_name in SIDES_ALIKE:
             return None
         expected = torch.tensor([VIEW_WORDS.index(word) for word in words])
         return (self.views == expected).float().mean().item()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeScore:
+    """What the judge says of views of one object; the field names are the JSON keys of ``sdi-gs eval``."""
+
+    judge_class: float
+    """Share of the views judged to show the object that was asked for."""
+    judge_colour: float | None
+    """Share of the views judged to show the colour that was asked for; None where none was."""
+    judge_view: float | None
+    """Share of the views judged to show the side they do; None for objects whose sides only light tells apart."""
+    judge_back_as_front: float | None
+    """Share of the back views that are judged a front; None where ``judge_view`` is."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as JSON keys and values."""
+        return asdict(self)
 
 
 class Judge:
@@ -112,6 +128,26 @@ class Judge:
         parts = [[head.argmax(dim=1) for head in self._network(part)] for part in pixels.split(_PICTURES_AT_ONCE)]
         classes, colours, views = (torch.cat(head) for head in zip(*parts, strict=True))
         return Judgement(classes=classes, colours=colours, views=views)
+
+    def score(
+        self,
+        images: Tensor,  # [B, H, W, 3] in [0, 1]
+        words: list[ViewWord],  # B of them, the sides that the views are of
+        prompt: ToyboxPrompt,
+    ) -> JudgeScore:
+        """How views of one object are judged; ValueError for a prompt without an object."""
+        if prompt.class_name is None:
+            raise ValueError("a prompt without an object cannot be judged")
+        verdict = self(images)
+        view = verdict.view_accuracy(prompt.class_name, words)
+        backs = torch.tensor([word == "back view" for word in words])
+        fronts = verdict.views[backs] == VIEW_WORDS.index("front view")
+        return JudgeScore(
+            judge_class=verdict.class_accuracy(prompt.class_name),
+            judge_colour=None if prompt.colour is None else verdict.colour_accuracy(prompt.colour),
+            judge_view=view,
+            judge_back_as_front=fronts.float().mean().item() if view is not None and backs.any() else None,
+        )
 
 
 def load_judge(path: Path = JUDGE_FILE) -> Judge:

@@ -1,14 +1,19 @@
-"""Train toybox's networks: ``python -m sdi_gs.toybox.train vae|decoder|unet|judge --out FOLDER [--resume]``."""
+"""Train toybox's networks: ``python -m sdi_gs.toybox.train vae|decoder|unet|judge --out FOLDER [--resume]``.
+
+``assemble`` makes a prior of them, and ``measure`` measures one (docs/toybox-model.md).
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import torch
 
 from sdi_gs.errors import UserError
-from sdi_gs.toybox.judge import load_judge
+from sdi_gs.toybox.judge import JUDGE_FILE, load_judge
+from sdi_gs.toybox.training.assessment import AssessmentConfig, assess
 from sdi_gs.toybox.training.autoencoder import (
     DecoderTask,
     VaeTask,
@@ -17,6 +22,7 @@ from sdi_gs.toybox.training.autoencoder import (
     vae_of,
 )
 from sdi_gs.toybox.training.denoiser import UnetTask, UnetTrainingConfig, build_networks
+from sdi_gs.toybox.training.folder import load_vae, write_folder
 from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
 from sdi_gs.toybox.training.latents import encode_examples, load_latents
 from sdi_gs.toybox.training.loop import LoopConfig, averaged_weights, train
@@ -26,6 +32,7 @@ VAE = VaeTrainingConfig()
 DECODER = VaeTrainingConfig(loop=LoopConfig(steps=6000, learning_rate=1e-3))
 JUDGE = JudgeTrainingConfig()
 UNET = UnetTrainingConfig()
+ASSESSMENT = AssessmentConfig()
 
 
 def train_vae(out: Path, resume: bool = False, config: VaeTrainingConfig = VAE) -> None:
@@ -57,9 +64,7 @@ def train_decoder(
         resume: go on with the run in ``out``.
         config: training; the network's shape is that of ``vae``.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    task = DecoderTask(config, AutoencoderKL.from_pretrained(vae))
+    task = DecoderTask(config, load_vae(vae))
     averaged = train(config.loop, task, out, resume=resume)
     if averaged is not None:
         task.assembled(averaged).save_pretrained(out / "vae")
@@ -88,7 +93,7 @@ def train_unet(
     resume: bool = False,
     config: UnetTrainingConfig = UNET,
 ) -> None:
-    """U-Net and text encoder; ``out/tokenizer``, ``out/unet`` and ``out/text_encoder`` are the result.
+    """U-Net and text encoder; ``assemble`` makes a folder of them, also before the last step.
 
     Args:
         vae: the folder of a trained VAE; its encoder must be final, its decoder only draws the sheets.
@@ -97,12 +102,11 @@ def train_unet(
         resume: go on with the run in ``out``.
         config: networks and training.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers import CLIPTokenizer
 
     write_tokenizer(out / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
-    network = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    network = load_vae(vae)
     cached = out / "latents.pt"
     if not cached.exists():
         encode_examples(network, config.examples, config.num_latents).save(cached)
@@ -114,24 +118,37 @@ def train_unet(
         vae=network,
         judge=None if judge is None else load_judge(judge),
     )
-    if train(config.loop, task, out, resume=resume) is not None:
-        save_networks(out, config)
+    train(config.loop, task, out, resume=resume)
 
 
-def save_networks(out: Path, config: UnetTrainingConfig = UNET) -> None:
-    """Write the averaged U-Net and text encoder of a run's last checkpoint, finished or not, beside it.
+def assemble(vae: Path, unet: Path, out: Path, config: UnetTrainingConfig = UNET) -> None:
+    """Write the averaged networks of the last checkpoints, finished or not, as one folder in SD 2.1's layout.
 
     Args:
-        out: the run's folder.
-        config: that of the run.
+        vae: the folder of a trained VAE.
+        unet: the folder of the U-Net's training.
+        out: the folder to write; it must not exist.
+        config: that of the U-Net's training.
     """
     from transformers import CLIPTokenizer
 
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(unet / "tokenizer", local_files_only=True)
     networks = build_networks(config, tokenizer)
-    networks.load_state_dict(averaged_weights(out))
-    for name, network in networks.items():
-        network.save_pretrained(out / name)
+    networks.load_state_dict(averaged_weights(unet))
+    write_folder(out, vae=load_vae(vae), unet=networks["unet"], text_encoder=networks["text_encoder"])
+
+
+def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: AssessmentConfig = ASSESSMENT) -> None:
+    """Measure a folder in SD 2.1's layout: VAE, and judged samples of seen and held-out pairs at several scales.
+
+    Args:
+        folder: what to measure.
+        out: where ``assessment.json`` and the sheets go.
+        judge: the judge's weights.
+        config: on how much.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(assess(folder, out, load_judge(judge), config)))
 
 
 def main() -> None:
@@ -141,7 +158,14 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"vae": train_vae, "decoder": train_decoder, "judge": train_judge, "unet": train_unet}
+            {
+                "vae": train_vae,
+                "decoder": train_decoder,
+                "judge": train_judge,
+                "unet": train_unet,
+                "assemble": assemble,
+                "measure": measure,
+            }
         )
     except UserError as error:
         print(error, file=sys.stderr)
