@@ -22,7 +22,6 @@ from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
 
 # Stream of the "prior" split, past those of the VAE.
 LATENTS_STREAM = 4_000_000
-_AT_ONCE = 500
 
 Attributes = tuple[int | None, int | None, int | None, int | None]
 """Class, colour, view and background as indices; None where a caption does not say."""
@@ -48,11 +47,13 @@ def load_latents(path: Path) -> LatentSet:
     return LatentSet(latents=state["latents"], attributes=state["attributes"])
 
 
-def encode_examples(vae: Any, config: ExamplesConfig, count: int, *, split: Split = "prior") -> LatentSet:
-    """Render and encode ``count`` pictures, at most a chunk too many."""
+def encode_examples(
+    vae: Any, config: ExamplesConfig, count: int, *, split: Split = "prior", at_once: int = 500
+) -> LatentSet:
+    """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each."""
     latents, attributes = [], []
-    for chunk in range(-(-count // _AT_ONCE)):
-        examples = draw_examples(config, _AT_ONCE, split_seed(split, LATENTS_STREAM + chunk))
+    for chunk in range(-(-count // at_once)):
+        examples = draw_examples(config, at_once, split_seed(split, LATENTS_STREAM + chunk))
         images, _ = examples.render()
         latents.append(encode(vae, images).half().contiguous())
         attributes.append(torch.stack([examples.classes, examples.colours, examples.views, examples.backgrounds], 1))
