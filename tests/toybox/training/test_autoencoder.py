@@ -20,6 +20,7 @@ from sdi_gs.toybox.training.autoencoder import (
     measure_vae,
     normalise_latents,
     pixel_weights,
+    random_crops,
     reconstruction_loss,
     vae_of,
 )
@@ -89,6 +90,16 @@ def test_the_probe_begins_as_the_best_linear_read_out(small_vae: VaeTrainingConf
     with torch.no_grad():
         probe.weight.mul_(0.5)
     assert task.loss(0, step_generator(0, 0))[1]["probe"] > start
+
+
+def test_crops_are_cut_from_their_own_picture_and_reach_all_corners() -> None:
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")
+    images = torch.stack([torch.stack([rows, columns, torch.full((6, 6), float(k))]) for k in range(200)])
+    crops = random_crops(images, 4, torch.Generator().manual_seed(0))
+    assert crops.shape == (200, 3, 4, 4)
+    assert torch.equal(crops[:, 2, 0, 0], torch.arange(200.0))
+    torch.testing.assert_close(crops[:, :, 3, 3] - crops[:, :, 0, 0], torch.tensor([3.0, 3.0, 0.0]).expand(200, 3))
+    assert crops[:, :2, 0, 0].unique(dim=0).shape == (9, 2)
 
 
 def test_a_step_depends_on_its_number_alone(small_vae: VaeTrainingConfig) -> None:
