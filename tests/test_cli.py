@@ -25,6 +25,7 @@ from sdi_gs import __version__
 from sdi_gs.cli import main
 from sdi_gs.command_line import Train, parse_command
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.priors.catalog import TOYBOX
 from sdi_gs.probe_config import ProbeOptions
 
 SMOKE = ["train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu"]
@@ -109,7 +110,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["export", "nowhere"], "there is no such folder"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
         (["priors", "fetch"], "fetch needs a name"),
-        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, sd21-base, sd21"),
+        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"),
         (["priors", "list", "nix"], "prior 'nix' is unknown"),
         (["priors", "list", "."], "lacks its tokenizer (no tokenizer/tokenizer.json)"),
         (["train", "--prompt", "a robot", "--prior", ".", "--device", "cpu"], "lacks its tokenizer"),
@@ -461,6 +462,7 @@ def test_priors_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFix
     told = json.loads(capsys.readouterr().out)["priors"]
     assert [(prior["name"], prior["on_disk"]) for prior in told] == [
         ("toybox-ideal", True),
+        ("toybox", TOYBOX.folder is not None and TOYBOX.folder.is_dir()),
         ("sd21-base", False),
         ("sd21", False),
     ]

@@ -91,8 +91,10 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
 
 
 def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
-    folder = entry.folder or next(filter(None, map(folder_on_disk, entry.sources)), None)
-    size = entry.download_bytes if entry.folder is None else _weights_size(entry.folder)
+    folder, size = next(filter(None, map(folder_on_disk, entry.sources)), None), entry.download_bytes
+    on_disk = folder is not None or not entry.sources
+    if entry.folder is not None:
+        folder, size, on_disk = entry.folder, _weights_size(entry.folder), has_weights(entry.folder)
     return PriorStatus(
         name=entry.name,
         summary=entry.summary,
@@ -100,7 +102,7 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
         sources=tuple(f"{source.repo_id}@{source.revision}" for source in entry.sources),
         licence=entry.licence,
         size_bytes=size,
-        on_disk=folder is not None or not entry.sources,
+        on_disk=on_disk,
         folder=None if folder is None else str(folder),
     )
 

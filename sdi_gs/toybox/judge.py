@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.captions import ToyboxPrompt
-from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES, ClassName
 from sdi_gs.toybox.objects import SIDES_ALIKE
 
 JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 JUDGE_IMAGE_SIZE = 64
 """Side in pixels of the pictures that it was trained on; others are resized."""
-COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 _CHANNELS = (32, 64, 128)
 _FEATURES = 192
@@ -58,12 +57,12 @@ class JudgeNetwork(nn.Module):
             before = channels
         self.trunk = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(before, 64, 2, stride=2), nn.SiLU(), nn.Flatten())
         self.features = nn.Linear(64 * (JUDGE_IMAGE_SIZE // 16) ** 2, _FEATURES)
-        self.heads = nn.Linear(_FEATURES, len(CLASSES) + len(COLOURS) + len(VIEW_WORDS))
+        self.heads = nn.Linear(_FEATURES, len(CLASSES) + len(COLOUR_NAMES) + len(VIEW_WORDS))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen = F.silu(self.features(self.trunk(images * 2.0 - 1.0)))
         logits = self.heads(seen)
-        classes, colours, views = logits.split([len(CLASSES), len(COLOURS), len(VIEW_WORDS)], dim=1)
+        classes, colours, views = logits.split([len(CLASSES), len(COLOUR_NAMES), len(VIEW_WORDS)], dim=1)
         return classes, colours, views
 
 

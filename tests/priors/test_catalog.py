@@ -14,10 +14,13 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors import catalog
-from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, load_prior
+from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, TOYBOX, load_prior
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.fetch import SourceUnavailableError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+
+assert TOYBOX.folder is not None
+needs_weights = pytest.mark.skipif(not TOYBOX.folder.is_dir(), reason="the network is not trained yet")
 
 
 def load(name: str, dtype: torch.dtype | None = None) -> Any:
@@ -47,6 +50,13 @@ def test_the_ideal_prior_is_made_with_its_config() -> None:
     config = IdealPriorConfig(image_size=32)
     prior = load_prior("toybox-ideal", config, device="cpu")
     assert (prior.name, prior.image_size) == ("toybox-ideal", 32)
+
+
+@needs_weights
+def test_the_network_that_comes_with_the_package_is_loaded_by_its_name() -> None:
+    prior = load("toybox")
+    assert isinstance(prior, LatentDiffusionPrior)
+    assert (prior.name, prior.image_size, prior.prediction_type) == ("toybox", 64, TOYBOX.prediction_type)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -122,9 +132,9 @@ def test_one_line_names_all_mirrors_where_none_answers(monkeypatch: pytest.Monke
         assert word in line
 
 
-@pytest.mark.parametrize("name", ["", "toybox", "sd15", "a/b/c", "SD21"])
+@pytest.mark.parametrize("name", ["", "toybx", "sd15", "a/b/c", "SD21"])
 def test_an_unknown_name_lists_what_there_is(name: str) -> None:
-    with pytest.raises(UserError, match=r"toybox-ideal, sd21-base, sd21.*folder.*owner/name"):
+    with pytest.raises(UserError, match=r"toybox-ideal, toybox, sd21-base, sd21.*folder.*owner/name"):
         load(name)
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.captions import ToyboxPrompt
-from sdi_gs.toybox.classes import CLASSES
-from sdi_gs.toybox.judge import COLOUR_NAMES, JUDGE_FILE, Judge, Judgement, JudgeNetwork, load_judge
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
+from sdi_gs.toybox.judge import JUDGE_FILE, Judge, Judgement, JudgeNetwork, load_judge
 from sdi_gs.toybox.splits import split_seed
 from sdi_gs.toybox.training.examples import draw_examples
 from sdi_gs.toybox.training.judging import JudgeTrainingConfig, has_sides, spoilt_pictures

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdi_gs.toybox import metrics
+from sdi_gs.toybox.classes import COLOUR_NAMES
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.training.examples import COLOUR_NAMES, ExamplesConfig, draw_examples
+from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sdi_gs.backgrounds import BACKGROUND_NAMES
 from sdi_gs.cameras import VIEW_WORDS
 from sdi_gs.toybox.captions import describe
-from sdi_gs.toybox.classes import CLASSES
-from sdi_gs.toybox.judge import COLOUR_NAMES, Judge
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
+from sdi_gs.toybox.judge import Judge
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 from sdi_gs.toybox.splits import split_seed
 from sdi_gs.toybox.training.autoencoder import LATENT_CHANNELS, decode

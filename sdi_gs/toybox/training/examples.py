@@ -15,8 +15,7 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras
 from sdi_gs.toybox.captions import describe
-from sdi_gs.toybox.classes import CLASSES, PROPORTIONS, ClassName
-from sdi_gs.toybox.judge import COLOUR_NAMES
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES, PROPORTIONS, ClassName
 from sdi_gs.toybox.objects import (
     CAMERA_DISTANCE,
     CAMERA_FOV_Y_DEG,

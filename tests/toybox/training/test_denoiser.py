@@ -12,8 +12,8 @@ import torch
 from sdi_gs.cameras import VIEW_WORDS
 from sdi_gs.priors.latent_diffusion import load_latent_diffusion
 from sdi_gs.toybox.captions import parse_prompt
-from sdi_gs.toybox.classes import CLASSES
-from sdi_gs.toybox.judge import COLOUR_NAMES, Judge, JudgeNetwork
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
+from sdi_gs.toybox.judge import Judge, JudgeNetwork
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 from sdi_gs.toybox.training.assessment import AssessmentConfig, assess
 from sdi_gs.toybox.training.autoencoder import VaeTrainingConfig, build_vae, decode

@@ -11,8 +11,7 @@ import torch
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES
 from sdi_gs.cameras import VIEW_WORDS
 from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt
-from sdi_gs.toybox.classes import CLASSES
-from sdi_gs.toybox.judge import COLOUR_NAMES
+from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 from sdi_gs.toybox.splits import split_seed
 from sdi_gs.toybox.training.examples import CaptionsConfig, ExamplesConfig, draw_examples, write_caption
