@@ -21,6 +21,7 @@ from sdi_gs.toybox.training.autoencoder import (
     normalise_latents,
     vae_of,
 )
+from sdi_gs.toybox.training.card import update_card
 from sdi_gs.toybox.training.denoiser import UnetTask, UnetTrainingConfig, build_networks
 from sdi_gs.toybox.training.folder import load_vae, write_folder
 from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
@@ -151,6 +152,20 @@ def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: Assessmen
     print(json.dumps(assess(folder, out, load_judge(judge), config)))
 
 
+def write_card(card: Path, assessment: Path, vae: Path, decoder: Path, unet: Path, judge: Path) -> None:
+    """Put measured tables into a model card, between its two markers.
+
+    Args:
+        card: the Markdown file.
+        assessment: the ``assessment.json`` of ``measure``.
+        vae: the folder of the VAE's training.
+        decoder: the folder of the decoder's training.
+        unet: the folder of the U-Net's training.
+        judge: the folder of the judge's training.
+    """
+    update_card(card, assessment, {"VAE": vae, "VAE's decoder": decoder, "U-Net": unet, "judge": judge})
+
+
 def main() -> None:
     """Run one of the trainings on one thread; exit code 2 and one line for a UserError."""
     import tyro
@@ -165,6 +180,7 @@ def main() -> None:
                 "unet": train_unet,
                 "assemble": assemble,
                 "measure": measure,
+                "card": write_card,
             }
         )
     except UserError as error:

@@ -67,12 +67,20 @@ def test_what_the_prompt_leaves_open_is_not_scored() -> None:
         Told(said).score(torch.zeros(1, 64, 64, 3), ["back view"], ToyboxPrompt(colour="red"))
 
 
-def test_pictures_of_any_size_are_judged_alike() -> None:
-    judge = Judge(JudgeNetwork())
-    small = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    large = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    assert torch.equal(judge(small).classes, judge(large).classes)
-    assert torch.equal(judge(small).views, judge(large).views)
+def test_larger_pictures_are_brought_to_the_size_that_the_network_knows() -> None:
+    seen = []
+
+    class Recording(JudgeNetwork):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            seen.append(images)
+            return super().forward(images)
+
+    # A ramp is the same at every size.
+    ramp = ((torch.arange(128) + 0.5) / 128)[None, None, :, None].expand(2, 128, 128, 3)
+    Judge(Recording())(ramp)
+    expected = ((torch.arange(64) + 0.5) / 64)[None, None, None, :].expand(2, 3, 64, 64)
+    # The border has no neighbours to average with.
+    torch.testing.assert_close(seen[0][..., 1:-1], expected[..., 1:-1])
 
 
 def test_weights_are_read_from_half_precision(tmp_path: Path) -> None:
