@@ -109,11 +109,13 @@ def train_unet(
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
     network = load_vae(vae)
     cached = out / "latents.pt"
-    if not cached.exists():
-        encode_examples(network, config.examples, config.num_latents).save(cached)
+    latents = load_latents(cached) if cached.exists() else None
+    if latents is None or len(latents.latents) < config.num_latents:
+        latents = encode_examples(network, config.examples, config.num_latents, known=latents)
+        latents.save(cached)
     task = UnetTask(
         config,
-        load_latents(cached),
+        latents,
         encode_examples(network, config.examples, 500, split="val"),
         tokenizer=tokenizer,
         vae=network,

@@ -59,18 +59,19 @@ def build_vae(config: VaeTrainingConfig) -> Any:
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    settings: dict[str, Any] = {
+        "block_out_channels": config.block_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "layers_per_block": 1,
+        "latent_channels": LATENT_CHANNELS,
+        "norm_num_groups": config.norm_groups,
+        "sample_size": config.examples.image_size,
+        "scaling_factor": 1.0,
+        "mid_block_add_attention": False,
+    }
     with initial_weights(config.loop.seed):
-        vae: Any = AutoencoderKL(
-            block_out_channels=config.block_channels,
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            layers_per_block=1,
-            latent_channels=LATENT_CHANNELS,
-            norm_num_groups=config.norm_groups,
-            sample_size=config.examples.image_size,
-            scaling_factor=1.0,
-            mid_block_add_attention=False,
-        )
+        vae: Any = AutoencoderKL(**settings)
     for name, module in vae.named_modules():
         if name.endswith("conv2"):
             module.weight.data.mul_(config.residual_init)

@@ -88,21 +88,22 @@ def build_networks(config: UnetTrainingConfig, tokenizer: Any) -> nn.ModuleDict:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     levels = len(config.block_channels) - 1
+    settings: dict[str, Any] = {
+        "sample_size": config.examples.image_size // 4,
+        "in_channels": LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
+        "block_out_channels": config.block_channels,
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * levels),
+        "up_block_types": (*["CrossAttnUpBlock2D"] * levels, "UpBlock2D"),
+        "cross_attention_dim": config.text_width,
+        # As in SD 2.1's own file, this is the number of heads; each is 64 wide.
+        "attention_head_dim": tuple(max(1, channels // 64) for channels in config.block_channels),
+        "use_linear_projection": True,
+        "norm_num_groups": config.norm_groups,
+    }
     with initial_weights(config.loop.seed):
-        unet: Any = UNet2DConditionModel(
-            sample_size=config.examples.image_size // 4,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
-            block_out_channels=config.block_channels,
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * levels),
-            up_block_types=(*["CrossAttnUpBlock2D"] * levels, "UpBlock2D"),
-            cross_attention_dim=config.text_width,
-            # As in SD 2.1's own file, this is the number of heads; each is 64 wide.
-            attention_head_dim=tuple(channels // 64 for channels in config.block_channels),
-            use_linear_projection=True,
-            norm_num_groups=config.norm_groups,
-        )
+        unet: Any = UNet2DConditionModel(**settings)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),
@@ -175,7 +176,7 @@ class UnetTask:
         """A caption, or the empty text, and what it asks for."""
         if rng.random() < self.config.unconditional_share:
             return "", (None, None, None, None)
-        text, says = write_caption(self.config.captions, *attributes, rng)
+        text, says = write_caption(self.config.captions, attributes, rng)
         return text, names_everything(attributes, says)
 
     def _predict(self, networks: Any, noised: Tensor, timesteps: Tensor, texts: tuple[str, ...]) -> Tensor:
@@ -212,7 +213,7 @@ class UnetTask:
         timesteps = torch.linspace(0, len(self._levels) - 1, len(own)).long()
         level, noise = self._levels[timesteps], torch.randn(own.shape, generator=generator)
         noised = level.sqrt()[:, None] * own + (1.0 - level).sqrt()[:, None] * noise
-        texts = [write_caption(self.config.captions, *row, rng)[0] for row in self._held_out.attributes.tolist()]
+        texts = [write_caption(self.config.captions, row, rng)[0] for row in self._held_out.attributes.tolist()]
         errors = []
         for start in range(0, len(own), 64):
             part = slice(start, start + 64)
@@ -267,7 +268,7 @@ def sample_images(
                 both = torch.cat([latents, latents]).contiguous(memory_format=torch.channels_last)
                 free, bound = networks["unet"](both, timestep, hidden).sample.float().chunk(2)
                 guided: Any = free + guidance_scale * (bound - free)
-                latents = scheduler.step(guided, int(timestep), latents).prev_sample
+                latents = scheduler.step(guided, int(timestep), latents, return_dict=False)[0]
         parts.append(decode(vae, latents))
     return torch.cat(parts)
 

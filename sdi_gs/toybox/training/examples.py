@@ -5,6 +5,7 @@ Letters: B images, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -177,9 +178,13 @@ PREFIXES = ("", "", "a photo of ", "a 3d render of ", "a DSLR photo of ")
 
 
 def write_caption(
-    config: CaptionsConfig, class_index: int, colour_index: int, view: int, background: int, rng: np.random.Generator
+    config: CaptionsConfig, attributes: Sequence[int], rng: np.random.Generator
 ) -> tuple[str, tuple[bool, bool, bool]]:
-    """A sentence in the words that runs use, and whether it names colour, view and background."""
+    """A sentence in the words that runs use, and whether it names colour, view and background.
+
+    ``attributes`` are the indices of class, colour, view and background.
+    """
+    class_index, colour_index, view, background = attributes
     name, colour = CLASSES[class_index], COLOUR_NAMES[colour_index]
     says_colour, says_view, says_background = (
         bool(rng.random() < share) for share in (config.colour_share, config.view_share, config.background_share)

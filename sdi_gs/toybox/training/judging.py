@@ -59,7 +59,8 @@ class JudgeTask:
     def __init__(self, config: JudgeTrainingConfig) -> None:
         self.config = config
         with initial_weights(config.loop.seed):
-            self.networks: nn.Module = JudgeNetwork().to(memory_format=torch.channels_last)
+            network: Any = JudgeNetwork()
+        self.networks: nn.Module = network.to(memory_format=torch.channels_last)
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""

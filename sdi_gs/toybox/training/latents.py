@@ -48,11 +48,22 @@ def load_latents(path: Path) -> LatentSet:
 
 
 def encode_examples(
-    vae: Any, config: ExamplesConfig, count: int, *, split: Split = "prior", at_once: int = 500
+    vae: Any,
+    config: ExamplesConfig,
+    count: int,
+    *,
+    split: Split = "prior",
+    at_once: int = 500,
+    known: LatentSet | None = None,
 ) -> LatentSet:
-    """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each."""
-    latents, attributes = [], []
-    for chunk in range(-(-count // at_once)):
+    """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each.
+
+    ``known`` is a smaller set of the same VAE, which is gone on from.
+    """
+    latents = [] if known is None else [known.latents]
+    attributes = [] if known is None else [known.attributes]
+    done = 0 if known is None else len(known.latents) // at_once
+    for chunk in range(done, -(-count // at_once)):
         examples = draw_examples(config, at_once, split_seed(split, LATENTS_STREAM + chunk))
         images, _ = examples.render()
         latents.append(encode(vae, images).half().contiguous())

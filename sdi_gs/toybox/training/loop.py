@@ -68,8 +68,10 @@ class LoopConfig:
 class Task(Protocol):
     """What a network learns and how that is measured."""
 
-    networks: nn.Module
-    """Everything that is trained."""
+    @property
+    def networks(self) -> nn.Module:
+        """Everything that is trained."""
+        ...
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and numbers for the log."""
@@ -152,8 +154,9 @@ class _Run:
     def _average(self) -> None:
         # A young average forgets faster, or the initial weights would stay in it for thousands of steps.
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        averaged, current = list(self.averaged.parameters()), list(self.task.networks.parameters())
-        torch._foreach_lerp_(averaged, current, 1.0 - decay)
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current: list[Tensor] = list(self.task.networks.parameters())
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def log(self, extra: dict[str, Any] | None = None) -> None:
         """Append a line with the means since the last one."""

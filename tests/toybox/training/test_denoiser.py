@@ -54,7 +54,7 @@ def build_task(unet: UnetTrainingConfig, vae_config: VaeTrainingConfig, tokenize
 def test_the_velocity_is_that_of_diffusers() -> None:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    scheduler = DDIMScheduler(**SCHEDULER)
+    scheduler: Any = DDIMScheduler(**SCHEDULER)
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 8, 16, generator=generator).unbind()
     timesteps = torch.tensor([0, 3, 100, 400, 700, 900, 990, 999])
@@ -139,7 +139,7 @@ def folder(tmp_path: Path, small_unet: UnetTrainingConfig, small_vae: VaeTrainin
 
 
 def test_the_folder_is_a_stable_diffusion_pipeline_and_samples_as_ours_does(folder: Path) -> None:
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

@@ -82,7 +82,7 @@ def test_captions_are_understood_as_what_they_say() -> None:
     for _ in range(600):
         row = [int(rng.integers(n)) for n in (len(CLASSES), len(COLOUR_NAMES), len(VIEW_WORDS), len(BACKGROUND_NAMES))]
         config = CaptionsConfig(view_share=0.7, background_share=0.7, colour_share=0.7)
-        text, (colour, view, background) = write_caption(config, row[0], row[1], row[2], row[3], rng)
+        text, (colour, view, background) = write_caption(config, row, rng)
         seen.add((colour, view, background))
         assert parse_prompt(text) == ToyboxPrompt(
             class_name=CLASSES[row[0]],
