@@ -82,7 +82,9 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
     """
     for entry in CATALOG:
         if entry.name == name:
-            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else entry.folder
+            if entry.folder is not None:
+                return folder_of(entry.folder)
+            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
     if not (name and Path(name).exists()) and not is_hub_id(name):
         raise unknown_prior(name)
     folder = folder_of(name)

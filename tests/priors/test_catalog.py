@@ -52,6 +52,12 @@ def test_the_ideal_prior_is_made_with_its_config() -> None:
     assert (prior.name, prior.image_size) == ("toybox-ideal", 32)
 
 
+def test_a_network_that_the_package_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "TOYBOX", replace(TOYBOX, folder=tmp_path / "none"))
+    with pytest.raises(UserError, match="neither a folder nor a hub id"):
+        load("toybox")
+
+
 @needs_weights
 def test_the_network_that_comes_with_the_package_is_loaded_by_its_name() -> None:
     prior = load("toybox")
