@@ -41,7 +41,7 @@ def main() -> None:
         )
         asked = ToyboxPrompt(class_name=name, colour=item.colour)
         for what, images in (
-            ("splats", render_views(fitted, cameras).rgb),
+            ("splats", render_views(fitted.representation, cameras).rgb),
             ("truth", render_truth([item], cameras).rgb),
         ):
             rows[what].append(judge.score(images, words, asked).as_json())

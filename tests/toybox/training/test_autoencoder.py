@@ -105,8 +105,12 @@ def test_crops_are_cut_from_their_own_picture_and_reach_all_corners() -> None:
 def test_a_step_depends_on_its_number_alone(small_vae: VaeTrainingConfig) -> None:
     first, second = VaeTask(small_vae), VaeTask(small_vae)
     first.loss(7, step_generator(0, 7))
-    assert first.loss(3, step_generator(0, 3))[0].item() == second.loss(3, step_generator(0, 3))[0].item()
-    assert first.loss(4, step_generator(0, 4))[0].item() != second.loss(3, step_generator(0, 3))[0].item()
+    third, same, fourth = (
+        task.loss(step, step_generator(0, step))[0].item() for task, step in ((first, 3), (second, 3), (first, 4))
+    )
+    # Sums of the same numbers may differ in their last bit with where the tensors happen to lie in memory.
+    assert third == pytest.approx(same, rel=1e-6)
+    assert fourth != pytest.approx(same, rel=1e-6)
 
 
 def test_training_writes_a_sheet_and_numbers_per_colour(tmp_path: Path, small_vae: VaeTrainingConfig) -> None:
