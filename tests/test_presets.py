@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
