@@ -21,12 +21,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from sdi_gs.camera_config import CameraConfig
-from sdi_gs.cameras import CameraBatch, orbit_cameras, sample_cameras
+from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.fitting import fit_to_images
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
-from sdi_gs.representations.ngp.fitting import Views, fit_ngp
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.run_config import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
@@ -57,20 +57,25 @@ class Settings:
 
 def fit(settings: Settings) -> tuple[Ngp, dict[str, Any]]:
     """Fit a field to random views of a toybox object and score it on the held-out ones."""
-    generator = torch.Generator().manual_seed(0)
-    ngp = Ngp(NgpConfig(losses=NO_LOSSES), generator=generator, device=torch.device("cpu"))
     item = canonical_object(settings.object_class, "blue")  # pyright: ignore[reportArgumentType]
-
-    def views_of(step: int) -> Views:
-        count = settings.fit_views
-        cameras = sample_cameras(CameraConfig(), count, width=64, height=64, generator=generator)
-        background = BACKGROUNDS[(torch.arange(count) + step) % len(BACKGROUNDS)]
-        truth = render_scenes([(item,)] * count, cameras, background)
-        return Views(cameras=cameras, background=background, images=truth.rgb)
-
+    config = RunConfig(
+        representation="ngp",
+        steps=settings.fit_steps,
+        views_per_step=settings.fit_views,
+        backgrounds=("white", "gray", "black"),
+        ngp=NgpConfig(losses=NO_LOSSES),
+    )
     cpu, wall = time.process_time(), time.perf_counter()
-    fit_ngp(ngp, views_of, steps=settings.fit_steps, generator=generator)
+    scene = fit_to_images(
+        config,
+        lambda cameras, background: render_scenes([(item,)] * len(cameras), cameras, background).rgb,
+        image_size=64,
+        device=torch.device("cpu"),
+        final_rate=0.1,
+    )
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    ngp = scene.representation
+    assert isinstance(ngp, Ngp)
     cameras = held_out_cameras(64)
     truth = render_truth([item], cameras)
     with torch.no_grad():

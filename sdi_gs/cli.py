@@ -12,11 +12,23 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
-from sdi_gs.command_line import Command, Doctor, Eval, Export, Priors, Render, Train, View, parse_command, peek
+from sdi_gs.command_line import (
+    Command,
+    Doctor,
+    Eval,
+    Export,
+    Priors,
+    Render,
+    SplatFormat,
+    Train,
+    View,
+    parse_command,
+    peek,
+)
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
@@ -26,6 +38,7 @@ from sdi_gs.run_config import RunConfig, differing_keys, flatten
 if TYPE_CHECKING:
     import torch
 
+    from sdi_gs.loading import SavedScene
     from sdi_gs.run_folder import RunFolder
     from sdi_gs.trainer import Trainer
     from sdi_gs.viewer.server import LiveViewer
@@ -335,26 +348,53 @@ def _view(command: View) -> int:
 
 
 def _export(command: Export) -> int:
+    from sdi_gs.files import refuse_existing
+    from sdi_gs.loading import load_scene
+
+    scene = load_scene(command.source)
+    match command.format:
+        case "ply" | "splat":
+            return _export_splats(command, command.format, scene)
+        case "glb" | "obj" | "ply-mesh":
+            from sdi_gs.export.mesh import mesh_of_scene
+            from sdi_gs.export.mesh_files import SUFFIXES, write_mesh
+
+            out = _export_path(command, scene, kind="mesh", suffix=SUFFIXES[command.format])
+            refuse_existing(out)
+            mesh, report = mesh_of_scene(scene.representation, command.mesh)
+            write_mesh(out, mesh, command.format, frame=command.frame)
+            _print_paths([out])
+            print(report.line())
+            return 0
+        case _:
+            assert_never(command.format)
+
+
+def _export_splats(command: Export, file_format: SplatFormat, scene: SavedScene) -> int:
     from sdi_gs.export.conversion import splat_cloud
     from sdi_gs.export.formats import write_splats
-    from sdi_gs.loading import load_scene
     from sdi_gs.run import ply_comments
 
-    splats = load_scene(command.source)
-    run, cloud = splats.run, splat_cloud(splats.gaussians)
-    if run is not None:
-        stem = run.folder.path / f"splats_step_{run.step:06d}"
-        comments, origin = ply_comments(run.config, run.step), f"after {run.step} steps"
-    else:
-        stem = command.source.with_name(f"{command.source.stem}-export")
-        comments, origin = [f"sdi-gs {__version__}"], f"of {command.source}"
-    out = command.out or stem.with_name(f"{stem.name}.{command.format}")
-    report = write_splats(out, cloud, command.format, frame=command.frame, comments=comments)
+    run, cloud = scene.run, splat_cloud(scene.gaussians)
+    out = _export_path(command, scene, kind="splats", suffix=f".{file_format}")
+    comments = ply_comments(run.config, run.step) if run is not None else [f"sdi-gs {__version__}"]
+    report = write_splats(out, cloud, file_format, frame=command.frame, comments=comments)
     _print_paths([out])
+    origin = f"after {run.step} steps" if run is not None else f"of {command.source}"
     print(f"{report.written} of {report.total} Gaussians, {origin}")
-    if command.format == "splat" and cloud.sh_rest.shape[1]:
+    if file_format == "splat" and cloud.sh_rest.shape[1]:
         say("a .splat holds one colour per Gaussian: what changed with the direction of view is left out")
     return 0
+
+
+def _export_path(command: Export, scene: SavedScene, *, kind: Literal["splats", "mesh"], suffix: str) -> Path:
+    """The file asked for, else one in the run folder, else one beside the source."""
+    if command.out is not None:
+        return command.out
+    if scene.run is not None:
+        return scene.run.folder.path / f"{kind}_step_{scene.run.step:06d}{suffix}"
+    ending = "export" if kind == "splats" else "mesh"
+    return command.source.with_name(f"{command.source.stem}-{ending}{suffix}")
 
 
 def _eval(command: Eval) -> int:

@@ -16,12 +16,14 @@ import tyro
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.errors import UserError
+from sdi_gs.export.mesh_config import MESH_FORMATS, MeshConfig
 from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
 from sdi_gs.two_stage import StagesConfig
 
 Frame = Literal["viewer", "train"]
 SplatFormat = Literal["ply", "splat"]
+ExportFormat = Literal["ply", "splat", "glb", "obj", "ply-mesh"]
 
 DESCRIPTION = (
     f"sdi-gs {__version__}: a sentence in, a 3D object out. "
@@ -131,16 +133,23 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a run's latest checkpoint as a splat file, or turn one splat file into another."""
+    """Write a run's latest checkpoint as a splat file or a mesh, or turn one file into another."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
     """A run folder, a checkpoint, or a .ply or .splat file in the axes of splat viewers."""
-    format: SplatFormat = "ply"
-    """Kind of file: ply holds all there is, splat one colour per Gaussian in 32 bytes."""
+    format: ExportFormat = "ply"
+    """Kind of file: ply holds all there is, splat one colour per Gaussian; glb, obj, ply-mesh are triangles."""
     out: Path | None = None
-    """The file, which must not exist; splats_step_<step> in the run folder or <source>-export if not given."""
+    """The file, which must not exist; a name with the step in the run folder or beside the source if not given."""
     frame: Frame = "viewer"
-    """Axes of the file: those of splat viewers, or those of training."""
+    """Axes of the file: those of splat viewers (for a mesh glTF's: y up, front along z), or those of training."""
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        if self.format not in MESH_FORMATS and self.mesh != MeshConfig():
+            raise ValueError(
+                f"--mesh.* options are for meshes, not for format {self.format}: add --format {MESH_FORMATS[0]}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

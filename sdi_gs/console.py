@@ -111,9 +111,13 @@ def print_scores(scores: dict[str, Any]) -> None:
         ("sharpness_ratio", "sharpness over truth's"),
         ("saturation_error", "saturation minus truth's"),
         ("fog", "fog outside the silhouette"),
-        ("view_accuracy", "views recognised"),
+        ("view_accuracy", "views nearest to the right side"),
         ("front_back_right", "front and back right"),
         ("colour_right", "colour right"),
+        ("judge_class", "judge: object right"),
+        ("judge_colour", "judge: colour right"),
+        ("judge_view", "judge: side right"),
+        ("judge_back_as_front", "judge: backs taken for fronts"),
         ("n_gaussians", "Gaussians"),
     ):
         table.add_row(title, _number(scores[key]))

@@ -18,6 +18,7 @@ from sdi_gs.run import read_summary
 from sdi_gs.run_config import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt
+from sdi_gs.toybox.judge import JudgeScore, load_judge
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.truth import NUM_DRAWS, TruthScore, held_out_cameras, render_truth, score_against_truth
@@ -48,6 +49,7 @@ class Evaluation:
     prompt: str
     """What it should be."""
     score: TruthScore
+    judged: JudgeScore
     ceiling: Ceiling | None
     """None where it was not asked for."""
     n_gaussians: int
@@ -66,6 +68,7 @@ class Evaluation:
             "source": self.source,
             "prompt": self.prompt,
             **self.score.as_json(),
+            **self.judged.as_json(),
             "psnr_ceiling": ceiling.psnr if ceiling is not None else None,
             "iou_ceiling": ceiling.iou if ceiling is not None else None,
             "n_gaussians_ceiling": ceiling.n_gaussians if ceiling is not None else None,
@@ -104,6 +107,7 @@ def evaluate(
         source=str(scene.path),
         prompt=prompt,
         score=score,
+        judged=judge_scene(scene.representation, prompt, image_size=image_size),
         ceiling=ceiling,
         n_gaussians=scene.num_gaussians,
         image_size=image_size,
@@ -120,6 +124,13 @@ def score_scene(
     cameras = held_out_cameras(image_size)
     render = render_views(representation, cameras)
     return score_against_truth(render.rgb, render.alpha, cameras, asked, num_draws)
+
+
+def judge_scene(representation: Representation, prompt: str, *, image_size: int = IMAGE_SIZE) -> JudgeScore:
+    """What the judge says of the held-out views over white; UserError for a prompt that is none of toybox's."""
+    cameras = held_out_cameras(image_size)
+    render = render_views(representation, cameras)
+    return load_judge().score(render.rgb, cameras.view_words(), toybox_prompt(prompt))
 
 
 def score_ceiling(

@@ -6,6 +6,7 @@ Letters: B cameras, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,11 +23,12 @@ def fit_to_images(
     *,
     image_size: int,
     device: torch.device,
+    final_rate: float = 1.0,
 ) -> Scene:
     """Fit by plain mean squared error, all else as in a run of this config.
 
     Start, steps, views per step, cameras, backgrounds (in turn), optimisers and densification are the run's; there
-    is no prior and no regulariser.
+    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end.
     """
     host_generator = torch.Generator().manual_seed(config.seed)
     # The trainer's seed for the device, so that the start is the run's own.
@@ -39,7 +41,11 @@ def fit_to_images(
             config.cameras, config.views_per_step, width=image_size, height=image_size, generator=host_generator
         )
         background = colours[(step * config.views_per_step + views) % len(colours)]
+        scene.follow(
+            replace(config, learning_rate_scale=config.learning_rate_scale * final_rate ** (step / config.steps))
+        )
         render = scene.render(cameras.to(device), background, progress=step / config.steps, generator=device_generator)
         loss = (render.rgb - images_of(cameras, background).to(device)).square().mean()
         scene.update(loss, render, step=step, generator=host_generator)
+    scene.settle()
     return scene

@@ -159,6 +159,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     Results of an earlier stop of the same run are kept as ``<name>_stop_<n>``.
     """
     config = trainer.config
+    if trainer.step >= config.steps:
+        trainer.scene.settle()
     save_state(trainer, folder)
     _set_aside_results(folder)
     shown, exported = trainer.scene.representation, 0

@@ -114,6 +114,9 @@ class GaussianScene:
             check_gradients=check_gradients,
         )
 
+    def settle(self) -> None:
+        """After the last step there is nothing left to do."""
+
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that the optimisers are about to use, by name."""
         return {name: value.grad for name, value in self.gaussians.params.items() if value.grad is not None}
@@ -207,6 +210,10 @@ class NgpScene:
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+    def settle(self) -> None:
+        """After the last step: all levels, and an occupancy grid of what is there now."""
+        self.ngp.settle()
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that the optimisers are about to use, by name."""

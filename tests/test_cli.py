@@ -132,7 +132,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["render", "nowhere", "--size", "4096", "--frames", "3600"], "must fit into memory"),
         (["render"], "RUN|FILE"),
         (["export", "nowhere"], "nowhere does not exist"),
-        (["export", "nowhere", "--format", "glb"], "('ply', 'splat')"),
+        (["export", "nowhere", "--format", "stl"], "('ply', 'splat', 'glb', 'obj', 'ply-mesh')"),
+        (["export", "nowhere", "--format", "glb", "--mesh.resolution", "8"], "resolution must be 16 to 512, got 8"),
+        (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be positive, got -1.0"),
+        (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
         (["priors", "fetch"], "fetch needs a name"),
         (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, sd21-base, sd21"),
@@ -453,6 +456,22 @@ def test_export_also_makes_splat_files_and_turns_one_kind_into_the_other(
     for axis in "xyz":
         np.testing.assert_allclose(once[axis][order[0]], twice[axis][order[1]], atol=1e-6)
     assert "never overwritten" in refusal(["export", "robot.splat"], capsys)
+
+
+def test_export_makes_meshes(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import trimesh
+
+    assert main(["export", str(run), "--format", "splat", "--out", "robot.splat"]) == 0
+    for file_format, name in {"glb": "robot-mesh.glb", "obj": "robot-mesh.obj", "ply-mesh": "robot-mesh.ply"}.items():
+        coarse = ["--mesh.resolution", "24", "--mesh.level", "0.5"]
+        assert main(["export", "robot.splat", "--format", file_format, *coarse]) == 0
+        said = capsys.readouterr().out.splitlines()[-2:]
+        assert said[0] == name
+        assert " triangles at density 0.5, watertight" in said[1]
+        assert trimesh.load_mesh(here / name).is_watertight
+    assert "never overwritten" in refusal(["export", "robot.splat", "--format", "glb"], capsys)
+    high = ["export", str(run), "--format", "glb", "--mesh.level", "1e6"]
+    assert "level 1e+06 is never reached" in refusal(high, capsys)
 
 
 def test_a_checkpoint_and_a_splat_file_are_filmed_as_a_run_is(run: Path, here: Path) -> None:

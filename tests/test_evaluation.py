@@ -15,7 +15,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import print_scores
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation import Evaluation, evaluate, score_ceiling, score_scene, toybox_prompt
+from sdi_gs.evaluation import Evaluation, evaluate, judge_scene, score_ceiling, score_scene, toybox_prompt
 from sdi_gs.fitting import fit_to_images
 from sdi_gs.loading import SavedScene
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
@@ -93,6 +93,18 @@ def test_the_right_object_scores_above_the_floor_and_another_prompt_below(
     assert not wrong.colour_right
     assert wrong.iou_best < evaluation.score.iou_best - 0.2
     assert wrong.psnr_best < evaluation.score.psnr_best - 3.0
+
+
+def test_the_judge_sees_the_held_out_views(evaluation: Evaluation, red_ball: Gaussians) -> None:
+    assert evaluation.judged.judge_class > 0.9
+    assert evaluation.judged.judge_colour is not None
+    assert evaluation.judged.judge_colour > 0.9
+    assert evaluation.judged.judge_view is None
+    wrong = judge_scene(red_ball, "a blue chair")
+    assert wrong.judge_class < 0.1
+    assert wrong.judge_colour is not None
+    assert wrong.judge_colour < 0.1
+    assert wrong.judge_view is not None
 
 
 def test_no_ceiling_where_none_was_asked_for(red_ball: Gaussians) -> None:

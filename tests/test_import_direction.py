@@ -38,7 +38,7 @@ OUTERMOST: dict[str, set[str]] = {
 }
 """What no other part may import, and what of each other they may."""
 
-SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.metrics")
+SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.metrics", "sdi_gs.toybox.judge", "sdi_gs.toybox.training")
 """What a prior must not look at, lest it learn from its own examination."""
 
 
@@ -132,6 +132,7 @@ def test_every_part_with_rules_exists() -> None:
         ("toybox", "import torch, sdi_gs.guidance.schedule as schedule"),
         ("priors", "from sdi_gs.toybox.truth import judge"),
         ("priors", "from sdi_gs.toybox import truth"),
+        ("priors", "from sdi_gs.toybox.judge import load_judge"),
         ("guidance", "from sdi_gs.trainer import Trainer"),
         ("contracts", "if TYPE_CHECKING:\n    from sdi_gs.trainer import Trainer"),
     ],

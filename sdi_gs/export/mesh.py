@@ -19,6 +19,7 @@ from sdi_gs.export.mesh_config import MeshConfig
 from sdi_gs.export.mesh_surface import flaws, level_surface, vertex_normals, with_fewer_faces, without_small_pieces
 from sdi_gs.representations.gaussian_density import CUT_OFF, gaussian_density
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.ngp.ngp import Ngp
 
 GAUSSIANS_LEVEL = 2.0
 """Best over six toybox objects fitted to true views (docs/mesh.md); fitted splats are softer than a NeRF."""
@@ -91,6 +92,20 @@ class MeshReport:
         if self.cut_off:
             parts.append("closed flat where the box cuts the object off")
         return "; ".join(parts)
+
+
+def mesh_of_scene(representation: Gaussians | Ngp, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:
+    """The surface of a cloud or of a field (errors as ``mesh_of_field``)."""
+    if isinstance(representation, Gaussians):
+        return mesh_of_gaussians(representation, config)
+    with torch.no_grad():
+        return mesh_of_field(
+            representation.density_of,
+            representation.albedo_of,
+            cube(representation.config.radius),
+            config,
+            device=representation.device,
+        )
 
 
 def mesh_of_gaussians(gaussians: Gaussians, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:

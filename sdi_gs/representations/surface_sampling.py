@@ -87,7 +87,9 @@ def surface_gaussians(
     Raises UserError where the rays meet next to nothing, ValueError where ``count`` is too small for neighbours.
     """
     if count <= NEIGHBOURS:
-        raise ValueError(f"count must be more than {NEIGHBOURS}, got {count}")
+        raise UserError(
+            f"{count} Gaussians are too few to cover a surface: give more than {NEIGHBOURS} (--gaussians.num-initial)"
+        )
     hits = _hits(density_of, count, radius, samples_per_ray, generator)
     spacing = neighbour_distances(hits.points, NEIGHBOURS).mean(dim=-1)
     # Doubled points would have no width.

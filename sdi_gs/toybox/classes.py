@@ -64,6 +64,7 @@ COLOURS: dict[str, Vector] = {
     "white": (0.93, 0.93, 0.93),
     "black": (0.10, 0.10, 0.11),
 }
+COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 PROPORTIONS: dict[ClassName, tuple[str, ...]] = {
     "ball": ("radius", "height"),

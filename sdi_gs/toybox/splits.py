@@ -6,14 +6,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Split = Literal["prior", "truth", "val"]
+Split = Literal["prior", "truth", "val", "judge"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _ENTROPY = 20241126
 
 
 def split_seed(split: Split, index: int) -> np.random.Generator:
-    """An independent stream per split and index: "prior" to learn from, "truth" to score by, "val" to tune by.
+    """An independent stream per split and index: "prior" to learn from, "truth" to score by, "val" to tune by,
+    "judge" for the classifier that judges pictures.
 
     Raises ValueError for an unknown split or a negative index.
     """

@@ -1,0 +1,194 @@
+"""Train toybox's networks: ``python -m sdi_gs.toybox.train vae|decoder|unet|judge --out FOLDER [--resume]``.
+
+``assemble`` makes a prior of them, and ``measure`` measures one (docs/toybox-model.md).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from sdi_gs.errors import UserError
+from sdi_gs.toybox.judge import JUDGE_FILE, load_judge
+from sdi_gs.toybox.training.assessment import AssessmentConfig, assess
+from sdi_gs.toybox.training.autoencoder import (
+    DecoderTask,
+    VaeTask,
+    VaeTrainingConfig,
+    normalise_latents,
+    vae_of,
+)
+from sdi_gs.toybox.training.card import update_card
+from sdi_gs.toybox.training.denoiser import UnetTask, UnetTrainingConfig, build_networks
+from sdi_gs.toybox.training.folder import load_vae, write_folder
+from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
+from sdi_gs.toybox.training.latents import encode_examples, load_latents
+from sdi_gs.toybox.training.loop import LoopConfig, averaged_weights, train
+from sdi_gs.toybox.training.vocabulary import write_tokenizer
+
+VAE = VaeTrainingConfig()
+DECODER = VaeTrainingConfig(loop=LoopConfig(steps=6000, learning_rate=1e-3))
+JUDGE = JudgeTrainingConfig()
+UNET = UnetTrainingConfig()
+ASSESSMENT = AssessmentConfig()
+
+
+def train_vae(out: Path, resume: bool = False, config: VaeTrainingConfig = VAE) -> None:
+    """The whole VAE; ``out/vae`` is the result, with latents of unit variance.
+
+    Args:
+        out: folder of checkpoints, log, sheets and the result.
+        resume: go on with the run in ``out``.
+        config: network and training.
+    """
+    if train(config.loop, VaeTask(config), out, resume=resume) is None:
+        return
+    vae = vae_of(averaged_weights(out), config)
+    print("former latent statistics:", normalise_latents(vae, config.examples))
+    vae.save_pretrained(out / "vae")
+
+
+def train_decoder(
+    vae: Path,
+    out: Path,
+    resume: bool = False,
+    config: VaeTrainingConfig = DECODER,
+) -> None:
+    """The VAE's decoder alone, from a frozen encoder; ``out/vae`` is the result.
+
+    Args:
+        vae: the VAE to begin with, as ``train vae`` writes it.
+        out: folder of checkpoints, log, sheets and the result.
+        resume: go on with the run in ``out``.
+        config: training; the network's shape is that of ``vae``.
+    """
+    task = DecoderTask(config, load_vae(vae))
+    averaged = train(config.loop, task, out, resume=resume)
+    if averaged is not None:
+        task.assembled(averaged).save_pretrained(out / "vae")
+
+
+def train_judge(out: Path, resume: bool = False, config: JudgeTrainingConfig = JUDGE) -> None:
+    """The judge; ``out/judge.safetensors`` is the result, in half precision.
+
+    Args:
+        out: folder of checkpoints, log, sheets and the result.
+        resume: go on with the run in ``out``.
+        config: pictures and training.
+    """
+    from safetensors.torch import save_file
+
+    averaged = train(config.loop, JudgeTask(config), out, resume=resume)
+    if averaged is not None:
+        weights = {name: value.half().contiguous() for name, value in averaged.state_dict().items()}
+        save_file(weights, out / "judge.safetensors")
+
+
+def train_unet(
+    vae: Path,
+    out: Path,
+    judge: Path | None = None,
+    resume: bool = False,
+    config: UnetTrainingConfig = UNET,
+) -> None:
+    """U-Net and text encoder; ``assemble`` makes a folder of them, also before the last step.
+
+    Args:
+        vae: the folder of a trained VAE; its encoder must be final, its decoder only draws the sheets.
+        out: folder of latents, checkpoints, log, sheets and the result.
+        judge: weights of a judge whose verdicts on samples are logged; it has no part in the training.
+        resume: go on with the run in ``out``.
+        config: networks and training.
+    """
+    from transformers import CLIPTokenizer
+
+    write_tokenizer(out / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
+    network = load_vae(vae)
+    cached = out / "latents.pt"
+    latents = load_latents(cached) if cached.exists() else None
+    if latents is None or len(latents.latents) < config.num_latents:
+        latents = encode_examples(network, config.examples, config.num_latents, known=latents)
+        latents.save(cached)
+    task = UnetTask(
+        config,
+        latents,
+        encode_examples(network, config.examples, 500, split="val"),
+        tokenizer=tokenizer,
+        vae=network,
+        judge=None if judge is None else load_judge(judge),
+    )
+    train(config.loop, task, out, resume=resume)
+
+
+def assemble(vae: Path, unet: Path, out: Path, config: UnetTrainingConfig = UNET) -> None:
+    """Write the averaged networks of the last checkpoints, finished or not, as one folder in SD 2.1's layout.
+
+    Args:
+        vae: the folder of a trained VAE.
+        unet: the folder of the U-Net's training.
+        out: the folder to write; it must not exist.
+        config: that of the U-Net's training.
+    """
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(unet / "tokenizer", local_files_only=True)
+    networks = build_networks(config, tokenizer)
+    networks.load_state_dict(averaged_weights(unet))
+    write_folder(out, vae=load_vae(vae), unet=networks["unet"], text_encoder=networks["text_encoder"])
+
+
+def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: AssessmentConfig = ASSESSMENT) -> None:
+    """Measure a folder in SD 2.1's layout: VAE, and judged samples of seen and held-out pairs at several scales.
+
+    Args:
+        folder: what to measure.
+        out: where ``assessment.json`` and the sheets go.
+        judge: the judge's weights.
+        config: on how much.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(assess(folder, out, load_judge(judge), config)))
+
+
+def write_card(card: Path, assessment: Path, vae: Path, decoder: Path, unet: Path, judge: Path) -> None:
+    """Put measured tables into a model card, between its two markers.
+
+    Args:
+        card: the Markdown file.
+        assessment: the ``assessment.json`` of ``measure``.
+        vae: the folder of the VAE's training.
+        decoder: the folder of the decoder's training.
+        unet: the folder of the U-Net's training.
+        judge: the folder of the judge's training.
+    """
+    update_card(card, assessment, {"VAE": vae, "VAE's decoder": decoder, "U-Net": unet, "judge": judge})
+
+
+def main() -> None:
+    """Run one of the trainings on one thread; exit code 2 and one line for a UserError."""
+    import tyro
+
+    torch.set_num_threads(1)
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {
+                "vae": train_vae,
+                "decoder": train_decoder,
+                "judge": train_judge,
+                "unet": train_unet,
+                "assemble": assemble,
+                "measure": measure,
+                "card": write_card,
+            }
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

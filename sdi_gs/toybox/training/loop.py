@@ -1,0 +1,233 @@
+"""One training loop for all of toybox's networks: resumable to the step, averaged weights, one cosine cycle.
+
+Every step draws from a generator of its own, seeded by the run's seed and the step's number, so that a run that was
+stopped and resumed takes the very steps of one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.files import replacement_for
+
+STATE_FILE = "state.pt"
+LOG_FILE = "progress.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how fast to learn."""
+
+    steps: int
+    """Optimiser steps of the whole cycle."""
+    learning_rate: float
+    """Peak of the cosine cycle (AdamW)."""
+    final_share: float = 0.02
+    """Learning rate at the end, relative to the peak."""
+    warmup_steps: int = 100
+    """Steps of linear increase at the beginning."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+    beta2: float = 0.99
+    """AdamW's second-moment decay; short runs need a short memory."""
+    max_gradient_norm: float = 1.0
+    """Gradients of all parameters together are clipped to this length."""
+    average_decay: float = 0.999
+    """Decay of the exponential average of the weights, which is what is reported and shipped."""
+    seed: int = 0
+    """Of the initial weights, the data and the noise."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    report_every: int = 500
+    """Steps between measurements on held-out data and sample sheets."""
+    save_every: int = 250
+    """Steps between checkpoints; SIGTERM and Ctrl-C write one as well."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "log_every", "report_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.average_decay < 1.0:
+            raise ValueError(f"average_decay is {self.average_decay}; it must be in [0, 1)")
+
+
+class Task(Protocol):
+    """What a network learns and how that is measured."""
+
+    @property
+    def networks(self) -> nn.Module:
+        """Everything that is trained."""
+        ...
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one batch, and numbers for the log."""
+        ...
+
+    def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
+        """Numbers on held-out data by averaged weights, and a sheet in the folder."""
+        ...
+
+
+def learning_rate(config: LoopConfig, step: int) -> float:
+    """Linear warm-up, then one cosine cycle down to ``final_share`` of the peak."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / config.steps))
+    return config.learning_rate * warmup * (config.final_share + (1.0 - config.final_share) * cosine)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Networks made inside get weights by the seed; the global generator is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """While entered, SIGTERM and Ctrl-C only make the yielded function say True."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Run:
+    """The state of a run, all of which a checkpoint holds."""
+
+    def __init__(self, config: LoopConfig, task: Task, folder: Path) -> None:
+        self.config, self.task, self.folder = config, task, folder
+        self.averaged = copy.deepcopy(task.networks).requires_grad_(False)
+        self.parameters = [p for p in task.networks.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+        self.cpu_seconds = 0.0
+        self._numbers: dict[str, list[float]] = defaultdict(list)
+        self._counted = time.process_time()
+
+    def advance(self) -> None:
+        """One optimiser step and its share in the average."""
+        config = self.config
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        loss, numbers = self.task.loss(self.step, step_generator(config.seed, self.step))
+        if not torch.isfinite(loss):
+            raise NonFiniteError(f"the loss of step {self.step} is {loss.item()}: resume with a lower learning rate")
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
+        self.optimiser.step()
+        self.step += 1
+        for name, value in {"loss": loss.item(), "gradient_norm": norm.item(), **numbers}.items():
+            self._numbers[name].append(value)
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # A young average forgets faster, or the initial weights would stay in it for thousands of steps.
+        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current: list[Tensor] = list(self.task.networks.parameters())
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+
+    def log(self, extra: dict[str, Any] | None = None) -> None:
+        """Append a line with the means since the last one."""
+        self._count_time()
+        means = {name: sum(values) / len(values) for name, values in self._numbers.items() if values}
+        self._numbers.clear()
+        line = {
+            "step": self.step,
+            "learning_rate": learning_rate(self.config, self.step),
+            "cpu_seconds": self.cpu_seconds,
+            **means,
+            **(extra or {}),
+        }
+        rounded = {name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in line.items()}
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self._count_time()
+        state = {
+            "step": self.step,
+            "cpu_seconds": self.cpu_seconds,
+            "networks": self.task.networks.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with replacement_for(self.folder / STATE_FILE, overwrite=True) as aside:
+            torch.save(state, aside)
+
+    def load(self) -> None:
+        """Go on from the checkpoint."""
+        state = torch.load(self.folder / STATE_FILE, weights_only=True)
+        self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
+        self.task.networks.load_state_dict(state["networks"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def _count_time(self) -> None:
+        now = time.process_time()
+        self.cpu_seconds += now - self._counted
+        self._counted = now
+
+
+def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool) -> nn.Module | None:
+    """Run all steps and give the averaged networks; None where the run was stopped, which a checkpoint then holds.
+
+    Raises UserError if the folder holds a run already and ``resume`` is false.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, task, folder)
+    if (folder / STATE_FILE).exists():
+        if not resume:
+            raise UserError(f"{folder} holds a training run: add --resume to go on with it, or choose another --out")
+        run.load()
+    with _stop_requests() as stop_requested:
+        while run.step < config.steps:
+            run.advance()
+            if run.step % config.report_every == 0 or run.step == config.steps:
+                run.log(task.report(run.averaged, folder, run.step))
+            elif run.step % config.log_every == 0:
+                run.log()
+            if run.step % config.save_every == 0 or run.step == config.steps or stop_requested():
+                run.save()
+            if stop_requested():
+                return None
+    return run.averaged
+
+
+def averaged_weights(folder: Path) -> dict[str, Any]:
+    """The averaged weights of a run's last checkpoint, finished or not; UserError where there is none."""
+    if not (folder / STATE_FILE).exists():
+        raise UserError(f"{folder} holds no training run ({STATE_FILE}): give the --out of one")
+    return torch.load(folder / STATE_FILE, weights_only=True)["averaged"]
