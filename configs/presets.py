@@ -9,6 +9,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
+from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
 from sdi_gs.run_config import OutputConfig, RunConfig
 
 
@@ -61,9 +62,19 @@ def _toybox_ideal() -> RunConfig:
         guidance=GuidanceConfig(guidance_scale=1.0, inversion_steps=5, t_min=0.2, random_fraction=0.4),
         # The ball starts with as many Gaussians as the 64 pixel views can use.
         densify=DensifyConfig(enabled=False),
+        # The published weights go with Stable Diffusion's latents of unit variance. Toybox's have about a tenth of it:
+        # beside them those weights swallow the object (docs/ngp.md).
+        ngp=NgpConfig(losses=_ngp_losses(0.1)),
         # Inversion follows single renders: 1024 leave smaller gaps between their angles.
         ideal_prior=IdealPriorConfig(renders_per_view=1024),
     )
+
+
+def _ngp_losses(factor: float) -> NgpLossConfig:
+    """The published weights of the field's regularisers, all of them scaled."""
+    published = NgpLossConfig()
+    names = ("orientation", "sparsity", "opaqueness", "z_variance", "convexity", "convexity_final")
+    return replace(published, **{name: factor * getattr(published, name) for name in names})
 
 
 def _smoke() -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,18 @@ def test_toybox_presets_look_from_where_the_ideal_prior_looks() -> None:
         assert cameras == expected
 
 
+def test_a_fields_regularisers_weigh_a_tenth_on_toybox_and_keep_their_schedules() -> None:
+    toybox, published = preset_named("toybox-ideal").config.ngp.losses, preset_named("sd21-base").config.ngp.losses
+    ratios = {key: value / getattr(published, key) for key, value in asdict(toybox).items() if getattr(published, key)}
+    schedules = {"sparsity_end": 1.0, "convexity_end": 1.0}
+    assert ratios == pytest.approx(dict.fromkeys(ratios, 0.1) | schedules)
+
+
 def test_the_smoke_preset_is_the_same_method_with_smaller_numbers() -> None:
     smoke, full = preset_named("smoke").config, preset_named("toybox-ideal").config
     assert smoke.guidance == full.guidance
     assert smoke.losses == full.losses
+    assert smoke.ngp == full.ngp
     assert smoke.steps < full.steps
     assert smoke.gaussians.num_initial < full.gaussians.num_initial
 
