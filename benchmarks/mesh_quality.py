@@ -1,6 +1,6 @@
 """Meshes of Gaussians against the true shapes: summed density at several levels, and depth fusion.
 
-    python benchmarks/mesh_quality.py [--objects robot mug ...] [--picture docs/mesh.png] [--results DIR]
+    python benchmarks/mesh_quality.py [--objects robot mug ...] [--sharp] [--picture docs/mesh.png] [--results DIR]
 
 Gaussians are fitted to true views of toybox objects by the default preset, so that what is measured is the way from
 splats to a mesh. Scores: volume IoU on 128^3 points; accuracy and completeness, mean distances from the mesh to the
@@ -17,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.export.mesh import TriangleMesh, cube, mesh_of_field, mesh_of_gaussians
+from sdi_gs.export.mesh import GAUSSIANS_LEVEL, TriangleMesh, cube, mesh_of_field, mesh_of_gaussians
 from sdi_gs.export.mesh_config import MeshConfig
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.fitting import fit_to_images
@@ -50,7 +51,7 @@ OBJECTS: dict[ClassName, str] = {
     "car": "yellow",
     "snowman": "red",
 }
-LEVELS = (1.0, 2.0, 4.0)
+LEVELS = (1.0, 2.0, 3.0, 4.0, 8.0)
 DEPTH_SHIFTS = (0.0, 1.5)
 """Standard deviations of depth within a pixel by which depth fusion moves the surface towards the camera."""
 HALF_SIDE = 1.05
@@ -61,6 +62,7 @@ IMAGE_SIZE = 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--objects", nargs="+", choices=list(OBJECTS), default=list(OBJECTS))
+    parser.add_argument("--sharp", action="store_true", help="fit twice as long at twice the size, with densification")
     parser.add_argument("--results", type=Path, default=Path("mesh-quality"))
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -69,7 +71,7 @@ def main() -> None:
     frames: list[Tensor] = []
     for name in options.objects:
         scene = (canonical_object(name, OBJECTS[name]),)
-        gaussians = fitted(name, scene, options.results)
+        gaussians = fitted(name, scene, options.results, sharp=options.sharp)
         truth = Truth(scene)
         splats = render_views(gaussians, truth.cameras).rgb
         rows.setdefault("the splats themselves", []).append({"psnr": psnr(splats, truth.rgb).mean().item()})
@@ -93,14 +95,17 @@ def main() -> None:
     print(json.dumps({"objects": options.objects, "means": means}))
 
 
-def fitted(name: ClassName, scene: Scene, results: Path) -> Gaussians:
+def fitted(name: ClassName, scene: Scene, results: Path, *, sharp: bool) -> Gaussians:
     """Gaussians fitted to true views under the default preset, from the results folder if they are there."""
-    kept = results / f"{name}.pt"
+    kept = results / f"{name}{'-sharp' if sharp else ''}.pt"
     if not kept.exists():
+        config = preset_named("toybox-ideal").config
+        if sharp:
+            config = replace(config, steps=2 * config.steps, densify=replace(config.densify, enabled=True))
         fit = fit_to_images(
-            preset_named("toybox-ideal").config,
+            config,
             lambda cameras, background: render_scenes([scene] * len(cameras), cameras, background).rgb,
-            image_size=64,
+            image_size=128 if sharp else 64,
             device=torch.device("cpu"),
         )
         assert isinstance(fit.representation, Gaussians)
@@ -123,8 +128,8 @@ def methods(gaussians: Gaussians) -> dict[str, Callable[[], tuple[TriangleMesh, 
         return mesh, report.watertight
 
     made = {f"density {level:g}": partial(by_density, MeshConfig(level=level)) for level in LEVELS}
-    made["density 2, 256 points"] = partial(by_density, MeshConfig(resolution=256))
-    made["density 2, 5000 faces"] = partial(by_density, MeshConfig(max_faces=5000))
+    made[f"density {GAUSSIANS_LEVEL:g}, 256 points"] = partial(by_density, MeshConfig(resolution=256))
+    made[f"density {GAUSSIANS_LEVEL:g}, 5000 faces"] = partial(by_density, MeshConfig(max_faces=5000))
     return made | {f"depth fusion, {shift:g} sd": partial(by_fusion, shift) for shift in DEPTH_SHIFTS}
 
 

@@ -21,8 +21,8 @@ from sdi_gs.representations.gaussian_density import CUT_OFF, gaussian_density
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.ngp.ngp import Ngp
 
-GAUSSIANS_LEVEL = 2.0
-"""Best over six toybox objects fitted to true views (docs/mesh.md); fitted splats are softer than a NeRF."""
+GAUSSIANS_LEVEL = 3.0
+"""Best over toybox objects fitted to true views (docs/mesh.md); fitted splats are softer than a NeRF."""
 FIELD_LEVEL = 25.0
 """threestudio's isosurface threshold for densities of NeRFs."""
 

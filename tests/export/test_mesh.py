@@ -232,10 +232,10 @@ def test_gaussians_are_meshed_where_their_density_passes_the_level() -> None:
     cloud = ball_of_gaussians()
     mesh, report = mesh_of_gaussians(cloud, MeshConfig(resolution=128))
     assert report.watertight
-    assert report.level == 2.0
+    assert report.level == 3.0
     density = gaussian_density(cloud).density_of(torch.from_numpy(mesh.vertices)).numpy()
     # The grid's blur keeps this from being exact.
-    assert np.median(density) == pytest.approx(2.0, rel=0.1)
+    assert np.median(density) == pytest.approx(3.0, rel=0.1)
     assert enclosed_volume(mesh) == pytest.approx(4.0 / 3.0 * math.pi * 0.5**3, rel=0.25)
     right = mesh.vertices[:, 0] > 0.1
     np.testing.assert_allclose(mesh.rgb[right], np.tile([0.9, 0.1, 0.1], (right.sum(), 1)), atol=0.01)
