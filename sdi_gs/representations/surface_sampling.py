@@ -84,7 +84,7 @@ def surface_gaussians(
     field's density shared out among the Gaussians that overlap. Two factors, on all widths and on all optical depths,
     are then chosen so that the cloud's render is nearest to the field's own over ``cameras``.
 
-    Raises UserError where the rays meet next to nothing, ValueError where ``count`` is too small for neighbours.
+    Raises UserError where the rays meet next to nothing, or where ``count`` is too small for neighbours.
     """
     if count <= NEIGHBOURS:
         raise UserError(

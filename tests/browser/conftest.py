@@ -43,6 +43,13 @@ def only_page(browser: Browser) -> Iterator[ViewerPage]:
         yield ViewerPage(context.new_page())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rest_afterwards(only_page: ViewerPage) -> Iterator[None]:
+    """A page that is left open goes on drawing, which costs the tests after it a core."""
+    yield
+    only_page.page.goto("about:blank")
+
+
 @pytest.fixture
 def viewer_page(only_page: ViewerPage, request: pytest.FixtureRequest) -> Iterator[ViewerPage]:
     """The page, wherever the last test left it; its picture and text are kept where the test fails."""

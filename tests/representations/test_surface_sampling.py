@@ -178,5 +178,5 @@ def test_an_empty_field_is_refused() -> None:
 
 
 def test_too_few_gaussians_are_refused() -> None:
-    with pytest.raises(ValueError, match="count must be more than 8, got 8"):
+    with pytest.raises(UserError, match="8 Gaussians are too few to cover a surface: give more than 8"):
         started(ball(0.6, 300.0, 150.0), 8)
