@@ -24,7 +24,7 @@ from sdi_gs.toybox.training.autoencoder import (
 )
 from sdi_gs.toybox.training.card import update_card
 from sdi_gs.toybox.training.denoiser import UnetTask, UnetTrainingConfig, build_networks
-from sdi_gs.toybox.training.folder import load_vae, write_folder
+from sdi_gs.toybox.training.folder import load_networks, load_vae, write_folder
 from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
 from sdi_gs.toybox.training.latents import encode_examples, load_latents
 from sdi_gs.toybox.training.loop import LoopConfig, averaged_weights, train
@@ -97,6 +97,7 @@ def train_unet(
     vae: Path,
     out: Path,
     judge: Path | None = None,
+    start: Path | None = None,
     resume: bool = False,
     config: UnetTrainingConfig = UNET,
 ) -> None:
@@ -106,6 +107,7 @@ def train_unet(
         vae: the folder of a trained VAE; its encoder must be final, its decoder only draws the sheets.
         out: folder of latents, checkpoints, log, sheets and the result.
         judge: weights of a judge whose verdicts on samples are logged; it has no part in the training.
+        start: a folder that ``assemble`` wrote, whose networks are trained on in a cycle of their own.
         resume: go on with the run in ``out``.
         config: networks and training.
     """
@@ -134,6 +136,9 @@ def train_unet(
             vae=network,
             judge=None if judge is None else load_judge(judge),
         )
+        if start is not None:
+            for name, network in load_networks(start)[0].items():
+                task.networks[name].load_state_dict(network.state_dict())
         train(config.loop, task, out, resume=resume, workers=workers)
 
 

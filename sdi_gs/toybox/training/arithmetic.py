@@ -6,7 +6,7 @@ import torch
 
 
 def half_precision_is_fast() -> bool:
-    """Whether the processor multiplies bfloat16 itself; without that torch's kernels are ten times slower in it."""
+    """Whether the processor multiplies bfloat16 itself; without that torch's kernels are nine times slower in it."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

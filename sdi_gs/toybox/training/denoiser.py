@@ -49,16 +49,16 @@ class UnetTrainingConfig:
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=6000, learning_rate=1.2e-3, average_decay=0.9995, report_every=1000, warmup_steps=200
+            steps=1800, learning_rate=1.2e-3, muon_learning_rate=0.02, average_decay=0.998, report_every=600
         )
     )
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
-    num_latents: int = 60_000
+    num_latents: int = 40_000
     """Pictures that are rendered and encoded once, before the first step."""
     batch_size: int = 32
     """Latents per step and process."""
-    block_channels: tuple[int, ...] = (64, 128, 128)
+    block_channels: tuple[int, ...] = (64, 96, 128)
     """Channels at 16, 8 and 4 latent pixels; all levels but the first attend to themselves and to the text."""
     norm_groups: int = 4
     """Groups of the group norms; few and wide ones are several times faster on a CPU."""
@@ -74,7 +74,7 @@ class UnetTrainingConfig:
     """Samples whose signal-to-noise ratio exceeds this count less, in inverse proportion (arXiv 2303.09556)."""
     report_scale: float = 3.0
     """Guidance scale of the sheets and of the judged samples along the way."""
-    report_count: int = 96
+    report_count: int = 64
     """Samples per report."""
 
     def __post_init__(self) -> None:
