@@ -428,7 +428,7 @@ def _eval(command: Eval) -> int:
 def _doctor(command: Doctor) -> int:
     import json
 
-    from sdi_gs.doctor import diagnose, report_lines
+    from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
     diagnosis = diagnose(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sdi_gs.doctor import Diagnosis, diagnose, gsplat_is_built, kernel_cache, nvcc, report_lines
+from sdi_gs.doctor.diagnosis import Diagnosis, diagnose, gsplat_is_built, kernel_cache, nvcc, report_lines
 
 PRESETS = {"cpu": ("toybox-ideal", "toybox-ideal"), "cuda": ("sd21-base", "sd21-base")}
 
@@ -31,7 +31,7 @@ def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     properties = SimpleNamespace(name="a card", total_memory=24 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
     monkeypatch.setattr("torch.version.cuda", "12.8")
-    monkeypatch.setattr("sdi_gs.doctor.nvcc", lambda: None)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.nvcc", lambda: None)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
 
 
@@ -67,7 +67,7 @@ def test_a_package_that_is_missing_or_untested_is_a_problem_with_a_fix(
             raise metadata.PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr("sdi_gs.doctor.metadata.version", version)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.metadata.version", version)
     [fix] = problems(examined(), what)
     assert fix.startswith("pip install 'numba")
 
@@ -76,7 +76,7 @@ def test_a_tree_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPat
     def requires(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("sdi_gs.doctor.metadata.requires", requires)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.metadata.requires", requires)
     assert problems(examined(), "is not installed, only on the path") == ["pip install -e ."]
 
 
@@ -97,7 +97,7 @@ def test_with_cuda_gsplat_renders_and_stable_diffusion_is_asked(card: None) -> N
 def test_a_card_without_a_compiler_for_gsplat_is_a_problem(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     [fix] = problems(examined(), "there is no nvcc")
     assert "CUDA toolkit 12.8" in fix
-    monkeypatch.setattr("sdi_gs.doctor.nvcc", lambda: "/usr/bin/nvcc")
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.nvcc", lambda: "/usr/bin/nvcc")
     assert problems(examined(), "there is no nvcc") == []
 
 
@@ -112,7 +112,7 @@ def test_a_gsplat_that_was_built_before_needs_no_compiler(card: None, tmp_path: 
 
 def test_a_card_that_torch_cannot_use_is_a_problem(no_cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.version.cuda", None)
-    monkeypatch.setattr("sdi_gs.doctor.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.shutil.which", lambda name: f"/usr/bin/{name}")
     [fix] = problems(examined(), "torch is a CPU build")
     assert "--index-url" in fix
 
