@@ -30,6 +30,8 @@ Show = Callable[[int, int], None]
 """Told of files done and files in total."""
 
 ARCH = re.compile(r"\d{1,2}\.\d[a-z]?(\+PTX)?")
+WORKER = ("-m", "sdi_gs.doctor.compile_gsplat")
+"""The process that compiles, as arguments of Python."""
 TRACE_LINES = 200
 """Of the compilers' output that are kept for an explanation."""
 
@@ -166,7 +168,7 @@ def ensure_built(*, use: Callable[[], bool]) -> None:
 
 def _compile(plan: BuildPlan, work: Path, show: Show) -> tuple[dict[str, Any] | None, str]:
     """What the compiling process tells of itself, None where it failed, and the last lines that it printed."""
-    command = [sys.executable, "-m", "sdi_gs.doctor.compile_gsplat", str(work), str(_link_folder(plan, work))]
+    command = [sys.executable, *WORKER, str(work), str(_link_folder(plan, work))]
     lines: list[str] = []
     process = subprocess.Popen(
         command,

@@ -23,6 +23,8 @@ from sdi_gs.rasterize.gsplat_library import Capability, find_library, other_torc
 SECONDS_TO_ANSWER = 20.0
 """A program that says nothing about itself for so long is taken for absent."""
 
+SYSTEM_TOOLKIT = Path("/usr/local/cuda")
+
 Source = Literal["CUDA_HOME", "PATH", "/usr/local/cuda", "PyPI"]
 
 
@@ -174,7 +176,7 @@ def find_toolkits() -> list[Toolkit]:
     found = shutil.which("nvcc")
     if found:
         places += [("PATH", Path(found).parents[1]), ("PATH", Path(found).resolve().parents[1])]
-    places.append(("/usr/local/cuda", Path("/usr/local/cuda")))
+    places.append(("/usr/local/cuda", SYSTEM_TOOLKIT))
     places += [("PyPI", home) for home in pypi_cuda_folders()]
     toolkits: list[Toolkit] = []
     for source, home in places:

@@ -89,7 +89,7 @@ def other_torch() -> str | None:
     names = sorted(folder.parent.name for folder in library_root().glob(f"{prefix}*/*") if (folder / LIBRARY).exists())
     if not names or ours in names:
         return None
-    return names[-1].removeprefix(prefix).replace("-", " for ")
+    return names[-1].removeprefix(prefix).replace("-", " with ", 1)
 
 
 def use_library(device: torch.device | None = None) -> bool:
