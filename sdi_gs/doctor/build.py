@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -170,30 +171,19 @@ def _compile(plan: BuildPlan, work: Path, show: Show) -> tuple[dict[str, Any] | 
     """What the compiling process tells of itself, None where it failed, and the last lines that it printed."""
     command = [sys.executable, *WORKER, str(work), str(_link_folder(plan, work))]
     lines: list[str] = []
-    process = subprocess.Popen(
-        command,
-        env=_environment(plan),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        # Its own group, so that a stop reaches the compilers too.
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            lines = [*lines[-TRACE_LINES:], line]
-            progress = re.match(r"\[(\d+)/(\d+)\]", line)
-            if progress:
-                show(int(progress[1]), int(progress[2]))
-        failed = process.wait() != 0
-    except BaseException:
-        os.killpg(process.pid, 15)
-        process.wait()
-        raise
-    output = "".join(lines)
-    return (None if failed else json.loads(lines[-1])), output
+    # A group of its own, so that a stop reaches the compilers too.
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, env=_environment(plan), start_new_session=True, **pipe) as process:
+        try:
+            for line in process.stdout or ():
+                lines = [*lines[-TRACE_LINES:], line]
+                progress = re.match(r"\[(\d+)/(\d+)\]", line)
+                if progress:
+                    show(int(progress[1]), int(progress[2]))
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+    return (None if process.returncode else json.loads(lines[-1])), "".join(lines)
 
 
 def _environment(plan: BuildPlan) -> dict[str, str]:
