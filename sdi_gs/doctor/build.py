@@ -141,7 +141,8 @@ def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
             compiler=plan.toolkit.source,
             host_compiler=facts.host_compiler or "",
             jobs=plan.jobs,
-            **told | {"symbols": tuple(told["symbols"])},
+            symbols=tuple(told.pop("symbols")),
+            **told,
         )
         plan.folder.mkdir(exist_ok=True)
         # The description first: a library without one would be used.

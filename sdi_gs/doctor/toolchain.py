@@ -175,9 +175,11 @@ def find_toolkits() -> list[Toolkit]:
         places.append(("CUDA_HOME", Path(chosen)))
     found = shutil.which("nvcc")
     if found:
-        places += [("PATH", Path(found).parents[1]), ("PATH", Path(found).resolve().parents[1])]
+        places.append(("PATH", Path(found).parents[1]))
+        places.append(("PATH", Path(found).resolve().parents[1]))
     places.append(("/usr/local/cuda", SYSTEM_TOOLKIT))
-    places += [("PyPI", home) for home in pypi_cuda_folders()]
+    for home in pypi_cuda_folders():
+        places.append(("PyPI", home))
     toolkits: list[Toolkit] = []
     for source, home in places:
         if (home / "include/cuda_runtime.h").is_file() and str(home) not in {kit.home for kit in toolkits}:

@@ -130,7 +130,7 @@ def _jit_library(capability: Capability) -> Path | None:
     library, script = folder / "gsplat_cuda.so", folder / "build.ninja"
     if not library.is_file() or not script.is_file():
         return None
-    torch_folder, text = Path(torch.__file__).parent, script.read_text()
+    torch_folder, text = Path(torch.__path__[0]), script.read_text()
     archs = [f"{digits[:-1]}.{digits[-1]}" for digits in re.findall(r"code=sm_(\d+)", text)]
     archs += [f"{digits[:-1]}.{digits[-1]}+PTX" for digits in re.findall(r"code=compute_(\d+)", text)]
     fresh = library.stat().st_mtime >= (torch_folder / "version.py").stat().st_mtime

@@ -60,7 +60,7 @@ def jit_build(archs: str, *, torch_folder: Path | None = None) -> Path:
     """What gsplat leaves where it compiles by itself."""
     folder = jit_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    include = (torch_folder or Path(torch.__file__).parent) / "include"
+    include = (torch_folder or Path(torch.__path__[0])) / "include"
     (folder / "build.ninja").write_text(f"cuda_cflags = -isystem {include} {archs}\n")
     library = folder / "gsplat_cuda.so"
     library.touch()
