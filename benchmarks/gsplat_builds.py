@@ -2,6 +2,7 @@
 
     python benchmarks/gsplat_builds.py --python python3.12 --torch torch==2.13.0 --compiler pypi --archs '8.0;8.9;9.0' \
         --record docs/gpu-builds.json
+    python benchmarks/gsplat_builds.py --table docs/gpu.md --record docs/gpu-builds.json   # writes the page's table
 
 Makes an environment from nothing, compiles in it with what ``sdi-gs doctor --build`` compiles with, and imports the
 result; no card is needed. ``--compiler pypi`` takes NVIDIA's Python packages, ``system`` what is installed elsewhere.
@@ -26,6 +27,7 @@ NEEDED = ["ninja", "numpy", "jaxtyping", "rich", "packaging", "setuptools"]
 """What gsplat and the build import; the rest of the project has no part in it."""
 PYPI_COMPILER = {"12": "nvidia-cuda-nvcc-cu12=={cuda}.*", "13": "cuda-toolkit[nvcc,crt,nvvm,cccl]=={cuda}.*"}
 """By CUDA's major version; torch for CUDA 13 asks for one cuda-toolkit, whose extras are then its compiler."""
+MARKS = ("<!-- builds: benchmarks/gsplat_builds.py -->", "<!-- end of builds -->")
 KEY = ("python", "torch", "compiler", "archs")
 
 BUILD = """
@@ -70,6 +72,23 @@ def try_combination(arguments: argparse.Namespace, folder: Path) -> dict[str, An
     return {"compiler": arguments.compiler, "archs": arguments.archs.split(";")} | json.loads(text)
 
 
+def table(builds: list[dict[str, Any]]) -> str:
+    """The results for the page."""
+    lines = [
+        "| Python | torch | nvcc | from | g++ | for | result | wall | CPU | largest compiler |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in builds:
+        took = ["", "", ""]
+        if one["ok"]:
+            took = [f"{one[name] / 60:.0f} min" for name in ("seconds", "cpu_seconds")]
+            took.append(f"{one['peak_mib_of_a_compiler']} MiB")
+        result = f"{len(one['symbols'])} symbols import" if one["ok"] else one["error"].replace("|", "/")
+        made_with = [one["nvcc"] or "none", one["compiler"], one["host_compiler"], ", ".join(one["archs"])]
+        lines.append(f"| {' | '.join([one['python'], one['torch'], *made_with, result, *took])} |")
+    return "\n".join(lines)
+
+
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
     """What a program prints; what it complains of goes on to the screen."""
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -92,7 +111,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to make the environment, or where one is already")
     parser.add_argument("--keep", action="store_true", help="leave the environment in --folder")
     parser.add_argument("--record", type=Path, help="the file that collects results")
+    parser.add_argument("--table", type=Path, help="compile nothing: write the table of all results into this page")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        from gallery import insert_table
+
+        insert_table(arguments.table, table(json.loads(arguments.record.read_text())["builds"]), MARKS)
+        return
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="gsplat-build-"))
     folder = folder.resolve()
     try:
