@@ -292,7 +292,10 @@ def _device_reason(device: torch.device, asked: bool) -> str:
         import torch
 
         return f"found {torch.cuda.get_device_name(device)}"
-    return "no CUDA device found"
+    from sdi_gs.doctor.diagnosis import why_no_cuda
+
+    reason = why_no_cuda()
+    return "no CUDA device found" if reason is None else f"no CUDA device can be used ({reason})"
 
 
 def _pick_device(name: str | None) -> torch.device:
@@ -308,9 +311,12 @@ def _pick_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is not supported: use cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        from sdi_gs.doctor.diagnosis import why_no_cuda
+
+        reason = why_no_cuda() if torch.cuda.device_count() == 0 else None
         raise UserError(
             f"device {name!r} is not there, torch finds {torch.cuda.device_count()} CUDA devices: "
-            "use --device cpu, or see sdi-gs doctor"
+            + (reason or "use --device cpu, or see sdi-gs doctor")
         )
     return device
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs.console import build_progress, say
-from sdi_gs.doctor.remedies import build_problems, explain_failure, forecast, jobs_for, toolchain_problems
+from sdi_gs.doctor.remedies import build_problems, card_problems, explain_failure, forecast, jobs_for
 from sdi_gs.doctor.toolchain import Toolchain, Toolkit, examine_toolchain, ninja_folder
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
@@ -94,11 +94,9 @@ def plan_build(facts: Toolchain, archs: str | None = None) -> BuildPlan:
     if archs is None:
         if not facts.cards:
             raise UserError("no NVIDIA card answers, so say for which to compile: --arch 8.9 (or several: 8.0;8.9)")
-        for problem in toolchain_problems(facts):
-            # What is compiled for another torch is no reason not to compile.
-            if "another torch" not in problem.what:
-                raise UserError(f"{problem.what}: {problem.fix}")
-        wanted = sorted({card.capability for card in facts.cards})
+        for problem in card_problems(facts):
+            raise UserError(f"{problem.what}: {problem.fix}")
+        wanted = sorted({card.capability for card in facts.usable_cards})
         chosen = tuple(f"{major}.{minor}" for major, minor in wanted)
     else:
         chosen = tuple(part.strip() for part in archs.split(";"))

@@ -9,10 +9,8 @@ import math
 import re
 
 from sdi_gs.doctor.problem import Problem
-from sdi_gs.doctor.toolchain import Card, Toolchain, major
+from sdi_gs.doctor.toolchain import OLDEST_CAPABILITY, Card, Toolchain, major
 
-OLDEST_CAPABILITY = (7, 0)
-"""gsplat's kernels group the threads of a warp by label, which older cards cannot."""
 MINIMUM_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 """For any runtime of a major version."""
 LAST_TORCH = {11: "2.7", 12: "2.10"}
@@ -34,10 +32,20 @@ def toolchain_problems(facts: Toolchain) -> list[Problem]:
     """What is wrong, the cause before its consequences: without a driver nothing is said of compilers."""
     if facts.torch_cuda is None:
         return _cpu_build(facts)
-    blocking = _driver(facts) or _cards(facts)
-    if blocking or not facts.cards or facts.library:
-        return blocking
-    return [*build_problems(facts), *_other_torch(facts)]
+    of_driver = _driver(facts)
+    if of_driver:
+        return of_driver
+    of_cards = _cards(facts)
+    if not facts.usable_cards or facts.library:
+        return of_cards
+    return [*of_cards, *build_problems(facts), *_other_torch(facts)]
+
+
+def card_problems(facts: Toolchain) -> list[Problem]:
+    """Why no card can be used; nothing where one can."""
+    if facts.torch_cuda is None:
+        return _cpu_build(facts)
+    return [] if facts.usable_cards and not _driver(facts) else (_driver(facts) or _cards(facts))
 
 
 def build_problems(facts: Toolchain) -> list[Problem]:
@@ -49,16 +57,16 @@ def forecast(facts: Toolchain) -> str:
     """What will happen before the first training on a card, and why, in one line."""
     if facts.torch_cuda is None:
         return f"not used: torch {facts.torch} is a CPU build"
-    if not facts.cards:
-        return "not used: no NVIDIA card answers"
+    if not facts.usable_cards:
+        return "not used: no NVIDIA card answers" if not facts.cards else "not used: see the problems below"
     if facts.library is not None:
         return f"compiled: {facts.library}"
-    why = f"no compiled code fits torch {facts.torch} on Python {facts.python} and sm_{_sm(facts.cards[0])}"
-    if toolchain_problems(facts) and build_problems(facts):
+    why = f"no compiled code fits torch {facts.torch} on Python {facts.python} and sm_{_sm(facts.usable_cards[0])}"
+    if build_problems(facts):
         return f"cannot be compiled yet: {why}, and see the problems below"
     jobs, kit = jobs_for(facts), facts.toolkit
     assert kit is not None
-    minutes = math.ceil(expected_minutes(facts, archs=len({card.capability for card in facts.cards})))
+    minutes = math.ceil(expected_minutes(facts, archs=len({card.capability for card in facts.usable_cards})))
     return (
         f"will be compiled on first use, about {minutes} min with {jobs} at once (nvcc {kit.release} from "
         f"{kit.source}), because {why}; ahead of time: {BUILD}"
@@ -160,7 +168,7 @@ def _cards(facts: Toolchain) -> list[Problem]:
                     what=f"{card.name} (sm_{_sm(card)}) is too old for gsplat: sm_70 is the oldest", fix="--device cpu"
                 )
             )
-        elif facts.torch_archs and not _torch_runs_on(facts.torch_archs, card):
+        elif not card.is_known_to(facts.torch_archs):
             problems.append(
                 Problem(
                     what=f"torch {facts.torch} has no code for {card.name} (sm_{_sm(card)}), only for "
@@ -169,19 +177,6 @@ def _cards(facts: Toolchain) -> list[Problem]:
                 )
             )
     return problems
-
-
-def _torch_runs_on(archs: tuple[str, ...], card: Card) -> bool:
-    """Machine code runs on later minor versions of its major one; compute_* is compiled for any later card."""
-    for arch in archs:
-        kind, _, digits = arch.partition("_")
-        number = int(re.sub(r"\D", "", digits) or 0)
-        version = divmod(number, 10)
-        if kind == "compute" and version <= card.capability:
-            return True
-        if kind == "sm" and version[0] == card.capability[0] and version[1] <= card.capability[1]:
-            return True
-    return False
 
 
 def _torch_fix(facts: Toolchain, card: Card) -> str:

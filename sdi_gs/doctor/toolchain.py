@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Literal
 
 from sdi_gs.rasterize.gsplat_library import Capability, find_library, other_torch
 
+OLDEST_CAPABILITY = (7, 0)
+"""gsplat's kernels group the threads of a warp by label, which older cards cannot."""
 SECONDS_TO_ANSWER = 20.0
 """A program that says nothing about itself for so long is taken for absent."""
 
@@ -54,6 +57,20 @@ class Card:
     capability: Capability
     memory_gib: float
 
+    def is_known_to(self, archs: tuple[str, ...]) -> bool:
+        """Whether torch has code for it, as far as torch tells.
+
+        Machine code (sm_80) runs on later minor versions of its major one, compute_80 is compiled for any later card.
+        """
+        for arch in archs:
+            kind, _, digits = arch.partition("_")
+            version = divmod(int(re.sub(r"\D", "", digits) or 0), 10)
+            if kind == "compute" and version <= self.capability:
+                return True
+            if kind == "sm" and version[0] == self.capability[0] and version[1] <= self.capability[1]:
+                return True
+        return not archs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
@@ -86,15 +103,25 @@ class Toolchain:
     """The user's MAX_JOBS; None where it is not set."""
     gsplat: str
     library: str | None
-    """Compiled code of gsplat that fits this torch, this Python and every card; None where there is none."""
+    """Compiled code of gsplat that fits this torch, this Python and every usable card; None where there is none."""
     other_torch: str | None
     """The torch that compiled code is here for instead."""
+
+    @property
+    def usable_cards(self) -> tuple[Card, ...]:
+        """Those that gsplat and torch both have code for."""
+        return usable(self.cards, self.torch_archs)
 
     @property
     def toolkit(self) -> Toolkit | None:
         """The toolkit to compile with: of torch's CUDA version, else of its major version; None where none fits."""
         fitting = [kit for kit in self.toolkits if kit.major == major(self.torch_cuda)]
         return next((kit for kit in fitting if kit.release == self.torch_cuda), fitting[0] if fitting else None)
+
+
+def usable(cards: Iterable[Card], torch_archs: tuple[str, ...]) -> tuple[Card, ...]:
+    """The cards that are neither too old for gsplat nor unknown to torch."""
+    return tuple(card for card in cards if card.capability >= OLDEST_CAPABILITY and card.is_known_to(torch_archs))
 
 
 def major(version: str | None) -> int | None:
@@ -108,13 +135,13 @@ def examine_toolchain() -> Toolchain:
 
     driver, cards = ask_nvidia_smi()
     cuda_of_driver = driver_cuda_version()
-    capabilities = {card.capability for card in cards}
-    libraries = [find_library(capability) for capability in capabilities]
+    archs = tuple(torch.cuda.get_arch_list())
+    libraries = [find_library(capability) for capability in {card.capability for card in usable(cards, archs)}]
     return Toolchain(
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         torch=torch.__version__,
         torch_cuda=torch.version.cuda,
-        torch_archs=tuple(torch.cuda.get_arch_list()),
+        torch_archs=archs,
         driver=driver or (f"for CUDA {cuda_of_driver}" if cuda_of_driver else None),
         driver_cuda=cuda_of_driver,
         cards=tuple(cards),

@@ -74,6 +74,11 @@ def test_it_is_compiled_for_the_cards_that_are_here(machine: Machine) -> None:
     assert plan_build(facts).archs == ("8.9", "9.0")
 
 
+def test_a_card_that_is_too_old_is_no_reason_to_leave_the_other_out(machine: Machine) -> None:
+    old = Card(name="GTX 1080", capability=(6, 1), memory_gib=8.0)
+    assert plan_build(machine(cards=(old, *machine().cards))).archs == ("8.9",)
+
+
 def test_without_a_card_it_is_compiled_for_what_is_asked(machine: Machine) -> None:
     nowhere = machine(cards=(), driver=None, driver_cuda=None, card_on_bus=False, torch_archs=())
     assert plan_build(nowhere, "10.0; 8.0;8.9+PTX").archs == ("8.0", "8.9+PTX", "10.0")

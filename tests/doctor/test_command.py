@@ -107,3 +107,35 @@ def test_a_training_that_gsplat_cannot_be_compiled_for_stops_before_it_leaves_an
     assert main(["train", "--prompt", "a blue robot"]) == 2
     assert "there is no CUDA compiler" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+OLD_DRIVER = {"driver_cuda": "12.4", "torch_archs": ()}
+
+
+@pytest.fixture
+def old_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A card that torch cannot use, because its driver is older than torch's CUDA."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.card_on_bus", lambda: True)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.examine_toolchain", lambda: machine(**OLD_DRIVER))
+
+
+def test_a_device_that_the_driver_is_too_old_for_is_refused_with_what_mends_it(
+    old_driver: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--prompt", "a blue robot", "--device", "cuda"]) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        "sdi-gs: device 'cuda' is not there, torch finds 0 CUDA devices: driver 580.95.05 knows CUDA"
+    )
+    assert "update the driver to 580.65.06 or newer" in said
+
+
+def test_a_training_that_falls_back_to_the_processor_says_why(
+    old_driver: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--prompt", ""]) == 2
+    said = capsys.readouterr().err.splitlines()[0]
+    assert "device cpu: no CUDA device can be used (driver 580.95.05 knows CUDA up to 12.4" in said

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdi_gs.doctor.remedies import explain_failure, forecast, jobs_for, toolchain_problems
+from sdi_gs.doctor.remedies import card_problems, explain_failure, forecast, jobs_for, toolchain_problems
 from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
 
 CUDA_12_TOOLKIT = Toolkit(home="/usr/local/cuda", release="12.8", source="/usr/local/cuda", newest_gcc=14)
@@ -163,8 +163,25 @@ def test_several_lacks_are_told_at_once(machine: Machine) -> None:
 
 def test_each_of_two_cards_is_judged(machine: Machine) -> None:
     old = Card(name="GeForce GTX 1080", capability=(6, 1), memory_gib=8.0)
-    [problem] = toolchain_problems(machine(cards=(*machine().cards, old)))
+    two = machine(cards=(*machine().cards, old))
+    [problem] = toolchain_problems(two)
     assert "GTX 1080" in problem.what
+    assert card_problems(two) == [], "the other can be used"
+    assert "and sm_89" in forecast(two)
+    assert len(toolchain_problems(machine(cards=(*machine().cards, old), ninja=False))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"driver_cuda": "12.4"}, "older than torch's 13.0"),
+        ({"cards": (Card(name="GTX 1080", capability=(6, 1), memory_gib=8.0),)}, "too old for gsplat"),
+        (CPU_TORCH, "is a CPU build"),
+    ],
+)
+def test_why_no_card_can_be_used(changes: dict[str, Any], what: str, machine: Machine) -> None:
+    [problem] = card_problems(machine(**changes))
+    assert what in problem.what
 
 
 @pytest.mark.parametrize(
