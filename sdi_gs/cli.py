@@ -439,36 +439,15 @@ def _doctor(command: Doctor) -> int:
     from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
     if command.build:
-        return _doctor_build(command)
+        from sdi_gs.doctor.build import build_and_tell
+
+        build_and_tell(command.arch, as_json=command.json)
+        return 0
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
     diagnosis = diagnose(
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
     )
     print(json.dumps(diagnosis.as_json()) if command.json else "\n".join(report_lines(diagnosis)))
-    return 0
-
-
-def _doctor_build(command: Doctor) -> int:
-    """Compile gsplat's CUDA code where no training waits for it."""
-    import json
-
-    from sdi_gs.console import build_progress
-    from sdi_gs.doctor.build import build_gsplat, plan_build
-    from sdi_gs.doctor.toolchain import examine_toolchain
-
-    facts = examine_toolchain()
-    plan = plan_build(facts, command.arch)
-    say(
-        f"compiling gsplat {facts.gsplat} for torch {facts.torch} and {', '.join(plan.archs)} with nvcc "
-        f"{plan.toolkit.release} ({plan.toolkit.source}), {plan.jobs} at once"
-    )
-    with build_progress() as show:
-        built = build_gsplat(plan, facts, show=show)
-    if command.json:
-        print(json.dumps(built.as_json()))
-    else:
-        say(f"{len(built.symbols)} symbols import; {built.seconds:.0f} s, {built.peak_mib_of_a_compiler} MiB at most")
-        _print_paths([Path(built.library)])
     return 0
 
 

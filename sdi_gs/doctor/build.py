@@ -150,6 +150,24 @@ def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
     return built
 
 
+def build_and_tell(archs: str | None, *, as_json: bool) -> None:
+    """What ``sdi-gs doctor --build`` does: say what is compiled, how far it is, and print where it went.
+
+    Raises:
+        UserError: It cannot be compiled.
+    """
+    facts = examine_toolchain()
+    plan = plan_build(facts, archs)
+    say(
+        f"compiling gsplat {facts.gsplat} for torch {facts.torch} and {', '.join(plan.archs)} with nvcc "
+        f"{plan.toolkit.release} ({plan.toolkit.source}), {plan.jobs} at once"
+    )
+    with build_progress() as show:
+        built = build_gsplat(plan, facts, show=show)
+    say(f"{len(built.symbols)} symbols import; {built.seconds:.0f} s, {built.peak_mib_of_a_compiler} MiB at most")
+    print(json.dumps(built.as_json()) if as_json else built.library)
+
+
 def ensure_built(*, use: Callable[[], bool]) -> None:
     """Before a training on a card: a line that says what follows, and the build; ``use`` tells whether it is done.
 

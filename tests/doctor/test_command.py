@@ -42,7 +42,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> list[BuildPla
             symbols=("CameraModelType", "adam"),
         )
 
-    monkeypatch.setattr("sdi_gs.doctor.toolchain.examine_toolchain", machine)
+    monkeypatch.setattr("sdi_gs.doctor.build.examine_toolchain", machine)
     monkeypatch.setattr("sdi_gs.doctor.build.build_gsplat", compile_at_once)
     return plans
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sdi_gs.doctor.toolchain.examine_toolchain", lambda: machine(**changes))
+    monkeypatch.setattr("sdi_gs.doctor.build.examine_toolchain", lambda: machine(**changes))
     assert main(["doctor", *options]) == 2
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith(line)
