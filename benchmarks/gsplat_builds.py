@@ -67,9 +67,10 @@ def try_combination(arguments: argparse.Namespace, folder: Path) -> dict[str, An
     settings = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     said = run([str(python), "-c", BUILD, arguments.compiler, arguments.archs], settings)
     told = json.loads(said.splitlines()[-1])
-    # Not where it lay on the machine that tried.
-    text = json.dumps(told).replace(str(folder), "<folder>")
-    return {"compiler": arguments.compiler, "archs": arguments.archs.split(";")} | json.loads(text)
+    if not told["ok"]:
+        # Not where the output lay on the machine that tried.
+        told["error"] = told["error"].partition(" (all that was said")[0]
+    return {"compiler": arguments.compiler, "archs": arguments.archs.split(";")} | told
 
 
 def table(builds: list[dict[str, Any]]) -> str:

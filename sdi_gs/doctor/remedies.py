@@ -17,10 +17,11 @@ LAST_TORCH = {11: "2.7", 12: "2.10"}
 """The last torch on PyPI's index or PyTorch's own that was built for that major version of CUDA."""
 
 GIB_PER_JOB = 1.5
-"""Memory of one file's compilation, rounded up from the measured peak (docs/gpu-builds.json)."""
-CPU_MINUTES = 8.0
-"""One core's time for one architecture (docs/gpu-builds.json)."""
-CPU_MINUTES_PER_FURTHER_ARCH = 3.0
+"""Memory of one file's compilation; an estimate, of which 0.9 have been seen (docs/gpu.md)."""
+CPU_MINUTES = 15.0
+"""One core's time for one architecture; an estimate: 26 files, of which the small ones take 25 s each."""
+CPU_MINUTES_PER_FURTHER_ARCH = 5.0
+"""An estimate: the host's half of the work is done once."""
 
 PYPI_COMPILER_SINCE = 13
 """NVIDIA's Python packages of CUDA 12 hold no nvcc, only parts of it."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from sdi_gs.doctor.remedies import card_problems, explain_failure, forecast, jobs_for, toolchain_problems
 from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
@@ -244,3 +247,13 @@ def test_a_failed_build_is_explained(output: str, what: str, fix: str, machine: 
     problem = explain_failure(output, machine())
     assert what in problem.what
     assert fix in problem.fix
+
+
+def test_the_extra_that_mends_a_missing_compiler_brings_all_of_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    [requirement] = [Requirement(line) for line in project["optional-dependencies"]["cuda"]]
+    assert requirement.name == "cuda-toolkit"
+    # The driver program, the headers that it includes, the code generator, the templates that gsplat sorts with.
+    assert {"nvcc", "crt", "nvvm", "cccl", "cudart"} == requirement.extras
+    assert requirement.specifier.contains("13.0.3.0")
+    assert not requirement.specifier.contains("12.8.1")
