@@ -200,6 +200,9 @@ def _compile(plan: BuildPlan, work: Path, show: Show) -> tuple[dict[str, Any] | 
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             raise
+    if process.returncode == -signal.SIGKILL:
+        # The kernel ends whom it likes when memory runs out, and says nothing to its output.
+        lines.append("Killed\n")
     return (None if process.returncode else json.loads(lines[-1])), "".join(lines)
 
 

@@ -134,6 +134,9 @@ def examine_toolchain() -> Toolchain:
     import torch
 
     driver, cards = ask_nvidia_smi()
+    if not cards and torch.cuda.is_available():
+        # A container can have the driver without the program.
+        cards = torch_cards()
     cuda_of_driver = driver_cuda_version()
     archs = tuple(torch.cuda.get_arch_list())
     libraries = [find_library(capability) for capability in {card.capability for card in usable(cards, archs)}]
@@ -170,6 +173,16 @@ def ask_nvidia_smi() -> tuple[str | None, list[Card]]:
         if len(row) == 4 and (cap := row[2].split("."))[0].isdigit() and len(cap) == 2 and row[3].isdigit()
     ]
     return (rows[0][0] if rows and len(rows[0]) == 4 else None), cards
+
+
+def torch_cards() -> list[Card]:
+    """The cards that torch can use."""
+    import torch
+
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [
+        Card(name=one.name, capability=(one.major, one.minor), memory_gib=one.total_memory / 2**30) for one in found
+    ]
 
 
 def driver_cuda_version(library: str = "libcuda.so.1") -> str | None:

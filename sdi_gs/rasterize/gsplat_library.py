@@ -46,11 +46,16 @@ def library_folder(archs: Iterable[str]) -> Path:
 def covers(archs: Iterable[str], capability: Capability) -> bool:
     """Whether code for these architectures runs on a card.
 
-    Machine code runs on later minor versions of its major one; "+PTX" is compiled by the driver for any later card.
+    Machine code runs on later minor versions of its major one, that of "9.0a" on 9.0 alone; "+PTX" is compiled by the
+    driver for any later card.
     """
     for arch in archs:
-        major, minor = (int(part) for part in arch.removesuffix("+PTX").split("."))
-        if (major == capability[0] and minor <= capability[1]) or (
+        number = arch.removesuffix("+PTX")
+        major, minor = (int(part) for part in number.rstrip("abcdefghijklmnopqrstuvwxyz").split("."))
+        if number[-1].isalpha():
+            if (major, minor) == capability:
+                return True
+        elif (major == capability[0] and minor <= capability[1]) or (
             arch.endswith("+PTX") and (major, minor) <= capability
         ):
             return True

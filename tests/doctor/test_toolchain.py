@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,6 +76,18 @@ echo '580.95.05, NVIDIA RTX A6000, 8.6, 49140'""",
 def test_an_nvidia_smi_that_finds_nothing_tells_of_no_card(script: str, program: Program) -> None:
     program("nvidia-smi", script)
     assert ask_nvidia_smi() == (None, [])
+
+
+def test_without_nvidia_smi_torch_is_asked_for_its_cards(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    program("nvidia-smi", "exit 127")
+    properties = SimpleNamespace(name="NVIDIA A100", major=8, minor=0, total_memory=40 * 2**30)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_80"])
+    facts = examine_toolchain()
+    assert facts.cards == (Card(name="NVIDIA A100", capability=(8, 0), memory_gib=40.0),)
+    assert facts.usable_cards == facts.cards
 
 
 def test_the_cuda_version_of_the_driver_is_asked_of_its_library(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ def jit_build(archs: str, *, torch_folder: Path | None = None) -> Path:
         (["9.0+PTX"], (8, 9), False),
         (["7.5", "9.0"], (9, 0), True),
         (["12.0"], (12, 0), True),
+        (["9.0a"], (9, 0), True),
+        (["12.0a"], (12, 1), False),
         ([], (8, 9), False),
     ],
 )
