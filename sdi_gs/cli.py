@@ -155,7 +155,7 @@ def _train(command: Train, chosen: str, started: float) -> int:
 
 def _train_two_stages(command: Train, chosen: str, device: torch.device, started: float) -> int:
     """A field, then splats that start from it, each a run of its own."""
-    from sdi_gs.run import prepare_run
+    from sdi_gs.run import prepare_run, require_kernels
     from sdi_gs.two_stage import field_stage, splat_stage
 
     if command.resume is not None:
@@ -167,6 +167,8 @@ def _train_two_stages(command: Train, chosen: str, device: torch.device, started
     first = field_stage(command.config, command.stages)
     if out is not None and out.exists():
         raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+    # The second stage is no time to learn that gsplat does not compile.
+    require_kernels(device)
     say(f"stage 1 of 2: a field, {first.steps} steps")
     trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
     code = _train_until_stopped(trainer, field, started, command)
@@ -290,7 +292,10 @@ def _device_reason(device: torch.device, asked: bool) -> str:
         import torch
 
         return f"found {torch.cuda.get_device_name(device)}"
-    return "no CUDA device found"
+    from sdi_gs.doctor.diagnosis import why_no_cuda
+
+    reason = why_no_cuda()
+    return "no CUDA device found" if reason is None else f"no CUDA device can be used ({reason})"
 
 
 def _pick_device(name: str | None) -> torch.device:
@@ -306,9 +311,12 @@ def _pick_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} is not supported: use cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        from sdi_gs.doctor.diagnosis import why_no_cuda
+
+        reason = why_no_cuda() if torch.cuda.device_count() == 0 else None
         raise UserError(
             f"device {name!r} is not there, torch finds {torch.cuda.device_count()} CUDA devices: "
-            "use --device cpu, or see sdi-gs doctor"
+            + (reason or "use --device cpu, or see sdi-gs doctor")
         )
     return device
 
@@ -428,8 +436,13 @@ def _eval(command: Eval) -> int:
 def _doctor(command: Doctor) -> int:
     import json
 
-    from sdi_gs.doctor import diagnose, report_lines
+    from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
+    if command.build:
+        from sdi_gs.doctor.build import build_and_tell
+
+        build_and_tell(command.arch, as_json=command.json)
+        return 0
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
     diagnosis = diagnose(
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}

@@ -188,6 +188,15 @@ class Doctor:
 
     json: bool = False
     """Print one JSON object and nothing else."""
+    build: bool = False
+    """Compile gsplat's CUDA code now, ahead of the first training (docs/gpu.md)."""
+    arch: str | None = None
+    """With --build: the compute capabilities to compile for, such as 8.9 or 8.0;8.9; those of the cards here if not
+    given."""
+
+    def __post_init__(self) -> None:
+        if self.arch is not None and not self.build:
+            raise ValueError("--arch says what to compile for: add --build")
 
 
 @dataclass(frozen=True, kw_only=True)

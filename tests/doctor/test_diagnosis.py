@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sdi_gs.doctor import Diagnosis, diagnose, gsplat_is_built, kernel_cache, nvcc, report_lines
+from sdi_gs.doctor.diagnosis import Diagnosis, diagnose, kernel_cache, report_lines
+from sdi_gs.doctor.toolchain import Toolchain
 
 PRESETS = {"cpu": ("toybox-ideal", "toybox-ideal"), "cuda": ("sd21-base", "sd21-base")}
 
@@ -25,14 +26,13 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def card(monkeypatch: pytest.MonkeyPatch, machine: Callable[..., Toolchain]) -> None:
     """A machine with a card, but without a compiler and without a built gsplat."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     properties = SimpleNamespace(name="a card", total_memory=24 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
-    monkeypatch.setattr("torch.version.cuda", "12.8")
-    monkeypatch.setattr("sdi_gs.doctor.nvcc", lambda: None)
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.examine_toolchain", lambda: machine(toolkits=()))
 
 
 def problems(diagnosis: Diagnosis, about: str) -> list[str]:
@@ -67,7 +67,7 @@ def test_a_package_that_is_missing_or_untested_is_a_problem_with_a_fix(
             raise metadata.PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr("sdi_gs.doctor.metadata.version", version)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.metadata.version", version)
     [fix] = problems(examined(), what)
     assert fix.startswith("pip install 'numba")
 
@@ -76,7 +76,7 @@ def test_a_tree_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPat
     def requires(name: str) -> list[str]:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("sdi_gs.doctor.metadata.requires", requires)
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.metadata.requires", requires)
     assert problems(examined(), "is not installed, only on the path") == ["pip install -e ."]
 
 
@@ -91,38 +91,12 @@ def test_without_cuda_numba_renders_and_toybox_is_asked(no_cuda: None) -> None:
 def test_with_cuda_gsplat_renders_and_stable_diffusion_is_asked(card: None) -> None:
     told = examined()
     assert (told.rasterizer, told.prior, told.preset) == ("gsplat", "sd21-base", "sd21-base")
-    assert (told.device.name, told.device.memory_gib, told.device.torch_cuda) == ("a card", 24.0, "12.8")
+    assert (told.device.name, told.device.memory_gib, told.device.torch_cuda) == ("a card", 24.0, "13.0")
 
 
-def test_a_card_without_a_compiler_for_gsplat_is_a_problem(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    [fix] = problems(examined(), "there is no nvcc")
-    assert "CUDA toolkit 12.8" in fix
-    monkeypatch.setattr("sdi_gs.doctor.nvcc", lambda: "/usr/bin/nvcc")
-    assert problems(examined(), "there is no nvcc") == []
-
-
-def test_a_gsplat_that_was_built_before_needs_no_compiler(card: None, tmp_path: Path) -> None:
-    assert not gsplat_is_built()
-    library = tmp_path / "py311_cu128/gsplat_cuda/gsplat_cuda.so"
-    library.parent.mkdir(parents=True)
-    library.touch()
-    assert gsplat_is_built()
-    assert problems(examined(), "there is no nvcc") == []
-
-
-def test_a_card_that_torch_cannot_use_is_a_problem(no_cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.version.cuda", None)
-    monkeypatch.setattr("sdi_gs.doctor.shutil.which", lambda name: f"/usr/bin/{name}")
-    [fix] = problems(examined(), "torch is a CPU build")
-    assert "--index-url" in fix
-
-
-def test_the_compiler_is_looked_for_in_cuda_home_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = tmp_path / "bin/nvcc"
-    compiler.parent.mkdir()
-    compiler.touch()
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert nvcc() == str(compiler)
+def test_what_the_toolchain_lacks_is_among_the_problems(card: None) -> None:
+    [fix] = problems(examined(), "there is no CUDA compiler")
+    assert "sdi-gs[cuda]" in fix
 
 
 def test_a_missing_ffmpeg_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +123,11 @@ def test_kernels_that_no_folder_takes_are_a_problem(monkeypatch: pytest.MonkeyPa
     assert problems(told, "numba may write nowhere") == ["set NUMBA_CACHE_DIR to a folder of yours"]
 
 
-def test_the_report_says_how_to_mend_what_is_wrong(card: None) -> None:
+def test_the_report_says_what_will_happen_and_how_to_mend_what_is_wrong(card: None) -> None:
     text = "\n".join(report_lines(examined()))
-    assert "device      cuda (a card, 24 GiB); torch is built for CUDA 12.8" in text
-    assert "problem: gsplat compiles its CUDA kernels on first use" in text
-    assert "fix: install the CUDA toolkit 12.8" in text
+    assert "device      cuda (a card, 24 GiB); torch is built for CUDA 13.0" in text
+    assert "driver      580.95.05, up to CUDA 13.0; cards: NVIDIA GeForce RTX 4090 (sm_89)" in text
+    assert "gsplat      cannot be compiled yet: no compiled code fits torch 2.13.0+cu130" in text
+    assert "problem: gsplat must be compiled, and there is no CUDA compiler" in text
+    assert "fix: pip install 'sdi-gs[cuda]'" in text
     assert "nothing is missing" not in text
