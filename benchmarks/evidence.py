@@ -1,4 +1,4 @@
-"""SDS, annealed SDS and SDI at four inversion scales, at equal predictor calls and at equal time, with intervals.
+"""SDS, annealed SDS and SDI at four inversion scales, at equal predictor calls and at equal CPU time, with intervals.
 
     python benchmarks/evidence.py --preset toybox --results evidence-results --dry-run     # what it would take
     python benchmarks/evidence.py --preset toybox --results evidence-results --docs docs   # goes on where it stopped
@@ -126,7 +126,7 @@ def make_all(runs: list[Run], jobs: int) -> Iterator[Path]:
 
 
 def cost_of(base: RunConfig, folder: Path, *, keep: bool) -> Cost:
-    """Seconds of a step and of a call, measured once for all runs of a folder."""
+    """CPU seconds of a step and of a call, measured once for all runs of a folder."""
     path = folder / "cost.json"
     values = config_to_dict(base)
     if path.exists():
@@ -154,12 +154,12 @@ def print_plan(base: RunConfig, runs: list[Run], cost: Cost) -> dict[str, Any]:
             plan.append(row | {"seconds": seconds})
             print(
                 f"{run.budget:5} {run.arm:13} {run.config.steps:6} steps {calls.total:6} calls "
-                f"({calls.both} with both branches) {seconds:7.1f} s a run"
+                f"({calls.both} with both branches) {seconds:7.1f} CPU s a run"
             )
     missing = {run.result: run for run in runs if kept(run) is None}
     left = sum(cost.seconds(run.config, schedule) for run in missing.values())
-    print(f"{len(missing)} of {len({run.result for run in runs})} runs are missing: about {left / 3600:.1f} h")
-    return {"plan": plan, "missing_runs": len(missing), "missing_hours": left / 3600, "cost": asdict(cost)}
+    print(f"{len(missing)} of {len({run.result for run in runs})} runs are missing: about {left / 3600:.1f} CPU h")
+    return {"plan": plan, "missing_runs": len(missing), "missing_cpu_hours": left / 3600, "cost": asdict(cost)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -213,7 +213,7 @@ def main() -> None:
         row = json.loads(done.read_text())
         print(
             f"{done.parent.name:13} {done.stem:34} PSNR {row['psnr_best']:5.2f} IoU {row['iou_best']:.3f} "
-            f"class {row['judge_class']:.2f} {row['loop_seconds']:6.1f} s",
+            f"class {row['judge_class']:.2f} {row['loop_cpu_seconds']:6.1f} s",
             flush=True,
         )
     results = {budget: {arm: [] for arm in distinct_arms(base, options.arms)} for budget in options.budgets}

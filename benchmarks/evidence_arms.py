@@ -116,7 +116,7 @@ def branches(scale: float) -> Literal["conditional", "unconditional", "both"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Seconds on this machine, measured in turns so that a busy neighbour slows all of them."""
+    """CPU seconds of all threads together, which a busy neighbour lengthens much less than the clock's."""
 
     step: float
     """A step without its predictor calls: render, encode, backward, optimise."""
@@ -138,10 +138,7 @@ def measure_cost(base: RunConfig) -> Cost:
     trainer = Trainer(config, prior, device=torch.device("cpu"))
     warm_up(trainer)
     calls = _calls_of_every_kind(trainer, prior)
-    rows = []
-    for _ in range(ROUNDS):
-        step = trainer.train_step().seconds
-        rows.append([step, *(_seconds(call) for call in calls)])
+    rows = [[_cpu_seconds(trainer.train_step), *map(_cpu_seconds, calls)] for _ in range(ROUNDS)]
     step, conditional, unconditional, both = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
     costs = {"conditional": conditional, "unconditional": unconditional, "both": both}
     # A step is what is left of SDS without its one call.
@@ -167,10 +164,10 @@ def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callab
     ]
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    started = time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def steps_for(config: RunConfig, target: float, spent: Callable[[RunConfig], float]) -> int:

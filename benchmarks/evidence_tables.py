@@ -28,7 +28,7 @@ SCORES = {
 COSTS = {
     "steps": ("steps", ".0f"),
     "predictor_calls": ("calls", ".0f"),
-    "loop_seconds": ("s", ".0f"),
+    "loop_cpu_seconds": ("CPU s", ".0f"),
 }
 
 CONTRASTS = (
@@ -41,7 +41,7 @@ CONTRASTS = (
 )
 """What annealing alone brings, what inversion brings beyond it, and what its scale does."""
 
-HEADINGS = {"calls": "Equal predictor calls", "time": "Equal time"}
+HEADINGS = {"calls": "Equal predictor calls", "time": "Equal CPU time"}
 
 
 def scores_of(rows: Rows, key: str, seeds: int) -> np.ndarray | None:  # [P, S]

@@ -72,12 +72,11 @@ def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def warm_up(trainer: Trainer) -> None:
     """Have everything that a first step would wait for: rendered mixtures, compiled kernels. Moves no generator."""
     prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
     size = prior.image_size
-    latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0))
+    latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
     prior.predict_noise(latents, 500, conditions.unconditional(1))
     for view in VIEW_WORDS:
         for background in backgrounds:
