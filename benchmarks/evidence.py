@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import json
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,7 @@ from evidence_tables import page_tables, summary
 from scored_runs import PROMPTS, insert_table, prior_of, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, differing_keys, with_values
 from sdi_gs.run_folder import slug
@@ -230,4 +232,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"evidence: {error}")

@@ -466,8 +466,13 @@ def _priors(command: Priors) -> int:
 
 
 def _probe(command: ProbeOptions) -> int:
+    from dataclasses import replace
+
     from sdi_gs.probe import run_probe
 
+    if command.guidance_scale is None:
+        preset = preset_named(preset_for_prior(command.prior) or GPU_PRESET)
+        command = replace(command, guidance_scale=preset.config.guidance.guidance_scale)
     _print_paths(run_probe(command, device=_pick_device(command.device)))
     return 0
 

@@ -524,20 +524,40 @@ def test_doctor_speaks_to_people_and_to_programs(capsys: pytest.CaptureFixture[s
     assert f"preset {told['preset']}" in capsys.readouterr().out
 
 
-def test_probe_is_given_its_options_and_a_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What it measures and writes is tests/test_probe.py's."""
-    given: list[object] = []
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ProbeOptions, str]]:
+    """What the probe was called with; what it measures and writes is tests/test_probe.py's."""
+    given: list[tuple[ProbeOptions, str]] = []
 
     def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
-        given.extend([options.prompt, options.timesteps, device.type])
+        given.append((options, device.type))
         return [Path("probe.json")]
 
     monkeypatch.setattr("sdi_gs.probe.run_probe", run_probe)
+    return given
+
+
+def test_probe_is_given_its_options_and_a_device(
+    probed: list[tuple[ProbeOptions, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["probe", "--prompt", "a blue robot", "--timesteps", "300", "500", "--device", "cpu"]) == 0
-    assert given == ["a blue robot", (300, 500), "cpu"]
+    [(options, device)] = probed
+    assert (options.prompt, options.timesteps, device) == ("a blue robot", (300, 500), "cpu")
     assert capsys.readouterr().out == "probe.json\n"
+
+
+@pytest.mark.parametrize(
+    ("prior", "preset"), [("toybox-ideal", "toybox-ideal"), ("toybox", "toybox"), ("some/folder", "sd21-base")]
+)
+def test_probe_guides_as_the_priors_preset_does(
+    prior: str, preset: str, probed: list[tuple[ProbeOptions, str]]
+) -> None:
+    for given, expected in (
+        ([], preset_named(preset).config.guidance.guidance_scale),
+        (["--guidance-scale", "4"], 4.0),
+    ):
+        assert main(["probe", "--prompt", "a blue robot", "--prior", prior, "--device", "cpu", *given]) == 0
+        assert probed.pop()[0].guidance_scale == expected
 
 
 @pytest.fixture
