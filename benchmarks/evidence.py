@@ -76,7 +76,7 @@ def plan_runs(
 ) -> list[Run]:
     """All runs, prompt by prompt, so that what is stopped early has all arms of some prompts."""
     schedule = prior_of(base).schedule
-    budgets_of_arms = [
+    given: list[tuple[Budget, str, RunConfig]] = [
         (budget, arm, budgeted(base, arm, budget, schedule=schedule, cost=cost))
         for budget in budgets
         for arm in distinct_arms(base, arms)
@@ -90,7 +90,7 @@ def plan_runs(
         )
         for seed in seeds
         for prompt in prompts
-        for budget, arm, config in budgets_of_arms
+        for budget, arm, config in given
     ]
 
 

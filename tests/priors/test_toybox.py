@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokenizer(root / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
     networks = build_networks(UnetTrainingConfig(block_channels=(8, 64), text_width=16, text_layers=1), tokenizer)
-    vae = build_vae(VaeTrainingConfig(block_channels=(4, 8, 8)))
+    vae = build_vae(VaeTrainingConfig(block_channels=(8, 8, 8)))
     write_folder(root / "prior", vae=vae, unet=networks["unet"], text_encoder=networks["text_encoder"])
     return root / "prior"
 
