@@ -1,6 +1,7 @@
 """Train toybox's networks: ``python -m sdi_gs.toybox.train vae|decoder|unet|judge --out FOLDER [--resume]``.
 
-``assemble`` makes a prior of them, and ``measure`` measures one (docs/toybox-model.md).
+``assemble`` makes a prior of them, and ``measure`` measures one (docs/toybox-prior.md). Two processes train together
+under ``python -m torch.distributed.run --nproc-per-node 2 -m sdi_gs.toybox.train ...``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
 from sdi_gs.toybox.training.latents import encode_examples, load_latents
 from sdi_gs.toybox.training.loop import LoopConfig, averaged_weights, train
 from sdi_gs.toybox.training.vocabulary import write_tokenizer
+from sdi_gs.toybox.training.workers import workers_of_environment
 
 VAE = VaeTrainingConfig()
 DECODER = VaeTrainingConfig(loop=LoopConfig(steps=6000, learning_rate=1e-3))
@@ -44,8 +46,10 @@ def train_vae(out: Path, resume: bool = False, config: VaeTrainingConfig = VAE) 
         resume: go on with the run in ``out``.
         config: network and training.
     """
-    if train(config.loop, VaeTask(config), out, resume=resume) is None:
-        return
+    with workers_of_environment() as workers:
+        averaged = train(config.loop, VaeTask(config), out, resume=resume, workers=workers)
+        if averaged is None or workers.rank > 0:
+            return
     vae = vae_of(averaged_weights(out), config)
     print("former latent statistics:", normalise_latents(vae, config.examples))
     vae.save_pretrained(out / "vae")
@@ -66,8 +70,9 @@ def train_decoder(
         config: training; the network's shape is that of ``vae``.
     """
     task = DecoderTask(config, load_vae(vae))
-    averaged = train(config.loop, task, out, resume=resume)
-    if averaged is not None:
+    with workers_of_environment() as workers:
+        averaged = train(config.loop, task, out, resume=resume, workers=workers)
+    if averaged is not None and workers.rank == 0:
         task.assembled(averaged).save_pretrained(out / "vae")
 
 
@@ -81,8 +86,9 @@ def train_judge(out: Path, resume: bool = False, config: JudgeTrainingConfig = J
     """
     from safetensors.torch import save_file
 
-    averaged = train(config.loop, JudgeTask(config), out, resume=resume)
-    if averaged is not None:
+    with workers_of_environment() as workers:
+        averaged = train(config.loop, JudgeTask(config), out, resume=resume, workers=workers)
+    if averaged is not None and workers.rank == 0:
         weights = {name: value.half().contiguous() for name, value in averaged.state_dict().items()}
         save_file(weights, out / "judge.safetensors")
 
@@ -105,23 +111,30 @@ def train_unet(
     """
     from transformers import CLIPTokenizer
 
-    write_tokenizer(out / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
-    network = load_vae(vae)
-    cached = out / "latents.pt"
-    latents = load_latents(cached) if cached.exists() else None
-    if latents is None or len(latents.latents) < config.num_latents:
-        latents = encode_examples(network, config.examples, config.num_latents, known=latents)
-        latents.save(cached)
-    task = UnetTask(
-        config,
-        latents,
-        encode_examples(network, config.examples, 500, split="val"),
-        tokenizer=tokenizer,
-        vae=network,
-        judge=None if judge is None else load_judge(judge),
-    )
-    train(config.loop, task, out, resume=resume)
+    with workers_of_environment() as workers:
+        if workers.rank == 0:
+            write_tokenizer(out / "tokenizer")
+        workers.wait()
+        tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
+        network, cached = load_vae(vae), out / "latents.pt"
+        known = cached.exists()
+        workers.wait()
+        latents = (
+            load_latents(cached)
+            if known
+            else encode_examples(network, config.examples, config.num_latents, workers=workers)
+        )
+        if not known and workers.rank == 0:
+            latents.save(cached)
+        task = UnetTask(
+            config,
+            latents,
+            encode_examples(network, config.examples, 500, split="val"),
+            tokenizer=tokenizer,
+            vae=network,
+            judge=None if judge is None else load_judge(judge),
+        )
+        train(config.loop, task, out, resume=resume, workers=workers)
 
 
 def assemble(vae: Path, unet: Path, out: Path, config: UnetTrainingConfig = UNET) -> None:
@@ -170,9 +183,11 @@ def write_card(card: Path, assessment: Path, vae: Path, decoder: Path, unet: Pat
 
 def main() -> None:
     """Run one of the trainings on one thread; exit code 2 and one line for a UserError."""
+    import numba
     import tyro
 
     torch.set_num_threads(1)
+    numba.set_num_threads(1)
     try:
         tyro.extras.subcommand_cli_from_dict(
             {

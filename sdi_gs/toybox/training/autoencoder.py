@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.classes import COLOUR_NAMES
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.training.arithmetic import fast_arithmetic
+from sdi_gs.toybox.training.colour_start import start_from_colours
 from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
@@ -34,17 +36,21 @@ VAE_STREAM, DECODER_STREAM, STATISTICS_STREAM = 1_000_000, 2_000_000, 3_000_000
 class VaeTrainingConfig:
     """The VAE and how it learns."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=12_000, learning_rate=1e-3))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=1600, learning_rate=1.5e-3, muon_learning_rate=0.02, average_decay=0.995, weight_decay=0.0
+        )
+    )
     examples: ExamplesConfig = field(default_factory=lambda: ExamplesConfig(wild_share=0.15))
     batch_size: int = 12
-    """Pictures or crops per step."""
-    block_channels: tuple[int, int, int] = (32, 64, 96)
+    """Pictures or crops per step and process."""
+    block_channels: tuple[int, int, int] = (16, 32, 64)
     """Channels at 64, 32 and 16 pixels."""
     norm_groups: int = 2
     """Groups of the group norms; few and wide ones are several times faster on a CPU."""
     kl_weight: float = 3e-4
     """Weight of the mean KL divergence to a unit normal."""
-    probe_weight: float = 10.0
+    probe_weight: float = 3.0
     """Weight of the linear read-out of RGB from the latent, halved after half of the steps and again after 3/4."""
     crop_size: int = 40
     """Side in pixels of the random crops that are learned from first: a step costs 0.4 of a whole picture's."""
@@ -75,6 +81,7 @@ def build_vae(config: VaeTrainingConfig) -> Any:
     for name, module in vae.named_modules():
         if name.endswith("conv2"):
             module.weight.data.mul_(config.residual_init)
+    start_from_colours(vae)
     vae.set_attn_processor(AttnProcessor())
     return vae.to(memory_format=torch.channels_last)
 
@@ -141,18 +148,18 @@ class VaeTask:
         probe.weight.copy_(solution[:-1].T)
         probe.bias.copy_(solution[-1])
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         config = self.config
         vae: Any = self.networks["vae"]
-        examples = draw_examples(config.examples, config.batch_size, split_seed("prior", VAE_STREAM + 1 + step))
+        examples = draw_examples(config.examples, config.batch_size, split_seed("prior", VAE_STREAM + 1 + batch))
         images, alpha = examples.render()
         if step < config.crop_share * config.loop.steps:
             images, alpha = random_crops(torch.cat([images, alpha], dim=1), config.crop_size, generator).split(
                 [3, 1], 1
             )
         target = images * 2.0 - 1.0
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             mean, log_var = vae.quant_conv(vae.encoder(_channels_last(target))).float().chunk(2, dim=1)
             log_var = log_var.clamp(-20.0, 10.0)
             drawn = mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_var).exp()
@@ -182,13 +189,13 @@ class DecoderTask:
         self.networks = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
         self.networks.requires_grad_(True)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         examples = draw_examples(
-            self.config.examples, self.config.batch_size, split_seed("prior", DECODER_STREAM + step)
+            self.config.examples, self.config.batch_size, split_seed("prior", DECODER_STREAM + batch)
         )
         images, alpha = examples.render()
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             with torch.no_grad():
                 moments = self._vae.quant_conv(self._vae.encoder(_channels_last(images * 2.0 - 1.0))).float()
             mean, log_var = moments.chunk(2, dim=1)
@@ -218,10 +225,10 @@ def encode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, C, h, w]
-    """Modes of the posteriors, in bfloat16 arithmetic."""
+    """Modes of the posteriors, in ``fast_arithmetic``."""
     parts = []
     for batch in images.split(batch_size):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             parts.append(vae.quant_conv(vae.encoder(_channels_last(batch * 2.0 - 1.0))).float().chunk(2, dim=1)[0])
     return torch.cat(parts)
 
@@ -233,10 +240,10 @@ def decode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """Pictures of latents, in bfloat16 arithmetic."""
+    """Pictures of latents, in ``fast_arithmetic``."""
     parts = []
     for batch in latents.split(batch_size):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             parts.append(vae.decoder(vae.post_quant_conv(_channels_last(batch))).float())
     return (torch.cat(parts) * 0.5 + 0.5).clamp(0.0, 1.0)
 

@@ -20,6 +20,7 @@ from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import Judge
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.training.arithmetic import fast_arithmetic
 from sdi_gs.toybox.training.autoencoder import LATENT_CHANNELS, decode
 from sdi_gs.toybox.training.examples import CaptionsConfig, ExamplesConfig, write_caption
 from sdi_gs.toybox.training.latents import Attributes, Companions, LatentSet, names_everything, posterior_means
@@ -56,7 +57,7 @@ class UnetTrainingConfig:
     num_latents: int = 60_000
     """Pictures that are rendered and encoded once, before the first step."""
     batch_size: int = 32
-    """Latents per step."""
+    """Latents per step and process."""
     block_channels: tuple[int, ...] = (64, 128, 128)
     """Channels at 16, 8 and 4 latent pixels; all levels but the first attend to themselves and to the text."""
     norm_groups: int = 4
@@ -146,10 +147,10 @@ class UnetTask:
         self._ids: dict[str, Tensor] = {}
         self.networks = build_networks(config, tokenizer)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         config = self.config
-        rng = split_seed("prior", CAPTIONS_STREAM + step)
+        rng = split_seed("prior", CAPTIONS_STREAM + batch)
         rows = rng.integers(len(self._set.latents), size=config.batch_size)
         texts, asked = zip(*(self._caption(self._set.attributes[row].tolist(), rng) for row in rows), strict=True)
         own = self._set.latents[rows].float().flatten(1)
@@ -180,7 +181,7 @@ class UnetTask:
         return text, names_everything(attributes, says)
 
     def _predict(self, networks: Any, noised: Tensor, timesteps: Tensor, texts: tuple[str, ...]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             hidden = networks["text_encoder"](self._tokens(texts)).last_hidden_state
             latents = _as_latents(noised, self.config)
             predicted = networks["unet"](latents, timesteps, hidden).sample
@@ -250,7 +251,7 @@ def sample_images(
     seed: int = 0,
     batch_size: int = 48,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """DDIM samples with classifier-free guidance, in bfloat16 arithmetic."""
+    """DDIM samples with classifier-free guidance, in ``fast_arithmetic``."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     scheduler = DDIMScheduler(**SCHEDULER)
@@ -261,7 +262,7 @@ def sample_images(
     for start in range(0, len(texts), batch_size):
         chosen = texts[start : start + batch_size]
         latents = torch.randn(len(chosen), LATENT_CHANNELS, side, side, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             ids = token_ids(tokenizer, [*[""] * len(chosen), *chosen])
             hidden = networks["text_encoder"](ids).last_hidden_state
             for timestep in scheduler.timesteps:

@@ -18,6 +18,7 @@ from sdi_gs.toybox.classes import CLASSES
 from sdi_gs.toybox.judge import JudgeNetwork
 from sdi_gs.toybox.objects import SIDES_ALIKE
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.training.arithmetic import fast_arithmetic
 from sdi_gs.toybox.training.examples import Examples, ExamplesConfig, draw_examples
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
@@ -62,11 +63,11 @@ class JudgeTask:
             network: Any = JudgeNetwork()
         self.networks: nn.Module = network.to(memory_format=torch.channels_last)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
-        examples = draw_examples(self.config.examples, self.config.batch_size, split_seed("judge", 1 + step))
+        examples = draw_examples(self.config.examples, self.config.batch_size, split_seed("judge", 1 + batch))
         images = spoilt_pictures(examples, self.config, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             classes, colours, views = self.networks(images.contiguous(memory_format=torch.channels_last))
         sided = has_sides(examples)
         by_class = F.cross_entropy(classes.float(), examples.classes, label_smoothing=0.02)

@@ -19,6 +19,7 @@ from sdi_gs.files import replacement_for
 from sdi_gs.toybox.splits import Split, split_seed
 from sdi_gs.toybox.training.autoencoder import encode
 from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
+from sdi_gs.toybox.training.workers import ALONE, Workers
 
 # Stream of the "prior" split, past those of the VAE.
 LATENTS_STREAM = 4_000_000
@@ -54,21 +55,23 @@ def encode_examples(
     *,
     split: Split = "prior",
     at_once: int = 500,
-    known: LatentSet | None = None,
+    workers: Workers = ALONE,
 ) -> LatentSet:
     """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each.
 
-    ``known`` is a smaller set of the same VAE, which is gone on from.
+    Several processes encode as many chunks each, and all get the whole set.
     """
-    latents = [] if known is None else [known.latents]
-    attributes = [] if known is None else [known.attributes]
-    done = 0 if known is None else len(known.latents) // at_once
-    for chunk in range(done, -(-count // at_once)):
+    latents, attributes = [], []
+    for turn in range(-(-count // (at_once * workers.count))):
+        chunk = turn * workers.count + workers.rank
         examples = draw_examples(config, at_once, split_seed(split, LATENTS_STREAM + chunk))
         images, _ = examples.render()
         latents.append(encode(vae, images).half().contiguous())
         attributes.append(torch.stack([examples.classes, examples.colours, examples.views, examples.backgrounds], 1))
-    return LatentSet(latents=torch.cat(latents), attributes=torch.cat(attributes))
+    return LatentSet(
+        latents=workers.gather(torch.cat(latents)),
+        attributes=workers.gather(torch.cat(attributes)),
+    )
 
 
 class Companions:

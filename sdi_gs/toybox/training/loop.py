@@ -1,7 +1,8 @@
 """One training loop for all of toybox's networks: resumable to the step, averaged weights, one cosine cycle.
 
-Every step draws from a generator of its own, seeded by the run's seed and the step's number, so that a run that was
-stopped and resumed takes the very steps of one that was not.
+Every batch draws from a generator of its own, seeded by the run's seed and the batch's number, so that a run that was
+stopped and resumed takes the very steps of one that was not. Where several processes train together, each has a batch
+of a step.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.files import replacement_for
+from sdi_gs.toybox.training.optimiser import Muon, divided
+from sdi_gs.toybox.training.workers import ALONE, Workers
 
 STATE_FILE = "state.pt"
 LOG_FILE = "progress.jsonl"
@@ -36,6 +39,8 @@ class LoopConfig:
     """Optimiser steps of the whole cycle."""
     learning_rate: float
     """Peak of the cosine cycle (AdamW)."""
+    muon_learning_rate: float | None = None
+    """Peak of the same cycle for matrices and convolutions, which Muon then moves; None leaves all to AdamW."""
     final_share: float = 0.02
     """Learning rate at the end, relative to the peak."""
     warmup_steps: int = 100
@@ -73,8 +78,8 @@ class Task(Protocol):
         """Everything that is trained."""
         ...
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch, and numbers for the log."""
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the batch of that number in the whole run, and numbers for the log."""
         ...
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
@@ -82,16 +87,16 @@ class Task(Protocol):
         ...
 
 
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, then one cosine cycle down to ``final_share`` of the peak."""
+def rate_share(config: LoopConfig, step: int) -> float:
+    """Share of the peak learning rates: linear warm-up, then one cosine cycle down to ``final_share``."""
     warmup = min(1.0, (step + 1) / config.warmup_steps)
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / config.steps))
-    return config.learning_rate * warmup * (config.final_share + (1.0 - config.final_share) * cosine)
+    return warmup * (config.final_share + (1.0 - config.final_share) * cosine)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def batch_generator(seed: int, batch: int) -> torch.Generator:
+    """The random numbers of one batch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + batch)
 
 
 @contextmanager
@@ -117,17 +122,11 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 class _Run:
     """The state of a run, all of which a checkpoint holds."""
 
-    def __init__(self, config: LoopConfig, task: Task, folder: Path) -> None:
-        self.config, self.task, self.folder = config, task, folder
+    def __init__(self, config: LoopConfig, task: Task, folder: Path, workers: Workers) -> None:
+        self.config, self.task, self.folder, self.workers = config, task, folder, workers
         self.averaged = copy.deepcopy(task.networks).requires_grad_(False)
         self.parameters = [p for p in task.networks.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self.parameters,
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimisers = _optimisers(config, task.networks)
         self.step = 0
         self.cpu_seconds = 0.0
         self._numbers: dict[str, list[float]] = defaultdict(list)
@@ -136,15 +135,20 @@ class _Run:
     def advance(self) -> None:
         """One optimiser step and its share in the average."""
         config = self.config
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(config, self.step)
-        loss, numbers = self.task.loss(self.step, step_generator(config.seed, self.step))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak_lr"] * rate_share(config, self.step)
+        batch = self.step * self.workers.count + self.workers.rank
+        loss, numbers = self.task.loss(self.step, batch, batch_generator(config.seed, batch))
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.step} is {loss.item()}: resume with a lower learning rate")
-        self.optimiser.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
+        self.workers.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         for name, value in {"loss": loss.item(), "gradient_norm": norm.item(), **numbers}.items():
             self._numbers[name].append(value)
@@ -165,7 +169,7 @@ class _Run:
         self._numbers.clear()
         line = {
             "step": self.step,
-            "learning_rate": learning_rate(self.config, self.step),
+            "learning_rate": self.config.learning_rate * rate_share(self.config, self.step),
             "cpu_seconds": self.cpu_seconds,
             **means,
             **(extra or {}),
@@ -182,7 +186,7 @@ class _Run:
             "cpu_seconds": self.cpu_seconds,
             "networks": self.task.networks.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
         with replacement_for(self.folder / STATE_FILE, overwrite=True) as aside:
             torch.save(state, aside)
@@ -193,7 +197,8 @@ class _Run:
         self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
         self.task.networks.load_state_dict(state["networks"])
         self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(stored)
 
     def _count_time(self) -> None:
         now = time.process_time()
@@ -201,28 +206,51 @@ class _Run:
         self._counted = now
 
 
-def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool) -> nn.Module | None:
+def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or Muon for those that it suits and AdamW for the rest."""
+    matrices, others = divided(networks)
+    optimisers: list[torch.optim.Optimizer] = []
+    if config.muon_learning_rate is None:
+        others = [parameter for parameter in networks.parameters() if parameter.requires_grad]
+    else:
+        optimisers.append(Muon(matrices, lr=config.muon_learning_rate))
+    optimisers.append(
+        torch.optim.AdamW(
+            others, lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
+        )
+    )
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimisers
+
+
+def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers: Workers = ALONE) -> nn.Module | None:
     """Run all steps and give the averaged networks; None where the run was stopped, which a checkpoint then holds.
 
     Raises UserError if the folder holds a run already and ``resume`` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, task, folder)
+    run = _Run(config, task, folder, workers)
     if (folder / STATE_FILE).exists():
         if not resume:
             raise UserError(f"{folder} holds a training run: add --resume to go on with it, or choose another --out")
         run.load()
+    workers.wait()
+    leads = workers.rank == 0
     with _stop_requests() as stop_requested:
         while run.step < config.steps:
             run.advance()
-            if run.step % config.report_every == 0 or run.step == config.steps:
+            stopping = workers.any(stop_requested())
+            if leads and (run.step % config.report_every == 0 or run.step == config.steps):
                 run.log(task.report(run.averaged, folder, run.step))
-            elif run.step % config.log_every == 0:
+            elif leads and run.step % config.log_every == 0:
                 run.log()
-            if run.step % config.save_every == 0 or run.step == config.steps or stop_requested():
+            if leads and (run.step % config.save_every == 0 or run.step == config.steps or stopping):
                 run.save()
-            if stop_requested():
+            if stopping:
                 return None
+    workers.wait()
     return run.averaged
 
 

@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 def small_vae() -> VaeTrainingConfig:
     """A VAE of a few thousand weights, three steps."""
     loop = LoopConfig(steps=3, learning_rate=1e-3, report_every=3)
-    return VaeTrainingConfig(loop=loop, block_channels=(4, 8, 8), batch_size=2)
+    return VaeTrainingConfig(loop=loop, block_channels=(8, 8, 8), batch_size=2)
 
 
 @pytest.fixture

@@ -17,31 +17,32 @@ from sdi_gs.toybox.training.loop import (
     LOG_FILE,
     LoopConfig,
     averaged_weights,
+    batch_generator,
     initial_weights,
-    learning_rate,
-    step_generator,
+    rate_share,
     train,
 )
 
 
 class Line:
-    """Learns the slope of a line from random points."""
+    """Learns the slope of a line from random points, or of several at once."""
 
-    def __init__(self, *, stop_at: int | None = None, diverge_at: int | None = None) -> None:
+    def __init__(self, *, stop_at: int | None = None, diverge_at: int | None = None, width: int = 1) -> None:
         with initial_weights(3):
-            self.networks: nn.Module = nn.Linear(1, 1)
+            self.networks: nn.Module = nn.Linear(width, width)
+        self.width = width
         self.stop_at, self.diverge_at = stop_at, diverge_at
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        x = torch.randn(16, 1, generator=generator)
+        x = torch.randn(16, self.width, generator=generator)
         error = (self.networks(x) - 2.0 * x).square().mean()
         return error * (float("nan") if step == self.diverge_at else 1.0), {"x": x.mean().item()}
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(networks, nn.Linear)
-        return {"slope": networks.weight.item()}
+        return {"slope": networks.weight[0, 0].item()}
 
 
 def config(steps: int = 40, **changes: Any) -> LoopConfig:
@@ -53,10 +54,14 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
 
 
-def test_a_stopped_and_resumed_run_ends_with_the_very_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    whole = train(config(), Line(), tmp_path / "whole", resume=False)
-    assert train(config(), Line(stop_at=17), tmp_path / "parts", resume=False) is None
-    parts = train(config(), Line(), tmp_path / "parts", resume=True)
+@pytest.mark.parametrize(("muon", "width"), [(None, 1), (0.02, 6)])
+def test_a_stopped_and_resumed_run_ends_with_the_very_weights_of_one_that_was_not(
+    tmp_path: Path, muon: float | None, width: int
+) -> None:
+    settings = config(muon_learning_rate=muon)
+    whole = train(settings, Line(width=width), tmp_path / "whole", resume=False)
+    assert train(settings, Line(stop_at=17, width=width), tmp_path / "parts", resume=False) is None
+    parts = train(settings, Line(width=width), tmp_path / "parts", resume=True)
     assert whole is not None
     assert parts is not None
     for name, value in whole.state_dict().items():
@@ -86,9 +91,9 @@ def test_the_average_of_a_run_is_the_exponential_one(tmp_path: Path) -> None:
     task, seen = Line(), []
     inner = task.loss
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         seen.append(task.networks.state_dict()["weight"].item())
-        return inner(step, generator)
+        return inner(step, batch, generator)
 
     task.loss = loss
     averaged = train(config(30, average_decay=0.9), task, tmp_path / "run", resume=False)
@@ -115,14 +120,14 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(tmp
 
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
-    settings = config(1000, learning_rate=1.0, warmup_steps=10, final_share=0.1)
-    assert learning_rate(settings, 0) == pytest.approx(0.1, rel=1e-3)
-    assert learning_rate(settings, 500) == pytest.approx(0.55)
-    assert learning_rate(settings, 1000) == pytest.approx(0.1)
+    settings = config(1000, warmup_steps=10, final_share=0.1)
+    assert rate_share(settings, 0) == pytest.approx(0.1, rel=1e-3)
+    assert rate_share(settings, 500) == pytest.approx(0.55)
+    assert rate_share(settings, 1000) == pytest.approx(0.1)
 
 
-def test_steps_share_no_noise_and_seeds_neither() -> None:
-    draws = [torch.randn(50, generator=step_generator(seed, step)) for seed in (0, 1) for step in range(20)]
+def test_batches_share_no_noise_and_seeds_neither() -> None:
+    draws = [torch.randn(50, generator=batch_generator(seed, batch)) for seed in (0, 1) for batch in range(20)]
     assert len(torch.cat(draws).unique()) == 50 * 40
 
 
