@@ -188,6 +188,26 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path: Path, scored: list
         list(make_all(planned(tmp_path, changed), 1))
 
 
+@pytest.mark.slow
+def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
+    smoke = preset_named("smoke").config
+    base = replace(
+        smoke,
+        steps=2,
+        views_per_step=1,
+        ideal_prior=replace(smoke.ideal_prior, renders_per_view=2, unconditional_renders=4),
+        gaussians=replace(smoke.gaussians, num_initial=50),
+    )
+    options: dict[str, Any] = {"arms": ["sdi", "sdi-0"], "budgets": ["calls"], "prompts": ["a red ball"], "seeds": [0]}
+    one, two = (planned(tmp_path / name, base, **options) for name in ("one", "two"))
+    assert len(list(make_all(one, 1))) == len(list(make_all(two, 2))) == 2
+    for alone, beside in zip(one, two, strict=True):
+        rows = [evidence.kept(alone) or {}, evidence.kept(beside) or {}]
+        assert [row["psnr_best"] for row in rows] == [rows[0]["psnr_best"]] * 2
+        assert rows[0]["predictor_calls"] == rows[1]["predictor_calls"]
+        assert beside.picture.is_file()
+
+
 def results_of(runs: list[evidence.Run]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for run in runs:
