@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.loss_config import LossConfig
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
 from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
@@ -89,7 +90,8 @@ def _toybox() -> RunConfig:
         steps=300,
         # The paper's scale, provisional (docs/evidence.md): a learned prior wants more than the exact one's 1.
         guidance=GuidanceConfig(guidance_scale=7.5, inversion_steps=5, t_min=0.1, random_fraction=0.4),
-        # Latents of unit variance, as Stable Diffusion's.
+        # Latents of unit variance, as Stable Diffusion's: ten times that of pooled pixels, and so is the pull on them.
+        losses=LossConfig(fog=1.0),
         ngp=NgpConfig(),
     )
 
