@@ -29,7 +29,7 @@ from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import StepPlan, distil
 from sdi_gs.loading import load_scene
 from sdi_gs.plots import save_probe_figure
-from sdi_gs.priors.catalog import TOYBOX_IDEAL, load_prior
+from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_folder import slug
@@ -184,10 +184,9 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
     backgrounds: list[BackgroundName] = ["white"] * len(cameras)
     told = conditions.for_cameras(cameras, backgrounds, perp_neg=False)
     subject = Subject(prior=prior, latents=latents, conditional=told.conditional, unconditional=told.unconditional)
-    default_scale = 1.0 if options.prior == TOYBOX_IDEAL.name else GuidanceConfig.guidance_scale
     measured = probe(
         subject,
-        guidance_scale=default_scale if options.guidance_scale is None else options.guidance_scale,
+        guidance_scale=GuidanceConfig.guidance_scale if options.guidance_scale is None else options.guidance_scale,
         timesteps=tuple(sorted(options.timesteps)),
         repeats=options.repeats,
         trajectory_steps=options.trajectory_steps,

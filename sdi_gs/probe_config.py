@@ -19,7 +19,7 @@ class ProbeOptions:
     source: Path | None = None
     """A run folder or a .ply file whose renders are probed; the toybox truth of the prompt if not given."""
     guidance_scale: float | None = None
-    """gamma_fwd; 1 for toybox-ideal and 7.5 for everything else, as in their presets, if not given."""
+    """gamma_fwd; that of the prior's preset, or of Stable Diffusion's for a folder or a hub id, if not given."""
     timesteps: tuple[int, ...] = (300, 500, 700, 900)
     """Where to measure, each within the diffusion's length and not 0."""
     views: int = 4

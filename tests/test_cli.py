@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from sdi_gs import __version__
-from sdi_gs.cli import main
+from sdi_gs.cli import CPU_PRESET, main
 from sdi_gs.command_line import Train, parse_command
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.probe_config import ProbeOptions
@@ -138,7 +138,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
         (["priors", "fetch"], "fetch needs a name"),
-        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, sd21-base, sd21"),
+        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"),
         (["priors", "list", "nix"], "prior 'nix' is unknown"),
         (["priors", "list", "."], "lacks its tokenizer (no tokenizer/tokenizer.json)"),
         (["train", "--prompt", "a robot", "--prior", ".", "--device", "cpu"], "lacks its tokenizer"),
@@ -216,12 +216,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "preset"),
     [
-        ([], "toybox-ideal"),
+        ([], CPU_PRESET),
         (["--prior", "toybox-ideal"], "toybox-ideal"),
+        (["--prior", "toybox"], "toybox"),
         (["--prior", "some/folder"], "sd21-base"),
         (["--preset", "smoke"], "smoke"),
     ],
-    ids=["nothing", "prior", "folder", "preset"],
+    ids=["nothing", "exact prior", "trained prior", "folder", "preset"],
 )
 def test_the_preset_follows_from_the_prior_and_the_choice_is_told(
     options: list[str], preset: str, here: Path, capsys: pytest.CaptureFixture[str]
@@ -240,9 +241,18 @@ def test_without_a_device_of_cuda_the_toybox_prior_is_chosen_and_called_an_instr
     main(["train", "--prompt", "a blue dragon"])
     told = capsys.readouterr().err.splitlines()[0]
     assert told == (
-        "prior toybox-ideal (an instrument: it knows 16 toy objects), preset toybox-ideal, device cpu: "
+        f"prior {CPU_PRESET} (an instrument: it knows 16 toy objects), preset {CPU_PRESET}, device cpu: "
         "no CUDA device found"
     )
+
+
+@pytest.mark.parametrize("option", ["--prior", "--preset"])
+def test_the_trained_toybox_prior_is_called_an_instrument_too(
+    option: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "--prompt", "a blue dragon", "--device", "cpu", option, "toybox"])
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.startswith("prior toybox (an instrument: it knows 16 toy objects), preset toybox ")
 
 
 def test_with_cuda_stable_diffusion_is_chosen(
@@ -514,20 +524,40 @@ def test_doctor_speaks_to_people_and_to_programs(capsys: pytest.CaptureFixture[s
     assert f"preset {told['preset']}" in capsys.readouterr().out
 
 
-def test_probe_is_given_its_options_and_a_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What it measures and writes is tests/test_probe.py's."""
-    given: list[object] = []
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ProbeOptions, str]]:
+    """What the probe was called with; what it measures and writes is tests/test_probe.py's."""
+    given: list[tuple[ProbeOptions, str]] = []
 
     def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
-        given.extend([options.prompt, options.timesteps, device.type])
+        given.append((options, device.type))
         return [Path("probe.json")]
 
     monkeypatch.setattr("sdi_gs.probe.run_probe", run_probe)
+    return given
+
+
+def test_probe_is_given_its_options_and_a_device(
+    probed: list[tuple[ProbeOptions, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["probe", "--prompt", "a blue robot", "--timesteps", "300", "500", "--device", "cpu"]) == 0
-    assert given == ["a blue robot", (300, 500), "cpu"]
+    [(options, device)] = probed
+    assert (options.prompt, options.timesteps, device) == ("a blue robot", (300, 500), "cpu")
     assert capsys.readouterr().out == "probe.json\n"
+
+
+@pytest.mark.parametrize(
+    ("prior", "preset"), [("toybox-ideal", "toybox-ideal"), ("toybox", "toybox"), ("some/folder", "sd21-base")]
+)
+def test_probe_guides_as_the_priors_preset_does(
+    prior: str, preset: str, probed: list[tuple[ProbeOptions, str]]
+) -> None:
+    for given, expected in (
+        ([], preset_named(preset).config.guidance.guidance_scale),
+        (["--guidance-scale", "4"], 4.0),
+    ):
+        assert main(["probe", "--prompt", "a blue robot", "--prior", prior, "--device", "cpu", *given]) == 0
+        assert probed.pop()[0].guidance_scale == expected
 
 
 @pytest.fixture
@@ -541,10 +571,12 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_priors_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["priors", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["priors"]
-    assert [(prior["name"], prior["on_disk"]) for prior in told] == [
-        ("toybox-ideal", True),
-        ("sd21-base", False),
-        ("sd21", False),
+    assert [prior["name"] for prior in told if prior["is_packaged"]] == ["toybox"]
+    others = [prior for prior in told if not prior["is_packaged"]]
+    assert [(prior["name"], prior["on_disk"], prior["is_instrument"]) for prior in others] == [
+        ("toybox-ideal", True, True),
+        ("sd21-base", False, False),
+        ("sd21", False, False),
     ]
     assert main(["priors"]) == 0
     said = capsys.readouterr().out

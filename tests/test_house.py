@@ -170,10 +170,18 @@ def test_both_ways_of_installing_find_all_packages(tmp_path: Path, kind: str) ->
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
+    weights = tree / "sdi_gs/toybox/weights"
+    for name in ("model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"):
+        file = weights / "prior" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     subprocess.run([sys.executable, "-c", BUILD, kind, str(built)], cwd=tree, check=True, capture_output=True)
     [wheel] = built.iterdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
+    if kind == "wheel":
+        carried = {file.relative_to(tree) for file in weights.rglob("*") if file.is_file()}
+        assert {file for file in carried if not (installed / file).is_file()} == set()
     # Isolated, so that neither this project's installation nor the working folder can stand in for the one tested.
     command = [sys.executable, "-I", "-S", "-c", IMPORT, str(installed)]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)

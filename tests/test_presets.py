@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdi_gs.camera_config import CameraConfig
-from sdi_gs.configs.presets import Preset, preset_named, presets
+from sdi_gs.configs.presets import Preset, preset_for_prior, preset_named, presets
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
 
@@ -34,13 +34,28 @@ def test_a_preset_can_be_had_by_its_name(name: str, preset: Preset) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, smoke, sd21-base'):
+    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, toybox, smoke, sd21-base'):
         preset_named("nix")
 
 
-def test_toybox_presets_look_from_where_the_ideal_prior_looks() -> None:
-    # Renders from elsewhere are outside of what an exact prior knows.
-    for name in ("toybox-ideal", "smoke"):
+@pytest.mark.parametrize(
+    ("prior", "preset"),
+    [
+        ("toybox", "toybox"),
+        ("toybox-ideal", "toybox-ideal"),
+        ("sd21-base", "sd21-base"),
+        ("sd21", None),
+        # A preset of that name there is, a prior there is not.
+        ("smoke", None),
+    ],
+)
+def test_the_preset_of_a_prior_bears_its_name(prior: str, preset: str | None) -> None:
+    assert preset_for_prior(prior) == preset
+
+
+def test_toybox_presets_look_from_where_their_priors_look() -> None:
+    # Renders from elsewhere are outside of what these priors know.
+    for name in ("toybox-ideal", "toybox", "smoke"):
         cameras, prior = preset_named(name).config.cameras, preset_named(name).config.ideal_prior
         expected = CameraConfig(
             elevation_deg=prior.elevation_deg,
@@ -50,7 +65,11 @@ def test_toybox_presets_look_from_where_the_ideal_prior_looks() -> None:
         assert cameras == expected
 
 
-def test_a_fields_regularisers_weigh_a_tenth_on_toybox_and_keep_their_schedules() -> None:
+def test_a_fields_regularisers_weigh_what_was_published_where_latents_have_unit_variance() -> None:
+    assert preset_named("toybox").config.ngp == preset_named("sd21-base").config.ngp
+
+
+def test_a_fields_regularisers_weigh_a_tenth_on_pooled_pixels_and_keep_their_schedules() -> None:
     toybox, published = preset_named("toybox-ideal").config.ngp.losses, preset_named("sd21-base").config.ngp.losses
     ratios = {key: value / getattr(published, key) for key, value in asdict(toybox).items() if getattr(published, key)}
     schedules = {"sparsity_end": 1.0, "convexity_end": 1.0}

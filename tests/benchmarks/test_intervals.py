@@ -1,0 +1,72 @@
+"""Bootstrap intervals against what the resampling's own moments must be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from intervals import Interval, bootstrap, resampled_means
+
+NORMAL_975 = 1.959964
+
+
+def table(prompts: int = 60, seeds: int = 4, between: float = 1.0, within: float = 0.5) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return 2.0 + between * rng.normal(size=(prompts, 1)) + within * rng.normal(size=(prompts, seeds))
+
+
+def variance_of_means(values: np.ndarray) -> float:
+    """In closed form: a resampled mean is one of P draws of a prompt, each the mean of S draws of its seeds."""
+    prompts, seeds = values.shape
+    return (values.mean(axis=1).var() + values.var(axis=1).mean() / seeds) / prompts
+
+
+@pytest.mark.parametrize(("between", "within"), [(1.0, 0.5), (0.0, 1.0), (1.0, 0.0)])
+def test_the_spread_of_the_means_is_that_of_two_stage_sampling(between: float, within: float) -> None:
+    values = table(between=between, within=within)
+    means = resampled_means(values, count=40_000, rng=np.random.default_rng(0))
+    assert means.mean() == pytest.approx(values.mean(), abs=4e-3)
+    # The sample variance of 40 000 normal draws has a relative deviation of 0.7 %.
+    assert means.var() == pytest.approx(variance_of_means(values), rel=0.03)
+
+
+def test_with_one_run_a_prompt_it_is_the_plain_bootstrap() -> None:
+    values = table(seeds=1)
+    means = resampled_means(values, count=40_000, rng=np.random.default_rng(0))
+    assert means.var() == pytest.approx(values.var() / len(values), rel=0.03)
+
+
+def test_the_interval_of_many_prompts_is_the_normal_one() -> None:
+    values = table(prompts=400)
+    found = bootstrap(values, count=20_000)
+    reach = NORMAL_975 * variance_of_means(values) ** 0.5
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - reach, abs=0.05 * reach)
+    assert found.high == pytest.approx(values.mean() + reach, abs=0.05 * reach)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        values = rng.normal(size=(40, 1)) + 0.5 * rng.normal(size=(40, 2))
+        found = bootstrap(values, count=800)
+        covered += found.low <= 0.0 <= found.high
+    # 95 % of 200 and four standard deviations either way.
+    assert 177 <= covered <= 200
+
+
+def test_equal_runs_leave_no_doubt_and_the_same_seed_no_noise() -> None:
+    assert bootstrap(np.full((3, 2), 0.5)) == Interval(mean=0.5, low=0.5, high=0.5)
+    assert bootstrap(table()) == bootstrap(table())
+    assert bootstrap(table()) != bootstrap(table(), seed=1)
+
+
+@pytest.mark.parametrize(("low", "high", "excludes"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.2, False)])
+def test_a_difference_is_one_where_its_interval_excludes_zero(low: float, high: float, excludes: bool) -> None:
+    assert Interval(mean=0.5 * (low + high), low=low, high=high).excludes_zero == excludes
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 2)), np.zeros(3), np.array([[1.0, np.nan]])])
+def test_nothing_is_averaged_out_of_nothing(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="prompts x seeds"):
+        bootstrap(values)
