@@ -17,7 +17,11 @@ VIEWS = 5
 
 def cloud() -> Gaussians:
     config = GaussiansConfig(num_initial=200, initial_opacity=0.4, initial_colour_spread=0.2)
-    return gaussian_ball(config, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
+    draws = torch.Generator().manual_seed(0)
+    gaussians = gaussian_ball(config, generator=draws, device=torch.device("cpu"))
+    # Round ones would have no gradient in their rotation.
+    gaussians.params["scales"].data += 0.3 * torch.randn(200, 3, generator=draws)
+    return gaussians
 
 
 def cameras() -> CameraBatch:
