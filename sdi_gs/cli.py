@@ -190,6 +190,8 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
     from sdi_gs.run import Observer, finish, train
 
     resume_command = f"sdi-gs train --resume {folder.path}"
+    if trainer.config.compute.compile_unet and trainer.config.prior != CPU_PRESET:
+        say("compiling the U-Net: the first step takes minutes, and so does one with another number of views")
     try:
         with (
             Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
