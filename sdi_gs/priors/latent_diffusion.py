@@ -27,7 +27,7 @@ from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
-from sdi_gs.priors.tuning import laid_out, remember_text, set_attention, set_channels_last
+from sdi_gs.priors.tuning import compiled, laid_out, remember_text, set_attention, set_channels_last
 from sdi_gs.row_groups import recomputed, row_groups
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ class LatentDiffusionPrior:
         self._compiled_unet: Any = None
 
     def use(self, compute: ComputeConfig) -> None:
-        """Compute in these ways from the next call on; the type of the weights stays that of loading."""
+        """Compute in these ways from the next call on; the type of the weights stays that of loading.
+
+        Raises UserError, with everything as it was, where compiling is asked for and the compiler is missing.
+        """
+        compiled_unet = compiled(self.unet) if compute.compile_unet else None
         if compute.attention != self.compute.attention:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
@@ -97,7 +101,7 @@ class LatentDiffusionPrior:
                 self.vae.enable_gradient_checkpointing(recomputed)
             case _:
                 assert_never(compute.vae)
-        self._compiled_unet = torch.compile(self.unet) if compute.compile_unet else None
+        self._compiled_unet = compiled_unet
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute
 
@@ -179,7 +183,7 @@ class LatentDiffusionPrior:
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
-        unet = self._compiled_unet or self.unet
+        unet = self.unet if self._compiled_unet is None else self._compiled_unet
         shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
         with _without_autocast(latents.device):
             predicted = unet(shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)).sample

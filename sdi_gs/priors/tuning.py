@@ -5,6 +5,9 @@ Letters: R rows, L tokens, E embedding width, D inner width of an attention.
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 from typing import Any, assert_never
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sdi_gs.compute_config import Attention
+from sdi_gs.errors import UserError
 
 
 class RememberedLinear(nn.Module):
@@ -79,6 +83,20 @@ def laid_out(
 ) -> Tensor:
     """The same images as a network that was set to ``channels_last`` takes them."""
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def compiled(unet: Any) -> Any:
+    """The U-Net as torch.compile makes it at its first call; UserError where the compiler for its device is missing."""
+    if unet.device.type == "cuda":
+        found, needed = importlib.util.find_spec("triton") is not None, "the package triton"
+    else:
+        compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
+        found, needed = any(map(shutil.which, filter(None, compilers))), "a C++ compiler"
+    if not found:
+        raise UserError(
+            f"the U-Net cannot be compiled without {needed}: install it, or leave --compute.compile-unet out"
+        )
+    return torch.compile(unet)
 
 
 def _cross_attentions(unet: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.errors import UserError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.tuning import remembered_bytes
 from sdi_gs.run_config import RunConfig
@@ -178,6 +180,16 @@ def test_a_compiled_unet_predicts_the_same(load: Callable[..., LatentDiffusionPr
     compiled, plain = load(torch.float32, compile_unet=True), load(torch.float32)
     for rows in (4, 2):
         torch.testing.assert_close(predicted(compiled, rows), predicted(plain, rows), rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_compiling_is_refused_and_nothing_changes(
+    load: Callable[..., LatentDiffusionPrior], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = load()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"without a C\+\+ compiler: install it, or leave --compute.compile-unet out"):
+        prior.use(ComputeConfig(compile_unet=True, views_at_once=1))
+    assert prior.compute == ComputeConfig()
 
 
 # ---- whole steps ----
