@@ -149,7 +149,8 @@ def _train(command: Train, chosen: str, started: float) -> int:
         levers = _require_same_config(command, command.resume)
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_resume(command.resume, device=device)
-        change_settings(trainer, folder, with_values(trainer.config, levers))
+        if levers:
+            change_settings(trainer, folder, with_values(trainer.config, levers))
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
     return _train_until_stopped(trainer, folder, started, command)
 
