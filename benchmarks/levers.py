@@ -2,7 +2,8 @@
 
     python benchmarks/levers.py [--representation ngp] [--views 4] [--repeats 3] [--levers views_at_once vae ...]
 
-A step with a lever and one without are timed in turn, so that a change in the machine's speed meets both. Memory is
+A step with a lever and one without are timed in turn, in seconds of the processor, so that what else the machine does
+counts for neither. Memory is
 the peak of what torch's allocator handed out during one step above what was held before it; parameters are held
 before. The model has Stable Diffusion 2.1's layout and a small part of its size: neither column is a GPU's figure.
 The last line printed is one JSON object.
@@ -111,10 +112,10 @@ def settings(options: argparse.Namespace, compute: ComputeConfig) -> RunConfig:
 
 
 def seconds(trainer: Trainer) -> float:
-    """Wall time of a step."""
-    started = time.perf_counter()
+    """Processor time of a step, all threads together."""
+    started = time.process_time()
     trainer.train_step()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def peak_bytes(trainer: Trainer) -> int:
