@@ -33,7 +33,7 @@ from sdi_gs.configs.presets import preset_for_prior, preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
 from sdi_gs.probe_config import ProbeOptions
-from sdi_gs.run_config import RunConfig, differing_keys, flatten
+from sdi_gs.run_config import RunConfig, differing_keys, flatten, with_values
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +134,7 @@ def _parse(arguments: list[str]) -> tuple[Command, str]:
 
 
 def _train(command: Train, chosen: str, started: float) -> int:
-    from sdi_gs.run import prepare_resume, prepare_run
+    from sdi_gs.run import change_settings, prepare_resume, prepare_run
 
     device = _pick_device(command.device)
     if command.viewer:
@@ -148,9 +148,11 @@ def _train(command: Train, chosen: str, started: float) -> int:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_run(command.config, device=device, folder=command.output_dir)
     else:
-        _require_same_config(command, command.resume)
+        levers = _require_same_config(command, command.resume)
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_resume(command.resume, device=device)
+        if levers:
+            change_settings(trainer, folder, with_values(trainer.config, levers))
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
     return _train_until_stopped(trainer, folder, started, command)
 
@@ -190,10 +192,13 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
     """Train, save and tell what was made; what Ctrl-C does is said in ``sdi_gs.interrupts``."""
     from sdi_gs.checkpoint import list_checkpoints
     from sdi_gs.console import training_progress
+    from sdi_gs.contracts import TunablePrior
     from sdi_gs.interrupts import Interrupts, StoppedAtOnce
     from sdi_gs.run import Observer, finish, train
 
     resume_command = f"sdi-gs train --resume {folder.path}"
+    if trainer.config.compute.compile_unet and isinstance(trainer.prior, TunablePrior):
+        say("compiling the U-Net: the first step takes minutes, and so does one with another number of views")
     try:
         with (
             Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
@@ -252,25 +257,31 @@ def _print_address(address: tuple[str, list[str]]) -> None:
         say(remark)
 
 
-def _require_same_config(command: Train, run: Path) -> None:
-    """UserError where an option says otherwise than the run to be resumed."""
+def _require_same_config(command: Train, run: Path) -> dict[str, Any]:
+    """UserError where an option says otherwise than the run to be resumed.
+
+    Levers of memory and speed may; the values of those that do are returned by their dotted names.
+    """
     from dataclasses import replace
 
     from sdi_gs.run import load_run_config
     from sdi_gs.run_config import config_to_dict
+    from sdi_gs.trainer import TUNABLE
 
     if command.output_dir is not None:
         raise UserError(f"--output-dir does not go with --resume: the run goes on in {run}")
     saved = load_run_config(run)
     given = command.config if command.config.prompt else replace(command.config, prompt=saved.prompt)
     differing = differing_keys(saved, given)
-    if differing:
-        key = differing[0]
-        before, now = (flatten(config_to_dict(config))[key] for config in (saved, given))
+    before, now = (flatten(config_to_dict(config)) for config in (saved, given))
+    fixed = [key for key in differing if key not in TUNABLE]
+    if fixed:
+        key = fixed[0]
         raise UserError(
-            f"{run} is a run of another config: its {key} is {before!r}, not {now!r}; "
+            f"{run} is a run of another config: its {key} is {before[key]!r}, not {now[key]!r}; "
             "leave that option (or --preset) out to resume it, or start a new run"
         )
+    return {key: now[key] for key in differing}
 
 
 def _choice_line(config: RunConfig, chosen: str, device: torch.device, *, asked: bool) -> str:

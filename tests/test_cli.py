@@ -26,6 +26,7 @@ from sdi_gs.cli import CPU_PRESET, main
 from sdi_gs.command_line import Train, parse_command
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.probe_config import ProbeOptions
+from sdi_gs.run_folder import RunFolder
 
 SMOKE = ["train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu"]
 QUICK = [
@@ -292,6 +293,14 @@ def test_the_command_of_a_run_also_resumes_it(stopped_run: Path, run: Path) -> N
     options = ["--steps", "6", "--outputs.checkpoint-every", "3", "--resume", str(stopped_run)]
     assert main([*SMOKE, *QUICK, *options]) == 0
     assert (stopped_run / "splats.ply").read_bytes() == (run / "splats.ply").read_bytes()
+
+
+def test_a_run_goes_on_with_other_levers_of_memory(stopped_run: Path) -> None:
+    options = ["--compute.views-at-once", "1", "--compute.branches-at-once", "1"]
+    assert main(["train", "--resume", str(stopped_run), *options]) == 0
+    events = RunFolder(stopped_run).read_events()
+    assert [event["changed"] for event in events] == [{"compute.views_at_once": 1, "compute.branches_at_once": 1}]
+    assert json.loads((stopped_run / "summary.json").read_text())["step"] == 6
 
 
 def test_a_finished_run_is_not_resumed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import pack_state, unpack_state
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
-from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
+from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig, NgpLossConfig
 from sdi_gs.run_config import RunConfig
 from sdi_gs.scene import GaussianScene, NgpScene, Scene, make_scene
 from sdi_gs.trainer import Trainer
@@ -246,3 +247,72 @@ def test_only_a_clouds_trainer_has_gaussians() -> None:
     trainer = Trainer(settings, load_prior(settings.prior, settings.ideal_prior, device=CPU), device=CPU)
     with pytest.raises(TypeError, match="this run optimises a field, not Gaussians"):
         _ = trainer.gaussians
+
+
+def loss_and_gradients(settings: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The terms of a step of four views, and the gradients of their sum."""
+    draws = torch.Generator().manual_seed(2)
+    scene = scene_of(settings)
+    if isinstance(scene, GaussianScene):
+        # Round ones would have no gradient in their rotation.
+        scene.gaussians.params["scales"].data += 0.3 * torch.randn(120, 3, generator=draws)
+    cameras = sample_cameras(settings.cameras, 4, width=24, height=24, generator=draws)
+    render = scene.render(cameras, torch.ones(4, 3), progress=0.6, generator=draws)
+    losses = {"distance": render.rgb.square().mean()} | scene.losses(render, cameras, 0.6)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses, scene.gradients()
+
+
+@both_kinds
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_groups_of_views_give_the_same_terms_and_gradients(kind: Kind, at_once: int) -> None:
+    settings = config(kind)
+    # Every regulariser of the field, what it is seen over, and light.
+    field = replace(
+        settings.ngp,
+        background="environment",
+        shading=replace(settings.ngp.shading, enabled=True, albedo_probability=0.3),
+        losses=NgpLossConfig(),
+    )
+    settings = replace(settings, ngp=field)
+    terms, gradients = loss_and_gradients(settings)
+    grouped = replace(settings, compute=ComputeConfig(views_at_once=at_once))
+    other_terms, other_gradients = loss_and_gradients(grouped)
+    assert set(terms) == set(other_terms)
+    assert len(terms) >= 3
+    for name, value in terms.items():
+        torch.testing.assert_close(other_terms[name], value, rtol=1e-5, atol=0.0)
+    assert set(gradients) == set(other_gradients)
+    for name, gradient in gradients.items():
+        atol = 1e-5 * float(gradient.abs().max())
+        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=atol)
+
+
+@both_kinds
+def test_a_run_in_groups_with_fused_adam_can_be_resumed_bit_for_bit(kind: Kind) -> None:
+    settings = config(kind, compute=ComputeConfig(views_at_once=1, fused_adam=True))
+    straight, stopped = scene_of(settings), scene_of(settings)
+    draws = torch.Generator().manual_seed(4)
+    taken(straight, range(6), draws)
+    draws = torch.Generator().manual_seed(4)
+    taken(stopped, range(4), draws)
+    tensors, packed = pack_state(stopped.state())
+    saved = unpack_state({name: value.clone() for name, value in tensors.items()}, packed)
+    resumed = scene_of(settings, saved)
+    resumed.load_state(saved)
+    taken(resumed, range(4, 6), draws)
+    assert differing(flat(straight.state()), flat(resumed.state())) == []
+    assert all(optimizer.param_groups[0]["fused"] for optimizer in resumed.optimizers.values())
+
+
+@both_kinds
+def test_fused_adam_moves_the_parameters_as_the_other_does(kind: Kind) -> None:
+    plain, fused = scene_of(config(kind)), scene_of(config(kind, compute=ComputeConfig(fused_adam=True)))
+    start = flat(plain.state())
+    for scene in (plain, fused):
+        taken(scene, range(1), torch.Generator().manual_seed(4))
+    for name, value in flat(plain.state()).items():
+        # The rest of a state is not of the parameters, or moved by noise in the sign of a gradient of nothing.
+        if name.endswith(("means", "sh0", "opacities", "field.table", "field.density_out")):
+            torch.testing.assert_close(flat(fused.state())[name], value, rtol=1e-5, atol=1e-6)
+            assert not torch.equal(value, start[name]), name

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.checkpoint import pack_state, unpack_state
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.errors import NonFiniteError, UserError
@@ -386,6 +387,8 @@ def test_no_change_is_no_change() -> None:
         ({"steps": 99}, "steps cannot change while a run trains; these can: prompt, "),
         ({"guidance.noise": "random"}, "guidance.noise cannot change"),
         ({"gaussians.num_initial": 3}, "gaussians.num_initial cannot change"),
+        ({"compute.fused_adam": True}, "compute.fused_adam cannot change"),
+        ({"compute.precision": "float16"}, "compute.precision cannot change"),
         ({"prompt": " "}, "the prompt is empty"),
     ],
 )
@@ -424,3 +427,61 @@ def test_the_last_views_can_be_looked_at() -> None:
     assert not views.rgb.requires_grad
     assert not views.target.requires_grad
     assert len(views.cameras) == len(views.rgb) == len(views.target) == config().views_per_step
+
+
+def test_a_step_reads_its_numbers_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trained(replace(config(), densify=DensifyConfig(enabled=False)), 1)
+    read: list[int] = []
+    tolist = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda values: read.append(values.numel()) or tolist(values))
+    report = trainer.train_step()
+    # The losses, then a flag for latents, target, each loss and each gradient; what else is read are host cameras.
+    views = trainer.config.views_per_step
+    together = 2 * len(report.losses) + 2 + len(trainer.gaussians.params)
+    assert [count for count in read if count != views] == [together]
+
+
+@pytest.mark.parametrize("source", ["inversion", "cached", "fixed-random"])
+@pytest.mark.parametrize("strategy", ["share", "mcmc"])
+def test_a_run_in_groups_of_views_is_the_run_of_all_at_once(source: NoiseSource, strategy: Strategy) -> None:
+    settings = with_guidance(noise=source, perp_neg=True)
+    settings = replace(settings, views_per_step=3, densify=replace(settings.densify, strategy=strategy, every=2))
+    whole, pieces = (
+        Trainer(replace(settings, compute=compute), CertainPrior(), device=CPU)
+        for compute in (ComputeConfig(), ComputeConfig(views_at_once=1, branches_at_once=2))
+    )
+    for trainer in (whole, pieces):
+        # The rotation of round ones would be moved by rounding alone, and with it whatever splits.
+        noise = torch.randn(150, 3, generator=torch.Generator().manual_seed(8))
+        trainer.gaussians.params["scales"].data += 0.5 * noise
+        for _ in range(4):
+            trainer.train_step()
+    assert len(whole.gaussians) == len(pieces.gaussians) > 150
+    assert torch.equal(whole.device_generator.get_state(), pieces.device_generator.get_state())
+    assert torch.equal(whole.host_generator.get_state(), pieces.host_generator.get_state())
+    for name, value in whole.gaussians.params.items():
+        close = torch.isclose(pieces.gaussians.params[name], value, rtol=1e-3, atol=1e-4)
+        # Adam's first steps follow the sign of a gradient, however small it is.
+        assert close.double().mean() > 0.95, name
+    if source != "inversion":
+        assert whole.carried_noise is not None
+        assert pieces.carried_noise is not None
+        torch.testing.assert_close(pieces.carried_noise, whole.carried_noise, rtol=1e-2, atol=1e-2)
+
+
+def test_running_out_of_memory_leaves_the_state_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = CertainPrior()
+    trainer, untouched = trained(config(), 3, prior), trained(config(), 3)
+    predict = prior.predict_noise
+
+    def out_of_memory(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(prior, "predict_noise", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train_step()
+    assert_equal_states(trainer, untouched)
+    monkeypatch.setattr(prior, "predict_noise", predict)
+    trainer.train_step()
+    untouched.train_step()
+    assert_equal_states(trainer, untouched)

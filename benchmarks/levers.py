@@ -1,0 +1,185 @@
+"""What each lever of ``ComputeConfig`` does to the time and the peak memory of a training step, on a random model.
+
+    python benchmarks/levers.py [--representation ngp] [--views 4] [--repeats 3] [--levers views_at_once vae ...]
+
+A step with a lever and one without are timed in turn, in seconds of the processor, so that what else the machine does
+counts for neither. Memory is
+the peak of what torch's allocator handed out during one step above what was held before it; parameters are held
+before. The model has Stable Diffusion 2.1's layout and a small part of its size: neither column is a GPU's figure.
+The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from statistics import median
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from sdi_gs.compute_config import ComputeConfig
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.run_config import RunConfig
+from sdi_gs.trainer import Trainer
+
+TOKENS, WIDTH = 77, 64
+LEVERS: dict[str, dict[str, Any]] = {
+    "views_at_once": {"views_at_once": 1},
+    "branches_at_once": {"branches_at_once": 1},
+    "vae": {"vae": "checkpoint"},
+    "views_branches_vae": {"views_at_once": 1, "branches_at_once": 1, "vae": "checkpoint"},
+    "attention_plain": {"attention": "plain"},
+    "channels_last": {"channels_last": True},
+    "cache_cross_attention": {"cache_cross_attention": True},
+    "fused_adam": {"fused_adam": True},
+    "compile_unet": {"compile_unet": True},
+}
+LONG = "compile_unet"
+"""Its warm-up takes minutes; measured only where it is named."""
+
+
+class RandomPrior(LatentDiffusionPrior):
+    """A random model of 128 pixels whose texts are random as well."""
+
+    def __init__(self) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        torch.manual_seed(0)
+        unet: dict[str, Any] = {
+            "sample_size": 16,
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            "cross_attention_dim": WIDTH,
+            "attention_head_dim": (1, 2),
+            "use_linear_projection": True,
+        }
+        vae: dict[str, Any] = {
+            "block_out_channels": (16, 16, 32, 32),
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "layers_per_block": 2,
+            "norm_num_groups": 8,
+            "sample_size": 128,
+        }
+        text = CLIPTextConfig(hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2)
+        super().__init__(
+            name="random model",
+            tokenizer=cast(Any, None),
+            text_encoder=CLIPTextModel(text),
+            unet=cast(Any, UNet2DConditionModel(**unet)),
+            vae=cast(Any, AutoencoderKL(**vae)),
+            schedule=scaled_linear_schedule(),
+            prediction_type="epsilon",
+        )
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Random embeddings [B, L, E]."""
+        return torch.randn(len(prompts), TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def settings(options: argparse.Namespace, compute: ComputeConfig) -> RunConfig:
+    """Perp-Neg and a short inversion, so that a step has several calls of four branches."""
+    base = preset_named("smoke").config
+    guidance = replace(
+        base.guidance, guidance_scale=7.5, perp_neg=True, random_fraction=0.0, inversion_steps=4, t_min=0.7
+    )
+    grid = replace(base.ngp.grid, num_levels=4, initial_levels=4, log2_table_size=12)
+    return replace(
+        base,
+        prompt="a blue robot",
+        representation=options.representation,
+        steps=1000,
+        views_per_step=options.views,
+        guidance=guidance,
+        gaussians=replace(base.gaussians, num_initial=2000),
+        ngp=replace(base.ngp, grid=grid, hidden_width=16, samples_per_ray=64),
+        compute=compute,
+    )
+
+
+def seconds(trainer: Trainer) -> float:
+    """Processor time of a step, all threads together."""
+    started = time.process_time()
+    trainer.train_step()
+    return time.process_time() - started
+
+
+def peak_bytes(trainer: Trainer) -> int:
+    """The most that a step's tensors take at once, above what there was before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        trainer.train_step()
+    assert profiled.profiler is not None
+    events = cast(Any, profiled.profiler.kineto_results).events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate(change for _, change in changes))
+
+
+def trainer_with(options: argparse.Namespace, lever: dict[str, Any]) -> Trainer:
+    """A run under one lever."""
+    return Trainer(settings(options, ComputeConfig(**lever)), RandomPrior(), device=torch.device("cpu"))
+
+
+def measure(options: argparse.Namespace, plain: Trainer, before: int, lever: dict[str, Any]) -> dict[str, float]:
+    """Time and memory with a lever over those without it, whose peak is ``before``."""
+    levered = trainer_with(options, lever)
+    warm_up = seconds(levered)
+    pairs = [(seconds(plain), seconds(levered)) for _ in range(options.repeats)]
+    after = peak_bytes(levered)
+    return {
+        "time_ratio": median(with_it / without for without, with_it in pairs),
+        "seconds_without": median(without for without, _ in pairs),
+        "memory_ratio": after / before,
+        "mib_without": before / 2**20,
+        "mib_with": after / 2**20,
+        "warm_up_seconds": warm_up,
+    }
+
+
+def main() -> None:
+    """Measure lever by lever and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--representation", choices=("gaussians", "ngp"), default="gaussians")
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=[name for name in LEVERS if name != LONG])
+    options = parser.parse_args()
+    plain, report = trainer_with(options, {}), {}
+    plain.train_step()
+    before = peak_bytes(plain)
+    for name in options.levers:
+        report[name] = measure(options, plain, before, LEVERS[name])
+        print(
+            f"{name:22} time x {report[name]['time_ratio']:.2f}  peak memory x {report[name]['memory_ratio']:.2f}"
+            f"  ({report[name]['mib_without']:.0f} to {report[name]['mib_with']:.0f} MiB)",
+            flush=True,
+        )
+    print(
+        json.dumps(
+            {
+                "levers": report,
+                "representation": options.representation,
+                "views": options.views,
+                "repeats": options.repeats,
+                "torch_threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
