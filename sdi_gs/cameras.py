@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
+from sdi_gs.transfers import to_device
 
 ViewWord = Literal["front view", "side view", "back view", "overhead view"]
 VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
@@ -79,10 +80,10 @@ class CameraBatch:
     def to(self, device: torch.device | str) -> CameraBatch:
         """The same cameras on another device."""
         return CameraBatch(
-            world_from_camera=self.world_from_camera.to(device),
-            intrinsics=self.intrinsics.to(device),
-            azimuth_deg=self.azimuth_deg.to(device),
-            elevation_deg=self.elevation_deg.to(device),
+            world_from_camera=to_device(self.world_from_camera, device),
+            intrinsics=to_device(self.intrinsics, device),
+            azimuth_deg=to_device(self.azimuth_deg, device),
+            elevation_deg=to_device(self.elevation_deg, device),
             width=self.width,
             height=self.height,
         )

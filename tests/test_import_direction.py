@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATIONS = {"errors", "files", "backgrounds", "camera_config", "cameras", "contracts"}
+FOUNDATIONS = {"errors", "files", "transfers", "backgrounds", "camera_config", "cameras", "contracts"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "transfers": set(),
     "backgrounds": set(),
     "camera_config": {"errors"},
-    "cameras": {"camera_config", "errors"},
+    "cameras": {"camera_config", "errors", "transfers"},
     "contracts": {"cameras", "errors"},
     # Plain tensors in and out: it knows no scene, not even a camera.
     "rasterize": {"errors"},

@@ -2,7 +2,7 @@
 
 The code that grows, moves and removes is gsplat's; here it is only told which Gaussians.
 
-Letters: N Gaussians.
+Letters: C cameras, N Gaussians.
 """
 
 from __future__ import annotations
@@ -61,6 +61,24 @@ class BoundedStrategy(DefaultStrategy):
     grow_share: float | None = None
     """Share of the Gaussians that grow at once, whatever their gradients' unit; None to use ``grow_grad2d``."""
     prune: PruneRule = field(default_factory=PruneRule)
+
+    @torch.no_grad()
+    def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
+        """gsplat's running sums, added to all Gaussians: the length of its list of visible ones would stop the host."""
+        if packed or self.refine_scale2d_stop_iter > 0:
+            super()._update_state(params, state, info, packed)
+            return
+        means = info[self.key_for_gradient]
+        gradients = (means.absgrad if self.absgrad else means.grad).clone()  # [C, N, 2] pixels
+        gradients[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
+        gradients[..., 1] *= info["height"] / 2.0 * info["n_cameras"]
+        for name in ("grad2d", "count"):
+            if state[name] is None:
+                state[name] = torch.zeros(len(params["means"]), device=gradients.device)
+        visible = (info["radii"] > 0).all(dim=-1)  # [C, N]
+        for length, seen in zip(gradients.norm(dim=-1), visible, strict=True):
+            state["grad2d"] += torch.where(seen, length, 0.0)
+            state["count"] += seen
 
     @torch.no_grad()
     def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:
