@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 # With its index: without a card torch cannot ask which one is current.
 CUDA = torch.device("cuda:0")
 
-_HostGenerator = torch.Generator
+_MARK = 1 << 40
 _OPS: Any = torch.ops.aten
 _UNKNOWN_LENGTH = (
     _OPS.masked_select.default,
@@ -56,17 +56,25 @@ class Trace:
 
 
 class GeneratorOn(torch.Generator):
-    """A generator that says it is on a device; the tensors that it would fill have no values anyway."""
+    """A generator that says it is on a device; the tensors that it would fill have no values anyway.
+
+    Operators see the host's generator in it, and a mark in its seed.
+    """
 
     def __new__(cls, device: Any = "cpu") -> GeneratorOn:
         return super().__new__(cls, "cpu")
 
     def __init__(self, device: Any = "cpu") -> None:
         self._device = torch.device(device)
+        self.manual_seed(0)
 
     @property
     def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._device
+
+    def manual_seed(self, seed: int) -> GeneratorOn:
+        super().manual_seed(seed | _MARK if self._device.type == "cuda" else seed & ~_MARK)
+        return self
 
 
 @contextmanager
@@ -111,6 +119,9 @@ class _Device(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+        if target is not None and target.type == "meta":
+            # What torch's own code made beside a tensor of the device.
+            target, kwargs = CUDA, kwargs | {"device": CUDA}
         on_device = [tensor for tensor in tensors if isinstance(tensor, FakeTensor) and tensor.device.type == "cuda"]
         _require_own_generator(kwargs.get("generator"), target or (tensors[0].device if tensors else None))
         if not on_device and (target is None or target.type == "cpu"):
@@ -187,8 +198,11 @@ def _answer(dtype: torch.dtype) -> bool | int | float:
 
 
 def _require_own_generator(generator: torch.Generator | None, device: torch.device | None) -> None:
-    if generator is not None and device is not None and generator.device.type != device.type:
-        raise RuntimeError(f"expected a generator on {device.type}, got one on {generator.device.type}")
+    if generator is None or device is None:
+        return
+    whose = "cuda" if generator.initial_seed() & _MARK else "cpu"
+    if device.type != whose:
+        raise RuntimeError(f"expected a generator on {device.type}, got one on {whose}")
 
 
 def _place() -> str:
