@@ -5,8 +5,7 @@ Letters: B cameras, N Gaussians, H W pixels.
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor
 
 
@@ -39,5 +38,5 @@ def needle_loss(
 ) -> Tensor:
     """Mean squared excess of log(longest / middle axis) over log(max_anisotropy); discs are free, needles are not."""
     ordered = log_scales.sort(dim=-1).values
-    excess = ordered[:, 2] - ordered[:, 1] - math.log(max_anisotropy)
+    excess = ordered[:, 2] - ordered[:, 1] - torch.log(torch.tensor(max_anisotropy)).to(log_scales, non_blocking=True)
     return excess.clamp_min(0.0).square().mean()

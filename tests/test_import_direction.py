@@ -10,15 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATIONS = {"errors", "files", "transfers", "backgrounds", "camera_config", "cameras", "contracts"}
+FOUNDATIONS = {
+    *("errors", "files", "backgrounds", "camera_config", "cameras", "compute_config", "contracts", "row_groups"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "transfers": set(),
     "backgrounds": set(),
     "camera_config": {"errors"},
-    "cameras": {"camera_config", "errors", "transfers"},
-    "contracts": {"cameras", "errors"},
+    "compute_config": set(),
+    "cameras": {"camera_config", "errors"},
+    "contracts": {"cameras", "compute_config", "errors"},
+    "row_groups": set(),
     # Plain tensors in and out: it knows no scene, not even a camera.
     "rasterize": {"errors"},
     "loss_config": {"errors"},

@@ -16,7 +16,6 @@ from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.guidance.config import ViewPromptsConfig
 from sdi_gs.guidance.perp_neg import Negatives, view_blend
-from sdi_gs.transfers import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,5 +80,5 @@ class PromptConditions:
             negatives.append(torch.stack([self._by_situation[view, background] for view, _ in blend.negative]))
         weights = torch.tensor([[weight for _, weight in blend.negative] for blend in blends], dtype=torch.float64)
         return torch.stack(positives), Negatives(
-            embeddings=torch.stack(negatives), weights=to_device(weights, self._unconditional.device)
+            embeddings=torch.stack(negatives), weights=weights.to(self._unconditional.device, non_blocking=True)
         )

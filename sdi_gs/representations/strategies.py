@@ -2,7 +2,7 @@
 
 The code that grows, moves and removes is gsplat's; here it is only told which Gaussians.
 
-Letters: C cameras, N Gaussians.
+Letters: N Gaussians.
 """
 
 from __future__ import annotations
@@ -64,20 +64,19 @@ class BoundedStrategy(DefaultStrategy):
 
     @torch.no_grad()
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
-        """gsplat's running sums, added to all Gaussians: the length of its list of visible ones would stop the host."""
-        if packed or self.refine_scale2d_stop_iter > 0:
-            super()._update_state(params, state, info, packed)
-            return
-        means = info[self.key_for_gradient]
-        gradients = (means.absgrad if self.absgrad else means.grad).clone()  # [C, N, 2] pixels
+        """Add up the screen-space gradients of the visible and count in how many cameras they were.
+
+        The sums are gsplat's, which picks the visible by index and makes the host wait for a GPU at every step.
+        """
+        gradients, visible = info["means2d"].grad.clone(), (info["radii"] > 0).all(dim=-1)
         gradients[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
         gradients[..., 1] *= info["height"] / 2.0 * info["n_cameras"]
         for name in ("grad2d", "count"):
             if state[name] is None:
                 state[name] = torch.zeros(len(params["means"]), device=gradients.device)
-        visible = (info["radii"] > 0).all(dim=-1)  # [C, N]
-        for length, seen in zip(gradients.norm(dim=-1), visible, strict=True):
-            state["grad2d"] += torch.where(seen, length, 0.0)
+        # Camera by camera, in gsplat's order of summation.
+        for norms, seen in zip(gradients.norm(dim=-1), visible, strict=True):
+            state["grad2d"] += torch.where(seen, norms, 0.0)
             state["count"] += seen
 
     @torch.no_grad()
