@@ -36,7 +36,7 @@ class Run:
         trace.waits.clear()
         self.report: StepReport = self.trainer.train_step()
         self.waits = list(trace.waits)
-        print(trace.num_operations, *self.waits, sep='\n')
+        print(trace.num_operations, *self.waits, sep="\n")
         self.largest_on_host = trace.largest_on_host
         for hook in hooks:
             hook.remove()
