@@ -36,7 +36,6 @@ class Run:
         trace.waits.clear()
         self.report: StepReport = self.trainer.train_step()
         self.waits = list(trace.waits)
-        print(trace.num_operations, *self.waits, sep="\n")
         self.largest_on_host = trace.largest_on_host
         for hook in hooks:
             hook.remove()
@@ -131,3 +130,22 @@ def test_a_step_of_a_field_of_the_published_kind_goes_through_too(field_run: Run
     assert field_run.report.step == 1
     assert {(value.dtype, value.device) for value in parameters.values()} == {(torch.float32, CUDA)}
     assert {"field.table", "environment.out"} <= parameters.keys()
+
+
+def test_the_host_waits_for_the_device_once_in_a_step_to_read_its_numbers(run: Run) -> None:
+    assert [wait.place.partition(":")[0] for wait in run.waits] == ["sdi_gs/trainer.py"], run.waits
+
+
+def test_a_field_waits_beside_that_for_the_number_of_its_samples_alone(field_run: Run) -> None:
+    read, counted = [], set()
+    for wait in field_run.waits:
+        if wait.place.startswith("sdi_gs/trainer.py"):
+            read.append(wait)
+        else:
+            counted.add((wait.operation, wait.place.rpartition("/")[2]))
+    assert len(read) == 1, read
+    # Samples are kept where the cells and then the field are not empty, and memory for them is the host's to give.
+    assert counted == {
+        ("aten.nonzero.default", "marching.py:_march_torch"),
+        ("aten.nonzero.default", "marching.py:keep"),
+    }

@@ -7,7 +7,7 @@ Tensors of the host are real. What makes the host wait for the device is noted, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +93,8 @@ def as_if_cuda() -> Iterator[Trace]:
             )
         )
         stack.enter_context(patch.object(FakeTensor, "is_cuda", property(lambda self: self.device.type == "cuda")))
+        # Fake tensors read theirs number by number.
+        stack.enter_context(patch.object(FakeTensor, "tolist", lambda self: self.cpu().tolist()))
         stack.enter_context(patch.object(torch, "Generator", GeneratorOn))
         # The state of a card's own generator lives on the host.
         stack.enter_context(
@@ -102,6 +104,18 @@ def as_if_cuda() -> Iterator[Trace]:
         stack.enter_context(fake)
         stack.enter_context(_Device(trace))
         yield trace
+
+
+def _moved(to: Callable[..., Any]) -> Callable[..., Any]:
+    """``Module.to`` that leaves what is there already: torch would exchange fake weights for new ones."""
+
+    def moved(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        target = args[0] if len(args) == 1 and isinstance(args[0], (str, torch.device)) and not kwargs else None
+        if target is not None and {weight.device for weight in module.parameters()} == {torch.device(target)}:
+            return module
+        return to(module, *args, **kwargs)
+
+    return moved
 
 
 def _on_meta(cls: type, options: dict[str, Any]) -> dict[str, Any]:
