@@ -68,9 +68,10 @@ def run(device: tuple[Any, Trace], rasterizer: RasterizerByShape) -> Run:
 
 @pytest.fixture(scope="module")
 def field_run(device: tuple[Any, Trace]) -> Run:
-    """Levels differ only in their sizes, so that a few stand for the published sixteen."""
+    """One view and one call of the prior as in SDS; levels differ only in their sizes, so that three stand for 16."""
     grid = replace(PUBLISHED.grid, num_levels=3, initial_levels=2)
-    return Run(replace(CONFIG, representation="ngp", ngp=replace(PUBLISHED, grid=grid)), *device)
+    config = replace(CONFIG, representation="ngp", views_per_step=1, ngp=replace(PUBLISHED, grid=grid))
+    return Run(replace(config, guidance=replace(CONFIG.guidance, noise="random")), *device)
 
 
 def test_the_step_goes_through(run: Run) -> None:

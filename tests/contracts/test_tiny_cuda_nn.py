@@ -111,8 +111,10 @@ def test_normals_can_be_had_without_gradients(tinycudann: ModuleType) -> None:
     torch.testing.assert_close(ours.slopes, truth.slopes, rtol=1e-4, atol=1e-3)
 
 
+# Views one by one are rendered once more in the backward pass.
+@pytest.mark.parametrize("views_at_once", [0, 1])
 def test_a_training_step_of_the_field_is_that_of_the_torch_path(
-    tinycudann: ModuleType, monkeypatch: pytest.MonkeyPatch
+    views_at_once: int, tinycudann: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cameras = orbit_cameras(
         torch.tensor([20.0, 120.0]), torch.tensor([0.0, 20.0]), torch.full((2,), 3.3), torch.full((2,), 40.0),
@@ -126,7 +128,9 @@ def test_a_training_step_of_the_field_is_that_of_the_torch_path(
         ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
         ngp.field.params["table"].data += 0.1 * torch.randn(ngp.field.params["table"].shape, generator=generator)
         ngp.before_step(0.3, generator)
-        render = ngp.render_for_training(cameras, torch.ones(2, 3), progress=0.3, generator=generator)
+        render = ngp.render_for_training(
+            cameras, torch.ones(2, 3), progress=0.3, generator=generator, views_at_once=views_at_once
+        )
         terms = ngp.regularizers(render, cameras, 0.3)
         (render.rgb.square().mean() + torch.stack(list(terms.values())).sum()).backward()
         assert ngp.field.num_levels == 2, "bands are part of what is compared"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +91,11 @@ def encode(
 
 
 def _features(points: Tensor, table: Tensor, layout: GridLayout, num_levels: int) -> Tensor:  # [P, 2 L]
-    encoding = _encoding(layout.config, num_levels, points.device)
     # A level's entries do not depend on how many levels come after it.
     used = table[: layout.offsets[num_levels]].reshape(-1)
-    features = torch.func.functional_call(encoding, {"params": used}, (points.contiguous(),))
+    with _on(points.device):
+        encoding = _encoding(layout.config, num_levels, points.device)
+        features = torch.func.functional_call(encoding, {"params": used}, (points.contiguous(),))
     # It may pad its output.
     features = _with_contiguous_gradient(features[:, : FEATURES * num_levels])
     return F.pad(features, (0, FEATURES * (layout.num_levels - num_levels)))
@@ -107,6 +109,11 @@ def _encoding(config: HashGridConfig, num_levels: int, device: torch.device) -> 
     encoding = tinycudann.Encoding(3, encoding_config(config, num_levels), dtype=torch.float32)
     encoding.params = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
     return encoding
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """tiny-cuda-nn allocates on the current card, which may be another one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _with_contiguous_gradient(values: Tensor) -> Tensor:
