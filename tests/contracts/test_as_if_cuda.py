@@ -78,3 +78,12 @@ def test_gradients_flow_on_the_device() -> None:
         first.square().sum().backward()
         assert x.grad is not None and x.grad.device == CUDA and x.grad.shape == (3, 2)
     assert trace.waits == []
+
+
+def test_a_network_made_there_may_be_told_to_go_there() -> None:
+    with as_if_cuda() as trace:
+        with torch.device(CUDA):
+            network = torch.nn.Linear(3, 2)
+        assert network.to(CUDA) is network
+        assert network(torch.ones(4, 3, device=CUDA)).device == CUDA
+    assert trace.waits == []

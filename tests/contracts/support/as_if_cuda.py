@@ -96,10 +96,10 @@ def as_if_cuda() -> Iterator[Trace]:
         # Fake tensors read theirs number by number.
         stack.enter_context(patch.object(FakeTensor, "tolist", lambda self: self.cpu().tolist()))
         stack.enter_context(patch.object(torch, "Generator", GeneratorOn))
+        stack.enter_context(patch.object(torch.nn.Module, "to", _moved(torch.nn.Module.to)))
         # The state of a card's own generator lives on the host.
-        stack.enter_context(
-            patch.object(torch.cuda, "get_rng_state", lambda device: torch.zeros(16, dtype=torch.uint8))
-        )
+        state = torch.zeros(16, dtype=torch.uint8)
+        stack.enter_context(patch.object(torch.cuda, "get_rng_state", lambda device: state))
         stack.enter_context(patch.object(torch.cuda, "set_rng_state", lambda state, device: None))
         stack.enter_context(fake)
         stack.enter_context(_Device(trace))
@@ -131,7 +131,7 @@ class _Device(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [_placed(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
         if target is not None and target.type == "meta":
             # What torch's own code made beside a tensor of the device.
@@ -198,6 +198,13 @@ class _Device(TorchDispatchMode):
 
     def _note(self, operation: Any) -> None:
         self.trace.waits.append(Wait(operation=str(operation), place=_place()))
+
+
+def _placed(tensor: Tensor) -> Tensor:
+    """What autograd's own code made beside a tensor of the device is on the device."""
+    if isinstance(tensor, FakeTensor) and tensor.device.type == "meta":
+        tensor.fake_device = CUDA
+    return tensor
 
 
 def _is_mask(index: Any) -> bool:
