@@ -75,7 +75,7 @@ def test_gradients_flow_on_the_device() -> None:
     with as_if_cuda() as trace:
         x = torch.rand(3, 2, device=CUDA).requires_grad_()
         (first,) = torch.autograd.grad(x[:, :1].pow(3).sum(), x, create_graph=True)
-        first.square().sum().backward()
+        (first.square().sum() + torch.relu(x - 0.5).sum()).backward()
         assert x.grad is not None and x.grad.device == CUDA and x.grad.shape == (3, 2)
     assert trace.waits == []
 

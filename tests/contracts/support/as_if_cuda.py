@@ -82,7 +82,7 @@ def as_if_cuda() -> Iterator[Trace]:
     """``torch.device("cuda:0")`` can be used inside."""
     trace = Trace()
     with ExitStack() as stack:
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        fake = _FakeTensors(allow_non_fake_inputs=True)
         make_subclass = torch.Tensor._make_subclass
         # torch built without CUDA has no streams of it, which autograd would ask for.
         stack.enter_context(
@@ -131,11 +131,9 @@ class _Device(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [_placed(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        kwargs = _on_cuda(kwargs)
         target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
-        if target is not None and target.type == "meta":
-            # What torch's own code made beside a tensor of the device.
-            target, kwargs = CUDA, kwargs | {"device": CUDA}
         on_device = [tensor for tensor in tensors if isinstance(tensor, FakeTensor) and tensor.device.type == "cuda"]
         _require_own_generator(kwargs.get("generator"), target or (tensors[0].device if tensors else None))
         if not on_device and (target is None or target.type == "cpu"):
@@ -200,11 +198,17 @@ class _Device(TorchDispatchMode):
         self.trace.waits.append(Wait(operation=str(operation), place=_place()))
 
 
-def _placed(tensor: Tensor) -> Tensor:
-    """What autograd's own code made beside a tensor of the device is on the device."""
-    if isinstance(tensor, FakeTensor) and tensor.device.type == "meta":
-        tensor.fake_device = CUDA
-    return tensor
+def _on_cuda(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """torch's own code, which finds fake tensors on its meta device, makes others beside them: those are CUDA's."""
+    device = kwargs.get("device")
+    return kwargs if device is None or torch.device(device).type != "meta" else kwargs | {"device": CUDA}
+
+
+class _FakeTensors(FakeTensorMode):
+    """Fake tensors without a meta device."""
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().dispatch(func, types, args, _on_cuda(dict(kwargs or {})))
 
 
 def _is_mask(index: Any) -> bool:
