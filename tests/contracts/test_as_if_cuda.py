@@ -57,7 +57,7 @@ def test_devices_do_not_mix() -> None:
     with as_if_cuda():
         x = torch.rand(3, device=CUDA)
         with pytest.raises(RuntimeError, match="same device"):
-            x + torch.ones(3)
+            torch.add(x, torch.ones(3))
 
 
 def test_a_generator_fills_tensors_of_its_own_device_only() -> None:

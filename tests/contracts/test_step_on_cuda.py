@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
 from sdi_gs.representations.ngp.config import PUBLISHED
+from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
@@ -102,7 +103,7 @@ def test_the_unet_runs_in_half_precision_and_the_vae_in_single(run: Run) -> None
 
 
 def test_what_is_optimised_and_carried_is_on_the_device_in_single_precision(run: Run) -> None:
-    state = run.trainer.scene.representation.params
+    state = run.trainer.gaussians.params
     assert {(value.dtype, value.device) for value in state.values()} == {(torch.float32, CUDA)}
     assert run.trainer.last_views is not None
     assert run.trainer.last_views.target.device == run.trainer.last_views.rgb.device == CUDA
@@ -127,7 +128,9 @@ def test_gsplat_is_handed_contiguous_tensors_of_one_device(run: Run, rasterizer:
 
 
 def test_a_step_of_a_field_of_the_published_kind_goes_through_too(field_run: Run) -> None:
-    parameters = field_run.trainer.scene.representation.parameters()
+    field = field_run.trainer.scene.representation
+    assert isinstance(field, Ngp)
+    parameters = field.parameters()
     assert field_run.report.step == 1
     assert {(value.dtype, value.device) for value in parameters.values()} == {(torch.float32, CUDA)}
     assert {"field.table", "environment.out"} <= parameters.keys()
