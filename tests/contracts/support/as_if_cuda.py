@@ -62,7 +62,7 @@ class GeneratorOn(torch.Generator):
     """
 
     def __new__(cls, device: Any = "cpu") -> GeneratorOn:
-        return super().__new__(cls, "cpu")
+        return super().__new__(cls, "cpu")  # pyright: ignore[reportCallIssue]
 
     def __init__(self, device: Any = "cpu") -> None:
         self._device = torch.device(device)

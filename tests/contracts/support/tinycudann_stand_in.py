@@ -77,7 +77,8 @@ class _Backward(torch.autograd.Function):
         ctx.save_for_backward(gradient, points, params)
         with torch.enable_grad():
             points, params = points.detach().requires_grad_(), params.detach().requires_grad_()
-            return torch.autograd.grad(native.features(points, params), (points, params), gradient)
+            of_points, of_params = torch.autograd.grad(native.features(points, params), (points, params), gradient)
+            return of_points, of_params
 
     @staticmethod
     def backward(ctx: Any, by_points: Tensor, by_params: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
