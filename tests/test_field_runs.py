@@ -158,6 +158,21 @@ def test_a_field_has_no_splats_to_export(
     assert list(here.iterdir()) == []
 
 
+def test_a_field_is_exported_as_a_mesh(field: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import trimesh
+
+    coarse = ["--mesh.resolution", "24", "--mesh.level", "5"]
+    assert main(["export", str(field), "--format", "glb", "--out", "robot.glb", *coarse]) == 0
+    assert " triangles at density 5, watertight" in capsys.readouterr().out.splitlines()[-1]
+    mesh: Any = trimesh.load_mesh(here / "robot.glb")
+    assert mesh.is_watertight
+    # The bump that every field starts from is 0.5 wide.
+    assert 0.1 < np.abs(mesh.vertices).max() < 0.6
+    said = refusal(["export", str(field), "--format", "glb", "--out", "none.glb", "--mesh.level", "1e6"], capsys)
+    assert "level 1e+06 is never reached" in said
+    assert not (here / "none.glb").exists()
+
+
 # Splats that start from a run.
 
 

@@ -66,7 +66,7 @@ class Densifier:
             return
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         # gsplat draws from the global generator: seed it from ours and put it back.
-        with torch.random.fork_rng(), device_dispatch():
+        with torch.random.fork_rng(_cuda_devices(gaussians.device)), device_dispatch():
             torch.manual_seed(seed)
             self._refine(gaussians, optimizers, step, meta)
         if step == self._reset_step:
@@ -107,6 +107,11 @@ class Densifier:
             )
             return
         reset_opa(gaussians.params, optimizers, self.state, value=2.0 * config.prune_opacity)
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    """Whose generators are forked beside the host's: asked for all, torch would warn of every further card."""
+    return [device] if device.type == "cuda" else []
 
 
 def _strategy_of(config: DensifyConfig, num_steps: int) -> BoundedStrategy | GuardedMCMC:

@@ -55,7 +55,8 @@ def floaters(
     cell = torch.maximum(deviation / _CELLS_PER_DEVIATION, _WIDTHS_PER_CELL * widths[solid].median())
     cells = (offsets / cell + _CELLS / 2).floor().long()
     inside = ((cells >= 0) & (cells < _CELLS)).all(dim=-1)
-    flat = (cells.clamp(0, _CELLS - 1) * torch.tensor([_CELLS**2, _CELLS, 1], device=means.device)).sum(dim=-1)
+    x, y, z = cells.clamp(0, _CELLS - 1).unbind(dim=-1)
+    flat = (x * _CELLS + y) * _CELLS + z
     occupied = torch.zeros(_CELLS**3, device=means.device)
     occupied[flat[inside]] = 1.0
     pieces = _connected(occupied.view(_CELLS, _CELLS, _CELLS)).flatten()[flat]

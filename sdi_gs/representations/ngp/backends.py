@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -14,3 +16,9 @@ def backend_for(*tensors: Tensor) -> Backend:
     """The kernels where every tensor is of their device and type."""
     suited = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
     return "numba" if suited else "torch"
+
+
+@functools.cache
+def is_installed(package: str) -> bool:
+    """Whether a package is there, without importing it."""
+    return find_spec(package) is not None

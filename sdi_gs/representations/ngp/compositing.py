@@ -8,7 +8,6 @@ Letters: R rays, P samples of all rays, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, assert_never
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.representations.ngp.backends import Backend, backend_for
+from sdi_gs.representations.ngp.backends import Backend, backend_for, is_installed
 from sdi_gs.representations.ngp.marching import Samples
 
 MIN_TRANSMITTANCE = 1e-4
@@ -44,7 +43,7 @@ def compositing_backend(device: torch.device, dtype: torch.dtype) -> Compositing
         case "cpu":
             return "numba"
         case "cuda":
-            return "nerfacc" if find_spec("nerfacc") is not None else "torch"
+            return "nerfacc" if is_installed("nerfacc") else "torch"
         case _:
             return "torch"
 

@@ -31,6 +31,8 @@ PRIMES = (1, 2654435761, 805459861)
 class GridLayout:
     """Where each level's entries lie in the table."""
 
+    config: HashGridConfig
+    """What asked for it."""
     scales: tuple[float, ...]
     """Cells along a side of the unit cube, L of them, float32 values."""
     resolutions: tuple[int, ...]
@@ -66,7 +68,11 @@ def grid_layout(config: HashGridConfig) -> GridLayout:
         offsets.append(offsets[-1] + size)
         hashed.append(resolution**3 > size)
     return GridLayout(
-        scales=tuple(scales), resolutions=tuple(resolutions), offsets=tuple(offsets), hashed=tuple(hashed)
+        config=config,
+        scales=tuple(scales),
+        resolutions=tuple(resolutions),
+        offsets=tuple(offsets),
+        hashed=tuple(hashed),
     )
 
 
@@ -92,7 +98,7 @@ def encode(
         value = table.new_zeros(len(points), FEATURES)
         slopes = [torch.zeros_like(value) for _ in range(3 if with_jacobian else 0)]
         for corner in itertools.product((0, 1), repeat=3):
-            entries = table[_entries(vertex + torch.tensor(corner, device=vertex.device), layout, level)]
+            entries = table[_entries([vertex[:, axis] + side for axis, side in enumerate(corner)], layout, level)]
             weights = [high[:, axis] if side else 1.0 - high[:, axis] for axis, side in enumerate(corner)]
             value = value + (weights[0] * weights[1] * weights[2])[:, None] * entries
             for axis, side in enumerate(corner[: len(slopes)]):
@@ -108,13 +114,13 @@ def encode(
 
 
 def _entries(
-    vertex: Tensor,  # [P, 3] int64
+    vertex: list[Tensor],  # x, y and z, each [P] int64
     layout: GridLayout,
     level: int,
 ) -> Tensor:  # [P]
     """Rows of the table; the offset of half a cell lets the last vertices of a dense level wrap around."""
     size = layout.offsets[level + 1] - layout.offsets[level]
-    x, y, z = vertex.unbind(-1)
+    x, y, z = vertex
     if layout.hashed[level]:
         place = x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]
     else:

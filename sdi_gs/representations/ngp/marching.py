@@ -130,8 +130,8 @@ def _march_torch(
 ) -> Samples:
     """The reference: all candidates of some rays at a time, then those that count."""
     side, device = occupied.shape[0], near.device
-    longest = float((far - near).max()) if len(rays) else 0.0
-    num_candidates = max(math.ceil(longest / step) + 1, 1)
+    # As many as fit the cube's diagonal: to ask for the longest span would stop the host.
+    num_candidates = math.ceil(2.0 * math.sqrt(3.0) * radius / step) + 1
     numbers = torch.arange(num_candidates, device=device, dtype=near.dtype)
     flat = occupied.flatten()
     chunk = max(_CANDIDATES_AT_ONCE // num_candidates, 1)
@@ -147,7 +147,8 @@ def _march_torch(
         places.append(distances[ray, number])
     ray_ids, distances = torch.cat(ids), torch.cat(places)
     starts = torch.zeros(len(rays) + 1, dtype=torch.int64, device=device)
-    torch.cumsum(torch.bincount(ray_ids, minlength=len(rays)), 0, out=starts[1:])
+    counts = torch.zeros_like(starts[1:]).index_add_(0, ray_ids, torch.ones_like(ray_ids))
+    torch.cumsum(counts, 0, out=starts[1:])
     points = rays.origins[ray_ids] + distances[:, None] * rays.directions[ray_ids]
     return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=starts, step=step)
 

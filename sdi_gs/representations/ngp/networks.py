@@ -2,16 +2,17 @@
 
     raw = relu(f D) d        logits = relu(f A) a        slopes = d raw / d position
 
-``look`` picks numba kernels for float32 on the CPU and torch operations otherwise. Both are differentiable by the
-table and the weights, slopes included.
+``look`` picks numba kernels for float32 on the CPU, tiny-cuda-nn's grid for float32 on CUDA where it is installed, and
+torch operations otherwise. All are differentiable by the table and the weights, slopes included.
 
 Letters: P points, L levels, E entries of the table, K hidden units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.representations.ngp.backends import Backend, backend_for
+from sdi_gs.representations.ngp import tiny_cuda_nn
+from sdi_gs.representations.ngp.backends import backend_for, is_installed
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, encode, layout_arrays
+
+LookBackend = Literal["numba", "tiny-cuda-nn", "torch"]
 
 # Work that is worth waking a thread for: about 0.2 ms of each kernel.
 _SMALLEST_POINTS = 1024
@@ -50,9 +54,14 @@ class Look:
     slopes: Tensor | None  # [P, 3] derivative of raw by the position in the grid
 
 
-def look_backend(points: Tensor, weights: Weights) -> Backend:
-    """By device and type, but torch where positions want a gradient, which the kernels do not give."""
-    return "torch" if points.requires_grad else backend_for(points, weights.table)
+def look_backend(points: Tensor, weights: Weights, layout: GridLayout) -> LookBackend:
+    """By device and type, but torch where positions want a gradient, which only it gives."""
+    if points.requires_grad:
+        return "torch"
+    suited = points.device.type == "cuda" and points.dtype == weights.table.dtype == torch.float32 and len(points) > 0
+    if suited and is_installed("tinycudann") and tiny_cuda_nn.same_grid(layout):
+        return "tiny-cuda-nn"
+    return backend_for(points, weights.table)
 
 
 def look(
@@ -63,37 +72,37 @@ def look(
     num_levels: int,
     with_colour: bool,
     with_slopes: bool,
-    backend: Backend | None = None,
+    backend: LookBackend | None = None,
 ) -> Look:
     """Evaluate both networks over the first ``num_levels`` levels."""
-    match backend or look_backend(points, weights):
+    match backend or look_backend(points, weights, layout):
         case "numba":
             raw, logits, slopes = _Look.apply(points, layout, num_levels, with_colour, with_slopes, *weights.tensors())
             return Look(raw=raw, logits=logits.T if with_colour else None, slopes=slopes.T if with_slopes else None)
+        case "tiny-cuda-nn":
+            encoded = tiny_cuda_nn.encode(points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes)
+            return _networks(encoded.features, encoded.slopes_along, weights, with_colour=with_colour)
         case "torch":
-            return _look_torch(
-                points, weights, layout, num_levels=num_levels, with_colour=with_colour, with_slopes=with_slopes
-            )
+            features, jacobian = encode(points, weights.table, layout, num_levels=num_levels, with_jacobian=with_slopes)
+            along = None if jacobian is None else lambda towards: (jacobian @ towards[:, :, None])[:, :, 0]
+            return _networks(features, along, weights, with_colour=with_colour)
         case other:
             assert_never(other)
 
 
-def _look_torch(
-    points: Tensor,
+def _networks(
+    features: Tensor,  # [P, 2 L]
+    slopes_along: Callable[[Tensor], Tensor] | None,  # directions [P, 2 L] among features -> [P, 3] by position
     weights: Weights,
-    layout: GridLayout,
     *,
-    num_levels: int,
     with_colour: bool,
-    with_slopes: bool,
 ) -> Look:
-    """The reference: torch operations alone."""
-    features, jacobian = encode(points, weights.table, layout, num_levels=num_levels, with_jacobian=with_slopes)
+    """Both networks in torch operations, over the features of whoever encoded."""
     hidden = features @ weights.density_hidden
     slopes = None
-    if jacobian is not None:
+    if slopes_along is not None:
         gates = (hidden.detach() > 0.0).to(hidden.dtype) * weights.density_out
-        slopes = (jacobian @ (gates @ weights.density_hidden.T)[:, :, None])[:, :, 0]
+        slopes = slopes_along(gates @ weights.density_hidden.T)
     return Look(
         raw=F.relu(hidden) @ weights.density_out,
         logits=F.relu(features @ weights.albedo_hidden) @ weights.albedo_out if with_colour else None,

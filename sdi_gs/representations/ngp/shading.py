@@ -31,8 +31,8 @@ def draw_lighting(
     *,
     generator: torch.Generator,
 ) -> Lighting | None:
-    """Lamps and materials of training views; None where all show plain albedo."""
-    if not config.enabled or progress < config.albedo_only:
+    """Lamps and materials of training views; None where all are sure to show plain albedo."""
+    if not config.enabled or progress < config.albedo_only or config.albedo_probability >= 1.0:
         return None
     device, count = cameras.world_from_camera.device, len(cameras)
 
@@ -44,7 +44,7 @@ def draw_lighting(
     towards = cameras.world_from_camera[:, :3, 3] + torch.randn((count, 3), generator=generator, device=device)
     low, high = config.lamp_distance
     lamps = F.normalize(towards, dim=-1) * (low + (high - low) * uniform(count, 1))
-    return Lighting(lit=lit, textured=~textureless, lamps=lamps) if bool(lit.any()) else None
+    return Lighting(lit=lit, textured=~textureless, lamps=lamps)
 
 
 def shade(

@@ -113,11 +113,11 @@ def test_hidden_and_empty_samples_are_not_visible() -> None:
 
 
 def test_the_backend_follows_device_and_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "sdi_gs.representations.ngp.compositing.find_spec"
+    module = "sdi_gs.representations.ngp.compositing.is_installed"
     assert compositing_backend(torch.device("cpu"), torch.float32) == "numba"
     assert compositing_backend(torch.device("cpu"), torch.float64) == "torch"
-    monkeypatch.setattr(module, lambda name: None)
+    monkeypatch.setattr(module, lambda name: False)
     assert compositing_backend(torch.device("cuda"), torch.float32) == "torch"
-    monkeypatch.setattr(module, lambda name: object())
+    monkeypatch.setattr(module, lambda name: True)
     assert compositing_backend(torch.device("cuda"), torch.float32) == "nerfacc"
     assert compositing_backend(torch.device("cuda"), torch.float64) == "torch"

@@ -1,4 +1,4 @@
-"""The same field on CUDA: torch operations, and nerfacc's weights where it is installed."""
+"""The same field on CUDA: torch operations, and nerfacc and tiny-cuda-nn where they are installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import torch
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.representations.ngp.compositing import composite, compositing_backend
+from sdi_gs.representations.ngp.config import PUBLISHED
+from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.marching import Samples
+from sdi_gs.representations.ngp.networks import Weights, look, look_backend
 from sdi_gs.representations.ngp.ngp import Ngp
 
 pytestmark = pytest.mark.gpu
@@ -69,3 +72,46 @@ def test_nerfacc_blends_like_torch() -> None:
         results.append((made.weights, made.opacity, made.sums, gradient))
     for ours, reference in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_slopes", [False, True])
+@pytest.mark.parametrize("num_levels", [8, 16])
+def test_tiny_cuda_nn_sees_what_torch_sees(num_levels: int, with_slopes: bool) -> None:
+    pytest.importorskip("tinycudann")
+    device, layout = torch.device("cuda"), grid_layout(PUBLISHED.grid)
+    generator = torch.Generator(device).manual_seed(0)
+    width, hidden = 2 * layout.num_levels, PUBLISHED.hidden_width
+    shapes = {
+        "table": (layout.num_entries, 2),
+        "density_hidden": (width, hidden),
+        "density_out": (hidden,),
+        "albedo_hidden": (width, hidden),
+        "albedo_out": (hidden, 3),
+    }
+    weights = Weights(
+        **{
+            name: torch.randn(shape, generator=generator, device=device).requires_grad_()
+            for name, shape in shapes.items()
+        }
+    )
+    points = torch.rand((50_001, 3), generator=generator, device=device)
+    # With float32 exponentials in its scales tiny-cuda-nn may put a point beside a cell's face on its other side.
+    shares = torch.stack([(points * scale + 0.5) % 1.0 for scale in layout.scales])
+    points = points[((shares > 0.01) & (shares < 0.99)).all(dim=-1).all(dim=0)]
+    assert look_backend(points, weights, layout) == "tiny-cuda-nn"
+    results = []
+    for backend in ("tiny-cuda-nn", "torch"):
+        seen = look(
+            points,
+            weights,
+            layout,
+            num_levels=num_levels,
+            with_colour=True,
+            with_slopes=with_slopes,
+            backend=backend,
+        )
+        outputs = [part for part in (seen.raw, seen.logits, seen.slopes) if part is not None]
+        loss = torch.stack([part.square().mean() for part in outputs]).sum()
+        results.append([*outputs, *torch.autograd.grad(loss, weights.tensors(), materialize_grads=True)])
+    for ours, reference in zip(*results, strict=True):
+        assert (ours - reference).norm() <= 1e-2 * reference.norm()

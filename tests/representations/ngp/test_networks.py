@@ -112,12 +112,13 @@ def test_torch_gradients_pass_gradcheck() -> None:
 
 
 def test_the_backend_follows_device_type_and_gradient() -> None:
-    weights = make_weights(make_layout(1))
+    layout = make_layout(1)
+    weights = make_weights(layout)
     points = torch.rand(3, 3)
-    assert look_backend(points, weights) == "numba"
-    assert look_backend(points.double(), weights) == "torch"
-    assert look_backend(points.requires_grad_(), weights) == "torch"
-    assert look_backend(points.detach().to("meta"), weights) == "torch"
+    assert look_backend(points, weights, layout) == "numba"
+    assert look_backend(points.double(), weights, layout) == "torch"
+    assert look_backend(points.requires_grad_(), weights, layout) == "torch"
+    assert look_backend(points.detach().to("meta"), weights, layout) == "torch"
 
 
 def test_a_look_at_no_points_is_empty() -> None:
