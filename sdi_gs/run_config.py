@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.camera_config import CameraConfig
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.config import GuidanceConfig, ViewPromptsConfig
 from sdi_gs.loss_config import LossConfig
@@ -72,6 +73,7 @@ class RunConfig:
     ngp: NgpConfig = field(default_factory=NgpConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     ideal_prior: IdealPriorConfig = field(default_factory=IdealPriorConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     outputs: OutputConfig = field(default_factory=OutputConfig)
 
     def __post_init__(self) -> None:

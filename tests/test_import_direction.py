@@ -10,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATIONS = {"errors", "files", "backgrounds", "camera_config", "cameras", "contracts"}
+FOUNDATIONS = {"errors", "files", "backgrounds", "camera_config", "cameras", "compute_config", "contracts"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "backgrounds": set(),
     "camera_config": {"errors"},
+    "compute_config": set(),
     "cameras": {"camera_config", "errors"},
     "contracts": {"cameras", "errors"},
     # Plain tensors in and out: it knows no scene, not even a camera.

@@ -147,6 +147,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_defaults_for_what_it_did_not_k
     for saved in (recorded, header["meta"]["config"]):
         del saved["gaussians"]["axis_ratio_cap"]
         del saved["densify"]["prune_component"]
+        del saved["compute"]
     loaded = load_checkpoint(checkpoint)
     # At first only the checkpoint lacks them, then the folder's settings too.
     save_checkpoint(run.checkpoints, loaded.step, loaded.tensors, header["meta"])

@@ -23,14 +23,14 @@ def test_signature_is_that_of_the_installed_gsplat() -> None:
     assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba")])
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba"), ("meta", "counted")])
 def test_device_picks_the_backend(device: str, backend: str) -> None:
     assert backend_for(device) == backend
 
 
 def test_other_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match="cpu or cuda tensors, got 'meta'"):
-        rasterization(*[torch.zeros(1, 3, device="meta")] * 7, width=1, height=1)
+    with pytest.raises(ValueError, match="cpu or cuda tensors, got 'mps'"):
+        backend_for("mps")
 
 
 def test_cuda_tensors_go_to_gsplat_with_every_argument(
