@@ -24,7 +24,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from gallery import insert_table
+from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.evaluation import score_scene

@@ -16,38 +16,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
+from scored_runs import PROMPTS, insert_table, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation import score_ceiling, score_scene
-from sdi_gs.export.pictures import save_contact_sheet
-from sdi_gs.priors.catalog import load_prior
+from sdi_gs.evaluation import score_ceiling
 from sdi_gs.run_config import RunConfig
 from sdi_gs.run_folder import slug
-from sdi_gs.trainer import Trainer
-from sdi_gs.views import render_views, ring_cameras
-
-PROMPTS = (
-    "a blue robot",
-    "a red mushroom",
-    "a yellow car",
-    "a green chair",
-    "a white mug",
-    "a snowman with an orange hat",
-    "a house with a purple roof",
-    "a pink donut",
-    "a brown table",
-    "a black lamp",
-    "a green tree",
-    "an orange rocket",
-)
-"""Every colour at least once; the yellow car and the purple house are held-out pairs."""
 
 ARMS = {
     "sdi": "SDI, the preset as it is",
@@ -109,27 +88,6 @@ def arm_config(arm: str, prompt: str, seed: int, *, sdi_calls: int | None) -> Ru
             raise SystemExit(f'unknown arm "{arm}"; known: {", ".join(ARMS)}')
 
 
-def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
-    """Train, score, and save a row of four views."""
-    device = torch.device("cpu")
-    started = time.perf_counter()
-    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
-    calls = 0
-    while trainer.step < config.steps:
-        calls += trainer.train_step().predictor_calls
-    seconds = time.perf_counter() - started
-    views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
-    save_contact_sheet(picture, render_views(trainer.gaussians, views).rgb, columns=4, overwrite=True)
-    return {
-        "prompt": config.prompt,
-        "seed": config.seed,
-        "predictor_calls": calls,
-        "train_seconds": seconds,
-        "n_gaussians": len(trainer.gaussians),
-        **score_scene(trainer.gaussians, config.prompt).as_json(),
-    }
-
-
 def result_of(results: Path, arm: str, prompt: str, seed: int) -> dict[str, Any]:
     """A kept result, or a new one."""
     stem = results / arm / f"{slug(prompt)}-{seed}"
@@ -141,7 +99,7 @@ def result_of(results: Path, arm: str, prompt: str, seed: int) -> dict[str, Any]
             calls = json.loads(done.read_text())["predictor_calls"] if done.exists() else None
         config = arm_config(arm, prompt, seed, sdi_calls=calls)
         path.parent.mkdir(parents=True, exist_ok=True)
-        result = run_one(config, stem.with_suffix(".png"))
+        result = train_and_score(config, stem.with_suffix(".png"))
         path.write_text(json.dumps(result, indent=1))
     return json.loads(path.read_text())
 
@@ -193,25 +151,6 @@ def markdown(by_arm: dict[str, list[dict[str, Any]]], ceiling: dict[str, dict[st
     return "\n".join(lines) + "\n"
 
 
-def insert_table(page: Path, table: str, marks: tuple[str, str] = MARKS) -> None:
-    """Put the tables between the page's two marks, leaving its words alone."""
-    before, _, rest = page.read_text().partition(marks[0])
-    _, _, after = rest.partition(marks[1])
-    page.write_text(f"{before}{marks[0]}\n\n{table}\n{marks[1]}{after}")
-
-
-def sheet(results: Path, arm: str, prompts: list[str], seed: int, path: Path) -> None:
-    """One picture of an arm: two prompts a line, four views each."""
-    from PIL import Image
-
-    rows = [Image.open(results / arm / f"{slug(prompt)}-{seed}.png") for prompt in prompts]
-    width, height = rows[0].size
-    page = Image.new("RGB", (2 * width, height * ((len(rows) + 1) // 2)), "white")
-    for index, row in enumerate(rows):
-        page.paste(row, ((index % 2) * width, (index // 2) * height))
-    page.save(path)
-
-
 def main() -> None:
     """Parse the arguments, fill in what is missing, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -236,9 +175,10 @@ def main() -> None:
                 )
     limit = {} if options.no_ceiling else ceilings(options.results, options.prompts)
     if options.docs is not None:
-        insert_table(options.docs / "gallery.md", markdown(by_arm, limit))
+        insert_table(options.docs / "gallery.md", markdown(by_arm, limit), MARKS)
         for arm in options.arms:
-            sheet(options.results, arm, options.prompts, options.seeds[0], options.docs / f"gallery-{arm}.png")
+            pictures = [options.results / arm / f"{slug(prompt)}-{options.seeds[0]}.png" for prompt in options.prompts]
+            sheet(pictures, options.docs / f"gallery-{arm}.png")
     print(json.dumps({arm: means(rows) for arm, rows in by_arm.items()}))
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from densification import PROMPTS, rows_of
-from gallery import insert_table
+from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule, Representation

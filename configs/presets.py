@@ -30,6 +30,10 @@ def presets() -> dict[str, Preset]:
             summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
             config=_toybox_ideal(),
         ),
+        "toybox": Preset(
+            summary="minutes on two CPU cores under a small trained network; knows what toybox-ideal knows",
+            config=_toybox(),
+        ),
         "smoke": Preset(
             summary="seconds on any machine: the same path with few Gaussians and steps, to see that it works",
             config=_smoke(),
@@ -47,6 +51,12 @@ def preset_named(name: str) -> Preset:
     if name not in known:
         raise UserError(f'unknown preset "{name}"; known: {", ".join(known)}')
     return known[name]
+
+
+def preset_for_prior(prior: str) -> str | None:
+    """The name of the preset that is made for a prior and bears its name; None where there is none."""
+    known = presets()
+    return prior if prior in known and known[prior].config.prior == prior else None
 
 
 def _toybox_ideal() -> RunConfig:
@@ -67,6 +77,18 @@ def _toybox_ideal() -> RunConfig:
         ngp=NgpConfig(losses=_ngp_losses(0.1)),
         # Inversion follows single renders: 1024 leave smaller gaps between their angles.
         ideal_prior=IdealPriorConfig(renders_per_view=1024),
+    )
+
+
+def _toybox() -> RunConfig:
+    base = _toybox_ideal()
+    return replace(
+        base,
+        prior="toybox",
+        steps=300,
+        guidance=GuidanceConfig(guidance_scale=7.5, inversion_steps=5, t_min=0.1, random_fraction=0.4),
+        # Latents of unit variance, as Stable Diffusion's.
+        ngp=NgpConfig(),
     )
 
 

@@ -29,7 +29,7 @@ from sdi_gs.command_line import (
     parse_command,
     peek,
 )
-from sdi_gs.configs.presets import preset_named
+from sdi_gs.configs.presets import preset_for_prior, preset_named
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
 from sdi_gs.probe_config import ProbeOptions
@@ -48,6 +48,8 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
 
 CPU_PRESET = "toybox-ideal"
+"""What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
+and docs/evidence.md, which say why."""
 GPU_PRESET = "sd21-base"
 
 
@@ -123,7 +125,7 @@ def _parse(arguments: list[str]) -> tuple[Command, str]:
 
         return parse_command(arguments, train_defaults=load_run_config(Path(resume))), f"settings of {resume}"
     if prior is not None:
-        name = CPU_PRESET if prior == CPU_PRESET else GPU_PRESET
+        name = preset_for_prior(prior) or GPU_PRESET
         return parse_command(arguments, train_defaults=preset_named(name).config), f"preset {name} fits this prior"
     command = parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config)
     if isinstance(command, Train) and _pick_device(command.device).type == "cuda":
@@ -271,9 +273,9 @@ def _require_same_config(command: Train, run: Path) -> None:
 
 def _choice_line(config: RunConfig, chosen: str, device: torch.device, *, asked: bool) -> str:
     """What will be used and why."""
-    from sdi_gs.priors.catalog import CATALOG, TOYBOX_IDEAL
+    from sdi_gs.priors.catalog import CATALOG, is_instrument
 
-    if config.prior == TOYBOX_IDEAL.name:
+    if is_instrument(config.prior):
         from sdi_gs.toybox.classes import CLASSES
 
         about = f"an instrument: it knows {len(CLASSES)} toy objects"

@@ -48,7 +48,7 @@ class Train:
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     preset: str | None = None
-    """Named settings to start from: toybox-ideal, smoke or sd21-base; chosen by prior or device if not given."""
+    """Named settings to start from: toybox-ideal, toybox, smoke or sd21-base; chosen by prior or device if not given."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1; the first CUDA device if there is one, if not given."""
     output_dir: Path | None = None

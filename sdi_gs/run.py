@@ -32,7 +32,7 @@ from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
-from sdi_gs.priors.catalog import load_prior
+from sdi_gs.priors.catalog import is_instrument, load_prior
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, require_prompt
 from sdi_gs.run_folder import (
@@ -176,7 +176,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     summary = {
         "prompt": config.prompt,
         "prior": config.prior,
-        "prior_is_an_instrument": config.prior.startswith("toybox"),
+        "prior_is_an_instrument": is_instrument(config.prior),
         "step": trainer.step,
         "steps": config.steps,
         "seed": config.seed,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
+from sdi_gs.priors.layout import lacks_anything
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +41,28 @@ class CatalogEntry:
     summary: str
     """One line for lists."""
     sources: tuple[HubSource, ...]
-    """Mirrors in the order in which they are tried; none for a prior that needs no weights."""
+    """Mirrors in the order in which they are tried; none for a prior that has nothing to download."""
     licence: str
     """Licence of the weights."""
     download_bytes: int
-    """Size of the safetensors of all components in float32."""
+    """Size of the safetensors of all components in float32; 0 for a prior that has nothing to download."""
     prediction_type: PredictionType
     """What the network predicts, for lists; loading reads it from the model's own config."""
+    is_instrument: bool = False
+    """Whether it knows toybox alone: made to measure the method, not to make what a user might want."""
+    packaged: Path | None = None
+    """The folder in Stable Diffusion 2.1's layout that comes with this package."""
+
+    def packaged_folder(self) -> Path:
+        """The folder that came with the package; UserError where it is not there or incomplete."""
+        assert self.packaged is not None
+        lacking = lacks_anything(self.packaged)
+        if lacking is not None:
+            raise UserError(
+                f"{self.name} comes with this package, but the model in {self.packaged} lacks its {lacking}: "
+                f"install the package again, or use {TOYBOX_IDEAL.name}, which needs no weights"
+            )
+        return self.packaged
 
 
 TOYBOX_IDEAL = CatalogEntry(
@@ -56,6 +72,18 @@ TOYBOX_IDEAL = CatalogEntry(
     licence="Apache-2.0",
     download_bytes=0,
     prediction_type="epsilon",
+    is_instrument=True,
+)
+
+TOYBOX = CatalogEntry(
+    name="toybox",
+    summary="this project's own latent diffusion network, trained on renders of the same objects",
+    sources=(),
+    licence="Apache-2.0",
+    download_bytes=0,
+    prediction_type="v_prediction",
+    is_instrument=True,
+    packaged=Path(__file__).parents[1] / "toybox" / "weights" / "prior",
 )
 
 # The sum in the LFS pointer of Stability AI's own repository, from a copy of it.
@@ -102,7 +130,7 @@ SD21 = CatalogEntry(
     prediction_type="v_prediction",
 )
 
-CATALOG = (TOYBOX_IDEAL, SD21_BASE, SD21)
+CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21)
 
 
 def load_prior(
@@ -125,6 +153,16 @@ def load_prior(
             from sdi_gs.priors.ideal import IdealPrior
 
             return IdealPrior(ideal_config, device=device)
+        case TOYBOX.name:
+            from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
+
+            return load_latent_diffusion(
+                TOYBOX.packaged_folder(),
+                name=TOYBOX.name,
+                config=LatentDiffusionConfig(published_source_time=published_source_time, words="toybox"),
+                device=device,
+                dtype=dtype or _default_dtype(device),
+            )
         case SD21_BASE.name:
             return _load_from_mirrors(SD21_BASE, device, dtype, published_source_time)
         case SD21.name:
@@ -136,6 +174,11 @@ def load_prior(
             return load_latent_diffusion(name, config=config, device=device, dtype=dtype or _default_dtype(device))
         case _:
             raise unknown_prior(name)
+
+
+def is_instrument(name: str) -> bool:
+    """Whether a prior is one of those that measure the method and know nothing but toybox."""
+    return any(entry.is_instrument for entry in CATALOG if entry.name == name)
 
 
 def unknown_prior(name: str) -> UserError:

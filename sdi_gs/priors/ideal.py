@@ -26,10 +26,9 @@ from torch import Tensor
 
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
-from sdi_gs.errors import UserError
 from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.toybox.captions import parse_prompt
+from sdi_gs.toybox.captions import parse_request
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
@@ -61,9 +60,7 @@ class IdealPrior:
         """Embeddings [B, 1, E]; raises ``UserError`` for unknown words, and for a text that names no object."""
         rows = []
         for text in prompts:
-            prompt = parse_prompt(text)
-            if prompt.class_name is None and text.strip():
-                raise UserError(f'"{text}" names no object; toybox knows {", ".join(CLASSES)}, as in "a blue robot"')
+            prompt = parse_request(text)
             rows.append(
                 [float(prompt.class_name == name) for name in CLASSES]
                 + [float(prompt.colour == name) for name in COLOURS]

@@ -13,7 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
@@ -25,6 +25,7 @@ from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
+from sdi_gs.toybox.captions import parse_request
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -40,6 +41,8 @@ class LatentDiffusionConfig:
     """Whether images become a draw from the VAE's posterior (published SDI code) or its mode, free of noise."""
     published_source_time: bool = False
     """Tell the U-Net negative timesteps as they are (published SDI code) instead of 0."""
+    words: Literal["any", "toybox"] = "any"
+    """Which prompts are taken: any text, or only what toybox's words can ask for; a network would guess at the rest."""
 
 
 class LatentDiffusionPrior:
@@ -75,7 +78,18 @@ class LatentDiffusionPrior:
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden states [B, L, E]; warns of the part of a text that does not fit."""
+        """The text encoder's last hidden states [B, L, E]; warns of the part of a text that does not fit.
+
+        Raises UserError for a prompt that the config's ``words`` do not allow.
+        """
+        match self.config.words:
+            case "any":
+                pass
+            case "toybox":
+                for text in prompts:
+                    parse_request(text)
+            case _:
+                assert_never(self.config.words)
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         self._warn_of_cut(prompts, length)
         tokens: Any = self.tokenizer(
@@ -313,8 +327,9 @@ def _vae_factor(config: Any) -> int:
     return 2 ** (len(config.block_out_channels) - 1)
 
 
-def _without_autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, enabled=False)
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    # The meta device, where steps are counted and not taken, knows no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -39,6 +39,14 @@ def has_weights(folder: Path) -> bool:
     return all(any(file.is_file() for file in (folder / name).glob("*.safetensors")) for name in NETWORKS)
 
 
+def lacks_anything(folder: Path) -> str | None:
+    """As ``what_lacks``, and with a word on weights where these are what is missing."""
+    lacking = what_lacks(folder)
+    if lacking is None and not has_weights(folder):
+        lacking = f"weights (no .safetensors in one of {', '.join(NETWORKS)})"
+    return lacking
+
+
 def in_one_line(error: Exception) -> str:
     """The first line of what a library says, which is often a page."""
     lines = str(error).strip().splitlines() or [""]

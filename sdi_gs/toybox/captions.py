@@ -126,6 +126,17 @@ def parse_prompt(text: str) -> ToyboxPrompt:
     )
 
 
+def parse_request(text: str) -> ToyboxPrompt:
+    """What a toybox prior may be asked for: an object, or nothing at all.
+
+    Raises UserError as ``parse_prompt`` does, and for a text that says something but names no object.
+    """
+    prompt = parse_prompt(text)
+    if prompt.class_name is None and text.strip():
+        raise UserError(f'"{text}" names no object; toybox knows {", ".join(CLASSES)}, as in "a blue robot"')
+    return prompt
+
+
 def unknown_word_message(word: str, text: str) -> str:
     """One line that names the word, what toybox knows, and where to take other sentences."""
     # Runs add the view and the background to what the user wrote.

@@ -1,0 +1,205 @@
+"""The arms of the comparison, what a run of each costs, and how many steps each gets for an equal budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never, get_args
+
+import torch
+from scored_runs import prior_of, warm_up
+
+from sdi_gs.backgrounds import BackgroundName
+from sdi_gs.cameras import VIEW_WORDS, ViewWord
+from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.inversion import inversion_timesteps
+from sdi_gs.guidance.score_distillation import plan_step
+from sdi_gs.run_config import RunConfig
+from sdi_gs.trainer import Trainer
+
+Budget = Literal["calls", "time"]
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
+
+REFERENCE = "sdi"
+ARMS = {
+    "sds": "SDS, t uniform",
+    "sds-annealed": "SDS, t annealed",
+    "sdi": "SDI, γ_inv = −γ",
+    "sdi-minus-1": "inversion, γ_inv = −1",
+    "sdi-0": "inversion, γ_inv = 0",
+    "sdi-plus-1": "inversion, γ_inv = +1",
+}
+
+ROUNDS = 8
+MAX_STEPS = 100_000
+
+
+def arm_config(base: RunConfig, arm: str) -> RunConfig:
+    """The preset with the noise that the arm is about; everything else is common to all arms."""
+    guidance = base.guidance
+    inverting = replace(guidance, noise="inversion")
+    match arm:
+        case "sds":
+            return replace(base, guidance=replace(guidance, noise="random", annealing="uniform"))
+        case "sds-annealed":
+            return replace(base, guidance=replace(guidance, noise="random"))
+        case "sdi":
+            return replace(base, guidance=replace(inverting, inversion_guidance_scale=None))
+        case "sdi-minus-1":
+            return replace(base, guidance=replace(inverting, inversion_guidance_scale=-1.0))
+        case "sdi-0":
+            return replace(base, guidance=replace(inverting, inversion_guidance_scale=0.0))
+        case "sdi-plus-1":
+            return replace(base, guidance=replace(inverting, inversion_guidance_scale=1.0))
+        case _:
+            raise SystemExit(f'unknown arm "{arm}"; known: {", ".join(ARMS)}')
+
+
+def distinct_arms(base: RunConfig, arms: list[str]) -> list[str]:
+    """The arms without those that would repeat another: at gamma 1, gamma_inv = -1 is -gamma."""
+    kept: dict[str, GuidanceConfig] = {}
+    for arm in arms:
+        guidance = arm_config(base, arm).guidance
+        if guidance.noise == "inversion":
+            guidance = replace(guidance, inversion_guidance_scale=guidance.resolved_inversion_scale)
+        if guidance not in kept.values():
+            kept[arm] = guidance
+    return list(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """Predictor calls of a run by the branches that each evaluates, for all views of a step at once."""
+
+    conditional: int = 0
+    unconditional: int = 0
+    both: int = 0
+
+    @property
+    def total(self) -> int:
+        """What a run's log counts."""
+        return self.conditional + self.unconditional + self.both
+
+
+def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
+    """The calls that a run is going to make, from its own schedule and without a prior.
+
+    Raises SystemExit for guidance whose calls this does not know.
+    """
+    guidance = config.guidance
+    if guidance.perp_neg or guidance.noise not in ("inversion", "random"):
+        raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
+    counts = {"conditional": 0, "unconditional": 0, "both": 0}
+    generator = torch.Generator().manual_seed(config.seed)
+    for step in range(config.steps):
+        plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
+        counts[branches(guidance.guidance_scale)] += 1
+        if plan.source == "inversion":
+            grid = inversion_timesteps(
+                plan.timestep,
+                plan.overshoot,
+                num_steps=guidance.inversion_steps,
+                schedule=schedule,
+                order=guidance.inversion_order,
+                data_std=guidance.inversion_data_std,
+            )
+            counts[branches(guidance.resolved_inversion_scale)] += len(grid) - 1
+    return Calls(**counts)
+
+
+def branches(scale: float) -> Literal["conditional", "unconditional", "both"]:
+    """What a guided call evaluates at a scale (``GuidedPredictor``)."""
+    return "conditional" if scale == 1.0 else "unconditional" if scale == 0.0 else "both"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds on this machine, measured in turns so that a busy neighbour slows all of them."""
+
+    step: float
+    """A step without its predictor calls: render, encode, backward, optimise."""
+    conditional: float
+    unconditional: float
+    both: float
+
+    def seconds(self, config: RunConfig, schedule: NoiseSchedule) -> float:
+        """What a run should take."""
+        calls = count_calls(config, schedule)
+        guidance = calls.conditional * self.conditional + calls.unconditional * self.unconditional
+        return config.steps * self.step + guidance + calls.both * self.both
+
+
+def measure_cost(base: RunConfig) -> Cost:
+    """The median of several rounds, each of one SDS step and one call of every kind."""
+    config = arm_config(replace(base, steps=ROUNDS), "sds")
+    prior = prior_of(config)
+    trainer = Trainer(config, prior, device=torch.device("cpu"))
+    warm_up(trainer)
+    calls = _calls_of_every_kind(trainer, prior)
+    rows = []
+    for _ in range(ROUNDS):
+        step = trainer.train_step().seconds
+        rows.append([step, *(_seconds(call) for call in calls)])
+    step, conditional, unconditional, both = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
+    costs = {"conditional": conditional, "unconditional": unconditional, "both": both}
+    # A step is what is left of SDS without its one call.
+    rest = max(step - costs[branches(config.guidance.guidance_scale)], 0.0)
+    return Cost(step=rest, **costs)
+
+
+def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
+    """Conditional, unconditional and both branches of a step's views, as the guidance would ask."""
+    views, config = trainer.config.views_per_step, trainer.config
+    words: list[ViewWord] = [VIEW_WORDS[index % 3] for index in range(views)]
+    grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
+    conditional = trainer.conditions.conditional(words, grounds)
+    unconditional = trainer.conditions.unconditional(views)
+    generator = torch.Generator().manual_seed(config.seed)
+    images = torch.rand(views, prior.image_size, prior.image_size, 3, generator=generator)
+    with torch.no_grad():
+        noised = prior.encode_images(images, generator)
+    return [
+        lambda: prior.predict_noise(noised, 500, conditional),
+        lambda: prior.predict_noise(noised, 500, unconditional),
+        lambda: prior.predict_noise(torch.cat([noised] * 2), 500, torch.cat([conditional, unconditional])),
+    ]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def steps_for(config: RunConfig, target: float, spent: Callable[[RunConfig], float]) -> int:
+    """The number of steps with which a run spends as nearly as can be what the target is."""
+    low, high = 1, 1
+    while spent(replace(config, steps=high)) < target:
+        low, high = high, 2 * high
+        if high > MAX_STEPS:
+            raise SystemExit(f"more than {MAX_STEPS} steps would be needed for the budget {target:g}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if spent(replace(config, steps=middle)) < target else (low, middle)
+    return min((low, high), key=lambda steps: abs(spent(replace(config, steps=steps)) - target))
+
+
+def budgeted(base: RunConfig, arm: str, budget: Budget, *, schedule: NoiseSchedule, cost: Cost | None) -> RunConfig:
+    """The arm with as many steps as the budget of the reference arm allows, that being the preset's own steps."""
+
+    def spent(config: RunConfig) -> float:
+        match budget:
+            case "calls":
+                return count_calls(config, schedule).total
+            case "time":
+                assert cost is not None
+                return cost.seconds(config, schedule)
+            case _:
+                assert_never(budget)
+
+    reference, config = arm_config(base, REFERENCE), arm_config(base, arm)
+    target = spent(reference)
+    # The preset's own number where it fits, as for every arm that differs in nothing that costs.
+    return config if spent(config) == target else replace(config, steps=steps_for(config, target, spent))

@@ -1,0 +1,108 @@
+"""What the comparisons share: the prompts, a run that is trained and scored, and the pages that take the tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdi_gs.cameras import VIEW_WORDS
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.evaluation import judge_scene, score_scene
+from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.priors.catalog import load_prior
+from sdi_gs.run_config import RunConfig
+from sdi_gs.trainer import Trainer
+from sdi_gs.views import render_views, ring_cameras
+
+PROMPTS = (
+    "a blue robot",
+    "a red mushroom",
+    "a yellow car",
+    "a green chair",
+    "a white mug",
+    "a snowman with an orange hat",
+    "a house with a purple roof",
+    "a pink donut",
+    "a brown table",
+    "a black lamp",
+    "a green tree",
+    "an orange rocket",
+)
+"""Every colour at least once; the yellow car and the purple house are held-out pairs."""
+
+CPU = torch.device("cpu")
+
+
+def prior_of(config: RunConfig) -> DiffusionPrior:
+    """The run's prior, as ``sdi-gs train`` loads it."""
+    published = config.guidance.renoise == "reference"
+    return load_prior(config.prior, config.ideal_prior, device=CPU, published_source_time=published)
+
+
+def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
+    """Train, score, and save a row of four views.
+
+    ``train_seconds`` counts from the loading of the prior on, ``loop_seconds`` the steps alone once all is warm.
+    """
+    started = time.perf_counter()
+    trainer = Trainer(config, prior_of(config), device=CPU)
+    warm_up(trainer)
+    loop_started, cpu_started, calls = time.perf_counter(), time.process_time(), 0
+    while trainer.step < config.steps:
+        calls += trainer.train_step().predictor_calls
+    ended, cpu_ended = time.perf_counter(), time.process_time()
+    views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
+    save_contact_sheet(picture, render_views(trainer.gaussians, views).rgb, columns=4, overwrite=True)
+    return {
+        "prompt": config.prompt,
+        "seed": config.seed,
+        "steps": config.steps,
+        "predictor_calls": calls,
+        "train_seconds": ended - started,
+        "loop_seconds": ended - loop_started,
+        "loop_cpu_seconds": cpu_ended - cpu_started,
+        "n_gaussians": len(trainer.gaussians),
+        **score_scene(trainer.gaussians, config.prompt).as_json(),
+        **judge_scene(trainer.gaussians, config.prompt).as_json(),
+    }
+
+
+@torch.no_grad()
+def warm_up(trainer: Trainer) -> None:
+    """Have everything that a first step would wait for: rendered mixtures, compiled kernels. Moves no generator."""
+    prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
+    size = prior.image_size
+    latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0))
+    prior.predict_noise(latents, 500, conditions.unconditional(1))
+    for view in VIEW_WORDS:
+        for background in backgrounds:
+            prior.predict_noise(latents, 500, conditions.conditional([view], [background]))
+    # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
+    Trainer(replace(trainer.config, steps=1), prior, device=CPU).train_step()
+
+
+def insert_table(page: Path, table: str, marks: tuple[str, str]) -> None:
+    """Put tables between the page's two marks, leaving its words alone; SystemExit where they are missing."""
+    text = page.read_text(encoding="utf-8")
+    before, found, rest = text.partition(marks[0])
+    _, ended, after = rest.partition(marks[1])
+    if not (found and ended):
+        raise SystemExit(f"{page} lacks the lines {marks[0]} and {marks[1]}, between which the tables go")
+    page.write_text(f"{before}{marks[0]}\n\n{table}\n{marks[1]}{after}", encoding="utf-8")
+
+
+def sheet(pictures: Sequence[Path], page: Path) -> None:
+    """One picture of several runs: two of them a line, four views each."""
+    from PIL import Image
+
+    rows = [Image.open(picture) for picture in pictures]
+    width, height = rows[0].size
+    image = Image.new("RGB", (2 * width, height * ((len(rows) + 1) // 2)), "white")
+    for index, row in enumerate(rows):
+        image.paste(row, ((index % 2) * width, (index // 2) * height))
+    image.save(page)
