@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from sdi_gs.trainer import Trainer
     from sdi_gs.viewer.server import LiveViewer
 
+EXIT_CHECK_FAILED = 1
+"""A check of ``doctor --full`` did not pass."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
@@ -51,10 +53,15 @@ CPU_PRESET = "toybox-ideal"
 """What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
 and docs/evidence.md, which say why."""
 GPU_PRESET = "sd21-base"
+SMOKE_PRESET = "smoke"
+"""What a dry run of the checks takes in place of the first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C.
+
+    ``doctor --full`` alone returns 1: where a check fails.
+    """
     started = time.perf_counter()
     # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -432,12 +439,49 @@ def _doctor(command: Doctor) -> int:
 
     from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
+    if command.full:
+        return _doctor_full(command)
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
     diagnosis = diagnose(
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
     )
     print(json.dumps(diagnosis.as_json()) if command.json else "\n".join(report_lines(diagnosis)))
     return 0
+
+
+def _doctor_full(command: Doctor) -> int:
+    """Run the checks; 0 where all pass, 1 where one fails."""
+    import json
+
+    from sdi_gs.doctor.check_names import CHECK_NAMES
+    from sdi_gs.doctor.full_report import full_report, print_report, write_report
+    from sdi_gs.files import refuse_existing
+
+    if command.report is not None:
+        refuse_existing(command.report)
+    device = _pick_device(command.device)
+    if device.type == "cpu" and command.device is None:
+        raise UserError(
+            "--full compares a CUDA card with the CPU, and torch finds no CUDA device: sdi-gs doctor says what is "
+            "missing; --full --device cpu makes a dry run of the same checks here"
+        )
+    report = full_report(
+        device,
+        # In their own order, each once.
+        [name for name in CHECK_NAMES if name in (command.only or CHECK_NAMES)],
+        toybox=preset_named(CPU_PRESET if device.type == "cuda" else SMOKE_PRESET).config,
+        stable_diffusion=preset_named(GPU_PRESET).config,
+        say=say,
+    )
+    if command.report is not None:
+        write_report(report, command.report)
+    if command.json:
+        print(json.dumps(report.as_json()))
+    else:
+        print_report(report)
+        if command.report is not None:
+            _print_paths([command.report])
+    return 0 if report.passed else EXIT_CHECK_FAILED
 
 
 def _priors(command: Priors) -> int:

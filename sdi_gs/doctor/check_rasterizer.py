@@ -22,12 +22,12 @@ from sdi_gs.rasterize.scenes import BallScene, ball_scene
 Rasterize = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 
 PIXEL_LIMIT = 1e-4
-"""Of a channel in [0, 1], and of a depth over the scene's: both sides round float32 in their own order (docs/rasterizer.md
-has 2e-6 against float64), and CUDA's exponential is a fast one."""
+"""Of a channel in [0, 1], and of a depth over the scene's: both sides round float32 in their own order
+(docs/rasterizer.md has 2e-6 against float64), and CUDA's exponential is a fast one."""
 FLIP_SHARE = 1e-3
-"""Share of pixels, radii and visible Gaussians that may differ by more: those whose alpha lies within rounding of 1/255,
-whose radius lies within rounding of a whole pixel, or whose box touches the border, fall to one side here and to the other
-there."""
+"""Share of pixels, radii and visible Gaussians that may differ by more: those whose alpha lies within rounding of
+1/255, whose radius lies within rounding of a whole pixel, or whose box touches the border, fall to one side here and to
+the other there."""
 FLIP_LIMIT = 0.01
 """What such a Gaussian may do to a pixel: it is drawn with an alpha of 1/255 or not at all, and colours are below 2."""
 GRADIENT_LIMIT = 1e-3

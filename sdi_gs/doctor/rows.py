@@ -39,7 +39,13 @@ class Row:
 
 
 def at_most(
-    what: str, figure: float, limit: float, *, unit: str = "", note: str = "", details: Mapping[str, float] | None = None
+    what: str,
+    figure: float,
+    limit: float,
+    *,
+    unit: str = "",
+    note: str = "",
+    details: Mapping[str, float] | None = None,
 ) -> Row:
     """A row that passes up to a limit; NaN never does."""
     return Row(
@@ -75,15 +81,11 @@ def failed(what: str, reason: str) -> Row:
     return Row(what=what, verdict="fail", note=reason)
 
 
-def worst(
-    what: str, figures: Mapping[str, float], limit: float, *, unit: str = "", note: str = ""
-) -> Row:
+def worst(what: str, figures: Mapping[str, float], limit: float, *, unit: str = "", note: str = "") -> Row:
     """The largest of the cases' figures against a limit; a case without a number is worst."""
     case = max(figures, key=lambda name: math.inf if math.isnan(figures[name]) else figures[name])
     words = f"worst: {case}" if figures[case] else f"in all {len(figures)} cases"
-    return at_most(
-        what, figures[case], limit, unit=unit, note="; ".join(filter(None, (words, note))), details=figures
-    )
+    return at_most(what, figures[case], limit, unit=unit, note="; ".join(filter(None, (words, note))), details=figures)
 
 
 def _plain(value: float | None) -> float | str | None:

@@ -1,0 +1,161 @@
+"""What ``sdi-gs doctor --full`` prints, and what it leaves for a bug report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sdi_gs.doctor.check_names import CheckName
+from sdi_gs.doctor.checks import CheckResult, run_checks
+from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig, Say
+from sdi_gs.doctor.rows import Row
+from sdi_gs.files import write_atomically
+from sdi_gs.run import versions
+from sdi_gs.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {"pass": "green", "fail": "bold red", "skipped": "yellow", "shown": ""}
+_SIGNS = {"at most": "≤", "at least": "≥"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullReport:
+    """All checks on one machine."""
+
+    machine: dict[str, Any]
+    dry_run: bool
+    """Whether a CPU stood in for a card, at small sizes."""
+    results: tuple[CheckResult, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row of any check failed."""
+        return all(result.passed for result in self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; no paths of this machine but those in a trace."""
+        return {
+            "report": "sdi-gs doctor --full",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "passed": self.passed,
+            "dry_run": self.dry_run,
+            "seconds": self.seconds,
+            "versions": versions(),
+            "machine": self.machine,
+            "checks": [result.as_json() for result in self.results],
+        }
+
+
+def full_report(
+    device: torch.device,
+    names: Sequence[CheckName],
+    *,
+    toybox: RunConfig,
+    stable_diffusion: RunConfig,
+    say: Say,
+) -> FullReport:
+    """Run the named checks on a device: at full size on a card, as a dry run of the same code on a CPU."""
+    started = time.perf_counter()
+    dry_run = device.type == "cpu"
+    rig = Rig(device=device, size=DRY_RUN if dry_run else FULL, toybox=toybox, stable_diffusion=stable_diffusion)
+    results = run_checks(rig, names, say=say)
+    return FullReport(
+        machine=machine_facts(device),
+        dry_run=dry_run,
+        results=tuple(results),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """What a reader of the report needs to know of the machine."""
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "system": platform.platform(),
+        "torch_cuda": torch.version.cuda,
+        "torch_threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "name": properties.name,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "memory_gib": properties.total_memory / 2**30,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return facts
+
+
+def write_report(report: FullReport, path: Path) -> None:
+    """One JSON object; UserError where there is a file already, or where none can be written."""
+    write_atomically(path, f"{json.dumps(report.as_json(), indent=2)}\n".encode())
+
+
+def print_report(report: FullReport) -> None:
+    """The table on stdout, and one line that sums it up."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(report_table(report), markup=False)
+    console.print(summary_line(report), markup=False, soft_wrap=True)
+
+
+def report_table(report: FullReport) -> Table:
+    """A row per figure: what, how much, the limit, and whether it was kept."""
+    from rich.table import Table
+    from rich.text import Text
+
+    machine = report.machine
+    title = f"{machine.get('name', machine['device'])}{', dry run' if report.dry_run else ''}"
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("check", "left"), ("what", "left"), ("figure", "right"), ("limit", "right")):
+        table.add_column(column, justify=justify)
+    table.add_column("")
+    table.add_column("note")
+    for result in report.results:
+        for number, row in enumerate(result.rows):
+            name = result.name if number == 0 else ""
+            cells = (name, row.what, _figure(row), _limit(row))
+            table.add_row(*map(Text, cells), Text(row.verdict, style=_COLOURS[row.verdict]), Text(row.note))
+        table.add_section()
+    return table
+
+
+def summary_line(report: FullReport) -> str:
+    """How many rows passed, failed and were skipped, and which checks failed."""
+    verdicts = [row.verdict for result in report.results for row in result.rows]
+    counts = {
+        name: verdicts.count(verdict)
+        for name, verdict in (("passed", "pass"), ("failed", "fail"), ("skipped", "skipped"))
+    }
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    broken = [result.name for result in report.results if not result.passed]
+    more = f"; look at {', '.join(broken)}" if broken else ""
+    return f"{said}, {report.seconds:.0f} s{more}"
+
+
+def _figure(row: Row) -> str:
+    return "" if row.figure is None else f"{_number(row.figure)} {row.unit}".strip()
+
+
+def _limit(row: Row) -> str:
+    return "" if row.limit is None or row.bound is None else f"{_SIGNS[row.bound]} {_number(row.limit)}"
+
+
+def _number(value: float) -> str:
+    """Four figures that tell something, without noughts."""
+    if 0.99 < value < 1.0:
+        # A cosine's distance from 1 is what it is about.
+        return f"{value:.6f}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
