@@ -9,7 +9,7 @@ Letters: V views, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -50,7 +50,9 @@ class Fitted:
     finite: bool
 
 
-def check_growth(rig: Rig, *, fit: Fit | None = None) -> Iterator[Row]:
+def check_growth(
+    rig: Rig, *, fit: Fit | None = None, strategies: Sequence[Strategy] = get_args(Strategy)
+) -> Iterator[Row]:
     """Four rows per strategy; ``fit`` stands in for the side under test."""
     size = rig.size.growth_image_size
     unseen = ring_cameras(rig.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
@@ -64,7 +66,7 @@ def check_growth(rig: Rig, *, fit: Fit | None = None) -> Iterator[Row]:
     def usual(config: RunConfig, device: torch.device) -> Gaussians:
         return fitted_robot(config, device, image_size=size)
 
-    for strategy in get_args(Strategy):
+    for strategy in strategies:
         config = growth_config(rig.toybox, strategy, rig.size.growth_steps)
         before = summary(Gaussians(_start(config)["gaussians"]))
         ours = summary((fit or usual)(config, rig.device))
