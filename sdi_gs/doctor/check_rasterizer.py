@@ -123,7 +123,6 @@ def _draw(rasterize: Rasterize, scene: BallScene, options: dict[str, Any], devic
     meta["means2d"].retain_grad()
     weights = torch.randn(num_cameras, scene.height, scene.width, 5, generator=generator).to(device)
     (torch.cat([colours, alpha], dim=-1) * weights).sum().backward()
-    seen = {name: _spread(meta[name], meta, num_cameras, num_gaussians) for name in ("radii", "means2d")}
     gradient = meta["means2d"].grad
     gradients = {name: value.grad for name, value in leaves.items()}
     gradients["means2d"] = None if gradient is None else _spread(gradient, meta, num_cameras, num_gaussians)
@@ -131,7 +130,7 @@ def _draw(rasterize: Rasterize, scene: BallScene, options: dict[str, Any], devic
         image=_on_host(colours[..., :3]),
         alpha=_on_host(alpha),
         depth=_on_host(colours[..., 3:]),
-        radii=_on_host(seen["radii"]),
+        radii=_on_host(_spread(meta["radii"], meta, num_cameras, num_gaussians)),
         gradients={name: _on_host(value) for name, value in gradients.items() if value is not None},
     )
 
