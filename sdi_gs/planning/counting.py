@@ -54,8 +54,8 @@ class StepCount:
         return sum(operation.flops for operation in self.operations if operation.part == part)
 
 
-def published_prior(model: ModelName, config: RunConfig, *, image_size: int, dtype: torch.dtype) -> Any:
-    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels, under the run's compute settings."""
+def published_prior(model: ModelName, config: RunConfig, *, image_size: int | None, dtype: torch.dtype) -> Any:
+    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own, under the run's settings."""
     return prior_of_networks(
         published_networks(model, device=META, dtype=dtype, image_size=image_size), config, model=model
     )
