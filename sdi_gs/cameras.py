@@ -9,6 +9,7 @@ Letters: B cameras, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,12 +78,20 @@ class CameraBatch:
         ]
 
     def to(self, device: torch.device | str) -> CameraBatch:
-        """The same cameras on another device."""
+        """The same cameras on another device; a GPU is handed them without waiting for what it is doing."""
+        unawaited = torch.device(device).type != "cpu"
+        return self._each(lambda values: values.to(device, non_blocking=unawaited))
+
+    def rows(self, chosen: slice) -> CameraBatch:
+        """Some of the cameras."""
+        return self._each(lambda values: values[chosen])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> CameraBatch:
         return CameraBatch(
-            world_from_camera=self.world_from_camera.to(device),
-            intrinsics=self.intrinsics.to(device),
-            azimuth_deg=self.azimuth_deg.to(device),
-            elevation_deg=self.elevation_deg.to(device),
+            world_from_camera=change(self.world_from_camera),
+            intrinsics=change(self.intrinsics),
+            azimuth_deg=change(self.azimuth_deg),
+            elevation_deg=change(self.elevation_deg),
             width=self.width,
             height=self.height,
         )

@@ -34,7 +34,7 @@ class ComputeConfig:
     compile_unet: bool = False
     """Compile the U-Net with torch.compile; the first call of each shape then takes minutes."""
     cache_cross_attention: bool = False
-    """Keep the keys and values of the text in each cross-attention from call to call."""
+    """Keep the keys and values of the text in each cross-attention for all calls of a step; not when compiled."""
     fused_adam: bool = False
     """Let one kernel update all of a parameter (torch's fused Adam)."""
 
@@ -45,3 +45,5 @@ class ComputeConfig:
         for name, known in (("vae", VaeMode), ("precision", Precision), ("attention", Attention)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
+        if self.compile_unet and self.cache_cross_attention:
+            raise ValueError("compile_unet and cache_cross_attention do not go together: leave one of them out")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.compute_config import ComputeConfig
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 TimestepSpacing = Literal["leading", "trailing"]
@@ -62,7 +63,7 @@ class GuidanceOutput:
     noised_latents: Tensor  # [B, C, h, w] what the prior was shown last
     timestep: int
     predictor_calls: int
-    """Calls of ``predict_noise`` made, each a batch of all branches."""
+    """Questions to the prior, each about all branches; one that is asked in pieces (ComputeConfig) counts once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,15 @@ class DiffusionPrior(Protocol):
 
         ``timestep`` may lie below 0 (a clean latent); the prior converts its own prediction type to noise.
         """
+        ...
+
+
+@runtime_checkable
+class TunablePrior(Protocol):
+    """A prior that has ways of computing to choose from."""
+
+    def use(self, compute: ComputeConfig) -> None:
+        """Compute in these ways from the next call on; what is predicted stays the same up to rounding."""
         ...
 
 

@@ -38,5 +38,5 @@ def needle_loss(
 ) -> Tensor:
     """Mean squared excess of log(longest / middle axis) over log(max_anisotropy); discs are free, needles are not."""
     ordered = log_scales.sort(dim=-1).values
-    excess = ordered[:, 2] - ordered[:, 1] - torch.log(torch.tensor(max_anisotropy)).to(log_scales)
+    excess = ordered[:, 2] - ordered[:, 1] - torch.log(torch.tensor(max_anisotropy)).to(log_scales, non_blocking=True)
     return excess.clamp_min(0.0).square().mean()

@@ -239,9 +239,16 @@ def _require_runnable(config: RunConfig) -> None:
 
 
 def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:
-    """The run's prior; the published form of SDI tells it the negative source time of a clean latent."""
+    """The run's prior in its precision; the published form of SDI tells it a clean latent's negative source time."""
     published = config.guidance.renoise == "reference"
-    return load_prior(config.prior, config.ideal_prior, device=device, published_source_time=published)
+    precision = config.compute.precision
+    return load_prior(
+        config.prior,
+        config.ideal_prior,
+        device=device,
+        dtype=None if precision == "auto" else getattr(torch, precision),
+        published_source_time=published,
+    )
 
 
 def _log_line(report: StepReport) -> dict[str, Any]:

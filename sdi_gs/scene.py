@@ -23,6 +23,7 @@ from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers, scaled_rates, set_learning_rates
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender, ngp_optimizers
 from sdi_gs.representations.update import update_gaussians
+from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.run_config import RunConfig
 
 
@@ -46,7 +47,7 @@ class GaussianScene:
         if gaussians is None:
             gaussians = initial_gaussians(config.gaussians, generator=generator, device=device)
         self.gaussians = gaussians
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=config.compute.fused_adam)
         self.densifier = Densifier(config.densify, config.steps)
         self.densifier.require_room(self.gaussians)
 
@@ -69,7 +70,7 @@ class GaussianScene:
         generator: torch.Generator,
     ) -> RenderOutput:
         """A training render; ``progress`` is the finished share of the run."""
-        return self.gaussians.render(cameras, background)
+        return render_in_groups(self.gaussians, cameras, background, self.config.compute.views_at_once)
 
     def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
         """The weighted terms that look at the cloud and not at the prior."""
@@ -142,7 +143,7 @@ class GaussianScene:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what ``state`` returned."""
         self.gaussians = Gaussians({name: value.to(self.device) for name, value in state["gaussians"].items()})
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=self.config.compute.fused_adam)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.densifier.state = {
@@ -166,7 +167,7 @@ class NgpScene:
         self.config = config
         self.device = device
         self.ngp = Ngp(config.ngp, generator=generator, device=device)
-        self.optimizers = ngp_optimizers(self.ngp)
+        self.optimizers = ngp_optimizers(self.ngp, fused=config.compute.fused_adam)
         self._rates = {name: group.param_groups[0]["lr"] for name, group in self.optimizers.items()}
         self._before_render = self.ngp.state()
         self.follow(config)
@@ -187,7 +188,13 @@ class NgpScene:
         """A training render of the field as ``progress``, the finished share of the run, would have it."""
         self._before_render = self.ngp.state()
         self.ngp.before_step(progress, generator)
-        return self.ngp.render_for_training(cameras, background, progress=progress, generator=generator)
+        return self.ngp.render_for_training(
+            cameras,
+            background,
+            progress=progress,
+            generator=generator,
+            views_at_once=self.config.compute.views_at_once,
+        )
 
     def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
         """The weighted terms that look at the field and not at the prior."""

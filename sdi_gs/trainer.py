@@ -5,7 +5,6 @@ Letters: B cameras, H W pixels.
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from sdi_gs.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.checkpoint import restore_generator
-from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport, TunablePrior
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
@@ -35,7 +34,18 @@ STEERABLE = (
     "guidance.t_min",
     "guidance.t_max",
 )
-"""The settings that may change while a run trains."""
+"""The settings of the result that may change while a run trains."""
+TUNABLE = (
+    "compute.views_at_once",
+    "compute.branches_at_once",
+    "compute.vae",
+    "compute.free_text_encoder",
+    "compute.attention",
+    "compute.channels_last",
+    "compute.compile_unet",
+    "compute.cache_cross_attention",
+)
+"""The settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""
 
 
 class Trainer:
@@ -62,6 +72,7 @@ class Trainer:
         # Tensors without data, on the meta device, have no generator of their own.
         self.device_generator = torch.Generator("cpu" if device.type == "meta" else device)
         self.device_generator.manual_seed(config.seed + 1)
+        _tune(prior, config)
         self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None
         self.last_views: GuidedViews | None = None
@@ -83,13 +94,14 @@ class Trainer:
     def train_step(self) -> StepReport:
         """One step: K views that share a timestep.
 
-        Raises NonFiniteError with the state as it was before, generators included.
+        Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
+        before, generators included.
         """
         generators = (self.host_generator, self.device_generator)
         before = [generator.get_state() for generator in generators]
         try:
             return self._train_step()
-        except NonFiniteError:
+        except (NonFiniteError, torch.OutOfMemoryError):
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
             self.scene.drop_gradients()
@@ -108,7 +120,9 @@ class Trainer:
             generator=self.host_generator,
         )
         backgrounds = self._draw_backgrounds(views)
-        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds], device=self.device)
+        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
+        # Nothing here waits for the device until the step's numbers are read, once, before the parameters move.
+        colours = colours.to(self.device, non_blocking=True)
         seen_by = cameras.to(self.device)
         render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
@@ -123,20 +137,26 @@ class Trainer:
             plan=plan,
             generator=self.device_generator,
             carried_noise=self.carried_noise,
+            compute=config.compute,
         )
         losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
         losses |= self.scene.losses(render, seen_by, progress)
-        values = {name: value.item() for name, value in losses.items()}
-        if not all(map(math.isfinite, values.values())):
-            culprits = {"latents": latents, "target": guided.target}
-            self._require_finite(culprits | {f"{name} loss": value for name, value in losses.items()}, plan.timestep)
+        values: dict[str, float] = {}
+
+        def read_values() -> None:
+            """The losses for the report, and a look at all that must be finite: the step's one wait for the device."""
+            watched = {"latents": latents, "target": guided.target}
+            watched |= {f"{name} loss": value for name, value in losses.items()}
+            watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
+            values.update(self._finite_values(losses, watched, plan.timestep))
+
         self.scene.update(
             torch.stack(list(losses.values())).sum(),
             render,
             step=self.step,
             generator=self.host_generator,
             timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
-            check_gradients=lambda: self._require_finite(self._gradients(), plan.timestep),
+            check_gradients=read_values,
         )
         self.carried_noise = noise_to_carry(config.guidance, guided)
         self.last_views = GuidedViews(
@@ -156,10 +176,10 @@ class Trainer:
         """Go on under another config from the next step; returns what differs, as key: [before, after].
 
         Raises UserError, with everything as it was, where the prior does not know the prompt, and for a setting that
-        is no part of ``STEERABLE``: what the run was built with cannot change under it.
+        is no part of ``STEERABLE`` or ``TUNABLE``: what the run was built with cannot change under it.
         """
         keys = differing_keys(self.config, config)
-        fixed = [key for key in keys if key not in STEERABLE]
+        fixed = [key for key in keys if key not in (*STEERABLE, *TUNABLE)]
         if fixed:
             raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
         require_prompt(config)
@@ -167,6 +187,8 @@ class Trainer:
         conditions = _conditions(self.prior, config) if told_anew else self.conditions
         before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
         changed = {key: [before[key], after[key]] for key in keys}
+        if self.config.compute != config.compute:
+            _tune(self.prior, config)
         self.config, self.conditions = config, conditions
         self.scene.follow(config)
         if "views_per_step" in keys and config.guidance.noise == "cached":
@@ -200,19 +222,27 @@ class Trainer:
         choices = self.config.backgrounds
         return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
 
-    def _gradients(self) -> dict[str, Tensor]:
-        """The gradients that the optimisers are about to use, by name."""
-        return {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
+    def _finite_values(self, values: dict[str, Tensor], watched: dict[str, Tensor], timestep: int) -> dict[str, float]:
+        """Some scalars as numbers, in one transfer with a flag for each watched tensor.
 
-    def _require_finite(self, quantities: dict[str, Tensor], timestep: int) -> None:
-        """Stop before a broken value reaches the parameters, naming the first one in the order of computation."""
-        finite = torch.stack([value.detach().isfinite().all() for value in quantities.values()]).tolist()
+        Stops before a broken value reaches the parameters, naming the first one in the order of computation.
+        """
+        flags = [value.detach().isfinite().all() for value in watched.values()]
+        numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
+        finite = numbers[len(values) :]
         if not all(finite):
-            name = list(quantities)[finite.index(False)]
+            name = list(watched)[finite.index(0.0)]
             raise NonFiniteError(
                 f"step {self.step + 1}, t = {timestep}: non-finite {name}; the state before this step is "
                 "kept: start a new run with smaller learning rates, a guidance.gradient-clip or another seed"
             )
+        return dict(zip(values, numbers, strict=False))
+
+
+def _tune(prior: DiffusionPrior, config: RunConfig) -> None:
+    """Have the prior compute as the config says, if it has more than one way."""
+    if isinstance(prior, TunablePrior):
+        prior.use(config.compute)
 
 
 def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:

@@ -12,6 +12,7 @@ import torch
 from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import RenderOutput, Representation
+from sdi_gs.row_groups import row_groups
 
 VIEWS_AT_ONCE = 8
 """Views rendered in one call: a film at full size would not fit the memory limit as one batch."""
@@ -47,13 +48,5 @@ def render_views(
 
 def split_cameras(cameras: CameraBatch, size: int = VIEWS_AT_ONCE) -> Iterator[CameraBatch]:
     """The same cameras in batches of at most ``size``."""
-    for first in range(0, len(cameras), size):
-        chosen = slice(first, first + size)
-        yield CameraBatch(
-            world_from_camera=cameras.world_from_camera[chosen],
-            intrinsics=cameras.intrinsics[chosen],
-            azimuth_deg=cameras.azimuth_deg[chosen],
-            elevation_deg=cameras.elevation_deg[chosen],
-            width=cameras.width,
-            height=cameras.height,
-        )
+    for chosen in row_groups(len(cameras), size):
+        yield cameras.rows(chosen)

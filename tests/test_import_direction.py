@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATIONS = {"errors", "files", "backgrounds", "camera_config", "cameras", "compute_config", "contracts"}
+FOUNDATIONS = {
+    *("errors", "files", "backgrounds", "camera_config", "cameras", "compute_config", "contracts", "row_groups"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -18,7 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "camera_config": {"errors"},
     "compute_config": set(),
     "cameras": {"camera_config", "errors"},
-    "contracts": {"cameras", "errors"},
+    "contracts": {"cameras", "compute_config", "errors"},
+    "row_groups": set(),
     # Plain tensors in and out: it knows no scene, not even a camera.
     "rasterize": {"errors"},
     "loss_config": {"errors"},

@@ -80,5 +80,5 @@ class PromptConditions:
             negatives.append(torch.stack([self._by_situation[view, background] for view, _ in blend.negative]))
         weights = torch.tensor([[weight for _, weight in blend.negative] for blend in blends], dtype=torch.float64)
         return torch.stack(positives), Negatives(
-            embeddings=torch.stack(negatives), weights=weights.to(self._unconditional.device)
+            embeddings=torch.stack(negatives), weights=weights.to(self._unconditional.device, non_blocking=True)
         )

@@ -10,25 +10,28 @@ Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput, NoiseSchedule
 from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import fixed_noise, iterated_noise, noise_between, random_noise
 from sdi_gs.guidance.perp_neg import Negatives, combine_branches
 from sdi_gs.guidance.schedule import add_noise, annealed_timestep, inversion_end, predicted_clean
+from sdi_gs.row_groups import row_groups
 
 
 class GuidedPredictor:
     """The prior under guidance for one batch of prompts, counting its calls.
 
     Classifier-free guidance, or Perp-Neg where negatives are given. All branches ride in one call, one after the
-    other and each in the order of the images.
+    other and each in the order of the images, unless the compute config wants fewer rows at once.
     """
 
     def __init__(
@@ -37,16 +40,16 @@ class GuidedPredictor:
         conditional: Tensor,  # [B, L, E]
         unconditional: Tensor,  # [B, L, E]
         negatives: Negatives | None = None,
+        compute: ComputeConfig | None = None,
     ) -> None:
         self._prior = prior
-        self._conditional = conditional
-        self._unconditional = unconditional
         self._negatives = negatives
-        branches = [conditional, unconditional]
+        self._branches = [conditional, unconditional]
         if negatives is not None:
-            branches += negatives.embeddings.unbind(dim=1)
-        self._num_branches = len(branches)
-        self._all_branches = torch.cat(branches)
+            self._branches += negatives.embeddings.unbind(dim=1)
+        self._compute = compute or ComputeConfig()
+        # Kept, because a prior may remember what it made of a tensor of embeddings.
+        self._told: dict[tuple[int, ...], list[tuple[slice, Tensor]]] = {}
         self.calls = 0
 
     def __call__(
@@ -58,16 +61,36 @@ class GuidedPredictor:
         """e_u + scale (e_c - e_u), or Perp-Neg's like of it, [B, C, h, w]; branches of weight 0 are left out."""
         self.calls += 1
         if scale == 1.0 and self._negatives is None:
-            return self._prior.predict_noise(noised_latents, timestep, self._conditional)
+            return self._ask(noised_latents, timestep, (0,))[0]
         if scale == 0.0:
-            return self._prior.predict_noise(noised_latents, timestep, self._unconditional)
-        everything = self._prior.predict_noise(
-            torch.cat([noised_latents] * self._num_branches), timestep, self._all_branches
-        )
-        conditional, unconditional, *negatives = everything.chunk(self._num_branches)
+            return self._ask(noised_latents, timestep, (1,))[0]
+        branches = range(len(self._branches))
+        conditional, unconditional, *negatives = [
+            noise
+            for group in row_groups(len(branches), self._compute.branches_at_once)
+            for noise in self._ask(noised_latents, timestep, tuple(branches[group]))
+        ]
         if self._negatives is None:
             return unconditional + scale * (conditional - unconditional)
         return combine_branches(conditional, unconditional, negatives, self._negatives.weights, scale)
+
+    def _ask(
+        self,
+        noised_latents: Tensor,  # [B, C, h, w]
+        timestep: int,
+        branches: tuple[int, ...],
+    ) -> list[Tensor]:  # each [B, C, h, w]
+        """The noise of some branches, a group of views at a time."""
+        if branches not in self._told:
+            self._told[branches] = [
+                (views, _joined([self._branches[branch][views] for branch in branches]))
+                for views in row_groups(len(noised_latents), self._compute.views_at_once)
+            ]
+        answers = [
+            self._prior.predict_noise(_joined([noised_latents[views]] * len(branches)), timestep, embeddings)
+            for views, embeddings in self._told[branches]
+        ]
+        return [_joined(parts) for parts in zip(*(answer.chunk(len(branches)) for answer in answers), strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +195,14 @@ def distil(
     generator: torch.Generator,
     negatives: Negatives | None = None,
     carried_noise: Tensor | None = None,  # [1 or B, C, h, w]
+    compute: ComputeConfig | None = None,
 ) -> GuidanceOutput:
     """The denoised target of a batch of latents that share a timestep (SDI paper, algorithm 2).
 
-    ``negatives`` turns Perp-Neg on; ``carried_noise`` is what ``noise_to_carry`` kept of the step before.
+    ``negatives`` turns Perp-Neg on; ``carried_noise`` is what ``noise_to_carry`` kept of the step before;
+    ``compute`` says how many rows the prior is shown at once.
     """
-    predictor = GuidedPredictor(prior, conditional, unconditional, negatives)
+    predictor = GuidedPredictor(prior, conditional, unconditional, negatives, compute)
     noise = infer_noise(config, plan, predictor, prior.schedule, latents, generator, carried_noise)
     level = prior.schedule.alpha_cumprod(plan.timestep)
     noised = add_noise(latents, noise, prior.schedule.alpha_cumprod(_shown_timestep(config, plan, prior.schedule)))
@@ -206,6 +231,11 @@ def noise_to_carry(config: GuidanceConfig, output: GuidanceOutput) -> Tensor | N
             return None
         case _:
             assert_never(config.noise)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts; a single part as it is, without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _shown_timestep(config: GuidanceConfig, plan: StepPlan, schedule: NoiseSchedule) -> int:

@@ -54,8 +54,8 @@ class StepCount:
         return sum(operation.flops for operation in self.operations if operation.part == part)
 
 
-def published_prior(model: ModelName, config: RunConfig, *, image_size: int, dtype: torch.dtype) -> Any:
-    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels, under the run's compute settings."""
+def published_prior(model: ModelName, config: RunConfig, *, image_size: int | None, dtype: torch.dtype) -> Any:
+    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own, under the run's settings."""
     return prior_of_networks(
         published_networks(model, device=META, dtype=dtype, image_size=image_size), config, model=model
     )
@@ -78,9 +78,14 @@ def prior_of_networks(networks: Networks, config: RunConfig, *, model: ModelName
 def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
     """Count a late step of a run (all levels of a field, moments of all optimisers), whose prior lies on ``META``."""
     meter = StepMeter(kernels=kernels, assumptions=_assumptions(config))
-    config = replace(config, prompt=config.prompt or "anything")
-    for name in ("unet", "vae", "text_encoder"):
-        meter.adopt(_weights(getattr(prior, name)), "text" if name == "text_encoder" else "weights")
+    for network in (prior.unet, prior.vae):
+        meter.adopt(_weights(network), "weights")
+    compute = config.compute
+    if not compute.free_text_encoder:
+        meter.adopt(_weights(prior.text_encoder), "text")
+    # What lies on the host is left out above; neither compiling nor fusing changes what a step must hold.
+    compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
+    config = replace(config, prompt=config.prompt or "anything", compute=compute)
     with meter, _sections(prior, meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = max(config.steps - 2, 0)

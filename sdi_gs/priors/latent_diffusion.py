@@ -15,20 +15,25 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 
 import torch
 from torch import Tensor
 
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
+from sdi_gs.priors.tuning import laid_out, remember_text, set_attention, set_channels_last
+from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.toybox.captions import parse_request
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -65,6 +70,7 @@ class LatentDiffusionPrior:
         prediction_type: PredictionType,
         config: LatentDiffusionConfig | None = None,
     ) -> None:
+        """Computes as ``ComputeConfig`` has it by default; see ``use``."""
         _check_fit(name, text_encoder.config, unet.config, vae.config)
         self.name = name
         self.schedule = schedule
@@ -75,6 +81,28 @@ class LatentDiffusionPrior:
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
         self.image_size: int = self.unet.config.sample_size * _vae_factor(self.vae.config)
+        self.compute = ComputeConfig()
+        self._compiled_unet: Any = None
+
+    def use(self, compute: ComputeConfig) -> None:
+        """Compute in these ways from the next call on; the type of the weights stays that of loading."""
+        if compute.attention != self.compute.attention:
+            set_attention(self.unet, compute.attention)
+        if compute.cache_cross_attention != self.compute.cache_cross_attention:
+            remember_text(self.unet, compute.cache_cross_attention)
+        if compute.channels_last != self.compute.channels_last:
+            for network in (self.unet, self.vae):
+                set_channels_last(network, compute.channels_last)
+        match compute.vae:
+            case "whole":
+                self.vae.disable_gradient_checkpointing()
+            case "checkpoint":
+                self.vae.enable_gradient_checkpointing(recomputed)
+            case _:
+                assert_never(compute.vae)
+        self._compiled_unet = torch.compile(self.unet) if compute.compile_unet else None
+        self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
+        self.compute = compute
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -95,8 +123,13 @@ class LatentDiffusionPrior:
         tokens: Any = self.tokenizer(
             list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        with _without_autocast(self.text_encoder.device):
-            return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+        device = self.unet.device
+        self.text_encoder.to(device)
+        with _without_autocast(device):
+            embeddings = self.text_encoder(tokens.input_ids.to(device)).last_hidden_state
+        if self.compute.free_text_encoder:
+            self.text_encoder.to("cpu")
+        return embeddings
 
     def encode_images(
         self,
@@ -109,8 +142,7 @@ class LatentDiffusionPrior:
             pixels = torch.nn.functional.interpolate(
                 pixels, (self.image_size, self.image_size), mode="bilinear", align_corners=False
             )
-        with _without_autocast(pixels.device):
-            posterior = self.vae.encode(pixels * 2.0 - 1.0).latent_dist
+        posterior = self._posterior(pixels * 2.0 - 1.0)
         match self.config.encoding:
             case "sample":
                 latents = posterior.sample(generator)
@@ -119,6 +151,25 @@ class LatentDiffusionPrior:
             case _:
                 assert_never(self.config.encoding)
         return _at_least_float32(latents) * self.vae.config.scaling_factor
+
+    def _posterior(
+        self,
+        pixels: Tensor,  # [B, 3, H, W] in [-1, 1]
+    ) -> DiagonalGaussianDistribution:
+        """Of all images, encoded in groups, so that a draw from it is the same however many go at once."""
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        def moments(rows: Tensor) -> Tensor:
+            return self.vae.encode(rows).latent_dist.parameters
+
+        pixels = laid_out(pixels, self.compute.channels_last)
+        groups = row_groups(len(pixels), self.compute.views_at_once)
+        # A checkpointed encoder keeps little, and computes it once more itself.
+        once_more = len(groups) > 1 and self.compute.vae == "whole"
+        encode = partial(recomputed, moments) if once_more else moments
+        with _without_autocast(pixels.device):
+            parts = [encode(pixels[group]) for group in groups]
+        return DiagonalGaussianDistribution(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     @torch.no_grad()
     def decode_latents(
@@ -142,10 +193,11 @@ class LatentDiffusionPrior:
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
+        unet = self._compiled_unet or self.unet
+        shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
         with _without_autocast(latents.device):
-            predicted = self.unet(
-                latents.to(self.unet.dtype), timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)
-            ).sample.to(latents.dtype)
+            predicted = unet(shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)).sample
+        predicted = predicted.to(latents.dtype)
         return noise_from_prediction(predicted, latents, self.schedule, timestep, prediction_type=self.prediction_type)
 
     def _warn_of_cut(self, prompts: Sequence[str], length: int) -> None:

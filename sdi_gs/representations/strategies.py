@@ -63,6 +63,23 @@ class BoundedStrategy(DefaultStrategy):
     prune: PruneRule = field(default_factory=PruneRule)
 
     @torch.no_grad()
+    def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
+        """Add up the screen-space gradients of the visible and count in how many cameras they were.
+
+        The sums are gsplat's, which picks the visible by index and makes the host wait for a GPU at every step.
+        """
+        gradients, visible = info["means2d"].grad.clone(), (info["radii"] > 0).all(dim=-1)
+        gradients[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
+        gradients[..., 1] *= info["height"] / 2.0 * info["n_cameras"]
+        for name in ("grad2d", "count"):
+            if state[name] is None:
+                state[name] = torch.zeros(len(params["means"]), device=gradients.device)
+        # Camera by camera, in gsplat's order of summation.
+        for norms, seen in zip(gradients.norm(dim=-1), visible, strict=True):
+            state["grad2d"] += torch.where(seen, norms, 0.0)
+            state["count"] += seen
+
+    @torch.no_grad()
     def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:
         """Grow the Gaussians of largest gradient that still fit under the cap."""
         count = len(params["means"])

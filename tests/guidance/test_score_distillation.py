@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.guidance.schedule import add_noise
 from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise, plan_step
 from sdi_gs.losses import distillation_loss
@@ -216,3 +218,31 @@ def test_a_warm_up_draws_as_the_rest_does() -> None:
 def test_a_config_without_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("inversion_").split("_")[0]):
         GuidanceConfig(**wrong)
+
+
+@pytest.mark.parametrize(("views", "branches"), [(1, 0), (0, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize("scale", [1.0, 7.5])
+def test_few_rows_at_once_have_the_same_answer(views: int, branches: int, scale: float) -> None:
+    negatives = Negatives(
+        embeddings=torch.tensor([[3.0, 4.0], [0.5, 6.0]], dtype=torch.float64)[..., None, None],
+        weights=torch.tensor([[-1.0, -0.5], [-0.3, -2.0]], dtype=torch.float64),
+    )
+    config = GuidanceConfig(guidance_scale=scale, inversion_guidance_scale=0.0, inversion_steps=4)
+    plan = StepPlan(timestep=600, overshoot=10, source="inversion")
+
+    def answer(compute: ComputeConfig) -> tuple[Any, LinearPrior]:
+        prior = LinearPrior()
+        draws = torch.Generator().manual_seed(0)
+        told = (CONDITIONAL, UNCONDITIONAL)
+        options: dict[str, Any] = {"plan": plan, "generator": draws, "negatives": negatives, "compute": compute}
+        return distil(config, prior, two_latents(), *told, **options), prior
+
+    (whole, _), (pieces, asked) = (
+        answer(ComputeConfig()),
+        answer(ComputeConfig(views_at_once=views, branches_at_once=branches)),
+    )
+    for name in ("target", "noise", "predicted_noise", "noised_latents"):
+        assert torch.equal(getattr(whole, name), getattr(pieces, name)), name
+    assert whole.predictor_calls == pieces.predictor_calls
+    most = (views or 2) * (branches or 4)
+    assert max(rows for _, rows, _ in asked.asked) == most

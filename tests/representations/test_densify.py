@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from gsplat import DefaultStrategy
 from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.strategies import BoundedStrategy
 
 NUM_STEPS = 20
 SIZE = 32
@@ -432,3 +434,20 @@ def test_a_start_over_the_cap_is_refused() -> None:
 def test_nonsense_is_refused_by_name(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         DensifyConfig(**changes)
+
+
+def test_gradients_are_added_up_as_gsplat_does_without_asking_which_are_visible() -> None:
+    draws = torch.Generator().manual_seed(0)
+    ours, theirs = BoundedStrategy(), DefaultStrategy()
+    states = [strategy.initialize_state() for strategy in (ours, theirs)]
+    params = torch.nn.ParameterDict({"means": torch.zeros(200, 3)})
+    for _ in range(3):
+        means2d = torch.zeros(4, 200, 2, requires_grad=True)
+        means2d.grad = torch.randn(4, 200, 2, generator=draws)
+        radii = torch.randint(0, 3, (4, 200, 2), generator=draws, dtype=torch.int32)
+        meta = {"means2d": means2d, "radii": radii, "width": 48, "height": 32, "n_cameras": 4, "gaussian_ids": None}
+        for strategy, state in zip((ours, theirs), states, strict=True):
+            strategy._update_state(params, state, meta)
+    for name in ("grad2d", "count"):
+        assert torch.equal(states[0][name], states[1][name]), name
+    assert 0 < states[0]["count"].min() < states[0]["count"].max() < 12

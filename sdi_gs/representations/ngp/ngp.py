@@ -6,6 +6,7 @@ Letters: B views, H W pixels, R rays, P samples, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from sdi_gs.representations.ngp.regularizers import (
     z_variance_loss,
 )
 from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
+from sdi_gs.row_groups import recomputed, row_groups
 
 SMALLEST_IMAGE = 16
 """Side in pixels below which no image is rendered."""
@@ -127,9 +129,11 @@ class Ngp:
         *,
         progress: float,
         generator: torch.Generator,
+        views_at_once: int = 0,
     ) -> NgpRender:
         """A render with jittered samples, the config's background, its light, and normals where some term needs them.
 
+        Of what tracing keeps for the backward pass there is never more than ``views_at_once`` views' (0: all).
         Raises UserError for images below 16 pixels.
         """
         lighting = draw_lighting(self.config.shading, cameras, progress, generator=generator)
@@ -139,7 +143,12 @@ class Ngp:
         elif self.config.background == "random":
             per_ray = torch.rand((len(cameras), 1, 3), generator=generator, device=self.device)
         return self._render(
-            cameras, per_ray, lighting, with_normals=self.config.losses.needs_normals, generator=generator
+            cameras,
+            per_ray,
+            lighting,
+            with_normals=self.config.losses.needs_normals,
+            generator=generator,
+            rays_at_once=views_at_once * cameras.width * cameras.height,
         )
 
     def _render(
@@ -150,6 +159,7 @@ class Ngp:
         *,
         with_normals: bool,
         generator: torch.Generator | None,
+        rays_at_once: int = 0,
     ) -> NgpRender:
         if min(cameras.width, cameras.height) < SMALLEST_IMAGE:
             raise UserError(
@@ -163,17 +173,18 @@ class Ngp:
         else:
             offsets = torch.rand(len(rays), generator=generator, device=self.device)
         occupied = self.occupancy.occupied()
-        at_once = len(rays) if torch.is_grad_enabled() else _RAYS_AT_ONCE
+        groups = row_groups(len(rays), rays_at_once if torch.is_grad_enabled() else _RAYS_AT_ONCE)
+        trace = self._trace if len(groups) == 1 else partial(recomputed, self._trace)
         parts = [
-            self._trace(
-                rays.part(begin, begin + at_once),
+            trace(
+                rays.part(group.start, group.stop),
                 occupied,
-                offsets[begin : begin + at_once],
+                offsets[group],
                 lighting,
-                views=torch.arange(begin, min(begin + at_once, len(rays)), device=self.device) // (shape[1] * shape[2]),
+                views=torch.arange(group.start, group.stop, device=self.device) // (shape[1] * shape[2]),
                 with_normals=with_normals or lighting is not None,
             )
-            for begin in range(0, len(rays), at_once)
+            for group in groups
         ]
         sums, opacity = torch.cat([part.sums for part in parts]), torch.cat([part.opacity for part in parts])
         colour = sums[:, :3].unflatten(0, (len(cameras), -1))
@@ -316,13 +327,16 @@ def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if present else None
 
 
-def ngp_optimizers(ngp: Ngp) -> dict[str, torch.optim.Optimizer]:
-    """One Adam for the field and, where there is one, one for the environment (published rates)."""
+def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Optimizer]:
+    """One Adam for the field and, where there is one, one for the environment (published rates).
+
+    ``fused`` updates each parameter in one kernel.
+    """
     config = ngp.config
     groups = {"field": (list(ngp.field.params.values()), config.geometry_lr)}
     if ngp.environment is not None:
         groups["environment"] = (list(ngp.environment.params.values()), config.background_lr)
     return {
-        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15)
+        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15, fused=fused or None)
         for name, (params, rate) in groups.items()
     }

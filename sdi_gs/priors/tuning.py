@@ -1,0 +1,87 @@
+"""Ways in which a network of diffusers can be run, none of which changes what it computes but for rounding.
+
+Letters: R rows, L tokens, E embedding width, D inner width of an attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sdi_gs.compute_config import Attention
+
+
+class RememberedLinear(nn.Module):
+    """A frozen projection that knows its answer to a tensor again for as long as that tensor lives.
+
+    Embeddings are asked about once per step of the inversion; what is kept goes with them.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self._known: Any = WeakTensorKeyDictionary()
+
+    def forward(
+        self,
+        embeddings: Tensor,  # [R, L, E]
+    ) -> Tensor:  # [R, L, D]
+        """The projection; a tensor that was written to in between is projected anew."""
+        version = embeddings._version
+        known = self._known.get(embeddings)
+        if known is None or known[0] != version:
+            known = self._known[embeddings] = (version, self.linear(embeddings))
+        return known[1]
+
+    def bytes_kept(self) -> int:
+        """Memory that the known answers take."""
+        return sum(answer.nbytes for _, answer in self._known.values())
+
+
+def remember_text(unet: Any, remember: bool) -> None:
+    """Have every cross-attention keep its keys and values of the text, or project them at every call."""
+    for attention in _cross_attentions(unet):
+        for name in ("to_k", "to_v"):
+            projection = getattr(attention, name)
+            plain = projection.linear if isinstance(projection, RememberedLinear) else projection
+            setattr(attention, name, RememberedLinear(plain) if remember else plain)
+
+
+def remembered_bytes(unet: Any) -> int:
+    """Memory of all keys and values that are kept at the moment."""
+    return sum(module.bytes_kept() for module in unet.modules() if isinstance(module, RememberedLinear))
+
+
+def set_attention(unet: Any, attention: Attention) -> None:
+    """Choose how scores become a mixture of values."""
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    match attention:
+        case "sdpa":
+            unet.set_attn_processor(AttnProcessor2_0())
+        case "plain":
+            unet.set_attn_processor(AttnProcessor())
+        case _:
+            assert_never(attention)
+
+
+def set_channels_last(network: Any, channels_last: bool) -> None:
+    """Lay out the weights of the convolutions with the channels of a pixel side by side, or one channel by one."""
+    network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def laid_out(
+    images: Tensor,  # [R, C, h, w]
+    channels_last: bool,
+) -> Tensor:
+    """The same images as a network that was set to ``channels_last`` takes them."""
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def _cross_attentions(unet: Any) -> list[Any]:
+    from diffusers.models.attention_processor import Attention
+
+    return [module for module in unet.modules() if isinstance(module, Attention) and module.is_cross_attention]
