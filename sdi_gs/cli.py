@@ -164,7 +164,7 @@ def _train(command: Train, chosen: str, started: float) -> int:
 
 def _train_two_stages(command: Train, chosen: str, device: torch.device, started: float) -> int:
     """A field, then splats that start from it, each a run of its own."""
-    from sdi_gs.run import prepare_run
+    from sdi_gs.run import prepare_run, require_kernels
     from sdi_gs.two_stage import field_stage, splat_stage
 
     if command.resume is not None:
@@ -176,6 +176,8 @@ def _train_two_stages(command: Train, chosen: str, device: torch.device, started
     first = field_stage(command.config, command.stages)
     if out is not None and out.exists():
         raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+    # The second stage is no time to learn that gsplat does not compile.
+    require_kernels(device)
     say(f"stage 1 of 2: a field, {first.steps} steps")
     trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
     code = _train_until_stopped(trainer, field, started, command)
@@ -441,6 +443,8 @@ def _doctor(command: Doctor) -> int:
 
     if command.full:
         return _doctor_full(command)
+    if command.build:
+        return _doctor_build(command)
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
     diagnosis = diagnose(
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
@@ -482,6 +486,30 @@ def _doctor_full(command: Doctor) -> int:
         if command.report is not None:
             _print_paths([command.report])
     return 0 if report.passed else EXIT_CHECK_FAILED
+
+
+def _doctor_build(command: Doctor) -> int:
+    """Compile gsplat's CUDA code where no training waits for it."""
+    import json
+
+    from sdi_gs.console import build_progress
+    from sdi_gs.doctor.build import build_gsplat, plan_build
+    from sdi_gs.doctor.toolchain import examine_toolchain
+
+    facts = examine_toolchain()
+    plan = plan_build(facts, command.arch)
+    say(
+        f"compiling gsplat {facts.gsplat} for torch {facts.torch} and {', '.join(plan.archs)} with nvcc "
+        f"{plan.toolkit.release} ({plan.toolkit.source}), {plan.jobs} at once"
+    )
+    with build_progress() as show:
+        built = build_gsplat(plan, facts, show=show)
+    if command.json:
+        print(json.dumps(built.as_json()))
+    else:
+        say(f"{len(built.symbols)} symbols import; {built.seconds:.0f} s, {built.peak_mib_of_a_compiler} MiB at most")
+        _print_paths([Path(built.library)])
+    return 0
 
 
 def _priors(command: Priors) -> int:

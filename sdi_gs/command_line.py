@@ -197,11 +197,20 @@ class Doctor:
     """With --full: a JSON file, which must not exist, to attach to a bug report."""
     device: str | None = None
     """With --full: the card, cuda or cuda:1; cpu is a dry run of the same checks at small size."""
+    build: bool = False
+    """Compile gsplat's CUDA code now, ahead of the first training (docs/gpu.md)."""
+    arch: str | None = None
+    """With --build: the compute capabilities to compile for, such as 8.9 or 8.0;8.9; those of the cards here if not
+    given."""
 
     def __post_init__(self) -> None:
+        if self.full and self.build:
+            raise ValueError("--build compiles and --full checks: give one of the two, --build first")
         for name in ("only", "report", "device"):
             if getattr(self, name) and not self.full:
                 raise ValueError(f"--{name} goes with the checks of --full: add --full")
+        if self.arch is not None and not self.build:
+            raise ValueError("--arch says what to compile for: add --build")
 
 
 @dataclass(frozen=True, kw_only=True)

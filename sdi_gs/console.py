@@ -70,6 +70,22 @@ def _plain_lines(num_steps: int, done: int) -> Show:
     return show
 
 
+@contextmanager
+def build_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to be told of a build's files, done and in total: a live bar on a terminal, lines elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console, started = Console(stderr=True), time.perf_counter()
+    if not console.is_terminal:
+        yield lambda done, total: say(f"compiling gsplat  {done}/{total} files  {time.perf_counter() - started:.0f} s")
+        return
+    columns = (TextColumn("compiling gsplat"), MofNCompleteColumn(), TextColumn("files"), BarColumn(bar_width=None))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 class _Rate:
     """Steps per second since the first step, which may have compiled kernels and is left out."""
 

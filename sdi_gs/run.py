@@ -62,10 +62,24 @@ def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None)
     _require_runnable(config)
     if folder is not None and folder.exists():
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
+    if config.representation == "gaussians":
+        require_kernels(device)
     trainer = Trainer(config, _prior_of(config, device), device=device)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
+
+
+def require_kernels(device: torch.device) -> None:
+    """On CUDA, compile gsplat where that was not done yet, with one line before it and a bar; else nothing.
+
+    Raises UserError where it cannot be compiled, before anything is loaded.
+    """
+    if device.type == "cuda":
+        from sdi_gs.doctor.build import ensure_built
+        from sdi_gs.rasterize.gsplat_library import use_library
+
+        ensure_built(use=lambda: use_library(device))
 
 
 def load_run_config(path: Path) -> RunConfig:
@@ -81,6 +95,8 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
     summary = read_summary(folder)
     if summary is not None and summary.get("step") == config.steps:
         raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
+    if config.representation == "gaussians":
+        require_kernels(device)
     # What the run was started with; a run that was steered goes on with what was in force.
     started_with = checkpoint.meta.get("started_with", checkpoint.meta.get("config"))
     # As configs and not as dicts: a run of an earlier version lacks the settings that came later.

@@ -5,17 +5,18 @@ Only questions that cost nothing are asked: no CUDA code of gsplat is touched, n
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-import re
-import shutil
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sdi_gs import __version__
+from sdi_gs.doctor.problem import Problem
+from sdi_gs.doctor.remedies import forecast, toolchain_problems
+from sdi_gs.doctor.toolchain import Toolchain, examine_toolchain
 
 DISTRIBUTION = "sdi-gs"
 
@@ -63,14 +64,6 @@ class KernelCache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Something that is missing or wrong."""
-
-    what: str
-    fix: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """All that ``sdi-gs doctor`` tells."""
 
@@ -85,13 +78,16 @@ class Diagnosis:
     preset: str
     choice_reason: str
     kernel_cache: KernelCache
+    toolchain: Toolchain
+    gsplat: str
+    """What happens to gsplat's CUDA code before the first training on a card."""
     ffmpeg: str | None
     """Path of the program that writes films."""
     problems: list[Problem]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as nested dicts."""
-        return asdict(self)
+        """The same as nested dicts and lists."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
@@ -99,6 +95,7 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
     from sdi_gs.rasterize import backend_for
 
     packages, device, cache, ffmpeg = _packages(), _device(), kernel_cache(), _ffmpeg()
+    toolchain = examine_toolchain()
     prior, preset = presets_by_device[device.kind]
     found = "a CUDA device was found" if device.kind == "cuda" else "no CUDA device was found"
     backend = backend_for(device.kind)
@@ -114,8 +111,10 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
         preset=preset,
         choice_reason=found,
         kernel_cache=cache,
+        toolchain=toolchain,
+        gsplat=forecast(toolchain),
         ffmpeg=ffmpeg,
-        problems=[*_package_problems(packages), *_device_problems(device), *_tool_problems(cache, ffmpeg)],
+        problems=[*_package_problems(packages), *toolchain_problems(toolchain), *_tool_problems(cache, ffmpeg)],
     )
 
 
@@ -140,13 +139,18 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
     device, cache = diagnosis.device, diagnosis.kernel_cache
     memory = f", {device.memory_gib:.0f} GiB" if device.memory_gib is not None else ""
     build = f"for CUDA {device.torch_cuda}" if device.torch_cuda else "for CPUs"
+    facts = diagnosis.toolchain
+    cards = ", ".join(f"{card.name} (sm_{card.capability[0]}{card.capability[1]})" for card in facts.cards)
+    driver = f"{facts.driver}, up to CUDA {facts.driver_cuda or '?'}" if facts.driver else "none"
     lines = [
         f"sdi-gs      {diagnosis.version} on Python {diagnosis.python}",
         f"device      {device.kind} ({device.name}{memory}); torch is built {build}",
+        f"driver      {driver}; cards: {cards or 'none'}",
         f"threads     {device.torch_threads} on {device.cores} cores",
         f"rasteriser  {diagnosis.rasterizer}: {diagnosis.rasterizer_reason}",
         f"default     prior {diagnosis.prior}, preset {diagnosis.preset}: {diagnosis.choice_reason}",
         f"kernels     {'compiled' if cache.compiled else 'compiled on first use'}, kept in {cache.path or 'nothing'}",
+        f"gsplat      {diagnosis.gsplat}",
         f"ffmpeg      {diagnosis.ffmpeg or 'missing'}",
         "packages",
     ]
@@ -216,26 +220,6 @@ def _package_problems(packages: list[Package]) -> list[Problem]:
     return problems
 
 
-def _device_problems(device: Device) -> list[Problem]:
-    if device.kind == "cpu":
-        if device.torch_cuda is None and shutil.which("nvidia-smi"):
-            return [
-                Problem(
-                    what="an NVIDIA driver is here, but torch is a CPU build",
-                    fix="pip install torch --index-url https://download.pytorch.org/whl/cu128",
-                )
-            ]
-        return []
-    if gsplat_is_built() or nvcc():
-        return []
-    return [
-        Problem(
-            what="gsplat compiles its CUDA kernels on first use, and there is no nvcc for it",
-            fix=f"install the CUDA toolkit {device.torch_cuda} and set CUDA_HOME, or use --device cpu",
-        )
-    ]
-
-
 def _tool_problems(cache: KernelCache, ffmpeg: str | None) -> list[Problem]:
     problems = []
     if not cache.writable:
@@ -250,27 +234,6 @@ def _tool_problems(cache: KernelCache, ffmpeg: str | None) -> list[Problem]:
             Problem(what="there is no ffmpeg, so no films", fix="pip install imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE")
         )
     return problems
-
-
-def nvcc() -> str | None:
-    """Where the CUDA compiler is: CUDA_HOME comes first, as for torch."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    candidates = [Path(home) / "bin" / "nvcc"] if home else []
-    candidates.append(Path("/usr/local/cuda/bin/nvcc"))
-    return next((str(path) for path in candidates if path.is_file()), None) or shutil.which("nvcc")
-
-
-def gsplat_is_built() -> bool:
-    """Whether gsplat's CUDA code lies somewhere as a library; importing or building it is not tried."""
-    import torch
-
-    package = find_spec("gsplat")
-    if package is not None and package.origin and any(Path(package.origin).parent.glob("csrc*.so")):
-        return True
-    tag = re.sub(r"\D", "", torch.version.cuda or "")
-    default = Path.home() / ".cache" / "torch_extensions"
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default)
-    return any(root.glob(f"*cu{tag}*/gsplat_cuda/gsplat_cuda.so"))
 
 
 def _nearest_existing(path: Path) -> Path:

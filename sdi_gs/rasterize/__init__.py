@@ -7,7 +7,9 @@ Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels
 
 from __future__ import annotations
 
+import functools
 import inspect
+import warnings
 from typing import Any, Literal, assert_never
 
 import torch
@@ -119,6 +121,9 @@ def rasterization(
         case "gsplat":
             import gsplat
 
+            # A tensor that is on a real card has made a context; one that only says so has no use for machine code.
+            if torch.cuda.is_initialized():
+                _prepare_gsplat(means.device)
             return gsplat.rasterization(**arguments)
         case "numba":
             from sdi_gs.rasterize import numba_backend
@@ -153,6 +158,19 @@ def rasterization(
             )
         case other:
             assert_never(other)
+
+
+@functools.cache
+def _prepare_gsplat(device: torch.device) -> None:
+    """Hand gsplat its compiled code, once; say so where it is about to compile."""
+    from sdi_gs.rasterize.gsplat_library import use_library
+
+    if not use_library(device):
+        warnings.warn(
+            "gsplat compiles its CUDA code now, which takes minutes; sdi-gs doctor --build does it ahead of time",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 _GSPLAT_ONLY = (
