@@ -13,7 +13,9 @@ from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import MODEL, Sd21Weights, load_sd21, random_networks, weights_at_hand
 from sdi_gs.doctor.stopwatch import timed_parts
+from sdi_gs.planning.choice import free_memory
 from sdi_gs.planning.counting import META, count_step, prior_of_networks
+from sdi_gs.planning.tiers import TIERS, saving_at_least, tier_for
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.run_config import RunConfig
@@ -36,15 +38,24 @@ def check_cost(rig: Rig, *, measure: Measure = peak_of_tensors) -> Iterator[Row]
     toybox = replace(rig.toybox, prompt=PROMPT)
     yield from _step_rows(rig, toybox, load_prior(toybox.prior, toybox.ideal_prior, device=rig.device))
     weights = weights_at_hand(miniature=rig.size.miniature)
-    config = replace(rig.stable_diffusion, prompt=PROMPT)
+    config, tier = _for_the_card(replace(rig.stable_diffusion, prompt=PROMPT), rig.device)
     dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
     held = torch.cuda.memory_allocated(rig.device) if rig.device.type == "cuda" else 0
     prior = load_sd21(weights, config, device=rig.device, dtype=dtype)
     if rig.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(rig.device)
-    yield from _step_rows(rig, config, prior, note=weights.words)
+    yield from _step_rows(rig, config, prior, note="; ".join(filter(None, (tier, weights.words))))
     peak = measure(rig.device)
     yield from _memory_rows(weights, config, dtype, None if peak is None else peak - held)
+
+
+def _for_the_card(config: RunConfig, device: torch.device) -> tuple[RunConfig, str]:
+    """The run under the tier that a training would get on this card, and the tier's name; as it is on a CPU."""
+    if device.type != "cuda":
+        return config, ""
+    # A card too small for all of them is tried with the smallest: then it is seen what happens.
+    tier = tier_for(free_memory(device)) or TIERS[-1]
+    return replace(config, compute=saving_at_least(config.compute, tier.compute)), f"tier {tier.name}"
 
 
 def _step_rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, *, note: str = "") -> Iterator[Row]:

@@ -17,6 +17,7 @@ from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig, Say
 from sdi_gs.doctor.rows import Row
+from sdi_gs.doctor.toolchain import ask_nvidia_smi
 from sdi_gs.files import write_atomically
 from sdi_gs.run import versions
 from sdi_gs.run_config import RunConfig
@@ -87,11 +88,13 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
+        driver, _ = ask_nvidia_smi()
         properties = torch.cuda.get_device_properties(device)
         facts |= {
             "name": properties.name,
             "compute_capability": f"{properties.major}.{properties.minor}",
             "memory_gib": properties.total_memory / 2**30,
+            "driver": driver,
             "cudnn": torch.backends.cudnn.version(),
         }
     return facts
@@ -150,7 +153,7 @@ def _figure(row: Row) -> str:
 
 
 def _limit(row: Row) -> str:
-    return "" if row.limit is None or row.bound is None else f"{_SIGNS[row.bound]} {_number(row.limit)}"
+    return "" if row.limit is None or row.bound is None else f"{_SIGNS[row.bound]} {row.limit:g}"
 
 
 def _number(value: float) -> str:
