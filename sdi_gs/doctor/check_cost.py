@@ -40,13 +40,20 @@ def check_cost(rig: Rig, *, measure: Measure = peak_of_tensors) -> Iterator[Row]
     weights = weights_at_hand(miniature=rig.size.miniature)
     config, tier = _for_the_card(replace(rig.stable_diffusion, prompt=PROMPT), rig.device)
     dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
-    held = torch.cuda.memory_allocated(rig.device) if rig.device.type == "cuda" else 0
+    held = _restart_peak(rig.device)
     prior = load_sd21(weights, config, device=rig.device, dtype=dtype)
-    if rig.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(rig.device)
+    _restart_peak(rig.device)
     yield from _step_rows(rig, config, prior, note="; ".join(filter(None, (tier, weights.words))))
     peak = measure(rig.device)
     yield from _memory_rows(weights, config, dtype, None if peak is None else peak - held)
+
+
+def _restart_peak(device: torch.device) -> int:
+    """Count the peak anew; returns the bytes of tensors that are there already, 0 where torch counts none."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
 def _for_the_card(config: RunConfig, device: torch.device) -> tuple[RunConfig, str]:

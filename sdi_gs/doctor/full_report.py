@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.doctor.checks import CheckResult, run_checks
-from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig, Say
+from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig
 from sdi_gs.doctor.rows import Row
 from sdi_gs.doctor.toolchain import ask_nvidia_smi
 from sdi_gs.files import write_atomically
@@ -64,7 +64,7 @@ def full_report(
     *,
     toybox: RunConfig,
     stable_diffusion: RunConfig,
-    say: Say,
+    say: Callable[[str], None],
 ) -> FullReport:
     """Run the named checks on a device: at full size on a card, as a dry run of the same code on a CPU."""
     started = time.perf_counter()

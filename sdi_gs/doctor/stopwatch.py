@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from sdi_gs.doctor.rig import synchronize
 from sdi_gs.trainer import Trainer
 
 Part = Literal["render", "encode", "guidance", "backward", "optimise"]
@@ -35,8 +36,7 @@ class Laps:
 
     def seconds(self) -> dict[Part, float]:
         """Waits for the device; sums by part in the order in which they first came."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         sums: dict[Part, float] = {}
         for (_, before), (part, after) in zip(self._marks[:-1], self._marks[1:], strict=True):
             if part is not None:
