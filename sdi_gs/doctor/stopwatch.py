@@ -6,7 +6,7 @@ Letters: B cameras or images, H W pixels, C latent channels, h w latent pixels.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -22,8 +22,10 @@ Part = Literal["render", "encode", "guidance", "backward", "optimise"]
 class Laps:
     """Seconds between marks, added up by the part that each mark ends; CUDA is asked for its own clock, and once."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        """``clock`` gives the seconds on a CPU."""
         self._device = device
+        self._clock = clock
         self._marks: list[tuple[Part | None, Any]] = []
 
     def start(self) -> None:
@@ -45,7 +47,7 @@ class Laps:
 
     def _now(self) -> Any:
         if self._device.type != "cuda":
-            return time.perf_counter()
+            return self._clock()
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
@@ -110,9 +112,9 @@ class _TimedScene(_Timed):
 
 
 @contextmanager
-def timed_parts(trainer: Trainer) -> Iterator[Laps]:
+def timed_parts(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> Iterator[Laps]:
     """Time the steps that the body lets a trainer take; call ``start`` before each."""
-    laps = Laps(trainer.device)
+    laps = Laps(trainer.device, clock)
     scene, prior = trainer.scene, trainer.prior
     timed_prior = _TimedPrior(prior, laps)
     trainer.prior = cast(Any, timed_prior)

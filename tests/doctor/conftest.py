@@ -12,7 +12,7 @@ from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.rig import CPU, DRY_RUN, Rig
 from sdi_gs.doctor.rows import Row
 
-TINY = replace(DRY_RUN, gaussians=60, image_size=24, growth_steps=20, growth_image_size=24, throughput=((100, 16),))
+TINY = replace(DRY_RUN, gaussians=60, image_size=24, growth_steps=60, growth_image_size=24, throughput=((100, 16),))
 
 
 @pytest.fixture(autouse=True)
