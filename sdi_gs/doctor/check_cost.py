@@ -41,7 +41,7 @@ def check_cost(rig: Rig, *, measure: Measure = peak_of_tensors) -> Iterator[Row]
     config, tier = _for_the_card(replace(rig.stable_diffusion, prompt=PROMPT), rig.device)
     dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
     held = _restart_peak(rig.device)
-    prior = load_sd21(weights, config, device=rig.device, dtype=dtype)
+    prior = load_sd21(weights, device=rig.device, dtype=dtype)
     _restart_peak(rig.device)
     yield from _step_rows(rig, config, prior, note="; ".join(filter(None, (tier, weights.words))))
     peak = measure(rig.device)

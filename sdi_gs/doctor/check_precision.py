@@ -1,4 +1,7 @@
-"""Whether Stable Diffusion 2.1's SDI step survives half precision: each type's target beside that of float32."""
+"""Whether Stable Diffusion 2.1's SDI step survives half precision: each type's target beside that of float32.
+
+Letters: C latent channels, h w latent pixels.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
 
     def target_in(dtype: torch.dtype) -> Tensor:
         # One model at a time: the float32 one alone takes half of a small card.
-        prior = load(weights, rig.stable_diffusion, device=rig.device, dtype=dtype)
+        prior = load(weights, device=rig.device, dtype=dtype)
         return _target(rig, prior, random=weights.folder is None)
 
     with full_float32():
@@ -42,8 +45,8 @@ def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
 
 def _target(rig: Rig, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
     """The target of a step on one view of toybox's robot, on the host in float32."""
-    with torch.no_grad():
-        told, latents = _drawn(prior, rig.device) if random else _seen(prior, rig.device)
+    told = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
+    latents = _drawn(prior, rig.device) if random else _seen(prior, rig.device)
     # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
     prior.text_encoder.to("cpu")
     prior.vae.to("cpu")
@@ -51,18 +54,15 @@ def _target(rig: Rig, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  
     return made.target.float().cpu()
 
 
-def _seen(prior: LatentDiffusionPrior, device: torch.device) -> tuple[Tensor, Tensor]:  # [2, L, E], [1, C, h, w]
-    """The embeddings of the prompt and of nothing, and the latent of a picture of it."""
+@torch.no_grad()
+def _seen(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
+    """The latent of a picture of the prompt."""
     _, pictures = robot_views(1, min(prior.image_size, 256))
-    latents = prior.encode_images(pictures.to(device), torch.Generator(device).manual_seed(0))
-    return prior.embed_prompts([f"{PROMPT}, front view, white background", ""]), latents
+    return prior.encode_images(pictures.to(device), torch.Generator(device).manual_seed(0))
 
 
-def _drawn(prior: LatentDiffusionPrior, device: torch.device) -> tuple[Tensor, Tensor]:  # [2, L, E], [1, C, h, w]
-    """The same for random networks: they have no words, and their encoder's latents are nearly constant."""
-    generator = torch.Generator().manual_seed(0)
-    text, unet = prior.text_encoder.config, prior.unet.config
-    tokens = torch.randint(text.vocab_size, (2, text.max_position_embeddings), generator=generator)
-    # The latents that a U-Net is made for have unit variance.
-    latents = torch.randn(1, unet.in_channels, unet.sample_size, unet.sample_size, generator=generator)
-    return prior.text_encoder(tokens.to(device)).last_hidden_state, latents.to(device)
+def _drawn(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
+    """What stands for it where the encoder is random, whose latents are nearly constant; U-Nets want unit variance."""
+    unet = prior.unet.config
+    shape = (1, unet.in_channels, unet.sample_size, unet.sample_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

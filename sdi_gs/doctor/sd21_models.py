@@ -5,22 +5,26 @@ Nothing is downloaded.
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from sdi_gs.planning.counting import prior_of_networks
 from sdi_gs.priors.catalog import SD21_BASE
 from sdi_gs.priors.fetch import folder_on_disk
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, load_latent_diffusion
-from sdi_gs.priors.published import Networks, published_config, published_networks
-from sdi_gs.run_config import RunConfig
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_config, published_networks
 
-MODEL = "sd21-base"
+MODEL: ModelName = "sd21-base"
 _MINIATURE_SIZE = 64
 """Side of the miniature's images in pixels."""
+_TOKENS, _VOCABULARY = 77, 49_408
+"""CLIP's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +53,22 @@ def weights_at_hand(*, miniature: bool) -> Sd21Weights:
     return Sd21Weights(folder=next(filter(None, map(folder_on_disk, SD21_BASE.sources)), None))
 
 
-def load_sd21(
-    weights: Sd21Weights, config: RunConfig, *, device: torch.device, dtype: torch.dtype
-) -> LatentDiffusionPrior:
+def load_sd21(weights: Sd21Weights, *, device: torch.device, dtype: torch.dtype) -> LatentDiffusionPrior:
     """The prior with its U-Net and text encoder in ``dtype``; random weights are the same for every dtype."""
     if weights.folder is not None:
         encoding = LatentDiffusionConfig(encoding="mode")
         return load_latent_diffusion(weights.folder, name=MODEL, config=encoding, device=device, dtype=dtype)
-    return prior_of_networks(random_networks(weights, device=device, dtype=dtype), config, model=MODEL)
+    networks = random_networks(weights, device=device, dtype=dtype)
+    tokenizer: Any = _some_tokens
+    return LatentDiffusionPrior(
+        name=MODEL,
+        tokenizer=tokenizer,
+        text_encoder=networks.text_encoder,
+        unet=networks.unet,
+        vae=networks.vae,
+        schedule=scaled_linear_schedule(),
+        prediction_type=PREDICTION_TYPES[MODEL],
+    )
 
 
 def random_networks(weights: Sd21Weights, *, device: torch.device, dtype: torch.dtype) -> Networks:
@@ -68,7 +80,9 @@ def random_networks(weights: Sd21Weights, *, device: torch.device, dtype: torch.
             drawn = _miniature_networks(device)
         else:
             drawn = published_networks(MODEL, device=device, dtype=torch.float32)
-    return Networks(text_encoder=drawn.text_encoder.to(dtype), unet=drawn.unet.to(dtype), vae=drawn.vae)
+    # Diffusers' own ``to`` warns of layers to be kept in float32, of which there are none.
+    text_encoder, unet = (torch.nn.Module.to(network, dtype) for network in (drawn.text_encoder, drawn.unet))
+    return Networks(text_encoder=text_encoder, unet=unet, vae=drawn.vae)
 
 
 def _miniature_networks(device: torch.device) -> Networks:
@@ -93,3 +107,18 @@ def _miniature_networks(device: torch.device) -> Networks:
         )
     text_encoder, unet_network, vae_network = (network.requires_grad_(False).eval() for network in made)
     return Networks(text_encoder=text_encoder, unet=unet_network, vae=vae_network)
+
+
+def _some_tokens(texts: str | Sequence[str], **_: Any) -> SimpleNamespace:
+    """A tokenizer for networks that were never taught words: each word is some number, and always the same one."""
+    if isinstance(texts, str):
+        return SimpleNamespace(input_ids=_numbers(texts))
+    rows = [(_numbers(text) + [0] * _TOKENS)[:_TOKENS] for text in texts]
+    return SimpleNamespace(input_ids=torch.tensor(rows))
+
+
+def _numbers(text: str) -> list[int]:
+    return [zlib.crc32(word.encode()) % _VOCABULARY for word in text.split()]
+
+
+_some_tokens.model_max_length = _TOKENS  # pyright: ignore[reportFunctionMemberAccess]
