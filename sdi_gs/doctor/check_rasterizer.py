@@ -80,7 +80,9 @@ def in_float64(**given: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
     antialiased = given.pop("rasterize_mode") == "antialiased"
     # Its splats are never packed.
     del given["packed"]
-    wide = {name: value.double() if isinstance(value, Tensor) else value for name, value in given.items()}
+    wide: dict[str, Any] = {
+        name: value.double() if isinstance(value, Tensor) else value for name, value in given.items()
+    }
     image, alpha, splats = torch_reference.render(**wide, antialiased=antialiased)
     return image, alpha, {**splats, "gaussian_ids": None}
 

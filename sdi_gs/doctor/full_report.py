@@ -122,10 +122,8 @@ def report_table(report: FullReport) -> Table:
     machine = report.machine
     title = f"{machine.get('name', machine['device'])}{', dry run' if report.dry_run else ''}"
     table = Table(title=title, title_justify="left")
-    for column, justify in (("check", "left"), ("what", "left"), ("figure", "right"), ("limit", "right")):
-        table.add_column(column, justify=justify)
-    table.add_column("")
-    table.add_column("note")
+    for column in ("check", "what", "figure", "limit", "", "note"):
+        table.add_column(column, justify="right" if column in ("figure", "limit") else "left")
     for result in report.results:
         for number, row in enumerate(result.rows):
             name = result.name if number == 0 else ""

@@ -14,7 +14,7 @@ from sdi_gs.doctor.check_cost import MIB, check_cost
 from sdi_gs.doctor.check_throughput import check_throughput
 from sdi_gs.doctor.rig import CPU, Rig
 from sdi_gs.doctor.rows import Row
-from sdi_gs.doctor.stopwatch import Laps, timed_parts
+from sdi_gs.doctor.stopwatch import Laps, Part, timed_parts
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.trainer import Trainer
 
@@ -66,7 +66,7 @@ def clock() -> Clock:
     ],
 )
 def test_the_time_of_a_call_goes_to_its_part(
-    owner: str, name: str, part: str, trainer: Trainer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    owner: str, name: str, part: Part, trainer: Trainer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene: Any = trainer.scene
     target = {"scene": scene, "prior": trainer.prior, "optimizer": scene.optimizers["means"]}[owner]

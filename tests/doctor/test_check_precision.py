@@ -27,7 +27,7 @@ def spoilt(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """``load_sd21`` with a U-Net that goes wrong in bfloat16 alone."""
 
     def load(*arguments: Any, dtype: torch.dtype, **options: Any) -> Any:
-        prior = load_sd21(*arguments, dtype=dtype, **options)
+        prior: Any = load_sd21(*arguments, dtype=dtype, **options)
         if dtype == torch.bfloat16:
             plain = prior.predict_noise
             prior.predict_noise = lambda *given: change(plain(*given))
