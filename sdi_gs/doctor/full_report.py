@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _COLOURS = {"pass": "green", "fail": "bold red", "skipped": "yellow", "shown": ""}
+_COLUMNS = 160
 _SIGNS = {"at most": "≤", "at least": "≥"}
 
 
@@ -109,7 +111,8 @@ def print_report(report: FullReport) -> None:
     """The table on stdout, and one line that sums it up."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # A file or a pipe has no width of its own; rich would take 80 columns for it and break every word.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _COLUMNS)
     console.print(report_table(report), markup=False)
     console.print(summary_line(report), markup=False, soft_wrap=True)
 

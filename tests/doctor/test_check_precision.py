@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from sdi_gs.doctor.check_precision import check_precision
 from sdi_gs.doctor.rig import Rig
-from sdi_gs.doctor.sd21_models import load_sd21
+from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 
 
 def test_half_precision_passes_and_says_which_weights(rig: Rig, failures: Callable[..., list[str]]) -> None:
@@ -45,6 +47,14 @@ def test_a_prediction_that_overflows_is_named(rig: Rig, failures: Callable[..., 
         "bfloat16: finite share of the target",
         "bfloat16: cosine of the target",
     ]
+
+
+def test_the_published_networks_are_held_to_more_than_a_dry_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = weights_at_hand(miniature=True)
+    told = replace(narrow, miniature=False)
+    monkeypatch.setattr("sdi_gs.doctor.check_precision.weights_at_hand", lambda *, miniature: told)
+    rows = check_precision(rig, load=lambda weights, **options: load_sd21(narrow, **options))
+    assert {row.limit for row in rows if "cosine" in row.what} == {0.999}
 
 
 def test_a_prediction_that_loses_digits_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
