@@ -53,8 +53,6 @@ CPU_PRESET = "toybox-ideal"
 """What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
 and docs/evidence.md, which say why."""
 GPU_PRESET = "sd21-base"
-SMOKE_PRESET = "smoke"
-"""What a dry run of the checks takes in place of the first."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -442,7 +440,18 @@ def _doctor(command: Doctor) -> int:
     from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
     if command.full:
-        return _doctor_full(command)
+        from sdi_gs.doctor.full_report import check_and_tell
+
+        passed = check_and_tell(
+            None if command.device is None else _pick_device(command.device),
+            command.only,
+            toybox=preset_named(CPU_PRESET).config,
+            smoke=preset_named("smoke").config,
+            stable_diffusion=preset_named(GPU_PRESET).config,
+            out=command.report,
+            as_json=command.json,
+        )
+        return 0 if passed else EXIT_CHECK_FAILED
     if command.build:
         return _doctor_build(command)
     presets = {"cpu": CPU_PRESET, "cuda": GPU_PRESET}
@@ -451,41 +460,6 @@ def _doctor(command: Doctor) -> int:
     )
     print(json.dumps(diagnosis.as_json()) if command.json else "\n".join(report_lines(diagnosis)))
     return 0
-
-
-def _doctor_full(command: Doctor) -> int:
-    """Run the checks; 0 where all pass, 1 where one fails."""
-    import json
-
-    from sdi_gs.doctor.check_names import CHECK_NAMES
-    from sdi_gs.doctor.full_report import full_report, print_report, write_report
-    from sdi_gs.files import refuse_existing
-
-    if command.report is not None:
-        refuse_existing(command.report)
-    device = _pick_device(command.device)
-    if device.type == "cpu" and command.device is None:
-        raise UserError(
-            "--full compares a CUDA card with the CPU, and torch finds no CUDA device: sdi-gs doctor says what is "
-            "missing; --full --device cpu makes a dry run of the same checks here"
-        )
-    report = full_report(
-        device,
-        # In their own order, each once.
-        [name for name in CHECK_NAMES if name in (command.only or CHECK_NAMES)],
-        toybox=preset_named(CPU_PRESET if device.type == "cuda" else SMOKE_PRESET).config,
-        stable_diffusion=preset_named(GPU_PRESET).config,
-        say=say,
-    )
-    if command.report is not None:
-        write_report(report, command.report)
-    if command.json:
-        print(json.dumps(report.as_json()))
-    else:
-        print_report(report)
-        if command.report is not None:
-            _print_paths([command.report])
-    return 0 if report.passed else EXIT_CHECK_FAILED
 
 
 def _doctor_build(command: Doctor) -> int:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdi_gs.doctor.check_names import CheckName
+from sdi_gs.console import say
+from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig
 from sdi_gs.doctor.rows import Row
 from sdi_gs.doctor.toolchain import ask_nvidia_smi
-from sdi_gs.files import write_atomically
+from sdi_gs.errors import UserError
+from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.run import versions
 from sdi_gs.run_config import RunConfig
 
@@ -58,6 +60,49 @@ class FullReport:
             "machine": self.machine,
             "checks": [result.as_json() for result in self.results],
         }
+
+
+def check_and_tell(
+    device: torch.device | None,
+    only: Sequence[CheckName],
+    *,
+    toybox: RunConfig,
+    smoke: RunConfig,
+    stable_diffusion: RunConfig,
+    out: Path | None,
+    as_json: bool,
+) -> bool:
+    """Run the checks, print what came of them, and write it to ``out``; whether all passed.
+
+    ``device`` is the first CUDA device if None; a CPU's dry run takes ``smoke`` in place of ``toybox``. Raises
+    UserError where there is no CUDA device, and where ``out`` exists.
+    """
+    if out is not None:
+        refuse_existing(out)
+    if device is None:
+        if not torch.cuda.is_available():
+            raise UserError(
+                "--full compares a CUDA card with the CPU, and torch finds no CUDA device: sdi-gs doctor says what is "
+                "missing; --full --device cpu makes a dry run of the same checks here"
+            )
+        device = torch.device("cuda")
+    report = full_report(
+        device,
+        # In their own order, each once.
+        [name for name in CHECK_NAMES if name in (only or CHECK_NAMES)],
+        toybox=toybox if device.type == "cuda" else smoke,
+        stable_diffusion=stable_diffusion,
+        say=say,
+    )
+    if out is not None:
+        write_report(report, out)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        print_report(report)
+        if out is not None:
+            print(out)
+    return report.passed
 
 
 def full_report(
