@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from sdi_gs.trainer import Trainer
     from sdi_gs.viewer.server import LiveViewer
 
+EXIT_CHECK_FAILED = 1
+"""A check of ``doctor --full`` did not pass."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
@@ -54,7 +56,10 @@ GPU_PRESET = "sd21-base"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C.
+
+    ``doctor --full`` alone returns 1: where a check fails.
+    """
     started = time.perf_counter()
     # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -451,6 +456,19 @@ def _doctor(command: Doctor) -> int:
 
     from sdi_gs.doctor.diagnosis import diagnose, report_lines
 
+    if command.full:
+        from sdi_gs.doctor.full_report import check_and_tell
+
+        passed = check_and_tell(
+            None if command.device is None else _pick_device(command.device),
+            command.only,
+            toybox=preset_named(CPU_PRESET).config,
+            smoke=preset_named("smoke").config,
+            stable_diffusion=preset_named(GPU_PRESET).config,
+            out=command.report,
+            as_json=command.json,
+        )
+        return 0 if passed else EXIT_CHECK_FAILED
     if command.build:
         from sdi_gs.doctor.build import build_and_tell
 

@@ -15,6 +15,7 @@ import tyro
 
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BackgroundName
+from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.errors import UserError
 from sdi_gs.export.mesh_config import MESH_FORMATS, MeshConfig
 from sdi_gs.probe_config import ProbeOptions
@@ -188,6 +189,14 @@ class Doctor:
 
     json: bool = False
     """Print one JSON object and nothing else."""
+    full: bool = False
+    """Compare the CUDA card with the CPU, part by part, and time it: minutes; exit code 1 where something is wrong."""
+    only: tuple[CheckName, ...] = ()
+    """With --full: these checks alone."""
+    report: Path | None = None
+    """With --full: a JSON file, which must not exist, to attach to a bug report."""
+    device: str | None = None
+    """With --full: the card, cuda or cuda:1; cpu is a dry run of the same checks at small size."""
     build: bool = False
     """Compile gsplat's CUDA code now, ahead of the first training (docs/gpu.md)."""
     arch: str | None = None
@@ -195,6 +204,11 @@ class Doctor:
     given."""
 
     def __post_init__(self) -> None:
+        if self.full and self.build:
+            raise ValueError("--build compiles and --full checks: give one of the two, --build first")
+        for name in ("only", "report", "device"):
+            if getattr(self, name) and not self.full:
+                raise ValueError(f"--{name} goes with the checks of --full: add --full")
         if self.arch is not None and not self.build:
             raise ValueError("--arch says what to compile for: add --build")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +25,20 @@ def fit_to_images(
     image_size: int,
     device: torch.device,
     final_rate: float = 1.0,
+    start: dict[str, Any] | None = None,
 ) -> Scene:
     """Fit by plain mean squared error, all else as in a run of this config.
 
     Start, steps, views per step, cameras, backgrounds (in turn), optimisers and densification are the run's; there
-    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end.
+    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end, and
+    ``start`` a scene's ``state`` to begin with instead of the run's own.
     """
     host_generator = torch.Generator().manual_seed(config.seed)
     # The trainer's seed for the device, so that the start is the run's own.
     device_generator = torch.Generator(device).manual_seed(config.seed + 1)
-    scene = make_scene(config, generator=device_generator, device=device)
+    scene = make_scene(config, generator=device_generator, device=device, saved=start)
+    if start is not None:
+        scene.load_state(start)
     colours = torch.tensor([BACKGROUND_COLOURS[name] for name in config.backgrounds], device=device)
     views = torch.arange(config.views_per_step)
     for step in range(config.steps):

@@ -69,7 +69,9 @@ class Trainer:
         self.step = 0
         # Cameras and schedules draw on the host, noise where the latents are.
         self.host_generator = torch.Generator().manual_seed(config.seed)
-        self.device_generator = torch.Generator(device).manual_seed(config.seed + 1)
+        # Tensors without data, on the meta device, have no generator of their own.
+        self.device_generator = torch.Generator("cpu" if device.type == "meta" else device)
+        self.device_generator.manual_seed(config.seed + 1)
         _tune(prior, config)
         self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None

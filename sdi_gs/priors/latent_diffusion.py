@@ -13,7 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -383,8 +383,9 @@ def _vae_factor(config: Any) -> int:
     return 2 ** (len(config.block_out_channels) - 1)
 
 
-def _without_autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, enabled=False)
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    # The meta device, where steps are counted and not taken, knows no autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

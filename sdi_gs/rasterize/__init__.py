@@ -1,5 +1,7 @@
 """Rendering of 3D Gaussians with gsplat's call: gsplat itself for CUDA tensors, numba kernels for CPU tensors.
 
+Tensors of the meta device get the memory that gsplat would take, and no pictures.
+
 Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels.
 """
 
@@ -14,7 +16,7 @@ import torch
 from gsplat import RollingShutterType
 from torch import Tensor
 
-Backend = Literal["gsplat", "numba"]
+Backend = Literal["gsplat", "numba", "counted"]
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
 CameraModel = Literal["pinhole", "ortho", "fisheye", "ftheta"]
@@ -24,13 +26,15 @@ def backend_for(device: torch.device | str) -> Backend:
     """Which implementation renders tensors on a device; nothing of gsplat's CUDA code is touched to find out.
 
     Raises:
-        ValueError: The device is neither "cpu" nor "cuda".
+        ValueError: The device is neither "cpu" nor "cuda", nor "meta", where nothing is rendered but counted.
     """
     match torch.device(device).type:
         case "cuda":
             return "gsplat"
         case "cpu":
             return "numba"
+        case "meta":
+            return "counted"
         case other:
             raise ValueError(f"rasterization runs on cpu or cuda tensors, got {other!r}; move them to one of the two")
 
@@ -134,6 +138,24 @@ def rasterization(
                 del arguments[name]
             check_arguments(**arguments)
             return numba_backend.rasterize(**arguments)
+        case "counted":
+            from sdi_gs.rasterize import counted
+
+            assert quats is not None and scales is not None
+            return counted.rasterize(
+                means,
+                quats,
+                scales,
+                opacities,
+                colors,
+                viewmats,
+                width=width,
+                height=height,
+                sh_degree=sh_degree,
+                packed=packed,
+                render_mode=render_mode,
+                antialiased=rasterize_mode == "antialiased",
+            )
         case other:
             assert_never(other)
 

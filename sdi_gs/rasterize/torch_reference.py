@@ -4,20 +4,61 @@ The oracle of the tests (float64, every Gaussian against every pixel) and the ba
 tiles). It shares no code with the kernels: the projection is gsplat's own torch version, the culling rule is
 written out again from gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu``.
 
-Letters: C cameras, N Gaussians, n those of a tile, P pixels of a tile, D colour channels, H W pixels.
+Letters: C cameras, N Gaussians, n those of a tile, P pixels of a tile, D colour channels, K harmonic bases, H W pixels.
+X is D, 1 or D + 1 by render mode.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from gsplat.cuda import _torch_impl
 from torch import Tensor
 
+from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
+
 _ALPHA_THRESHOLD = 1.0 / 255.0
 _MAX_ALPHA = 0.999
 _TRANSMITTANCE_THRESHOLD = 1e-4
+
+
+def render(
+    *,
+    means: Tensor,  # [N, 3]
+    quats: Tensor | None,  # [N, 4]
+    scales: Tensor | None,  # [N, 3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
+    viewmats: Tensor,  # [C, 4, 4]
+    Ks: Tensor,  # [C, 3, 3]
+    width: int,
+    height: int,
+    sh_degree: int | None = None,
+    backgrounds: Tensor | None = None,  # [C, D]
+    render_mode: Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"] = "RGB",
+    tile_size: int | None = None,
+    **projection: Any,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Colours [C, H, W, X], alphas [C, H, W, 1] and the splats of ``project``, whose other options come last.
+
+    Harmonics by the formula of ``spherical_harmonics``, which has tests of its own.
+    """
+    splats = project(means, quats, scales, opacities, viewmats, Ks, width, height, **projection)
+    num_cameras = len(viewmats)
+    if sh_degree is not None:
+        directions = means - torch.linalg.inv(viewmats)[:, None, :3, 3]
+        colors = (harmonic_colors(sh_degree, directions, colors) + 0.5).clamp_min(0.0)
+    colors = colors.expand(num_cameras, -1, -1)
+    background = colors.new_zeros(num_cameras, colors.shape[-1]) if backgrounds is None else backgrounds.to(colors)
+    if render_mode != "RGB":
+        keep = colors.shape[-1] if "RGB" in render_mode else 0
+        colors = torch.cat([colors[..., :keep], splats["depths"][..., None]], dim=-1)
+        background = torch.cat([background[..., :keep], background.new_zeros(num_cameras, 1)], dim=-1)
+    rendered, alphas = composite(splats, colors, background, width, height, tile_size=tile_size)
+    if render_mode.endswith("ED"):
+        rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
+    return rendered, alphas, splats
 
 
 def project(

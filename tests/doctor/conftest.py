@@ -1,15 +1,19 @@
-"""Machines made up for the doctor."""
+"""Machines made up for the doctor; and what its checks are tried on: a CPU beside itself, at the smallest size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.doctor.rig import CPU, DRY_RUN, Rig
+from sdi_gs.doctor.rows import Row
 from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
 
 ADA = Card(name="NVIDIA GeForce RTX 4090", capability=(8, 9), memory_gib=24.0)
@@ -64,3 +68,31 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         return file
 
     return make
+
+
+TINY = replace(DRY_RUN, gaussians=60, image_size=24, growth_steps=60, growth_image_size=24, throughput=((100, 16),))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Operations this small only get slower when they are shared out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(
+        device=CPU,
+        size=TINY,
+        toybox=preset_named("smoke").config,
+        stable_diffusion=replace(preset_named("sd21-base").config, views_per_step=2),
+    )
+
+
+@pytest.fixture
+def failures() -> Callable[[Iterable[Row]], list[str]]:
+    """The quantities that failed."""
+    return lambda rows: [row.what for row in rows if row.verdict == "fail"]

@@ -11,7 +11,6 @@ from gsplat.cuda import _torch_impl
 from torch import Tensor
 
 from sdi_gs.rasterize import rasterization, torch_reference
-from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 
 MAX_COLOR_ERROR = 5e-5
 MAX_GRADIENT_ERROR = 1e-4
@@ -34,38 +33,12 @@ def relative_error(value: Tensor, truth: Tensor) -> float:
 
 
 def reference_render(
-    leaves: dict[str, Tensor],
-    scene: Any,
-    backgrounds: Tensor | None,
-    *,
-    render_mode: str = "RGB",
-    sh_degree: int | None = None,
-    **projection: Any,
+    leaves: dict[str, Tensor], scene: Any, backgrounds: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """What ``rasterization`` should return, in float64."""
-    gaussians = {"quats": None, "scales": None, "viewmats": scene.viewmats.double()} | leaves
-    colors = gaussians.pop("colors")
-    means, viewmats = gaussians["means"], gaussians["viewmats"]
-    assert means is not None and colors is not None and viewmats is not None
-    splats = torch_reference.project(
-        **gaussians, Ks=scene.Ks.double(), width=scene.width, height=scene.height, **projection
-    )
-    num_cameras = len(viewmats)
-    if sh_degree is not None:
-        directions = means - torch.linalg.inv(viewmats)[:, None, :3, 3]
-        colors = (harmonic_colors(sh_degree, directions, colors) + 0.5).clamp_min(0.0)
-    colors = colors.expand(num_cameras, -1, -1)
-    background = torch.zeros(num_cameras, colors.shape[-1]) if backgrounds is None else backgrounds
-    background = background.to(colors.dtype)
-    if render_mode != "RGB":
-        no_depth = torch.zeros(num_cameras, 1, dtype=colors.dtype)
-        keep = colors.shape[-1] if "RGB" in render_mode else 0
-        colors = torch.cat([colors[..., :keep], splats["depths"][..., None]], dim=-1)
-        background = torch.cat([background[..., :keep], no_depth], dim=-1)
-    rendered, alphas = torch_reference.composite(splats, colors, background, scene.width, scene.height)
-    if render_mode.endswith("ED"):
-        rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
-    return rendered, alphas, splats
+    gaussians: dict[str, Any] = {"quats": None, "scales": None, "viewmats": scene.viewmats.double()} | leaves
+    cameras = {"Ks": scene.Ks.double(), "width": scene.width, "height": scene.height}
+    return torch_reference.render(**gaussians, **cameras, backgrounds=backgrounds, **options)
 
 
 def check_against_reference(

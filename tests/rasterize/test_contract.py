@@ -18,14 +18,16 @@ def arguments_of(scene: Any) -> dict[str, Any]:
     return {**scene.leaves(), **scene.cameras()}
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba")])
+@pytest.mark.parametrize(
+    ("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba"), ("meta", "counted")]
+)
 def test_device_picks_the_backend(device: str, backend: str) -> None:
     assert backend_for(device) == backend
 
 
 def test_other_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match="cpu or cuda tensors, got 'meta'"):
-        rasterization(*[torch.zeros(1, 3, device="meta")] * 7, width=1, height=1)
+    with pytest.raises(ValueError, match="cpu or cuda tensors, got 'mps'"):
+        backend_for("mps")
 
 
 def test_cuda_tensors_go_to_gsplat_with_every_argument(
@@ -48,29 +50,6 @@ def test_cpu_tensors_never_reach_gsplat(monkeypatch: pytest.MonkeyPatch, make_sc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     rendered, _, _ = rasterization(**arguments_of(make_scene(3)))
     assert rendered.shape == (2, 40, 40, 3)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("rasterize_mode", ["classic", "antialiased"])
-@pytest.mark.parametrize("camera_model", ["pinhole", "ortho"])
-def test_cuda_and_cpu_agree(camera_model: str, rasterize_mode: str, make_scene: Callable[..., Any]) -> None:
-    scene = make_scene(opacities=(0.2, 0.6))
-    images, gradients, radii = [], [], []
-    for device in ("cpu", "cuda"):
-        given = arguments_of(scene) | {"camera_model": camera_model, "rasterize_mode": rasterize_mode, "packed": False}
-        tensors = {name: value.detach().to(device) for name, value in given.items() if isinstance(value, torch.Tensor)}
-        trained = {name: value.requires_grad_() for name, value in tensors.items() if name != "Ks"}
-        moved: dict[str, Any] = given | tensors
-        rendered, alphas, meta = rasterization(**moved)
-        image = torch.cat([rendered, alphas], dim=-1)
-        weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(device)
-        gradients.append([g.cpu() for g in torch.autograd.grad((image * weights).sum(), list(trained.values()))])
-        images.append(image.detach().cpu())
-        radii.append(meta["radii"].cpu())
-    torch.testing.assert_close(*images, rtol=0, atol=1e-4)
-    assert (radii[0] != radii[1]).float().mean() < 1e-3
-    for ours, theirs in zip(*gradients, strict=True):
-        assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
 UNSUPPORTED: dict[str, Any] = {

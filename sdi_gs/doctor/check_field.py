@@ -1,0 +1,129 @@
+"""Whether a device renders the hash-grid field as the reference does, and gives the same gradients.
+
+On CUDA torch operations (and nerfacc's compositing, where it is installed) stand beside the numba kernels; on a CPU
+these stand beside torch operations.
+
+Letters: B cameras, H W pixels, P samples of all rays, R rays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.rows import Row, at_most, skipped
+from sdi_gs.representations.ngp.compositing import composite
+from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
+from sdi_gs.representations.ngp.marching import Samples
+from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+
+PIXEL_LIMIT = 2e-4
+"""Of colour and opacity: a sample whose opacity lies within rounding of the 1e-4 that counts as empty, or whose place
+does of a cell's border, is drawn here and not there."""
+DEPTH_LIMIT = 2e-3
+"""Scene units: the same samples, at depths of up to 5."""
+GRADIENT_LIMIT = 2e-2
+"""Relative L2 error: normals jump at the grid's cell borders, and so does what flows back through them."""
+COMPOSITING_LIMIT = 1e-4
+"""Of weights and of sums over rays, nerfacc against torch: both are float32."""
+
+# All levels from the start; features of a size that makes the field bumpy and colourful.
+FIELD = NgpConfig(
+    grid=HashGridConfig(num_levels=6, initial_levels=6, log2_table_size=14), hidden_width=16, samples_per_ray=128
+)
+_ROUGHNESS = 0.1
+
+Build = Callable[[NgpConfig, torch.device], Ngp]
+
+
+def check_field(rig: Rig, *, tested: Build | None = None) -> Iterator[Row]:
+    """A row per quantity of one render and its gradients; ``tested`` builds the field that is compared."""
+    reference = rough_field(FIELD, rig.reference)
+    if rig.device.type == "cpu":
+        reference.field.backend = "torch"
+    field = (tested or rough_field)(FIELD, rig.device)
+    cameras = _cameras(rig.size.image_size)
+    ours, theirs = _render(field, cameras), _render(reference, cameras)
+    for name, limit in (("rgb", PIXEL_LIMIT), ("alpha", PIXEL_LIMIT), ("depth", DEPTH_LIMIT)):
+        apart = _on_host(getattr(ours, name)) - _on_host(getattr(theirs, name))
+        yield at_most(f"{name}: worst pixel", float(apart.abs().max()), limit, unit="" if name != "depth" else "units")
+    theirs_by_name = reference.parameters()
+    for name, value in field.parameters().items():
+        exact, given = theirs_by_name[name].grad, value.grad
+        assert exact is not None and given is not None
+        error = (_on_host(given) - _on_host(exact)).norm() / _on_host(exact).norm().clamp_min(1e-12)
+        yield at_most(f"gradient of {name}", float(error), GRADIENT_LIMIT, unit="relative L2")
+    yield from _nerfacc_rows(rig.device)
+
+
+def rough_field(config: NgpConfig, device: torch.device) -> Ngp:
+    """The same bumpy field on any device: drawn on the host, where a seed means the same everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = Ngp(config, generator=generator, device=torch.device("cpu"))
+    table = drawn.field.params["table"].data
+    table += _ROUGHNESS * torch.randn(table.shape, generator=generator)
+    if device.type == "cpu":
+        return drawn
+    field = Ngp(config, generator=torch.Generator(device).manual_seed(0), device=device)
+    field.load_state(drawn.state())
+    return field
+
+
+def _cameras(size: int) -> CameraBatch:
+    """Two views from different sides and heights."""
+    return orbit_cameras(
+        torch.tensor([20.0, 120.0]),
+        torch.tensor([0.0, 20.0]),
+        torch.full((2,), 3.3),
+        torch.full((2,), 40.0),
+        width=size,
+        height=size,
+    )
+
+
+def _render(field: Ngp, cameras: CameraBatch) -> NgpRender:
+    """A render over white with its gradients left in the field's parameters."""
+    white = torch.ones(len(cameras), 3, device=field.device)
+    render = field.render(cameras.to(field.device), white, with_normals=True)
+    assert render.normals is not None
+    (render.rgb.square().mean() + render.normals.square().mean()).backward()
+    return render
+
+
+def _on_host(value: Tensor) -> Tensor:
+    return value.detach().cpu().double()
+
+
+def _nerfacc_rows(device: torch.device) -> Iterator[Row]:
+    """nerfacc's weights beside torch's on the same samples, with the gradient of the density."""
+    what = "nerfacc's compositing"
+    if device.type != "cuda":
+        yield skipped(what, "nerfacc computes on CUDA only")
+        return
+    if find_spec("nerfacc") is None:
+        yield skipped(what, "nerfacc is not installed, and is not needed: torch operations do its work")
+        return
+    generator = torch.Generator().manual_seed(0)
+    # An empty ray, a ray of one sample, and one on which all light is absorbed.
+    counts = torch.tensor([5, 0, 80, 1], device=device)
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    ids = torch.repeat_interleave(torch.arange(4, device=device), counts)
+    distances = (torch.arange(len(ids), device=device) - starts[ids] + 0.5) * 0.05
+    points = torch.zeros(len(ids), 3, device=device)
+    samples = Samples(distances=distances, points=points, ray_ids=ids, ray_starts=starts, step=0.05)
+    drawn = (3.0 * torch.rand(len(ids), generator=generator)).to(device)
+    values = torch.rand((len(ids), 3), generator=generator).to(device)
+    results = []
+    for backend in ("nerfacc", "torch"):
+        density = drawn.clone().requires_grad_()
+        made = composite(density, values, samples, backend=backend)
+        (gradient,) = torch.autograd.grad(made.sums.square().sum() + made.opacity.sum(), density)
+        results.append({"weights": made.weights, "opacity": made.opacity, "sums": made.sums, "gradient": gradient})
+    for name, exact in results[1].items():
+        apart = float((results[0][name] - exact).detach().abs().max())
+        yield at_most(f"{what}: {name}", apart, COMPOSITING_LIMIT)

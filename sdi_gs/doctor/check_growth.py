@@ -1,0 +1,133 @@
+"""Whether densification comes to the same cloud on two devices: each strategy, fitted to pictures of a toybox object.
+
+Both sides begin with the same cloud and see the same pictures; where gsplat draws at random while it splits or moves
+Gaussians, each device draws its own numbers.
+
+Letters: V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.rows import Row, at_least, at_most
+from sdi_gs.fitting import fit_to_images
+from sdi_gs.representations.config import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.run_config import RunConfig
+from sdi_gs.scene import make_scene
+from sdi_gs.toybox.objects import canonical_object
+from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.views import render_views, ring_cameras
+
+COUNT_LIMIT = 0.05
+"""Of the reference's final count."""
+LOSS_LIMIT = 0.5
+"""Of the loss at the start, on views that were not trained on."""
+AGREEMENT_LIMIT = 1.0
+"""dB between the two sides' final losses."""
+
+_UNSEEN_VIEWS = 6
+
+Fit = Callable[[RunConfig, torch.device], Gaussians]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """One side's cloud after the last step."""
+
+    count: int
+    loss: float
+    """Mean squared error of views that were not trained on."""
+    finite: bool
+
+
+def check_growth(
+    rig: Rig, *, fit: Fit | None = None, strategies: Sequence[Strategy] = get_args(Strategy)
+) -> Iterator[Row]:
+    """Four rows per strategy; ``fit`` stands in for the side under test."""
+    size = rig.size.growth_image_size
+    unseen = ring_cameras(rig.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
+    truth = _pictures(unseen, torch.ones(len(unseen), 3))
+
+    def summary(cloud: Gaussians) -> Fitted:
+        loss = float((render_views(cloud, unseen).rgb - truth).square().mean())
+        finite = all(bool(value.isfinite().all()) for value in cloud.params.values())
+        return Fitted(count=len(cloud), loss=loss, finite=finite)
+
+    def usual(config: RunConfig, device: torch.device) -> Gaussians:
+        return fitted_robot(config, device, image_size=size)
+
+    for strategy in strategies:
+        config = growth_config(rig.toybox, strategy, rig.size.growth_steps)
+        before = summary(Gaussians(_start(config)["gaussians"]))
+        ours = summary((fit or usual)(config, rig.device))
+        theirs = summary(usual(config, rig.reference))
+        yield from _rows(strategy, before, ours, theirs)
+
+
+def fitted_robot(config: RunConfig, device: torch.device, *, image_size: int) -> Gaussians:
+    """The cloud after a run on pictures of toybox's robot; it begins as the same cloud on every device."""
+    scene = fit_to_images(config, _pictures, image_size=image_size, device=device, start=_start(config))
+    assert isinstance(scene.representation, Gaussians)
+    return scene.representation
+
+
+def growth_config(base: RunConfig, strategy: Strategy, steps: int) -> RunConfig:
+    """A short run that refines every tenth of its length and grows well past its start."""
+    return replace(
+        base,
+        steps=steps,
+        representation="gaussians",
+        gaussians=GaussiansConfig(num_initial=600, initial_radius=0.6),
+        densify=DensifyConfig(
+            strategy=strategy,
+            max_gaussians=4000,
+            min_gaussians=100,
+            start=0.1,
+            stop=0.8,
+            every=max(steps // 10, 1),
+            grow_share=0.1,
+        ),
+    )
+
+
+def _start(config: RunConfig) -> dict[str, Any]:
+    """A scene's state before its first step, drawn on the host, where a seed means the same everywhere."""
+    scene = make_scene(config, generator=torch.Generator().manual_seed(config.seed), device=torch.device("cpu"))
+    return scene.state()
+
+
+def _pictures(
+    cameras: CameraBatch,  # V of them
+    backgrounds: Tensor,  # [V, 3]
+) -> Tensor:  # [V, H, W, 3]
+    """The truth."""
+    return render_scenes([(canonical_object("robot", "blue"),)] * len(cameras), cameras, backgrounds).rgb
+
+
+def _rows(strategy: Strategy, before: Fitted, ours: Fitted, theirs: Fitted) -> Iterator[Row]:
+    yield at_most(
+        f"{strategy}: final count off",
+        abs(ours.count / theirs.count - 1.0),
+        COUNT_LIMIT,
+        unit="share",
+        note=f"from {before.count} to {ours.count} here and {theirs.count} there",
+    )
+    yield at_least(f"{strategy}: finite parameters", float(ours.finite), 1.0)
+    yield at_most(
+        f"{strategy}: loss over that at the start",
+        ours.loss / before.loss,
+        LOSS_LIMIT,
+        note=f"{ours.loss:.5f} at the end",
+    )
+    apart = 10.0 * abs(math.log10(ours.loss / theirs.loss)) if ours.loss > 0.0 else math.nan
+    yield at_most(f"{strategy}: final losses apart", apart, AGREEMENT_LIMIT, unit="dB")

@@ -1,0 +1,19 @@
+"""The checks of ``sdi-gs doctor --full`` by name; free of torch for the command line's sake."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+CheckName = Literal["rasterizer", "field", "growth", "toybox", "precision", "cost", "throughput"]
+CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
+
+SUMMARIES: dict[CheckName, str] = {
+    "rasterizer": "pictures, depth, radii and every gradient of the rasteriser",
+    "field": "pictures and gradients of the hash-grid field",
+    "growth": "200 steps of each densification strategy",
+    "toybox": "one SDI step of each toybox prior",
+    "precision": "Stable Diffusion 2.1's SDI step in float16 and bfloat16 against float32",
+    "cost": "peak memory of a training step, and where its time goes",
+    "throughput": "pictures per second of the rasteriser",
+}
+"""What each of them looks at, in one line."""

@@ -1,0 +1,72 @@
+"""Whether Stable Diffusion 2.1's SDI step survives half precision: each type's target beside that of float32.
+
+Letters: C latent channels, h w latent pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
+from sdi_gs.doctor.rig import Rig, full_float32
+from sdi_gs.doctor.rows import Row, at_least, shown
+from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+
+COSINE_LIMIT = 0.999
+MINIATURE_COSINE_LIMIT = 0.99
+"""Of the narrow random networks of a dry run, which say nothing of Stable Diffusion: guidance at 7.5 multiplies what
+bfloat16 rounds, and few channels average little of it out (measured: 0.99997 in float16, 0.9987 in bfloat16)."""
+TIMESTEP = 500
+"""Half of the diffusion's length; an inversion up to it makes half of the grid's calls."""
+_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+Load = Callable[..., LatentDiffusionPrior]
+
+
+def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
+    """Three rows per type; ``load`` stands in for ``load_sd21``."""
+    weights = weights_at_hand(miniature=rig.size.miniature)
+    limit = MINIATURE_COSINE_LIMIT if weights.miniature else COSINE_LIMIT
+
+    def target_in(dtype: torch.dtype) -> Tensor:
+        # One model at a time: the float32 one alone takes half of a small card.
+        prior = load(weights, device=rig.device, dtype=dtype)
+        return _target(rig, prior, random=weights.folder is None)
+
+    with full_float32():
+        exact = target_in(torch.float32)
+        for name, dtype in _TYPES.items():
+            target = target_in(dtype)
+            yield at_least(f"{name}: finite share of the target", float(target.isfinite().double().mean()), 1.0)
+            yield at_least(f"{name}: cosine of the target", cosine(target, exact), limit, note=weights.words)
+            error = float((target - exact).norm() / exact.norm())
+            yield shown(f"{name}: error of the target", error, unit="relative L2")
+
+
+def _target(rig: Rig, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
+    """The target of a step on one view of toybox's robot, on the host in float32."""
+    told = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
+    latents = _drawn(prior, rig.device) if random else _seen(prior, rig.device)
+    # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
+    prior.text_encoder.to("cpu")
+    prior.vae.to("cpu")
+    made = distil_without_chance(rig.stable_diffusion.guidance, prior, latents, told[:1], told[1:], timestep=TIMESTEP)
+    return made.target.float().cpu()
+
+
+@torch.no_grad()
+def _seen(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
+    """The latent of a picture of the prompt."""
+    _, pictures = robot_views(1, min(prior.image_size, 256))
+    return prior.encode_images(pictures.to(device), torch.Generator(device).manual_seed(0))
+
+
+def _drawn(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
+    """What stands for it where the encoder is random, whose latents are nearly constant; U-Nets want unit variance."""
+    unet = prior.unet.config
+    shape = (1, unet.in_channels, unet.sample_size, unet.sample_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,0 +1,66 @@
+"""How many pictures a second the rasteriser draws, with and without their gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.doctor.rig import Rig, synchronize
+from sdi_gs.doctor.rows import Row, shown
+from sdi_gs.rasterize import rasterization
+from sdi_gs.rasterize.scenes import BallScene, ball_scene
+
+
+def check_throughput(rig: Rig) -> Iterator[Row]:
+    """Two rows per size: forward alone, and forward with backward."""
+    for num_gaussians, side in rig.size.throughput:
+        scene = ball_scene(num_gaussians, width=side, height=side, scales=(0.005, 0.02))
+        what = f"{num_gaussians} Gaussians at {side} pixels"
+        for name, turn in (("forward", _forward), ("forward and backward", _forward_and_backward)):
+            seconds = _seconds(turn(scene, rig.device), rig)
+            yield shown(f"{what}: {name}", len(scene.viewmats) / seconds, unit="pictures/s")
+
+
+def _seconds(turn: Callable[[], object], rig: Rig) -> float:
+    """Mean of the timed turns after as many to warm up."""
+    for _ in range(rig.size.timed_steps):
+        turn()
+    synchronize(rig.device)
+    started = time.perf_counter()
+    for _ in range(rig.size.timed_steps):
+        turn()
+    synchronize(rig.device)
+    return (time.perf_counter() - started) / rig.size.timed_steps
+
+
+def _forward(scene: BallScene, device: torch.device) -> Callable[[], object]:
+    leaves, cameras = _on_device(scene, device)
+
+    @torch.no_grad()
+    def turn() -> Tensor:
+        return rasterization(**leaves, **cameras, packed=False)[0]
+
+    return turn
+
+
+def _forward_and_backward(scene: BallScene, device: torch.device) -> Callable[[], object]:
+    leaves, cameras = _on_device(scene, device)
+
+    def turn() -> tuple[Tensor, ...]:
+        colours, _, _ = rasterization(**leaves, **cameras, packed=False)
+        return torch.autograd.grad(colours.sum(), list(leaves.values()))
+
+    return turn
+
+
+def _on_device(scene: BallScene, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The scene's trainable tensors and its cameras."""
+    leaves = {name: value.detach().to(device).requires_grad_() for name, value in scene.leaves().items()}
+    cameras = {
+        name: value.to(device) if isinstance(value, Tensor) else value for name, value in scene.cameras().items()
+    }
+    return leaves, cameras

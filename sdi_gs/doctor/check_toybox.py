@@ -1,0 +1,62 @@
+"""Whether an SDI step under each toybox prior comes to the same target on two devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from sdi_gs.backgrounds import BackgroundName
+from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
+from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
+from sdi_gs.doctor.rig import Rig, full_float32
+from sdi_gs.doctor.rows import Row, at_least, at_most, skipped
+from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.layout import lacks_anything
+
+COSINE_LIMIT = 0.9999
+"""Both sides compute in float32, without TF32; ten inversion steps multiply what they round."""
+ABSOLUTE_LIMIT = 0.02
+"""Latent units; latents lie between -1 and 1 under toybox-ideal and have unit variance under toybox."""
+TIMESTEP = 500
+"""Half of the diffusion's length: objects are formed here, and the inversion has most of its steps."""
+_VIEWS = 4
+
+Load = Callable[[str, torch.device], DiffusionPrior]
+
+
+def check_toybox(rig: Rig, *, load: Load | None = None) -> Iterator[Row]:
+    """Four rows per prior; ``load`` makes the prior of the side under test."""
+
+    def usual(name: str, device: torch.device) -> DiffusionPrior:
+        return load_prior(name, rig.toybox.ideal_prior, device=device, dtype=torch.float32)
+
+    for entry in (TOYBOX_IDEAL, TOYBOX):
+        if entry.packaged is not None and lacks_anything(entry.packaged):
+            yield skipped(entry.name, "its weights did not come with this installation")
+            continue
+        with full_float32():
+            ours = _step(rig, (load or usual)(entry.name, rig.device), rig.device)
+            theirs = _step(rig, usual(entry.name, rig.reference), rig.reference)
+        for what in ("target", "noise"):
+            left, right = getattr(ours, what), getattr(theirs, what)
+            yield at_least(f"{entry.name}: cosine of the {what}", cosine(left, right), COSINE_LIMIT)
+            apart = float((left.cpu() - right.cpu()).abs().max())
+            yield at_most(f"{entry.name}: {what} off", apart, ABSOLUTE_LIMIT, unit="latent units")
+
+
+def _step(rig: Rig, prior: DiffusionPrior, device: torch.device) -> GuidanceOutput:
+    """One step on views of the object itself."""
+    cameras, pictures = robot_views(_VIEWS, prior.image_size)
+    if isinstance(prior, LatentDiffusionPrior):
+        # A draw from the encoder's posterior would be another one on another device.
+        prior.config = replace(prior.config, encoding="mode")
+    latents = prior.encode_images(pictures.to(device), torch.Generator(device)).detach()
+    backgrounds: list[BackgroundName] = ["white"] * _VIEWS
+    told = PromptConditions(prior, PROMPT).for_cameras(cameras, backgrounds, perp_neg=False)
+    return distil_without_chance(
+        rig.toybox.guidance, prior, latents, told.conditional, told.unconditional, timestep=TIMESTEP
+    )

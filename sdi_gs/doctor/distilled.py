@@ -1,0 +1,60 @@
+"""One SDI step without chance, so that two devices or two precisions can be compared.
+
+Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width, V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
+from sdi_gs.guidance.config import GuidanceConfig
+from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, canonical_object
+from sdi_gs.toybox.renderer import render_scenes
+
+PROMPT = "a blue robot"
+
+
+def robot_views(count: int, size: int) -> tuple[CameraBatch, Tensor]:
+    """Cameras around toybox's blue robot, and what they see over white [V, H, W, 3] on the host."""
+    cameras = orbit_cameras(
+        torch.arange(count) * (360.0 / count) + 10.0,
+        torch.full((count,), 15.0),
+        torch.full((count,), CAMERA_DISTANCE),
+        torch.full((count,), CAMERA_FOV_Y_DEG),
+        width=size,
+        height=size,
+    )
+    return cameras, render_scenes([(canonical_object("robot", "blue"),)] * count, cameras).rgb
+
+
+def distil_without_chance(
+    config: GuidanceConfig,
+    prior: DiffusionPrior,
+    latents: Tensor,  # [B, C, h, w]
+    conditional: Tensor,  # [B, L, E]
+    unconditional: Tensor,  # [B, L, E]
+    *,
+    timestep: int,
+) -> GuidanceOutput:
+    """The step of a run with these settings at a timestep, its inversion without added noise and without overshoot."""
+    return distil(
+        replace(config, inversion_eta=0.0, perp_neg=False, noise="inversion"),
+        prior,
+        latents,
+        conditional,
+        unconditional,
+        plan=StepPlan(timestep=timestep, overshoot=0, source="inversion"),
+        generator=torch.Generator(latents.device).manual_seed(0),
+    )
+
+
+def cosine(ours: Tensor, theirs: Tensor) -> float:
+    """Of the angle between two tensors as vectors, in float64; NaN where one is not finite."""
+    left, right = (value.detach().cpu().double().flatten() for value in (ours, theirs))
+    return float(left @ right / (left.norm() * right.norm()).clamp_min(1e-300))

@@ -1,0 +1,210 @@
+"""What ``sdi-gs doctor --full`` prints, and what it leaves for a bug report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sdi_gs.console import say
+from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
+from sdi_gs.doctor.checks import CheckResult, run_checks
+from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig
+from sdi_gs.doctor.rows import Row
+from sdi_gs.doctor.toolchain import ask_nvidia_smi
+from sdi_gs.errors import UserError
+from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.run import versions
+from sdi_gs.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLOURS = {"pass": "green", "fail": "bold red", "skipped": "yellow", "shown": ""}
+_COLUMNS = 160
+_SIGNS = {"at most": "≤", "at least": "≥"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullReport:
+    """All checks on one machine."""
+
+    machine: dict[str, Any]
+    dry_run: bool
+    """Whether a CPU stood in for a card, at small sizes."""
+    results: tuple[CheckResult, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row of any check failed."""
+        return all(result.passed for result in self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; no paths of this machine but those in a trace."""
+        return {
+            "report": "sdi-gs doctor --full",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "passed": self.passed,
+            "dry_run": self.dry_run,
+            "seconds": self.seconds,
+            "versions": versions(),
+            "machine": self.machine,
+            "checks": [result.as_json() for result in self.results],
+        }
+
+
+def check_and_tell(
+    device: torch.device | None,
+    only: Sequence[CheckName],
+    *,
+    toybox: RunConfig,
+    smoke: RunConfig,
+    stable_diffusion: RunConfig,
+    out: Path | None,
+    as_json: bool,
+) -> bool:
+    """Run the checks, print what came of them, and write it to ``out``; whether all passed.
+
+    ``device`` is the first CUDA device if None; a CPU's dry run takes ``smoke`` in place of ``toybox``. Raises
+    UserError where there is no CUDA device, and where ``out`` exists.
+    """
+    if out is not None:
+        refuse_existing(out)
+    if device is None:
+        if not torch.cuda.is_available():
+            raise UserError(
+                "--full compares a CUDA card with the CPU, and torch finds no CUDA device: sdi-gs doctor says what is "
+                "missing; --full --device cpu makes a dry run of the same checks here"
+            )
+        device = torch.device("cuda")
+    report = full_report(
+        device,
+        # In their own order, each once.
+        [name for name in CHECK_NAMES if name in (only or CHECK_NAMES)],
+        toybox=toybox if device.type == "cuda" else smoke,
+        stable_diffusion=stable_diffusion,
+        say=say,
+    )
+    if out is not None:
+        write_report(report, out)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        print_report(report)
+        if out is not None:
+            print(out)
+    return report.passed
+
+
+def full_report(
+    device: torch.device,
+    names: Sequence[CheckName],
+    *,
+    toybox: RunConfig,
+    stable_diffusion: RunConfig,
+    say: Callable[[str], None],
+) -> FullReport:
+    """Run the named checks on a device: at full size on a card, as a dry run of the same code on a CPU."""
+    started = time.perf_counter()
+    dry_run = device.type == "cpu"
+    rig = Rig(device=device, size=DRY_RUN if dry_run else FULL, toybox=toybox, stable_diffusion=stable_diffusion)
+    results = run_checks(rig, names, say=say)
+    return FullReport(
+        machine=machine_facts(device),
+        dry_run=dry_run,
+        results=tuple(results),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """What a reader of the report needs to know of the machine."""
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "system": platform.platform(),
+        "torch_cuda": torch.version.cuda,
+        "torch_threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        driver, _ = ask_nvidia_smi()
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "name": properties.name,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "memory_gib": properties.total_memory / 2**30,
+            "driver": driver,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return facts
+
+
+def write_report(report: FullReport, path: Path) -> None:
+    """One JSON object; UserError where there is a file already, or where none can be written."""
+    write_atomically(path, f"{json.dumps(report.as_json(), indent=2)}\n".encode())
+
+
+def print_report(report: FullReport) -> None:
+    """The table on stdout, and one line that sums it up."""
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own; rich would take 80 columns for it and break every word.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _COLUMNS)
+    console.print(report_table(report), markup=False)
+    console.print(summary_line(report), markup=False, soft_wrap=True)
+
+
+def report_table(report: FullReport) -> Table:
+    """A row per figure: what, how much, the limit, and whether it was kept."""
+    from rich.table import Table
+    from rich.text import Text
+
+    machine = report.machine
+    title = f"{machine.get('name', machine['device'])}{', dry run' if report.dry_run else ''}"
+    table = Table(title=title, title_justify="left")
+    for column in ("check", "what", "figure", "limit", "", "note"):
+        table.add_column(column, justify="right" if column in ("figure", "limit") else "left")
+    for result in report.results:
+        for number, row in enumerate(result.rows):
+            name = result.name if number == 0 else ""
+            cells = (name, row.what, _figure(row), _limit(row))
+            table.add_row(*map(Text, cells), Text(row.verdict, style=_COLOURS[row.verdict]), Text(row.note))
+        table.add_section()
+    return table
+
+
+def summary_line(report: FullReport) -> str:
+    """How many rows passed, failed and were skipped, and which checks failed."""
+    verdicts = [row.verdict for result in report.results for row in result.rows]
+    counts = {
+        name: verdicts.count(verdict)
+        for name, verdict in (("passed", "pass"), ("failed", "fail"), ("skipped", "skipped"))
+    }
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    broken = [result.name for result in report.results if not result.passed]
+    more = f"; look at {', '.join(broken)}" if broken else ""
+    return f"{said}, {report.seconds:.0f} s{more}"
+
+
+def _figure(row: Row) -> str:
+    return "" if row.figure is None else f"{_number(row.figure)} {row.unit}".strip()
+
+
+def _limit(row: Row) -> str:
+    return "" if row.limit is None or row.bound is None else f"{_SIGNS[row.bound]} {row.limit:g}"
+
+
+def _number(value: float) -> str:
+    """Four figures that tell something, without noughts."""
+    if 0.99 < value < 1.0:
+        # A cosine's distance from 1 is what it is about.
+        return f"{value:.6f}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

@@ -1,0 +1,125 @@
+"""Where the time of a training step goes: render, encode, guidance, backward, optimise.
+
+Letters: B cameras or images, H W pixels, C latent channels, h w latent pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from sdi_gs.doctor.rig import synchronize
+from sdi_gs.trainer import Trainer
+
+Part = Literal["render", "encode", "guidance", "backward", "optimise"]
+
+
+class Laps:
+    """Seconds between marks, added up by the part that each mark ends; CUDA is asked for its own clock, and once."""
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        """``clock`` gives the seconds on a CPU."""
+        self._device = device
+        self._clock = clock
+        self._marks: list[tuple[Part | None, Any]] = []
+
+    def start(self) -> None:
+        """Begin to count; what came since the last mark belongs to nobody."""
+        self._marks.append((None, self._now()))
+
+    def mark(self, part: Part) -> None:
+        """What came since the last mark was this part."""
+        self._marks.append((part, self._now()))
+
+    def seconds(self) -> dict[Part, float]:
+        """Waits for the device; sums by part in the order in which they first came."""
+        synchronize(self._device)
+        sums: dict[Part, float] = {}
+        for (_, before), (part, after) in zip(self._marks[:-1], self._marks[1:], strict=True):
+            if part is not None:
+                sums[part] = sums.get(part, 0.0) + self._between(before, after)
+        return sums
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return self._clock()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def _between(self, before: Any, after: Any) -> float:
+        return before.elapsed_time(after) / 1000.0 if self._device.type == "cuda" else after - before
+
+
+class _Timed:
+    """Stands in for an object, all of whose attributes are the object's own."""
+
+    def __init__(self, inner: Any, laps: Laps) -> None:
+        self._inner = inner
+        self._laps = laps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class _TimedPrior(_Timed):
+    """A prior whose encoding ends the part "encode"."""
+
+    recomputing = False
+    """In the backward pass, which encodes once more where activations are not kept."""
+
+    def encode_images(
+        self,
+        images: Tensor,  # [B, H, W, 3]
+        generator: torch.Generator,
+    ) -> Tensor:  # [B, C, h, w]
+        latents = self._inner.encode_images(images, generator)
+        if not self.recomputing:
+            self._laps.mark("encode")
+        return latents
+
+
+class _TimedScene(_Timed):
+    """A scene whose calls end the parts before and after them."""
+
+    def __init__(self, inner: Any, laps: Laps, prior: _TimedPrior) -> None:
+        super().__init__(inner, laps)
+        self._prior = prior
+
+    def render(self, *arguments: Any, **options: Any) -> Any:
+        output = self._inner.render(*arguments, **options)
+        self._laps.mark("render")
+        return output
+
+    def update(self, *arguments: Any, **options: Any) -> None:
+        # Losses are counted with the guidance: they read what it answered.
+        self._laps.mark("guidance")
+        check = options.pop("check_gradients", lambda: None)
+
+        def backward_is_done() -> None:
+            self._prior.recomputing = False
+            self._laps.mark("backward")
+            check()
+
+        self._prior.recomputing = True
+        self._inner.update(*arguments, **options, check_gradients=backward_is_done)
+        self._laps.mark("optimise")
+
+
+@contextmanager
+def timed_parts(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> Iterator[Laps]:
+    """Time the steps that the body lets a trainer take; call ``start`` before each."""
+    laps = Laps(trainer.device, clock)
+    scene, prior = trainer.scene, trainer.prior
+    timed_prior = _TimedPrior(prior, laps)
+    trainer.prior = cast(Any, timed_prior)
+    trainer.scene = cast(Any, _TimedScene(scene, laps, timed_prior))
+    try:
+        yield laps
+    finally:
+        trainer.scene, trainer.prior = scene, prior

@@ -1,0 +1,169 @@
+"""One training step of the real trainer on networks and scenes without data, counted.
+
+Prior, guidance, representation, losses and optimisers are those that train; their tensors lie on torch's meta device.
+Only what cannot run there has a stand-in: gsplat's kernels (``sdi_gs.rasterize.counted``) and numbers that are read
+off tensors (``Assumptions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.planning.allocator import reserved_bytes
+from sdi_gs.planning.meter import Assumptions, Kernels, Operation, Part, StepMeter
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_networks
+from sdi_gs.run_config import RunConfig
+from sdi_gs.trainer import Trainer
+
+META = torch.device("meta")
+
+TESTED_PER_RAY, DRAWN_PER_RAY = 329.0, 21.0
+"""Samples of a ray of the published field while its occupancy grid is still full: those whose density is asked for,
+and those that are drawn; measured on the CPU over 16 384 rays of the SD preset's cameras."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCount:
+    """What one step needs."""
+
+    peak: dict[Part, int]
+    """Bytes held at the moment when their sum was largest, by what they belong to."""
+    reserved: int
+    """Bytes that torch's allocator would hold by the end: the peak, its rounding and its gaps."""
+    operations: tuple[Operation, ...]
+    """Every kernel of the step."""
+    predictor_calls: int
+    """Predictions among them, each of all branches."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes of tensors held at once."""
+        return sum(self.peak.values())
+
+    def flops(self, part: Part) -> int:
+        """Operations of one part."""
+        return sum(operation.flops for operation in self.operations if operation.part == part)
+
+
+def published_prior(model: ModelName, config: RunConfig, *, image_size: int | None, dtype: torch.dtype) -> Any:
+    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own, under the run's settings."""
+    return prior_of_networks(
+        published_networks(model, device=META, dtype=dtype, image_size=image_size), config, model=model
+    )
+
+
+def prior_of_networks(networks: Networks, config: RunConfig, *, model: ModelName) -> Any:
+    """A prior of networks that come without a tokenizer; every text is the same 77 tokens to it."""
+    tokenizer: Any = _no_words
+    return LatentDiffusionPrior(
+        name=model,
+        tokenizer=tokenizer,
+        text_encoder=networks.text_encoder,
+        unet=networks.unet,
+        vae=networks.vae,
+        schedule=scaled_linear_schedule(),
+        prediction_type=PREDICTION_TYPES[model],
+    )
+
+
+def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
+    """Count a late step of a run (all levels of a field, moments of all optimisers), whose prior lies on ``META``."""
+    meter = StepMeter(kernels=kernels, assumptions=_assumptions(config))
+    for network in (prior.unet, prior.vae):
+        meter.adopt(_weights(network), "weights")
+    compute = config.compute
+    if not compute.free_text_encoder:
+        meter.adopt(_weights(prior.text_encoder), "text")
+    # What lies on the host is left out above; neither compiling nor fusing changes what a step must hold.
+    compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
+    config = replace(config, prompt=config.prompt or "anything", compute=compute)
+    with meter, _sections(prior, meter):
+        trainer = Trainer(config, prior, device=META)
+        trainer.step = max(config.steps - 2, 0)
+        optimizers = trainer.scene.optimizers.values()
+        for optimizer in optimizers:
+            optimizer.register_step_pre_hook(lambda *_: meter.push("optimiser"))
+            optimizer.register_step_post_hook(lambda *_: meter.pop())
+        # The first step makes the optimisers' moments.
+        trainer.train_step()
+        meter.restart_peak()
+        report = trainer.train_step()
+    return StepCount(
+        peak={part: size for part, size in meter.peak.items() if size},
+        reserved=reserved_bytes(meter.allocations),
+        operations=tuple(meter.operations),
+        predictor_calls=report.predictor_calls,
+    )
+
+
+def _assumptions(config: RunConfig) -> Assumptions:
+    """What a field's rays meet; Gaussians ask for nothing."""
+    ngp = config.ngp
+    # The longest way of a ray through the cube, nearly its diagonal.
+    longest = 0.87 * ngp.samples_per_ray * ngp.step_length
+    candidates = longest / ngp.step_length + 1.0
+    scale = ngp.samples_per_ray / 512.0
+    return Assumptions(
+        scalar=longest,
+        nonzero_share=min(TESTED_PER_RAY * scale / candidates, 1.0),
+        mask_share=DRAWN_PER_RAY / TESTED_PER_RAY,
+    )
+
+
+@contextmanager
+def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
+    """Tell the meter which network is at work, backward passes included."""
+
+    def begins(part: Part) -> Any:
+        return lambda *_: meter.push(part)
+
+    def ends(*_: Any) -> None:
+        meter.pop()
+
+    def encoder_begins(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: meter.set_part("scene"))
+        meter.push("vae")
+
+    def encoder_ends(_: Any, __: Any, output: Tensor) -> None:
+        meter.pop()
+        if output.requires_grad:
+            output.register_hook(lambda _: meter.set_part("vae"))
+
+    handles = [
+        prior.unet.register_forward_pre_hook(begins("unet")),
+        prior.unet.register_forward_hook(ends),
+        prior.text_encoder.register_forward_pre_hook(begins("text")),
+        prior.text_encoder.register_forward_hook(ends),
+        prior.vae.encoder.register_forward_pre_hook(encoder_begins),
+        prior.vae.encoder.register_forward_hook(encoder_ends),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _weights(network: Any) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _no_words(texts: Sequence[str] | str, **options: Any) -> Any:
+    """What a tokenizer returns, 77 tokens for every text."""
+    if isinstance(texts, str):
+        return SimpleNamespace(input_ids=[0] * 3)
+    return SimpleNamespace(input_ids=torch.zeros(len(texts), 77, dtype=torch.int64, device=META))
+
+
+_no_words.model_max_length = 77  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,0 +1,266 @@
+"""Counts what torch operations on tensors without data would need: live memory, floating point operations, traffic.
+
+A ``StepMeter`` is entered like a mode. Every operation on the meta device passes it: storages are followed from the
+operation that makes them until the last tensor or saved activation lets go of them, operations are counted by torch's
+own formulas, and whatever asks for a number that is not there gets a stated one.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+
+Part = Literal["weights", "scene", "vae", "unet", "text", "optimiser", "workspace"]
+"""What memory and work belong to; the scene is the render, its losses and gradients, and the guidance's algebra, the
+workspace what a convolution borrows while it runs."""
+
+Kernels = Literal["cuda", "cpu"]
+
+_CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
+
+_FLASH_WIDTH = 256
+"""Widest head of the flash kernels; wider ones and float32 go to the memory-efficient ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kernel."""
+
+    part: Part
+    flops: int
+    """A multiplication and an addition counted as two."""
+    traffic: int
+    """Bytes of all tensors read and written once."""
+    half: bool
+    """Whether it computes in 16 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """Answers to what only data could tell."""
+
+    scalar: float = 1.0
+    """Any number that is read off a tensor."""
+    nonzero_share: float = 0.5
+    """Elements that ``nonzero`` finds."""
+    mask_share: float = 0.5
+    """Rows that a mask keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A block asked for (``size`` in bytes) or given back (``size`` 0)."""
+
+    block: int
+    size: int
+
+
+class StepMeter(TorchDispatchMode):
+    """Follows storages and counts operations while it is entered.
+
+    ``kernels`` says whose fused attention stands in for that of tensors without data.
+    """
+
+    def __init__(self, *, kernels: Kernels = "cuda", assumptions: Assumptions | None = None) -> None:
+        super().__init__()
+        self.assumptions = assumptions or Assumptions()
+        self.operations: list[Operation] = []
+        self.allocations: list[Allocation] = []
+        """What an allocator would have been asked for, oldest first."""
+        self.live: Counter[Part] = Counter()
+        """Bytes held now."""
+        self.peak: Counter[Part] = Counter()
+        """Bytes held when their sum was largest."""
+        self._parts: list[Part] = ["scene"]
+        self._storages: dict[int, tuple[weakref.ref[Any], int, Part]] = {}
+        self._attention = _FusedAttention(kernels)
+        self._entered = ExitStack()
+        self._blocks = 0
+
+    def __enter__(self) -> StepMeter:
+        with ExitStack() as stack:
+            stack.enter_context(self._attention)
+            super().__enter__()
+            self._entered = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        self._entered.__exit__(*raised)
+
+    @property
+    def part(self) -> Part:
+        """What the next operation belongs to."""
+        return self._parts[-1]
+
+    def set_part(self, part: Part) -> None:
+        """From here on operations belong to ``part``."""
+        self._parts[-1] = part
+
+    @contextmanager
+    def within(self, part: Part) -> Iterator[None]:
+        """While the body runs, operations belong to ``part``."""
+        self.push(part)
+        yield
+        self.pop()
+
+    def push(self, part: Part) -> None:
+        """Begin a section of ``part``."""
+        self._parts.append(part)
+
+    def pop(self) -> None:
+        """End the section begun last."""
+        self._parts.pop()
+
+    def adopt(self, tensors: Iterable[Tensor], part: Part) -> None:
+        """Count tensors that were made before, like weights."""
+        for tensor in tensors:
+            self._follow(tensor, part)
+
+    def restart_peak(self) -> None:
+        """Forget the peak and the operations so far; what is held stays counted."""
+        self.peak = self.live.copy()
+        self.operations.clear()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = self._answer(func, args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs)
+        made = [self._follow(tensor, self.part) for tensor in _tensors(out)]
+        if any(made) or func._schema.is_mutable:
+            self._count(func, args, kwargs, out)
+        if func in _CONVOLUTIONS:
+            self._borrow(sum(_num_bytes(tensor) for tensor in _tensors((args[:3], out))))
+        return out
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The result of an operation that needs data; None for all others."""
+        given = args[0] if args else None
+        if not isinstance(given, Tensor) or given.device.type != "meta":
+            return None
+        match func:
+            case aten._local_scalar_dense.default:
+                return _scalar_like(given, self.assumptions.scalar)
+            case aten._to_copy.default if torch.device(kwargs.get("device") or "meta").type == "cpu":
+                return torch.ones(given.shape, dtype=kwargs.get("dtype") or given.dtype)
+            case aten.nonzero.default:
+                found = round(self.assumptions.nonzero_share * given.numel())
+                return given.new_empty((found, given.dim()), dtype=torch.int64)
+            case aten.index.Tensor if len(args[1]) == 1 and args[1][0].dtype == torch.bool:
+                kept = round(self.assumptions.mask_share * args[1][0].numel())
+                return given.new_empty((kept, *given.shape[args[1][0].dim() :]))
+            case aten.bincount.default:
+                return given.new_empty((max(kwargs.get("minlength", 0), *args[2:3], 0),), dtype=torch.int64)
+            case _:
+                return None
+
+    def _follow(self, tensor: Tensor, part: Part) -> bool:
+        """Count a tensor's storage unless it is known already; whether it was new."""
+        if tensor.device.type != "meta":
+            return False
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return False
+        self._blocks += 1
+        block = self._blocks
+        self._storages[key] = (weakref.ref(storage, lambda _: self._forget(key, block)), size, part)
+        self.allocations.append(Allocation(block, size))
+        self.live[part] += size
+        if self.live.total() > self.peak.total():
+            self.peak = self.live.copy()
+        return True
+
+    def _forget(self, key: int, block: int) -> None:
+        _, size, part = self._storages.pop(key)
+        self.live[part] -= size
+        self.allocations.append(Allocation(block, 0))
+
+    def _borrow(self, size: int) -> None:
+        """A kernel's workspace: copies of its tensors in the order of elements that the kernel works in."""
+        if self.live.total() + size > self.peak.total():
+            self.peak = self.live + Counter({"workspace": size})
+        self._blocks += 1
+        self.allocations += (Allocation(self._blocks, size), Allocation(self._blocks, 0))
+
+    def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        touched = [tensor for tensor in _tensors((args, kwargs, out)) if tensor.device.type == "meta"]
+        if not touched:
+            return
+        formula = flop_registry.get(func._overloadpacket)
+        flops = int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+        traffic = sum(map(_num_bytes, touched))
+        self.operations.append(Operation(self.part, flops, traffic, touched[0].element_size() == 2))
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Sends attention to the fused kernels that real tensors would get; torch's own choice for the meta device holds
+    every score.
+    """
+
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            query = kwargs.get("query", args[0] if args else None)
+            if query.device.type == "meta":
+                return _attend(self._kernels, *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attend(
+    kernels: Kernels,
+    query: Tensor,  # [batch, heads, queries, width]
+    key: Tensor,  # [batch, heads, keys, width]
+    value: Tensor,  # [batch, heads, keys, width]
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    if kernels == "cpu":
+        return aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        )[0]
+    half = query.element_size() == 2
+    if half and attn_mask is None and query.shape[-1] <= _FLASH_WIDTH:
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+    keeps = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if attn_mask is not None:
+        attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
+    return aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, keeps, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _scalar_like(tensor: Tensor, value: float) -> bool | int | float:
+    if tensor.dtype == torch.bool:
+        return True
+    return value if tensor.dtype.is_floating_point else math.ceil(value)

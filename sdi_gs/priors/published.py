@@ -1,0 +1,76 @@
+"""Stable Diffusion 2.1's networks from their published configs, without weights: for counting, and for tests.
+
+The configs lie in ``sd21/``; where they come from is said in ``docs/sd21.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from sdi_gs.contracts import PredictionType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ModelName = Literal["sd21-base", "sd21"]
+Component = Literal["unet_512", "unet_768", "vae", "text_encoder"]
+
+PREDICTION_TYPES: dict[ModelName, PredictionType] = {"sd21-base": "epsilon", "sd21": "v_prediction"}
+_UNETS: dict[ModelName, Component] = {"sd21-base": "unet_512", "sd21": "unet_768"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The three networks of a model."""
+
+    text_encoder: Any
+    unet: Any
+    vae: Any
+
+
+def published_config(component: Component) -> dict[str, Any]:
+    """The arguments in a component's config file."""
+    text = resources.files("sdi_gs.priors").joinpath("sd21", f"{component}.json").read_text(encoding="utf-8")
+    return {key: value for key, value in json.loads(text).items() if not key.startswith("_")}
+
+
+def published_networks(
+    model: ModelName, *, device: torch.device | str, dtype: torch.dtype, image_size: int | None = None
+) -> Networks:
+    """Random networks on ``device``: U-Net and text encoder in ``dtype``, VAE in float32 or wider, none trainable.
+
+    ``image_size`` replaces the model's own, pixels. The meta device makes them at once and without memory.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vae_config = published_config("vae")
+    unet_config = published_config(_UNETS[model])
+    if image_size is not None:
+        unet_config["sample_size"] = image_size // 2 ** (len(vae_config["block_out_channels"]) - 1)
+    with torch.device(device):
+        with _default_dtype(dtype):
+            unet: Any = UNet2DConditionModel(**unet_config)
+            text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
+        vae: Any = AutoencoderKL(**vae_config)
+    # CLIP's own config names a type of its own.
+    networks = (text_encoder.to(dtype), unet, vae)
+    text_encoder, unet, vae = (network.requires_grad_(False).eval() for network in networks)
+    return Networks(text_encoder=text_encoder, unet=unet, vae=vae)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,48 @@
+"""The field's check passes what is right and names what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.doctor.check_field import check_field, rough_field
+from sdi_gs.doctor.rig import Rig
+from sdi_gs.representations.ngp.config import NgpConfig
+from sdi_gs.representations.ngp.ngp import Ngp
+
+
+def test_the_kernels_pass_beside_torch(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_field(rig))
+    assert failures(rows) == []
+    assert {"rgb: worst pixel", "alpha: worst pixel", "depth: worst pixel", "gradient of field.table"} <= {
+        row.what for row in rows
+    }
+    assert all(row.figure is not None and row.figure > 0.0 for row in rows if row.verdict == "pass"), "two sides differ"
+    assert [row.what for row in rows if row.verdict == "skipped"] == ["nerfacc's compositing"]
+
+
+@pytest.mark.parametrize("name", ["table", "density_hidden", "density_out", "albedo_hidden", "albedo_out"])
+def test_a_gradient_that_is_off_is_named(name: str, rig: Rig, failures: Callable[..., list[str]]) -> None:
+    def tested(config: NgpConfig, device: torch.device) -> Ngp:
+        field = rough_field(config, device)
+        field.field.params[name].register_hook(lambda gradient: 1.05 * gradient)
+        return field
+
+    assert failures(check_field(rig, tested=tested)) == [f"gradient of field.{name}"]
+
+
+def test_a_denser_field_is_seen_in_the_picture(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    def tested(config: NgpConfig, device: torch.device) -> Ngp:
+        field = rough_field(config, device)
+        plain = field.field._bump
+
+        def denser(points: Tensor) -> Tensor:
+            return plain(points) + 0.05
+
+        field.field._bump = denser
+        return field
+
+    assert {"rgb: worst pixel", "alpha: worst pixel"} <= set(failures(check_field(rig, tested=tested)))

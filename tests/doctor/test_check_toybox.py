@@ -1,0 +1,56 @@
+"""The check of the toybox priors passes equal steps and names what is wrong with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.check_toybox import check_toybox
+from sdi_gs.doctor.rig import Rig
+from sdi_gs.priors.catalog import load_prior
+
+
+def test_a_prior_passes_beside_itself(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_toybox(rig))
+    assert failures(rows) == []
+    assert [row.what for row in rows if row.what.startswith("toybox-ideal")] == [
+        "toybox-ideal: cosine of the target",
+        "toybox-ideal: target off",
+        "toybox-ideal: cosine of the noise",
+        "toybox-ideal: noise off",
+    ]
+
+
+def test_weights_that_are_not_here_are_no_failure(
+    rig: Rig, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
+    rows = list(check_toybox(rig))
+    assert failures(rows) == []
+    assert [(row.what, row.note) for row in rows if row.verdict == "skipped"] == [
+        ("toybox", "its weights did not come with this installation")
+    ]
+
+
+def test_a_prediction_that_is_off_is_named(
+    rig: Rig, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
+
+    def load(name: str, device: torch.device) -> DiffusionPrior:
+        prior: Any = load_prior(name, rig.toybox.ideal_prior, device=device)
+        plain = prior.predict_noise
+
+        def tilted(noised: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+            predicted = plain(noised, timestep, embeddings)
+            return predicted + 0.05 * predicted.flip(-1)
+
+        prior.predict_noise = tilted
+        return prior
+
+    assert "toybox-ideal: cosine of the target" in failures(check_toybox(rig, load=load))
