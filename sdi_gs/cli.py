@@ -113,26 +113,45 @@ def _run(arguments: list[str], started: float) -> int:
 
 def _parse(arguments: list[str]) -> tuple[Command, str]:
     """The command with the defaults that fit it, and a word on how these were chosen."""
+    defaults, chosen = _defaults(arguments)
+    command = parse_command(arguments, train_defaults=defaults)
+    if not isinstance(command, Train) or command.resume is not None:
+        return command, chosen
+    from dataclasses import replace
+
+    from sdi_gs.planning.choice import tier_of_run
+
+    tier = tier_of_run(command.tier, command.config.prior, device=_pick_device(command.device), say=say)
+    if tier is None:
+        return command, chosen
+    # As defaults, so that what the user asked for by name stands.
+    return parse_command(arguments, train_defaults=replace(defaults, compute=tier.compute)), chosen
+
+
+def _defaults(arguments: list[str]) -> tuple[RunConfig, str]:
+    """The settings that a command starts from, and why."""
     preset, prior, resume = (peek(arguments, name) for name in ("--preset", "--prior", "--resume"))
     if arguments[:1] != ["train"]:
-        return parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config), ""
+        return preset_named(CPU_PRESET).config, ""
     if preset is not None:
-        return parse_command(arguments, train_defaults=preset_named(preset).config), f"preset {preset} as asked"
+        return preset_named(preset).config, f"preset {preset} as asked"
     if resume is not None:
         from sdi_gs.run import load_run_config
 
-        return parse_command(arguments, train_defaults=load_run_config(Path(resume))), f"settings of {resume}"
+        return load_run_config(Path(resume)), f"settings of {resume}"
     if prior is not None:
         name = CPU_PRESET if prior == CPU_PRESET else GPU_PRESET
-        return parse_command(arguments, train_defaults=preset_named(name).config), f"preset {name} fits this prior"
-    command = parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config)
+        return preset_named(name).config, f"preset {name} fits this prior"
+    defaults = preset_named(CPU_PRESET).config
+    command = parse_command(arguments, train_defaults=defaults)
     if isinstance(command, Train) and _pick_device(command.device).type == "cuda":
-        return parse_command(arguments, train_defaults=preset_named(GPU_PRESET).config), f"preset {GPU_PRESET}"
-    return command, f"preset {CPU_PRESET}"
+        return preset_named(GPU_PRESET).config, f"preset {GPU_PRESET}"
+    return defaults, f"preset {CPU_PRESET}"
 
 
 def _train(command: Train, chosen: str, started: float) -> int:
-    from sdi_gs.run import prepare_resume, prepare_run
+    from sdi_gs.planning.choice import tier_of_run
+    from sdi_gs.run import keep_within_tier, prepare_resume, prepare_run
 
     device = _pick_device(command.device)
     if command.viewer:
@@ -150,6 +169,9 @@ def _train(command: Train, chosen: str, started: float) -> int:
         say(_choice_line(command.config, chosen, device, asked=command.device is not None))
         trainer, folder = prepare_resume(command.resume, device=device)
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
+        tier = tier_of_run(command.tier, command.config.prior, device=device, say=say)
+        if tier is not None:
+            keep_within_tier(trainer, folder, tier)
     return _train_until_stopped(trainer, folder, started, command)
 
 
@@ -202,6 +224,7 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
                     folder,
                     observers=observers if viewer is None else [*observers, viewer.observe],
                     should_stop=lambda: interrupts.requested or (viewer is not None and viewer.stop_requested),
+                    say=say,
                 )
             say("saving and exporting")
             if viewer is not None:

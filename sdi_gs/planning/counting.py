@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import sample_cameras
 from sdi_gs.planning.allocator import reserved_bytes
 from sdi_gs.planning.meter import Assumptions, Kernels, Operation, Part, StepMeter
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_networks
+from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
 from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
@@ -42,7 +44,7 @@ class StepCount:
     operations: tuple[Operation, ...]
     """Every kernel of the step."""
     predictor_calls: int
-    """Predictions among them, each of all branches."""
+    """Predictions among them, each of all branches of all views."""
 
     @property
     def peak_bytes(self) -> int:
@@ -81,11 +83,15 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
     for network in (prior.unet, prior.vae):
         meter.adopt(_weights(network), "weights")
     compute = config.compute
-    if not compute.free_text_encoder:
+    if compute.free_text_encoder:
+        meter.leave_out(_weights(prior.text_encoder))
+    else:
         meter.adopt(_weights(prior.text_encoder), "text")
     # What lies on the host is left out above; neither compiling nor fusing changes what a step must hold.
     compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
-    config = replace(config, prompt=config.prompt or "anything", compute=compute)
+    # One move of the inversion stands for all: each holds the same.
+    guidance = replace(config.guidance, inversion_steps=1, fixed_point_iterations=1)
+    config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
     with meter, _sections(prior, meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = max(config.steps - 2, 0)
@@ -93,8 +99,7 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(lambda *_: meter.push("optimiser"))
             optimizer.register_step_post_hook(lambda *_: meter.pop())
-        # The first step makes the optimisers' moments.
-        trainer.train_step()
+        _make_moments(trainer)
         meter.restart_peak()
         report = trainer.train_step()
     return StepCount(
@@ -103,6 +108,15 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
         operations=tuple(meter.operations),
         predictor_calls=report.predictor_calls,
     )
+
+
+def _make_moments(trainer: Trainer) -> None:
+    """Move the parameters once, without the prior, so that the optimisers hold what they hold in a run."""
+    config, size = trainer.config, SMALLEST_IMAGE
+    cameras = sample_cameras(config.cameras, 1, width=size, height=size, generator=trainer.host_generator)
+    background = torch.ones(1, 3, device=META)
+    render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
+    trainer.scene.update(render.rgb.sum(), render, step=trainer.step, generator=trainer.host_generator)
 
 
 def _assumptions(config: RunConfig) -> Assumptions:

@@ -132,6 +132,12 @@ class StepMeter(TorchDispatchMode):
         for tensor in tensors:
             self._follow(tensor, part)
 
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count the memory of tensors that would lie elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            self._storages[storage._cdata] = (weakref.ref(storage), 0, "weights")
+
     def restart_peak(self) -> None:
         """Forget the peak and the operations so far; what is held stays counted."""
         self.peak = self.live.copy()
@@ -209,6 +215,10 @@ class StepMeter(TorchDispatchMode):
         self.operations.append(Operation(self.part, flops, traffic, touched[0].element_size() == 2))
 
 
+_NAMES = {"gradient": "grad_tensors"}
+"""What ``Tensor.backward`` and ``torch.autograd.backward`` call the same thing."""
+
+
 class _FusedAttention(TorchFunctionMode):
     """Sends attention to the fused kernels that real tensors would get; torch's own choice for the meta device holds
     every score.
@@ -220,6 +230,10 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.backward:
+            # The mode rests while one of its functions runs, and a checkpointed network attends during this one.
+            with self:
+                return torch.autograd.backward(*args, **{_NAMES.get(name, name): kwargs[name] for name in kwargs})
         if func is F.scaled_dot_product_attention:
             query = kwargs.get("query", args[0] if args else None)
             if query.device.type == "meta":

@@ -100,9 +100,7 @@ def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
         seconds = card.device_seconds(operation.flops, operation.traffic, half=operation.half)
         device[operation.part] = device.get(operation.part, 0.0) + seconds
         host[operation.part] = host.get(operation.part, 0.0) + HOST_SECONDS
-    return sum(
-        max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items()
-    )
+    return sum(max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items())
 
 
 def card_precision(precision: Precision) -> torch.dtype:

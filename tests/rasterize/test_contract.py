@@ -23,7 +23,9 @@ def test_signature_is_that_of_the_installed_gsplat() -> None:
     assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 
 
-@pytest.mark.parametrize(("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba"), ("meta", "counted")])
+@pytest.mark.parametrize(
+    ("device", "backend"), [("cuda", "gsplat"), ("cuda:1", "gsplat"), ("cpu", "numba"), ("meta", "counted")]
+)
 def test_device_picks_the_backend(device: str, backend: str) -> None:
     assert backend_for(device) == backend
 
