@@ -39,6 +39,8 @@ class StepCount:
 
     peak: dict[Part, int]
     """Bytes held at the moment when their sum was largest, by what they belong to."""
+    held: int
+    """Bytes held before the step: weights, parameters, moments."""
     reserved: int
     """Bytes that torch's allocator would hold by the end: the peak, its rounding and its gaps."""
     operations: tuple[Operation, ...]
@@ -56,16 +58,15 @@ class StepCount:
         return sum(operation.flops for operation in self.operations if operation.part == part)
 
 
-def published_prior(model: ModelName, config: RunConfig, *, image_size: int | None, dtype: torch.dtype) -> Any:
-    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own, under the run's settings."""
-    return prior_of_networks(
-        published_networks(model, device=META, dtype=dtype, image_size=image_size), config, model=model
-    )
+def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dtype) -> LatentDiffusionPrior:
+    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own."""
+    networks = published_networks(model, device=META, dtype=dtype, image_size=image_size)
+    return prior_of_networks(networks, model=model)
 
 
-def prior_of_networks(networks: Networks, config: RunConfig, *, model: ModelName) -> Any:
+def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusionPrior:
     """A prior of networks that come without a tokenizer; every text is the same 77 tokens to it."""
-    tokenizer: Any = _no_words
+    tokenizer: Any = _Words(networks.text_encoder.device)
     return LatentDiffusionPrior(
         name=model,
         tokenizer=tokenizer,
@@ -101,9 +102,11 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
             optimizer.register_step_post_hook(lambda *_: meter.pop())
         _make_moments(trainer)
         meter.restart_peak()
+        held = meter.live.total()
         report = trainer.train_step()
     return StepCount(
         peak={part: size for part, size in meter.peak.items() if size},
+        held=held,
         reserved=reserved_bytes(meter.allocations),
         operations=tuple(meter.operations),
         predictor_calls=report.predictor_calls,
@@ -173,11 +176,15 @@ def _weights(network: Any) -> Iterator[Tensor]:
     yield from network.buffers()
 
 
-def _no_words(texts: Sequence[str] | str, **options: Any) -> Any:
-    """What a tokenizer returns, 77 tokens for every text."""
-    if isinstance(texts, str):
-        return SimpleNamespace(input_ids=[0] * 3)
-    return SimpleNamespace(input_ids=torch.zeros(len(texts), 77, dtype=torch.int64, device=META))
+@dataclass(frozen=True)
+class _Words:
+    """A tokenizer that finds the same in every text."""
 
+    device: torch.device
+    model_max_length: int = 77
 
-_no_words.model_max_length = 77  # pyright: ignore[reportFunctionMemberAccess]
+    def __call__(self, texts: Sequence[str] | str, **options: Any) -> Any:
+        if isinstance(texts, str):
+            return SimpleNamespace(input_ids=[0, 0, 0])
+        shape = (len(texts), self.model_max_length)
+        return SimpleNamespace(input_ids=torch.zeros(shape, dtype=torch.int64, device=self.device))

@@ -74,7 +74,7 @@ def predict_step(
         grown = config.densify.max_gaussians if config.densify.enabled else 0
         num_gaussians = max(config.gaussians.num_initial, grown)
     config = replace(config, gaussians=replace(config.gaussians, num_initial=num_gaussians, init=None, init_from=None))
-    prior = published_prior(model, config, image_size=image_size, dtype=card_precision(config.compute.precision))
+    prior = published_prior(model, image_size=image_size, dtype=card_precision(config.compute.precision))
     return from_count(count_step(config, prior), config)
 
 
