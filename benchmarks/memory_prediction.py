@@ -32,6 +32,7 @@ from sdi_gs.representations.ngp.config import PUBLISHED
 from sdi_gs.run_config import RunConfig
 
 GIB, MIB = 2**30, 2**20
+PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "planning" / "predicted.json"
 SIZES, VIEWS, CLOUDS = (256, 512, 768), (1, 2, 4), (50_000, 200_000, 1_000_000)
 USUAL_CLOUD = 200_000
 PUBLISHED_RUNS = (
@@ -211,6 +212,15 @@ def write_docs(path: Path, sections: dict[str, str]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def write_package_data(report: dict[str, Any]) -> None:
+    """What ``sdi-gs doctor`` tells of each tier, in the package."""
+    rows = {
+        f"{row['tier']}:{row['size']}": {name: row[name] for name in ("peak_bytes", "seconds")}
+        for row in _rows(report, "tiers")
+    }
+    PACKAGE_DATA.write_text(f"{json.dumps(rows, indent=1)}\n", encoding="utf-8")
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
@@ -278,6 +288,8 @@ def main() -> None:
             options.rows, lambda table, size: wanted is None or not {table, f"{table}:{size}"}.isdisjoint(wanted)
         )
         sections = markdown(report)
+        if wanted is None and options.docs is not None:
+            write_package_data(report)
     if options.docs is not None:
         write_docs(options.docs, sections)
     print("\n\n".join(sections.values()))
