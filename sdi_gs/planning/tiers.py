@@ -36,8 +36,8 @@ TIERS: tuple[Tier, ...] = (
     Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2)),
     Tier(
         name="24",
-        summary="two views and two branches at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=2, branches_at_once=2, free_text_encoder=True),
+        summary="one view at once, text encoder on the host",
+        compute=ComputeConfig(views_at_once=1, free_text_encoder=True),
     ),
     Tier(
         name="16",

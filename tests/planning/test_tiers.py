@@ -52,7 +52,7 @@ def test_what_the_user_chose_besides_memory_stays() -> None:
     chosen = ComputeConfig(precision="bfloat16", channels_last=True, views_at_once=1)
     lower = next_lower(chosen, views=4, branches=4)
     assert lower is not None
-    assert lower[1] == replace(chosen, branches_at_once=2, free_text_encoder=True)
+    assert lower[1] == replace(chosen, free_text_encoder=True)
 
 
 def test_the_card_decides_unless_a_tier_is_named() -> None:
