@@ -210,8 +210,8 @@ def _assumptions() -> str:
         ],
     )
     return (
-        f"{cards}\n\nMemory is taken to reach {100 * BANDWIDTH_SHARE:.0f} % of its peak; the host asks for an operation "
-        f"in {1e6 * HOST_SECONDS:.0f} microseconds; CUDA's context and the libraries' kernels take "
+        f"{cards}\n\nMemory is taken to reach {100 * BANDWIDTH_SHARE:.0f} % of its peak; the host asks for an "
+        f"operation in {1e6 * HOST_SECONDS:.0f} microseconds; CUDA's context and the libraries' kernels take "
         f"{CONTEXT_BYTES / MIB:.0f} MiB."
     )
 
