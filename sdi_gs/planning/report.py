@@ -17,10 +17,10 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 """Pixels of their images."""
 
 
-def predicted(tier: Tier, image_size: int) -> dict[str, Any]:
-    """Peak bytes and seconds by card of a step on a tier: four views, Perp-Neg, 200 000 Gaussians."""
+def predicted(tier: Tier, image_size: int) -> dict[str, Any] | None:
+    """Peak bytes and seconds by card of a step on a tier: four views, Perp-Neg, 200 000 Gaussians; None if not counted."""
     text = resources.files("sdi_gs.planning").joinpath("predicted.json").read_text(encoding="utf-8")
-    return json.loads(text)[f"{tier.name}:{image_size}"]
+    return json.loads(text).get(f"{tier.name}:{image_size}")
 
 
 def tier_lines(free_bytes: int, card_name: str) -> list[str]:
