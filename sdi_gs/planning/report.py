@@ -18,7 +18,10 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 
 
 def predicted(tier: Tier, image_size: int) -> dict[str, Any] | None:
-    """Peak bytes and seconds by card of a step on a tier: four views, Perp-Neg, 200 000 Gaussians; None if not counted."""
+    """Peak bytes and seconds by card of a step on a tier, with four views, Perp-Neg and 200 000 Gaussians.
+
+    None for what was not counted.
+    """
     text = resources.files("sdi_gs.planning").joinpath("predicted.json").read_text(encoding="utf-8")
     return json.loads(text).get(f"{tier.name}:{image_size}")
 
