@@ -1,11 +1,10 @@
 """What one SDI step with Stable Diffusion 2.1 costs: operations counted on the true architecture, without weights.
 
-    python benchmarks/sd21_step.py                  # count and extrapolate, seconds
+    python benchmarks/sd21_step.py                  # count, seconds
     python benchmarks/sd21_step.py --run-full-size  # one step at 512 x 512 on the CPU, random weights, 10 GB
 
-The count runs every network on torch's meta device under its own counter. What a GPU should need is that count over
-its published peak times an assumed share of it; nothing here has run on one of these GPUs. The last line printed is
-one JSON object.
+The count runs every network on torch's meta device under ``sdi_gs.planning``'s meter; ``memory_prediction.py`` turns
+whole steps into memory and seconds. The last line printed is one JSON object.
 
 Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width.
 """
@@ -16,131 +15,55 @@ import argparse
 import json
 import resource
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sdi_gs.guidance.config import GuidanceConfig
-from sdi_gs.guidance.schedule import annealed_timestep, inversion_grid
 from sdi_gs.guidance.score_distillation import StepPlan, distil
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.planning.counting import META, prior_of_networks
+from sdi_gs.planning.meter import StepMeter
+from sdi_gs.planning.prediction import mean_calls, predictor_calls
+from sdi_gs.priors.published import ModelName, published_networks
+from sdi_gs.run_config import RunConfig
 
-CONFIGS = Path(__file__).parents[1] / "tests" / "priors" / "sd21"
-"""The component configs of Stable Diffusion 2.1 as published."""
-
-MODELS = {"sd21-base": "unet_512", "sd21": "unet_768"}
 TIMESTEPS = (980, 500, 250)
 RUN_STEPS = 10_000
 TOKENS, TEXT_WIDTH, LATENT_CHANNELS, VAE_FACTOR = 77, 1024, 4, 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """A card's published dense peaks, and the shares of them that are assumed to be reached."""
-
-    name: str
-    half_tflops: float
-    """Tensor cores, float16 in, float32 accumulated, no sparsity; the data sheet's figure."""
-    single_tflops: float
-    """float32 without TF32, for the VAE."""
-    half_share: float
-    """Assumed for the U-Net at batch 2 in eager PyTorch with SDPA."""
-    single_share: float
-    """Assumed for the VAE's convolutions."""
-
-
-# Small batches fill a large card less, so that the assumed share falls with the peak.
-GPUS = (
-    Gpu(name="A6000", half_tflops=154.8, single_tflops=38.7, half_share=0.40, single_share=0.50),
-    Gpu(name="RTX 4090", half_tflops=165.2, single_tflops=82.6, half_share=0.45, single_share=0.45),
-    Gpu(name="H100 SXM", half_tflops=989.4, single_tflops=66.9, half_share=0.25, single_share=0.50),
-)
-
-
-def read_config(name: str) -> dict[str, Any]:
-    """The arguments in a component's config file."""
-    stored = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in stored.items() if not key.startswith("_")}
-
-
-def build_networks(unet_config: str, *, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """U-Net in ``dtype`` and VAE in float32, randomly initialised (or empty on the meta device)."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            unet: Any = UNet2DConditionModel(**read_config(unet_config))
-    finally:
-        torch.set_default_dtype(default)
-    with torch.device(device):
-        vae: Any = AutoencoderKL(**read_config("vae"))
-    return unet.requires_grad_(False).eval(), vae.requires_grad_(False).eval()
-
-
 def unet_flops(unet: Any, batch: int) -> int:
     """Operations of one call, a multiplication and an addition counted as two."""
     side, dtype = unet.config.sample_size, unet.dtype
-    latents = torch.empty(batch, LATENT_CHANNELS, side, side, device="meta", dtype=dtype)
-    text = torch.empty(batch, TOKENS, TEXT_WIDTH, device="meta", dtype=dtype)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(latents, torch.zeros(batch, dtype=torch.int64, device="meta"), encoder_hidden_states=text)
-    return counter.get_total_flops()
+    latents = torch.empty(batch, LATENT_CHANNELS, side, side, device=META, dtype=dtype)
+    text = torch.empty(batch, TOKENS, TEXT_WIDTH, device=META, dtype=dtype)
+    with StepMeter() as meter, torch.no_grad():
+        unet(latents, torch.zeros(batch, dtype=torch.int64, device=META), encoder_hidden_states=text)
+    return sum(operation.flops for operation in meter.operations)
 
 
 def vae_flops(vae: Any, image_size: int) -> tuple[int, int]:
     """Operations of encoding one image, and of the gradient's way back to it (the weights are frozen)."""
-    image = torch.empty(1, 3, image_size, image_size, device="meta", requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
+    image = torch.empty(1, 3, image_size, image_size, device=META, requires_grad=True)
+    with StepMeter() as meter:
         latents = vae.encode(image).latent_dist.parameters
-        forward = counter.get_total_flops()
+        forward = sum(operation.flops for operation in meter.operations)
         latents.sum().backward()
-    return forward, counter.get_total_flops() - forward
+    return forward, sum(operation.flops for operation in meter.operations) - forward
 
 
-def predictor_calls(config: GuidanceConfig, timestep: int) -> int:
-    """Calls of the U-Net in one step: one less than the grid's entries to invert, and one for the target."""
-    grid = inversion_grid(timestep, 0, num_steps=config.inversion_steps, schedule=scaled_linear_schedule())
-    return len(grid)
-
-
-def mean_calls(config: GuidanceConfig) -> float:
-    """Calls per step averaged over a run with the default annealing."""
-    generator = torch.Generator()
-    timesteps = [
-        annealed_timestep(
-            step,
-            RUN_STEPS,
-            t_max=config.t_max,
-            t_min=config.t_min,
-            annealing=config.annealing,
-            num_timesteps=1000,
-            generator=generator,
-        )
-        for step in range(RUN_STEPS)
-    ]
-    counted = {timestep: predictor_calls(config, timestep) for timestep in set(timesteps)}
-    return sum(counted[timestep] for timestep in timesteps) / RUN_STEPS
-
-
-def count(name: str) -> dict[str, Any]:
+def count(name: ModelName) -> dict[str, Any]:
     """One model's row: operations of the parts, and per step with two branches (CFG) and four (Perp-Neg)."""
-    config = GuidanceConfig()
-    unet, vae = build_networks(MODELS[name], device="meta", dtype=torch.float16)
-    image_size = unet.config.sample_size * VAE_FACTOR
-    branch = unet_flops(unet, 1)
-    forward, backward = vae_flops(vae, image_size)
-    calls: dict[str, float] = {str(timestep): predictor_calls(config, timestep) for timestep in TIMESTEPS}
+    config = RunConfig(steps=RUN_STEPS)
+    networks = published_networks(name, device=META, dtype=torch.float16)
+    image_size = networks.unet.config.sample_size * VAE_FACTOR
+    branch = unet_flops(networks.unet, 1)
+    forward, backward = vae_flops(networks.vae, image_size)
+    calls: dict[str, float] = {str(timestep): predictor_calls(config.guidance, timestep) for timestep in TIMESTEPS}
     calls["mean"] = mean_calls(config)
     report: dict[str, Any] = {
         "image_size": image_size,
-        "unet_parameters": sum(weight.numel() for weight in unet.parameters()),
+        "unet_parameters": sum(weight.numel() for weight in networks.unet.parameters()),
         "unet_tflop_per_branch": branch / 1e12,
         "vae_encode_tflop": forward / 1e12,
         "vae_backward_tflop": backward / 1e12,
@@ -149,14 +72,6 @@ def count(name: str) -> dict[str, Any]:
     for branches in (2, 4):
         report[f"unet_tflop_{branches}_branches"] = {
             key: number * branches * branch / 1e12 for key, number in calls.items()
-        }
-        report[f"expected_seconds_{branches}_branches"] = {
-            gpu.name: {
-                key: number * branches * branch / (gpu.half_tflops * gpu.half_share * 1e12)
-                + (forward + backward) / (gpu.single_tflops * gpu.single_share * 1e12)
-                for key, number in calls.items()
-            }
-            for gpu in GPUS
         }
     return report
 
@@ -170,33 +85,18 @@ def print_count(name: str, report: dict[str, Any]) -> None:
     )
     for branches in (2, 4):
         for key, number in report["calls"].items():
-            seconds = ", ".join(
-                f"{gpu} {times[key]:.2f} s" for gpu, times in report[f"expected_seconds_{branches}_branches"].items()
-            )
             tflop = report[f"unet_tflop_{branches}_branches"][key]
-            print(f"  {branches} branches, t {key}: {number:g} calls, {tflop:.1f} TFLOP in the U-Net; {seconds}")
+            print(f"  {branches} branches, t {key}: {number:g} calls, {tflop:.1f} TFLOP in the U-Net")
 
 
 def run_full_size(dtype: torch.dtype, timestep: int) -> dict[str, Any]:
     """One SDI step of sd21-base's size on the CPU: image, latent, inversion, target, gradient of the image."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     generator = torch.Generator().manual_seed(0)
     started = time.perf_counter()
     torch.manual_seed(0)
-    unet, vae = build_networks(MODELS["sd21-base"], device="cpu", dtype=dtype)
-    text_encoder: Any = CLIPTextModel(CLIPTextConfig(**read_config("text_encoder")))
-    text_encoder.to(dtype)
-    tokenizer: Any = None  # The tokens are drawn below; weights that are random read no text.
-    prior = LatentDiffusionPrior(
-        name="random weights of sd21-base's size",
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
-        vae=vae,
-        schedule=scaled_linear_schedule(),
-        prediction_type="epsilon",
-    )
+    networks = published_networks("sd21-base", device="cpu", dtype=dtype)
+    # The tokens are drawn below; weights that are random read no text.
+    prior = prior_of_networks(networks, model="sd21-base")
     seconds = {"build": time.perf_counter() - started}
     memory = {"built": _peak_gb()}
 
@@ -258,8 +158,8 @@ def main() -> None:
     if options.run_full_size:
         print(json.dumps(run_full_size(getattr(torch, options.dtype), options.timestep)))
         return
-    report: dict[str, Any] = {"gpus": [asdict(gpu) for gpu in GPUS]}
-    for name in MODELS:
+    report: dict[str, Any] = {}
+    for name in get_args(ModelName):
         report[name] = count(name)
         print_count(name, report[name])
     print(json.dumps(report))

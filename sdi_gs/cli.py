@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from sdi_gs import __version__
 from sdi_gs.backgrounds import BACKGROUND_COLOURS
@@ -23,7 +23,6 @@ from sdi_gs.command_line import (
     Export,
     Priors,
     Render,
-    SplatFormat,
     Train,
     View,
     parse_command,
@@ -38,7 +37,6 @@ from sdi_gs.run_config import RunConfig, differing_keys, flatten, with_values
 if TYPE_CHECKING:
     import torch
 
-    from sdi_gs.loading import SavedScene
     from sdi_gs.run_folder import RunFolder
     from sdi_gs.trainer import Trainer
     from sdi_gs.viewer.server import LiveViewer
@@ -120,26 +118,45 @@ def _run(arguments: list[str], started: float) -> int:
 
 def _parse(arguments: list[str]) -> tuple[Command, str]:
     """The command with the defaults that fit it, and a word on how these were chosen."""
+    defaults, chosen = _defaults(arguments)
+    command = parse_command(arguments, train_defaults=defaults)
+    if not isinstance(command, Train) or command.resume is not None:
+        return command, chosen
+    from dataclasses import replace
+
+    from sdi_gs.planning.choice import tier_of_run
+
+    tier = tier_of_run(command.tier, command.config.prior, device=_pick_device(command.device), say=say)
+    if tier is None:
+        return command, chosen
+    # As defaults, so that what the user asked for by name stands.
+    return parse_command(arguments, train_defaults=replace(defaults, compute=tier.compute)), chosen
+
+
+def _defaults(arguments: list[str]) -> tuple[RunConfig, str]:
+    """The settings that a command starts from, and why."""
     preset, prior, resume = (peek(arguments, name) for name in ("--preset", "--prior", "--resume"))
     if arguments[:1] != ["train"]:
-        return parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config), ""
+        return preset_named(CPU_PRESET).config, ""
     if preset is not None:
-        return parse_command(arguments, train_defaults=preset_named(preset).config), f"preset {preset} as asked"
+        return preset_named(preset).config, f"preset {preset} as asked"
     if resume is not None:
         from sdi_gs.run import load_run_config
 
-        return parse_command(arguments, train_defaults=load_run_config(Path(resume))), f"settings of {resume}"
+        return load_run_config(Path(resume)), f"settings of {resume}"
     if prior is not None:
         name = preset_for_prior(prior) or GPU_PRESET
-        return parse_command(arguments, train_defaults=preset_named(name).config), f"preset {name} fits this prior"
-    command = parse_command(arguments, train_defaults=preset_named(CPU_PRESET).config)
+        return preset_named(name).config, f"preset {name} fits this prior"
+    defaults = preset_named(CPU_PRESET).config
+    command = parse_command(arguments, train_defaults=defaults)
     if isinstance(command, Train) and _pick_device(command.device).type == "cuda":
-        return parse_command(arguments, train_defaults=preset_named(GPU_PRESET).config), f"preset {GPU_PRESET}"
-    return command, f"preset {CPU_PRESET}"
+        return preset_named(GPU_PRESET).config, f"preset {GPU_PRESET}"
+    return defaults, f"preset {CPU_PRESET}"
 
 
 def _train(command: Train, chosen: str, started: float) -> int:
-    from sdi_gs.run import change_settings, prepare_resume, prepare_run
+    from sdi_gs.planning.choice import tier_of_run
+    from sdi_gs.run import change_settings, keep_within_tier, prepare_resume, prepare_run
 
     device = _pick_device(command.device)
     if command.viewer:
@@ -159,6 +176,9 @@ def _train(command: Train, chosen: str, started: float) -> int:
         if levers:
             change_settings(trainer, folder, with_values(trainer.config, levers))
         say(f"resuming {folder.path} after step {trainer.step} of {trainer.config.steps}")
+        tier = tier_of_run(command.tier, command.config.prior, device=device, say=say)
+        if tier is not None:
+            keep_within_tier(trainer, folder, tier)
     return _train_until_stopped(trainer, folder, started, command)
 
 
@@ -216,6 +236,7 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
                     folder,
                     observers=observers if viewer is None else [*observers, viewer.observe],
                     should_stop=lambda: interrupts.requested or (viewer is not None and viewer.stop_requested),
+                    say=say,
                 )
             say("saving and exporting")
             if viewer is not None:
@@ -291,6 +312,7 @@ def _require_same_config(command: Train, run: Path) -> dict[str, Any]:
 
 def _choice_line(config: RunConfig, chosen: str, device: torch.device, *, asked: bool) -> str:
     """What will be used and why."""
+    from sdi_gs.device_choice import device_reason
     from sdi_gs.priors.catalog import CATALOG, is_instrument
 
     if is_instrument(config.prior):
@@ -300,43 +322,14 @@ def _choice_line(config: RunConfig, chosen: str, device: torch.device, *, asked:
     else:
         known = {entry.name: entry.summary for entry in CATALOG}
         about = known.get(config.prior, "by path or hub id")
-    return f"prior {config.prior} ({about}), {chosen}, device {device}: {_device_reason(device, asked)}"
-
-
-def _device_reason(device: torch.device, asked: bool) -> str:
-    if asked:
-        return "as asked"
-    if device.type == "cuda":
-        import torch
-
-        return f"found {torch.cuda.get_device_name(device)}"
-    from sdi_gs.doctor.diagnosis import why_no_cuda
-
-    reason = why_no_cuda()
-    return "no CUDA device found" if reason is None else f"no CUDA device can be used ({reason})"
+    return f"prior {config.prior} ({about}), {chosen}, device {device}: {device_reason(device, asked=asked)}"
 
 
 def _pick_device(name: str | None) -> torch.device:
-    """The named device, or the best one there is."""
-    import torch
+    """``sdi_gs.device_choice.pick_device``, with torch imported only now."""
+    from sdi_gs.device_choice import pick_device
 
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r} means nothing: use cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported: use cpu, cuda or cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        from sdi_gs.doctor.diagnosis import why_no_cuda
-
-        reason = why_no_cuda() if torch.cuda.device_count() == 0 else None
-        raise UserError(
-            f"device {name!r} is not there, torch finds {torch.cuda.device_count()} CUDA devices: "
-            + (reason or "use --device cpu, or see sdi-gs doctor")
-        )
-    return device
+    return pick_device(name)
 
 
 def _render(command: Render) -> int:
@@ -374,53 +367,22 @@ def _view(command: View) -> int:
 
 
 def _export(command: Export) -> int:
-    from sdi_gs.files import refuse_existing
+    from sdi_gs.exporting import export_scene
     from sdi_gs.loading import load_scene
 
-    scene = load_scene(command.source)
-    match command.format:
-        case "ply" | "splat":
-            return _export_splats(command, command.format, scene)
-        case "glb" | "obj" | "ply-mesh":
-            from sdi_gs.export.mesh import mesh_of_scene
-            from sdi_gs.export.mesh_files import SUFFIXES, write_mesh
-
-            out = _export_path(command, scene, kind="mesh", suffix=SUFFIXES[command.format])
-            refuse_existing(out)
-            mesh, report = mesh_of_scene(scene.representation, command.mesh)
-            write_mesh(out, mesh, command.format, frame=command.frame)
-            _print_paths([out])
-            print(report.line())
-            return 0
-        case _:
-            assert_never(command.format)
-
-
-def _export_splats(command: Export, file_format: SplatFormat, scene: SavedScene) -> int:
-    from sdi_gs.export.conversion import splat_cloud
-    from sdi_gs.export.formats import write_splats
-    from sdi_gs.run import ply_comments
-
-    run, cloud = scene.run, splat_cloud(scene.gaussians)
-    out = _export_path(command, scene, kind="splats", suffix=f".{file_format}")
-    comments = ply_comments(run.config, run.step) if run is not None else [f"sdi-gs {__version__}"]
-    report = write_splats(out, cloud, file_format, frame=command.frame, comments=comments)
-    _print_paths([out])
-    origin = f"after {run.step} steps" if run is not None else f"of {command.source}"
-    print(f"{report.written} of {report.total} Gaussians, {origin}")
-    if file_format == "splat" and cloud.sh_rest.shape[1]:
-        say("a .splat holds one colour per Gaussian: what changed with the direction of view is left out")
+    exported = export_scene(
+        load_scene(command.source),
+        source=command.source,
+        out=command.out,
+        file_format=command.format,
+        frame=command.frame,
+        mesh=command.mesh,
+    )
+    _print_paths([exported.path])
+    print(exported.summary)
+    if exported.remark is not None:
+        say(exported.remark)
     return 0
-
-
-def _export_path(command: Export, scene: SavedScene, *, kind: Literal["splats", "mesh"], suffix: str) -> Path:
-    """The file asked for, else one in the run folder, else one beside the source."""
-    if command.out is not None:
-        return command.out
-    if scene.run is not None:
-        return scene.run.folder.path / f"{kind}_step_{scene.run.step:06d}{suffix}"
-    ending = "export" if kind == "splats" else "mesh"
-    return command.source.with_name(f"{command.source.stem}-{ending}{suffix}")
 
 
 def _eval(command: Eval) -> int:

@@ -18,6 +18,7 @@ from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.errors import UserError
 from sdi_gs.export.mesh_config import MESH_FORMATS, MeshConfig
+from sdi_gs.planning.tiers import TierChoice
 from sdi_gs.probe_config import ProbeOptions
 from sdi_gs.run_config import RunConfig
 from sdi_gs.two_stage import StagesConfig
@@ -56,6 +57,8 @@ class Train:
     """The run's own folder, which must not exist; the next free outputs/<prompt>-<n> if not given."""
     resume: Path | None = None
     """A stopped run's folder to continue; its settings are used again."""
+    tier: TierChoice = "auto"
+    """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
     two_stage: bool = False
     """Train a field first and splats from its surface second: two run folders, one after the other."""
     stages: StagesConfig = field(default_factory=StagesConfig)

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
 from sdi_gs.export.turntable import save_turntable
+from sdi_gs.planning.tiers import Tier, next_lower, saving_at_least
 from sdi_gs.priors.catalog import is_instrument, load_prior
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, require_prompt
@@ -119,10 +121,14 @@ def train(
     *,
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached.
 
-    Raises NonFiniteError where a step came to nothing; the state before that step is then saved.
+    A step that runs out of memory is taken again on the next lower memory tier, and ``say`` tells so.
+
+    Raises NonFiniteError where a step came to nothing, and UserError where memory does not suffice on the lowest tier;
+    the state before that step is then saved.
     """
     outputs, observers = trainer.config.outputs, list(observers)
     while trainer.step < trainer.config.steps and not should_stop():
@@ -131,6 +137,12 @@ def train(
         except NonFiniteError:
             save_state(trainer, folder)
             raise
+        except torch.OutOfMemoryError:
+            report = None
+        if report is None:
+            # Only here, where the error has let go of the step's tensors, is there memory to be had.
+            step_down(trainer, folder, say=say)
+            continue
         folder.append_step(_log_line(report))
         if outputs.preview_every and report.step % outputs.preview_every == 0:
             save_preview(trainer, folder)
@@ -139,6 +151,32 @@ def train(
         for observe in observers:
             observe(trainer, report)
     return trainer.step >= trainer.config.steps
+
+
+def step_down(trainer: Trainer, folder: RunFolder, *, say: Callable[[str], None]) -> None:
+    """Go on at the next lower memory tier after a step that ran out of memory.
+
+    Raises UserError on the lowest one, with the state saved.
+    """
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()
+    config, step = trainer.config, trainer.step + 1
+    lower = next_lower(config.compute, views=config.views_per_step, branches=4 if config.guidance.perp_neg else 2)
+    if lower is None:
+        save_state(trainer, folder)
+        raise UserError(
+            f"step {step}: out of memory with all that saves memory turned on; the state before this step is saved: "
+            f"close other programs and go on with sdi-gs train --resume {folder.path}, or start anew with fewer views"
+        )
+    tier, compute = lower
+    change_settings(trainer, folder, replace(config, compute=compute))
+    say(f"step {step}: out of memory; it is taken again on tier {tier.name} ({tier.summary}), and nothing is lost")
+
+
+def keep_within_tier(trainer: Trainer, folder: RunFolder, tier: Tier) -> None:
+    """Have a resumed run save at least what a tier saves."""
+    config = trainer.config
+    change_settings(trainer, folder, replace(config, compute=saving_at_least(config.compute, tier.compute)))
 
 
 def change_settings(trainer: Trainer, folder: RunFolder, config: RunConfig) -> dict[str, list[Any]]:

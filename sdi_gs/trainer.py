@@ -76,6 +76,8 @@ class Trainer:
         self.conditions = _conditions(prior, config)
         self.carried_noise: Tensor | None = None
         self.last_views: GuidedViews | None = None
+        self._moving = False
+        """Whether this step has begun to change the parameters."""
         self.scene = make_scene(config, generator=self.device_generator, device=device, saved=saved)
         if saved is not None:
             self.load_state(saved)
@@ -95,13 +97,19 @@ class Trainer:
         """One step: K views that share a timestep.
 
         Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
-        before, generators included.
+        before, generators included; UserError where memory ran out once they had moved, which cannot be undone.
         """
         generators = (self.host_generator, self.device_generator)
         before = [generator.get_state() for generator in generators]
+        self._moving = False
         try:
             return self._train_step()
-        except (NonFiniteError, torch.OutOfMemoryError):
+        except (NonFiniteError, torch.OutOfMemoryError) as error:
+            if self._moving:
+                raise UserError(
+                    f"step {self.step + 1}: out of memory while the optimisers moved, which cannot be undone; "
+                    "go on from the run's last checkpoint with --resume and a lower --tier"
+                ) from error
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
             self.scene.drop_gradients()
@@ -149,6 +157,7 @@ class Trainer:
             watched |= {f"{name} loss": value for name, value in losses.items()}
             watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
             values.update(self._finite_values(losses, watched, plan.timestep))
+            self._moving = True
 
         self.scene.update(
             torch.stack(list(losses.values())).sum(),

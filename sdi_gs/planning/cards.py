@@ -41,9 +41,7 @@ class Card:
 
 
 CARDS = (
-    Card(
-        name="RTX 4090", memory_gib=24, half_tflops=165.2, tf32_tflops=82.6, bandwidth_gbs=1008.0, tensor_share=0.50
-    ),
+    Card(name="RTX 4090", memory_gib=24, half_tflops=165.2, tf32_tflops=82.6, bandwidth_gbs=1008.0, tensor_share=0.50),
     Card(name="A6000", memory_gib=48, half_tflops=154.8, tf32_tflops=77.4, bandwidth_gbs=768.0, tensor_share=0.45),
     Card(name="A100", memory_gib=80, half_tflops=312.0, tf32_tflops=156.0, bandwidth_gbs=2039.0, tensor_share=0.45),
     Card(name="H100", memory_gib=80, half_tflops=989.4, tf32_tflops=494.7, bandwidth_gbs=3350.0, tensor_share=0.30),

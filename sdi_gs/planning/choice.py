@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.planning.tiers import TIERS, Tier, TierChoice, tier_for, tier_named
+from sdi_gs.priors.catalog import TOYBOX_IDEAL
 
 GIB = 2**30
 
@@ -21,33 +22,35 @@ class VisibleCard:
     index: int
     name: str
     total_bytes: int
-    free_bytes: int
+
+
+def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, say: Callable[[str], None]) -> Tier | None:
+    """The tier of a run, and what there is to say about it; "auto" is none on the CPU and for a prior without networks.
+
+    Raises UserError where a card is too small for every tier and none was named.
+    """
+    if choice == "auto" and prior == TOYBOX_IDEAL.name:
+        return None
+    if device.type != "cuda":
+        return chosen_tier(choice, free_bytes=None, say=say)
+    index = device.index or 0
+    line = other_cards_line(visible_cards(), used=index)
+    if line is not None:
+        say(line)
+    return chosen_tier(choice, free_bytes=torch.cuda.mem_get_info(index)[0], say=say)
 
 
 def visible_cards() -> list[VisibleCard]:
-    """All of them; asking for free memory starts CUDA on each, so only the ``torch.cuda.current_device`` is asked."""
+    """All of them; nothing is started on any."""
     cards = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        cards.append(
-            VisibleCard(
-                index=index, name=properties.name, total_bytes=properties.total_memory, free_bytes=properties.total_memory
-            )
-        )
+        cards.append(VisibleCard(index=index, name=properties.name, total_bytes=properties.total_memory))
     return cards
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a CUDA device has left."""
-    return torch.cuda.mem_get_info(device)[0]
-
-
-def chosen_tier(
-    choice: TierChoice, *, free_bytes: Callable[[], int] | None, say: Callable[[str], None]
-) -> Tier | None:
-    """The tier that was asked for, or the one that suits the card; None for none.
-
-    ``free_bytes`` asks the card; None where there is no card, and then "auto" is none.
+def chosen_tier(choice: TierChoice, *, free_bytes: int | None, say: Callable[[str], None]) -> Tier | None:
+    """The tier that was asked for, or the one that suits ``free_bytes`` of a card (None without one); None for none.
 
     Raises UserError where the card is too small for every tier and none was named.
     """
@@ -57,11 +60,11 @@ def chosen_tier(
         case "auto":
             if free_bytes is None:
                 return None
-            free = free_bytes()
-            tier = tier_for(free)
+            tier = tier_for(free_bytes)
             if tier is None:
-                raise UserError(_too_small(free))
-            say(f"tier {tier.name} for {free / GIB:.1f} GiB of free memory: {tier.summary}; --tier chooses another")
+                raise UserError(_too_small(free_bytes))
+            said = f"tier {tier.name} for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"
+            say(f"{said}; --tier chooses another")
             return tier
         case "8" | "12" | "16" | "24" | "40":
             tier = tier_named(choice)
@@ -90,7 +93,7 @@ def _size(card: VisibleCard) -> str:
 def _too_small(free: int) -> str:
     smallest = TIERS[-1]
     return (
-        f"the card has {free / GIB:.1f} GiB of free memory and the smallest tier, {smallest.name}, is promised to fit "
-        f"into {smallest.budget_bytes / GIB:.1f}: close other programs, try --tier {smallest.name} all the same, or use "
+        f"the card has {free / GIB:.1f} GiB of free memory and the smallest tier, {smallest.name}, is made for "
+        f"{smallest.budget_bytes / GIB:.1f}: close other programs, try --tier {smallest.name} all the same, or use "
         "--device cpu --prior toybox-ideal"
     )

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import sample_cameras
 from sdi_gs.planning.allocator import reserved_bytes
 from sdi_gs.planning.meter import Assumptions, Kernels, Operation, Part, StepMeter
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_networks
+from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
 from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
@@ -37,12 +39,14 @@ class StepCount:
 
     peak: dict[Part, int]
     """Bytes held at the moment when their sum was largest, by what they belong to."""
+    held: int
+    """Bytes held before the step: weights, parameters, moments."""
     reserved: int
     """Bytes that torch's allocator would hold by the end: the peak, its rounding and its gaps."""
     operations: tuple[Operation, ...]
     """Every kernel of the step."""
     predictor_calls: int
-    """Predictions among them, each of all branches."""
+    """Predictions among them, each of all branches of all views."""
 
     @property
     def peak_bytes(self) -> int:
@@ -54,16 +58,15 @@ class StepCount:
         return sum(operation.flops for operation in self.operations if operation.part == part)
 
 
-def published_prior(model: ModelName, config: RunConfig, *, image_size: int | None, dtype: torch.dtype) -> Any:
-    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own, under the run's settings."""
-    return prior_of_networks(
-        published_networks(model, device=META, dtype=dtype, image_size=image_size), config, model=model
-    )
+def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dtype) -> LatentDiffusionPrior:
+    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own."""
+    networks = published_networks(model, device=META, dtype=dtype, image_size=image_size)
+    return prior_of_networks(networks, model=model)
 
 
-def prior_of_networks(networks: Networks, config: RunConfig, *, model: ModelName) -> Any:
+def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusionPrior:
     """A prior of networks that come without a tokenizer; every text is the same 77 tokens to it."""
-    tokenizer: Any = _no_words
+    tokenizer: Any = _Words(networks.text_encoder.device)
     return LatentDiffusionPrior(
         name=model,
         tokenizer=tokenizer,
@@ -81,11 +84,15 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
     for network in (prior.unet, prior.vae):
         meter.adopt(_weights(network), "weights")
     compute = config.compute
-    if not compute.free_text_encoder:
+    if compute.free_text_encoder:
+        meter.leave_out(_weights(prior.text_encoder))
+    else:
         meter.adopt(_weights(prior.text_encoder), "text")
     # What lies on the host is left out above; neither compiling nor fusing changes what a step must hold.
     compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
-    config = replace(config, prompt=config.prompt or "anything", compute=compute)
+    # One move of the inversion stands for all: each holds the same.
+    guidance = replace(config.guidance, inversion_steps=1, fixed_point_iterations=1)
+    config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
     with meter, _sections(prior, meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = max(config.steps - 2, 0)
@@ -93,16 +100,26 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(lambda *_: meter.push("optimiser"))
             optimizer.register_step_post_hook(lambda *_: meter.pop())
-        # The first step makes the optimisers' moments.
-        trainer.train_step()
+        _make_moments(trainer)
         meter.restart_peak()
+        held = meter.live.total()
         report = trainer.train_step()
     return StepCount(
         peak={part: size for part, size in meter.peak.items() if size},
+        held=held,
         reserved=reserved_bytes(meter.allocations),
         operations=tuple(meter.operations),
         predictor_calls=report.predictor_calls,
     )
+
+
+def _make_moments(trainer: Trainer) -> None:
+    """Move the parameters once, without the prior, so that the optimisers hold what they hold in a run."""
+    config, size = trainer.config, SMALLEST_IMAGE
+    cameras = sample_cameras(config.cameras, 1, width=size, height=size, generator=trainer.host_generator)
+    background = torch.ones(1, 3, device=META)
+    render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
+    trainer.scene.update(render.rgb.sum(), render, step=trainer.step, generator=trainer.host_generator)
 
 
 def _assumptions(config: RunConfig) -> Assumptions:
@@ -159,11 +176,15 @@ def _weights(network: Any) -> Iterator[Tensor]:
     yield from network.buffers()
 
 
-def _no_words(texts: Sequence[str] | str, **options: Any) -> Any:
-    """What a tokenizer returns, 77 tokens for every text."""
-    if isinstance(texts, str):
-        return SimpleNamespace(input_ids=[0] * 3)
-    return SimpleNamespace(input_ids=torch.zeros(len(texts), 77, dtype=torch.int64, device=META))
+@dataclass(frozen=True)
+class _Words:
+    """A tokenizer that finds the same in every text."""
 
+    device: torch.device
+    model_max_length: int = 77
 
-_no_words.model_max_length = 77  # pyright: ignore[reportFunctionMemberAccess]
+    def __call__(self, texts: Sequence[str] | str, **options: Any) -> Any:
+        if isinstance(texts, str):
+            return SimpleNamespace(input_ids=[0, 0, 0])
+        shape = (len(texts), self.model_max_length)
+        return SimpleNamespace(input_ids=torch.zeros(shape, dtype=torch.int64, device=self.device))

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -88,13 +87,13 @@ class StepMeter(TorchDispatchMode):
         """Bytes held when their sum was largest."""
         self._parts: list[Part] = ["scene"]
         self._storages: dict[int, tuple[weakref.ref[Any], int, Part]] = {}
-        self._attention = _FusedAttention(kernels)
+        self._kernels: Kernels = kernels
         self._entered = ExitStack()
         self._blocks = 0
 
     def __enter__(self) -> StepMeter:
         with ExitStack() as stack:
-            stack.enter_context(self._attention)
+            stack.enter_context(_fused_attention(self._kernels))
             super().__enter__()
             self._entered = stack.pop_all()
         return self
@@ -131,6 +130,12 @@ class StepMeter(TorchDispatchMode):
         """Count tensors that were made before, like weights."""
         for tensor in tensors:
             self._follow(tensor, part)
+
+    def leave_out(self, tensors: Iterable[Tensor]) -> None:
+        """Do not count the memory of tensors that would lie elsewhere."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            self._storages[storage._cdata] = (weakref.ref(storage), 0, "weights")
 
     def restart_peak(self) -> None:
         """Forget the peak and the operations so far; what is held stays counted."""
@@ -209,22 +214,24 @@ class StepMeter(TorchDispatchMode):
         self.operations.append(Operation(self.part, flops, traffic, touched[0].element_size() == 2))
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Sends attention to the fused kernels that real tensors would get; torch's own choice for the meta device holds
-    every score.
+@contextmanager
+def _fused_attention(kernels: Kernels) -> Iterator[None]:
+    """Send attention to the fused kernels that real tensors would get; torch's own choice for the meta device holds
+    every score. By exchanging the function, since a torch function mode rests during a backward pass, where a
+    checkpointed network attends once more.
     """
+    usual = F.scaled_dot_product_attention
 
-    def __init__(self, kernels: Kernels) -> None:
-        super().__init__()
-        self._kernels = kernels
+    def attend(query: Tensor, *rest: Any, **options: Any) -> Tensor:
+        if query.device.type == "meta":
+            return _attend(kernels, query, *rest, **options)
+        return usual(query, *rest, **options)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            query = kwargs.get("query", args[0] if args else None)
-            if query.device.type == "meta":
-                return _attend(self._kernels, *args, **kwargs)
-        return func(*args, **kwargs)
+    F.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = usual
 
 
 def _attend(

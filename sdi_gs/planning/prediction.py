@@ -74,7 +74,7 @@ def predict_step(
         grown = config.densify.max_gaussians if config.densify.enabled else 0
         num_gaussians = max(config.gaussians.num_initial, grown)
     config = replace(config, gaussians=replace(config.gaussians, num_initial=num_gaussians, init=None, init_from=None))
-    prior = published_prior(model, config, image_size=image_size, dtype=card_precision(config.compute.precision))
+    prior = published_prior(model, image_size=image_size, dtype=card_precision(config.compute.precision))
     return from_count(count_step(config, prior), config)
 
 
@@ -100,9 +100,7 @@ def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
         seconds = card.device_seconds(operation.flops, operation.traffic, half=operation.half)
         device[operation.part] = device.get(operation.part, 0.0) + seconds
         host[operation.part] = host.get(operation.part, 0.0) + HOST_SECONDS
-    return sum(
-        max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items()
-    )
+    return sum(max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items())
 
 
 def card_precision(precision: Precision) -> torch.dtype:

@@ -33,26 +33,26 @@ class Tier:
 
 
 TIERS: tuple[Tier, ...] = (
-    Tier(name="40", summary="everything at once", compute=ComputeConfig()),
+    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2)),
     Tier(
         name="24",
-        summary="text encoder on the host once it has spoken",
-        compute=ComputeConfig(free_text_encoder=True),
-    ),
-    Tier(
-        name="16",
-        summary="two views at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=2, free_text_encoder=True),
-    ),
-    Tier(
-        name="12",
         summary="one view at once, text encoder on the host",
         compute=ComputeConfig(views_at_once=1, free_text_encoder=True),
     ),
     Tier(
-        name="8",
+        name="16",
+        summary="one view and two branches at once, text encoder on the host",
+        compute=ComputeConfig(views_at_once=1, branches_at_once=2, free_text_encoder=True),
+    ),
+    Tier(
+        name="12",
         summary="one view and two branches at once, VAE checkpointed, text encoder on the host",
         compute=ComputeConfig(views_at_once=1, branches_at_once=2, vae="checkpoint", free_text_encoder=True),
+    ),
+    Tier(
+        name="8",
+        summary="one view and one branch at once, VAE checkpointed, text encoder on the host",
+        compute=ComputeConfig(views_at_once=1, branches_at_once=1, vae="checkpoint", free_text_encoder=True),
     ),
 )
 """Largest first; each saves all that the one before it saves, and more."""

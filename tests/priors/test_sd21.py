@@ -20,34 +20,22 @@ from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.score_distillation import StepPlan, distil
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-
-CONFIGS = Path(__file__).parent / "sd21"
-
-
-def published(name: str) -> dict[str, Any]:
-    """The arguments in a component's published config."""
-    stored = json.loads((CONFIGS / f"{name}.json").read_text())
-    return {key: value for key, value in stored.items() if not key.startswith("_")}
+from sdi_gs.priors.published import ModelName, published_networks
 
 
-def empty_networks(unet_config: str) -> tuple[Any, Any, Any]:
+def empty_networks(model: ModelName) -> tuple[Any, Any, Any]:
     """Text encoder, U-Net and VAE of full size, on no device."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        text_encoder = CLIPTextModel(CLIPTextConfig(**published("text_encoder")))
-        return text_encoder, UNet2DConditionModel(**published(unet_config)), AutoencoderKL(**published("vae"))
+    networks = published_networks(model, device="meta", dtype=torch.float32)
+    return networks.text_encoder, networks.unet, networks.vae
 
 
 def num_parameters(network: Any) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-@pytest.mark.parametrize(("unet_config", "image_size"), [("unet_512", 512), ("unet_768", 768)])
-def test_the_true_components_fit_together(unet_config: str, image_size: int) -> None:
-    text_encoder, unet, vae = empty_networks(unet_config)
+@pytest.mark.parametrize(("model", "image_size"), [("sd21-base", 512), ("sd21", 768)])
+def test_the_true_components_fit_together(model: ModelName, image_size: int) -> None:
+    text_encoder, unet, vae = empty_networks(model)
     assert num_parameters(unet) == 865_910_724
     assert num_parameters(vae) == 83_653_863
     # 23 layers of width w = 1024 with 4 w + w^2 (4 + 8) + 9 w weights each, 49,408 words, 77 places, a last norm.
@@ -78,9 +66,9 @@ def attentions(unet: Any) -> list[Any]:
     return [module for name, module in unet.named_modules() if name.endswith((".attn1", ".attn2"))]
 
 
-@pytest.mark.parametrize(("unet_config", "upcast"), [("unet_512", False), ("unet_768", True)])
-def test_upcast_attention_reaches_every_attention_of_the_unet(unet_config: str, upcast: bool) -> None:
-    _, unet, _ = empty_networks(unet_config)
+@pytest.mark.parametrize(("model", "upcast"), [("sd21-base", False), ("sd21", True)])
+def test_upcast_attention_reaches_every_attention_of_the_unet(model: ModelName, upcast: bool) -> None:
+    _, unet, _ = empty_networks(model)
     flags = [module.upcast_attention for module in attentions(unet)]
     # 2 in each of 2 + 2 + 2 blocks down, 1 in the middle, 3 + 3 + 3 up.
     assert flags == [upcast] * 32

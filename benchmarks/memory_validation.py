@@ -1,0 +1,166 @@
+"""One case of ``memory_prediction.py --validate``: a step measured on this CPU, and the same step counted.
+
+    python benchmarks/memory_validation.py toy-64
+
+Measured is the rise of resident memory over what the process held before the step, by the system's own high-water
+mark. Random weights take as much memory as trained ones.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdi_gs.compute_config import ComputeConfig
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.planning.counting import META, count_step, prior_of_networks
+from sdi_gs.planning.meter import StepMeter
+from sdi_gs.priors.published import Networks, published_config, published_networks
+from sdi_gs.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def toy_networks(device: torch.device, image_size: int) -> Networks:
+    """Stable Diffusion's layout with an eighth of its channels."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vae = published_config("vae") | {"block_out_channels": (32, 64, 64, 64), "norm_num_groups": 8}
+    unet = published_config("unet_512") | {
+        "sample_size": image_size // 8,
+        "block_out_channels": (64, 128, 128, 128),
+        "attention_head_dim": (1, 2, 2, 2),
+        "cross_attention_dim": 64,
+    }
+    text = published_config("text_encoder") | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    with torch.device(device):
+        made: list[Any] = [
+            CLIPTextModel(CLIPTextConfig(**text | {"num_attention_heads": 2, "torch_dtype": "float32"})),
+            UNet2DConditionModel(**unet),
+            AutoencoderKL(**vae),
+        ]
+    text_encoder, unet_made, vae_made = (network.requires_grad_(False).eval() for network in made)
+    return Networks(text_encoder=text_encoder, unet=unet_made, vae=vae_made)
+
+
+def whole_step(image_size: int, **changes: Any) -> dict[str, int]:
+    """A step of the trainer with toy networks and Gaussians."""
+    base = preset_named("sd21-base").config
+    config = replace(
+        base,
+        prompt="anything",
+        guidance=replace(base.guidance, inversion_steps=1),
+        densify=replace(base.densify, enabled=False),
+        gaussians=replace(base.gaussians, num_initial=5000),
+        **changes,
+    )
+    trainer = Trainer(config, prior_of_networks(toy_networks(CPU, image_size), model="sd21-base"), device=CPU)
+    trainer.step = config.steps - 3
+    # Compiles the rasteriser and makes the moments.
+    trainer.train_step()
+    measured = rise(trainer.train_step)
+    count = count_step(config, prior_of_networks(toy_networks(META, image_size), model="sd21-base"), kernels="cpu")
+    return {"measured": measured, "counted": count.peak_bytes - count.held}
+
+
+def full_size_vae(image_size: int) -> dict[str, int]:
+    """Encoding one image and the gradient's way back, Stable Diffusion 2.1's VAE in float32."""
+
+    def step(vae: Any, size: int, device: torch.device) -> None:
+        image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
+        vae.encode(image).latent_dist.parameters.sum().backward()
+
+    return _of_network(_vae, step, image_size)
+
+
+def full_size_unet(image_size: int) -> dict[str, int]:
+    """One prediction of two branches, Stable Diffusion 2.1's U-Net in float32."""
+
+    @torch.no_grad()
+    def step(unet: Any, size: int, device: torch.device) -> None:
+        latents = torch.zeros(2, 4, size // 8, size // 8, device=device)
+        text = torch.zeros(2, 77, 1024, device=device)
+        unet(latents, torch.zeros(2, dtype=torch.int64, device=device), encoder_hidden_states=text)
+
+    def build(device: torch.device) -> Any:
+        networks = published_networks("sd21-base", device=META, dtype=torch.float32, image_size=image_size)
+        return networks.unet if device == META else networks.unet.to_empty(device=device).apply(_fill)
+
+    return _of_network(build, step, image_size)
+
+
+def _of_network(
+    build: Callable[[torch.device], Any], step: Callable[[Any, int, torch.device], None], image_size: int
+) -> dict[str, int]:
+    network = build(CPU)
+    step(network, 64, CPU)
+    measured = rise(lambda: step(network, image_size, CPU))
+    meter, empty = StepMeter(kernels="cpu"), build(META)
+    with meter:
+        step(empty, image_size, META)
+    return {"measured": measured, "counted": meter.peak.total()}
+
+
+def _vae(device: torch.device) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    with device:
+        made: Any = AutoencoderKL(**published_config("vae"))
+    return made.requires_grad_(False).eval()
+
+
+def _fill(module: Any) -> None:
+    """Pages that were never written take no memory."""
+    for parameter in module.parameters(recurse=False):
+        parameter.data.fill_(1e-3)
+
+
+def rise(step: Callable[[], object]) -> int:
+    """Bytes by which resident memory rises while a step runs."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    step()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+CASES: dict[str, Callable[[], dict[str, int]]] = {
+    "toy-64": lambda: whole_step(64),
+    "toy-128": lambda: whole_step(128),
+    "toy-views-in-turn": lambda: whole_step(128, compute=ComputeConfig(views_at_once=1)),
+    "toy-checkpoint": lambda: whole_step(
+        128, compute=ComputeConfig(views_at_once=1, branches_at_once=2, vae="checkpoint")
+    ),
+    "vae-128": lambda: full_size_vae(128),
+    "vae-256": lambda: full_size_vae(256),
+    "unet-256": lambda: full_size_unet(256),
+}
+
+
+def main() -> None:
+    """Measure and count the case that is named."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    result = CASES[sys.argv[1]]()
+    print(json.dumps({"case": sys.argv[1], **result, "seconds": time.perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    main()

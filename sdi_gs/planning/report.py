@@ -1,0 +1,46 @@
+"""What a card's owner is told beforehand: tier, predicted memory, predicted time.
+
+The predictions lie in ``predicted.json``, because counting takes seconds; ``benchmarks/memory_prediction.py`` writes
+it and a test counts it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+from sdi_gs.planning.tiers import Tier, tier_for
+
+GIB = 2**30
+MODELS = {"sd21-base": 512, "sd21": 768}
+"""Pixels of their images."""
+
+
+def predicted(tier: Tier, image_size: int) -> dict[str, Any] | None:
+    """Peak bytes and seconds by card of a step on a tier, with four views, Perp-Neg and 200 000 Gaussians.
+
+    None for what was not counted.
+    """
+    text = resources.files("sdi_gs.planning").joinpath("predicted.json").read_text(encoding="utf-8")
+    return json.loads(text).get(f"{tier.name}:{image_size}")
+
+
+def tier_lines(free_bytes: int, card_name: str) -> list[str]:
+    """The tier of a card by its free memory, and what a step needs on it; one fact per line."""
+    tier = tier_for(free_bytes)
+    if tier is None:
+        return [f"tier        none fits into {free_bytes / GIB:.1f} GiB of free memory"]
+    lines = [f"tier        {tier.name}, for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"]
+    for model, size in MODELS.items():
+        row = predicted(tier, size)
+        lines.append(
+            f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB, {_times(row['seconds'], card_name)} a step"
+        )
+    return lines
+
+
+def _times(seconds: dict[str, float], card_name: str) -> str:
+    """The named card's time, or those of all that are known."""
+    own = [name for name in seconds if name in card_name]
+    return ", ".join(f"{seconds[name]:.2f} s" if own else f"{seconds[name]:.2f} s on {name}" for name in own or seconds)
