@@ -49,7 +49,7 @@ class UnetTrainingConfig:
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1800, learning_rate=1.2e-3, muon_learning_rate=0.02, average_decay=0.998, report_every=600
+            steps=1200, learning_rate=1.2e-3, muon_learning_rate=0.02, average_decay=0.997, report_every=600
         )
     )
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)
