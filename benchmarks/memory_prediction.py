@@ -79,7 +79,7 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
         for views in (1, 4):
             config = clouds(usual(views_per_step=views), count)
             yield "clouds", 512, config, {"views": views, "gaussians": count}
-    for size in (64, 128, 256, 512):
+    for size in (256, 512):
         yield "fields", size, usual(representation="ngp", ngp=PUBLISHED, views_per_step=1), {}
 
 

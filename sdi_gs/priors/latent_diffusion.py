@@ -27,7 +27,14 @@ from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
-from sdi_gs.priors.tuning import compiled, laid_out, remember_text, set_attention, set_channels_last
+from sdi_gs.priors.tuning import (
+    compiled,
+    laid_out,
+    recompute_residuals,
+    remember_text,
+    set_attention,
+    set_channels_last,
+)
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.toybox.captions import parse_request
 
@@ -104,6 +111,7 @@ class LatentDiffusionPrior:
                 self.vae.enable_gradient_checkpointing(recomputed)
             case _:
                 assert_never(compute.vae)
+        recompute_residuals(self.vae.encoder, compute.vae == "checkpoint")
         self._compiled_unet = compiled_unet
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute

@@ -5,6 +5,7 @@ Letters: R rows, L tokens, E embedding width, D inner width of an attention.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sdi_gs.compute_config import Attention
 from sdi_gs.errors import UserError
+from sdi_gs.row_groups import recomputed
 
 
 class RememberedLinear(nn.Module):
@@ -43,6 +45,22 @@ class RememberedLinear(nn.Module):
     def bytes_kept(self) -> int:
         """Memory that the known answers take."""
         return sum(answer.nbytes for _, answer in self._known.values())
+
+
+def recompute_residuals(encoder: Any, recompute: bool) -> None:
+    """Have each residual block of a VAE's encoder be computed once more in the backward pass, or kept.
+
+    Diffusers checkpoints whole levels. While one of them is computed again both its blocks would be kept: at full
+    resolution that is more than all levels' results together.
+    """
+    from diffusers.models.resnet import ResnetBlock2D
+
+    for block in encoder.modules():
+        if isinstance(block, ResnetBlock2D):
+            if recompute:
+                block.forward = functools.partial(recomputed, functools.partial(type(block).forward, block))
+            else:
+                block.__dict__.pop("forward", None)
 
 
 def remember_text(unet: Any, remember: bool) -> None:
