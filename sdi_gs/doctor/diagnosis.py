@@ -81,6 +81,8 @@ class Diagnosis:
     toolchain: Toolchain
     gsplat: str
     """What happens to gsplat's CUDA code before the first training on a card."""
+    tier: list[str]
+    """The card's memory tier and what a step of Stable Diffusion is predicted to need; empty without a card."""
     ffmpeg: str | None
     """Path of the program that writes films."""
     problems: list[Problem]
@@ -113,6 +115,7 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
         kernel_cache=cache,
         toolchain=toolchain,
         gsplat=forecast(toolchain),
+        tier=_tier(device),
         ffmpeg=ffmpeg,
         problems=[*_package_problems(packages), *toolchain_problems(toolchain), *_tool_problems(cache, ffmpeg)],
     )
@@ -162,6 +165,7 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
         f"default     prior {diagnosis.prior}, preset {diagnosis.preset}: {diagnosis.choice_reason}",
         f"kernels     {'compiled' if cache.compiled else 'compiled on first use'}, kept in {cache.path or 'nothing'}",
         f"gsplat      {diagnosis.gsplat}",
+        *diagnosis.tier,
         f"ffmpeg      {diagnosis.ffmpeg or 'missing'}",
         "packages",
     ]
@@ -171,6 +175,16 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
     if not diagnosis.problems:
         return [*lines, "nothing is missing"]
     return [*lines, *(f"problem: {problem.what}\n    fix: {problem.fix}" for problem in diagnosis.problems)]
+
+
+def _tier(device: Device) -> list[str]:
+    if device.kind != "cuda":
+        return []
+    import torch
+
+    from sdi_gs.planning.report import tier_lines
+
+    return tier_lines(torch.cuda.mem_get_info()[0], device.name)
 
 
 def _packages() -> list[Package]:

@@ -34,8 +34,12 @@ def tier_lines(free_bytes: int, card_name: str) -> list[str]:
     lines = [f"tier        {tier.name}, for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"]
     for model, size in MODELS.items():
         row = predicted(tier, size)
+        if row is None:
+            continue
+        beyond = "" if size <= tier.largest_pixels else ", more than this tier is made for"
         lines.append(
-            f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB, {_times(row['seconds'], card_name)} a step"
+            f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB{beyond},"
+            f" {_times(row['seconds'], card_name)} a step"
         )
     return lines
 

@@ -25,6 +25,8 @@ class Tier:
     summary: str
     """What it does, for a line of output."""
     compute: ComputeConfig
+    largest_pixels: int = 768
+    """Side of the largest pictures that are predicted to fit its budget; tests count both sizes of SD 2.1."""
 
     @property
     def budget_bytes(self) -> int:
@@ -53,6 +55,7 @@ TIERS: tuple[Tier, ...] = (
         name="8",
         summary="one view and one branch at once, VAE checkpointed, text encoder on the host",
         compute=ComputeConfig(views_at_once=1, branches_at_once=1, vae="checkpoint", free_text_encoder=True),
+        largest_pixels=512,
     ),
 )
 """Largest first; each saves all that the one before it saves, and more."""

@@ -115,7 +115,7 @@ def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
 def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) -> None:
     row = predicted(tier, image_size)
     assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
-    assert row["peak_bytes"] <= tier.budget_bytes
+    assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
 
 
 @pytest.mark.slow
@@ -135,6 +135,11 @@ def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
     assert "sd21-base" in lines[1]
     assert lines[1].count(" s ") == 1
     assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
+    assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
+        False,
+        False,
+        True,
+    ]
     assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
 
 
