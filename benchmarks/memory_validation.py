@@ -43,7 +43,11 @@ def toy_networks(device: torch.device, image_size: int) -> Networks:
         "attention_head_dim": (1, 2, 2, 2),
         "cross_attention_dim": 64,
     }
-    text = published_config("text_encoder") | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    text: dict[str, Any] = published_config("text_encoder") | {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+    }
     with torch.device(device):
         made: list[Any] = [
             CLIPTextModel(CLIPTextConfig(**text | {"num_attention_heads": 2, "torch_dtype": "float32"})),

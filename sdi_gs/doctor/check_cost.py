@@ -13,7 +13,6 @@ from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import MODEL, Sd21Weights, load_sd21, random_networks, weights_at_hand
 from sdi_gs.doctor.stopwatch import timed_parts
-from sdi_gs.planning.choice import free_memory
 from sdi_gs.planning.counting import META, count_step, prior_of_networks
 from sdi_gs.planning.tiers import TIERS, saving_at_least, tier_for
 from sdi_gs.priors.catalog import load_prior
@@ -61,7 +60,7 @@ def _for_the_card(config: RunConfig, device: torch.device) -> tuple[RunConfig, s
     if device.type != "cuda":
         return config, ""
     # A card too small for all of them is tried with the smallest: then it is seen what happens.
-    tier = tier_for(free_memory(device)) or TIERS[-1]
+    tier = tier_for(torch.cuda.mem_get_info(device)[0]) or TIERS[-1]
     return replace(config, compute=saving_at_least(config.compute, tier.compute)), f"tier {tier.name}"
 
 
@@ -92,7 +91,7 @@ def _step_rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, *, note: str 
 
 def _memory_rows(weights: Sd21Weights, config: RunConfig, dtype: torch.dtype, peak: int | None) -> Iterator[Row]:
     """The peak of tensors as counted ahead, as measured, and how far these are apart."""
-    counted = count_step(config, _without_data(weights, config, dtype)).peak_bytes
+    counted = count_step(config, _without_data(weights, dtype)).peak_bytes
     yield shown(f"{MODEL}: predicted peak memory", counted / MIB, unit="MiB")
     what = f"{MODEL}: measured peak memory"
     if peak is None:
@@ -102,7 +101,7 @@ def _memory_rows(weights: Sd21Weights, config: RunConfig, dtype: torch.dtype, pe
     yield at_most(f"{MODEL}: prediction off", abs(peak / counted - 1.0), MEMORY_LIMIT, unit="share")
 
 
-def _without_data(weights: Sd21Weights, config: RunConfig, dtype: torch.dtype) -> LatentDiffusionPrior:
+def _without_data(weights: Sd21Weights, dtype: torch.dtype) -> LatentDiffusionPrior:
     """The same networks without numbers, for counting."""
     networks = random_networks(weights, device=META, dtype=dtype)
-    return prior_of_networks(networks, config, model=MODEL)
+    return prior_of_networks(networks, model=MODEL)

@@ -114,15 +114,15 @@ class StepMeter(TorchDispatchMode):
     @contextmanager
     def within(self, part: Part) -> Iterator[None]:
         """While the body runs, operations belong to ``part``."""
-        self.push(part)
+        self.begin(part)
         yield
-        self.pop()
+        self.end()
 
-    def push(self, part: Part) -> None:
+    def begin(self, part: Part) -> None:
         """Begin a section of ``part``."""
         self._parts.append(part)
 
-    def pop(self) -> None:
+    def end(self) -> None:
         """End the section begun last."""
         self._parts.pop()
 
@@ -200,7 +200,8 @@ class StepMeter(TorchDispatchMode):
     def _borrow(self, size: int) -> None:
         """A kernel's workspace: copies of its tensors in the order of elements that the kernel works in."""
         if self.live.total() + size > self.peak.total():
-            self.peak = self.live + Counter({"workspace": size})
+            self.peak = self.live.copy()
+            self.peak["workspace"] += size
         self._blocks += 1
         self.allocations += (Allocation(self._blocks, size), Allocation(self._blocks, 0))
 

@@ -49,7 +49,12 @@ def small_networks() -> Networks:
         "cross_attention_dim": 16,
         "norm_num_groups": 8,
     }
-    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     with torch.device(META):
         made: list[Any] = [
             CLIPTextModel(CLIPTextConfig(**text)),

@@ -119,7 +119,7 @@ def profiled_peak(step: Any) -> int:
     held = peak = 0
     for event in profile.profiler.kineto_results.events():  # pyright: ignore[reportOptionalMemberAccess]
         if event.name() == "[memory]":
-            held += event.nbytes()
+            held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
             peak = max(peak, held)
     return peak
 

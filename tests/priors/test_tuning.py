@@ -22,7 +22,7 @@ from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
 CPU = torch.device("cpu")
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
+EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
 """Of float64, where only the order of summation differs."""
 
 
