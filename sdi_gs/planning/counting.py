@@ -98,8 +98,8 @@ def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kerne
         trainer.step = max(config.steps - 2, 0)
         optimizers = trainer.scene.optimizers.values()
         for optimizer in optimizers:
-            optimizer.register_step_pre_hook(lambda *_: meter.push("optimiser"))
-            optimizer.register_step_post_hook(lambda *_: meter.pop())
+            optimizer.register_step_pre_hook(lambda *_: meter.begin("optimiser"))
+            optimizer.register_step_post_hook(lambda *_: meter.end())
         _make_moments(trainer)
         meter.restart_peak()
         held = meter.live.total()
@@ -141,18 +141,18 @@ def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
     """Tell the meter which network is at work, backward passes included."""
 
     def begins(part: Part) -> Any:
-        return lambda *_: meter.push(part)
+        return lambda *_: meter.begin(part)
 
     def ends(*_: Any) -> None:
-        meter.pop()
+        meter.end()
 
     def encoder_begins(_: Any, inputs: tuple[Tensor, ...]) -> None:
         if inputs[0].requires_grad:
             inputs[0].register_hook(lambda _: meter.set_part("scene"))
-        meter.push("vae")
+        meter.begin("vae")
 
     def encoder_ends(_: Any, __: Any, output: Tensor) -> None:
-        meter.pop()
+        meter.end()
         if output.requires_grad:
             output.register_hook(lambda _: meter.set_part("vae"))
 
