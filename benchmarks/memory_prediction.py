@@ -236,8 +236,10 @@ def write_docs(path: Path, sections: dict[str, str]) -> None:
     """Put tables between the markers that bear their names."""
     text = path.read_text(encoding="utf-8")
     for name, table in sections.items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
-        text = marked.sub(lambda match, table=table: f"{match[1]}\n{table}\n{match[2]}", text)
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        text, found = marked.subn(lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}", text)
+        if not found:
+            raise SystemExit(f"{path} has no markers of the table {name}")
     path.write_text(text, encoding="utf-8")
 
 
