@@ -36,7 +36,11 @@ def toy_networks(device: torch.device, image_size: int) -> Networks:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    vae = published_config("vae") | {"block_out_channels": (32, 64, 64, 64), "norm_num_groups": 8}
+    vae = published_config("vae") | {
+        "block_out_channels": (32, 64, 64, 64),
+        "norm_num_groups": 8,
+        "sample_size": image_size,
+    }
     unet = published_config("unet_512") | {
         "sample_size": image_size // 8,
         "block_out_channels": (64, 128, 128, 128),
