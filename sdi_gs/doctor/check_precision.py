@@ -17,9 +17,9 @@ from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 COSINE_LIMIT = 0.999
-MINIATURE_COSINE_LIMIT = 0.99
-"""Of the narrow random networks of a dry run, which say nothing of Stable Diffusion: guidance at 7.5 multiplies what
-bfloat16 rounds, and few channels average little of it out (measured: 0.99997 in float16, 0.9987 in bfloat16)."""
+"""Of Stable Diffusion's networks. The narrow random ones of a dry run say nothing of what bfloat16 does to these: guidance
+at 7.5 multiplies what it rounds, and few channels average little of it out (measured: 0.9987, and 0.99997 in float16).
+There its cosine is shown and held to nothing."""
 TIMESTEP = 500
 """Half of the diffusion's length; an inversion up to it makes half of the grid's calls."""
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -30,7 +30,6 @@ Load = Callable[..., LatentDiffusionPrior]
 def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
     """Three rows per type; ``load`` stands in for ``load_sd21``."""
     weights = weights_at_hand(miniature=rig.size.miniature)
-    limit = MINIATURE_COSINE_LIMIT if weights.miniature else COSINE_LIMIT
 
     def target_in(dtype: torch.dtype) -> Tensor:
         # One model at a time: the float32 one alone takes half of a small card.
@@ -42,7 +41,11 @@ def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
         for name, dtype in _TYPES.items():
             target = target_in(dtype)
             yield at_least(f"{name}: finite share of the target", float(target.isfinite().double().mean()), 1.0)
-            yield at_least(f"{name}: cosine of the target", cosine(target, exact), limit, note=weights.words)
+            what, alike = f"{name}: cosine of the target", cosine(target, exact)
+            if weights.miniature and dtype == torch.bfloat16:
+                yield shown(what, alike, unit="", note=weights.words)
+            else:
+                yield at_least(what, alike, COSINE_LIMIT, note=weights.words)
             error = float((target - exact).norm() / exact.norm())
             yield shown(f"{name}: error of the target", error, unit="relative L2")
 

@@ -26,11 +26,11 @@ def test_half_precision_passes_and_says_which_weights(rig: Rig, failures: Callab
 
 
 def spoilt(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """``load_sd21`` with a U-Net that goes wrong in bfloat16 alone."""
+    """``load_sd21`` with a U-Net that goes wrong in float16 alone."""
 
     def load(*arguments: Any, dtype: torch.dtype, **options: Any) -> Any:
         prior: Any = load_sd21(*arguments, dtype=dtype, **options)
-        if dtype == torch.bfloat16:
+        if dtype == torch.float16:
             plain = prior.predict_noise
             prior.predict_noise = lambda *given: change(plain(*given))
         return prior
@@ -44,8 +44,8 @@ def test_a_prediction_that_overflows_is_named(rig: Rig, failures: Callable[..., 
         return predicted
 
     assert failures(check_precision(rig, load=spoilt(overflown))) == [
-        "bfloat16: finite share of the target",
-        "bfloat16: cosine of the target",
+        "float16: finite share of the target",
+        "float16: cosine of the target",
     ]
 
 
@@ -63,4 +63,4 @@ def test_a_prediction_that_loses_digits_is_named(rig: Rig, failures: Callable[..
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert failures(check_precision(rig, load=spoilt(coarse))) == ["bfloat16: cosine of the target"]
+        assert failures(check_precision(rig, load=spoilt(coarse))) == ["float16: cosine of the target"]

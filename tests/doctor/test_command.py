@@ -103,6 +103,7 @@ def test_a_training_that_gsplat_cannot_be_compiled_for_stops_before_it_leaves_an
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (24 * 2**30, 24 * 2**30))
     monkeypatch.setattr("sdi_gs.doctor.build.ensure_built", refuse)
     assert main(["train", "--prompt", "a blue robot"]) == 2
     assert "there is no CUDA compiler" in capsys.readouterr().err.splitlines()[-1]

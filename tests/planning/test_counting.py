@@ -153,7 +153,7 @@ def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
 def test_a_measured_step_is_within_a_tenth_of_the_count(tmp_path: Path) -> None:
     script = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); import memory_prediction as m; "
-        "print(json.dumps(m.validate(['toy-64'])))"
+        "print(json.dumps(m.validate(['vae-128'])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(BENCHMARKS)], cwd=tmp_path, check=True, capture_output=True, text=True

@@ -156,7 +156,7 @@ def test_folders_and_hub_ids_are_fetched_by_their_own_names(hub: Any, model: Pat
     assert fetched is not None
     assert has_weights(fetched)
     assert fetch_prior("toybox-ideal", say=lambda _: None) is None
-    with pytest.raises(UserError, match="prior 'nix' is unknown: use toybox-ideal, sd21-base, sd21"):
+    with pytest.raises(UserError, match="prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"):
         fetch_prior("nix", say=lambda _: None)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import gsplat
@@ -16,8 +14,7 @@ from torch import Tensor
 
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-
-PUBLISHED = Path(__file__).parents[2] / "priors" / "sd21"
+from sdi_gs.priors.published import published_config
 
 
 class Tokenizer:
@@ -30,11 +27,6 @@ class Tokenizer:
         return type("Tokens", (), {"input_ids": ids})
 
 
-def published(name: str) -> dict[str, Any]:
-    stored = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in stored.items() if not key.startswith("_")}
-
-
 def full_size_prior() -> LatentDiffusionPrior:
     """As ``load_latent_diffusion`` would place it on a card: U-Net and text encoder in half precision."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -42,10 +34,10 @@ def full_size_prior() -> LatentDiffusionPrior:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device(CUDA), _default_dtype(torch.float16):
-        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published("text_encoder")))
-        unet: Any = UNet2DConditionModel(**published("unet_512"))
+        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
+        unet: Any = UNet2DConditionModel(**published_config("unet_512"))
     with torch.device(CUDA):
-        vae: Any = AutoencoderKL(**published("vae"))
+        vae: Any = AutoencoderKL(**published_config("vae"))
     tokenizer: Any = Tokenizer()
     return LatentDiffusionPrior(
         name="stable diffusion 2.1 base",
@@ -63,8 +55,10 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Weights without values cannot be converted in place."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class RasterizerByShape:
