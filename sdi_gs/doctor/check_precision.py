@@ -17,9 +17,9 @@ from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 COSINE_LIMIT = 0.999
-"""Of Stable Diffusion's networks. The narrow random ones of a dry run say nothing of what bfloat16 does to these: guidance
-at 7.5 multiplies what it rounds, and few channels average little of it out (measured: 0.9987, and 0.99997 in float16).
-There its cosine is shown and held to nothing."""
+"""Of Stable Diffusion's networks. The narrow random ones of a dry run say nothing of what bfloat16 does to these:
+guidance at 7.5 multiplies what it rounds, and few channels average little of it out (measured: 0.9987, and 0.99997 in
+float16). There its cosine is shown and held to nothing."""
 TIMESTEP = 500
 """Half of the diffusion's length; an inversion up to it makes half of the grid's calls."""
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
