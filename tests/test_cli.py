@@ -261,8 +261,10 @@ def test_with_cuda_stable_diffusion_is_chosen(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (11 * 2**30, 12 * 2**30))
     main(["train", "--prompt", ""])
-    told = capsys.readouterr().err.splitlines()[0]
+    tier, told = capsys.readouterr().err.splitlines()[:2]
+    assert tier.startswith("tier 12 for 11.0 GiB of free memory: ")
     assert told.startswith("prior sd21-base (")
     assert told.endswith("preset sd21-base, device cuda: found a card")
 

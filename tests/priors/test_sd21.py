@@ -179,7 +179,9 @@ def test_a_small_gradient_survives_the_encoder_of_a_half_precision_model(pristin
         latents = prior.encode_images(images, torch.Generator())
         gradients.append(torch.autograd.grad((latents * pull.to(dtype)).sum(), images)[0].double())
     # The text encoder and the U-Net were rounded to half precision, the encoder was not.
-    torch.testing.assert_close(gradients[0], gradients[1], atol=0.0, rtol=1e-2)
+    # Single elements cancel to almost nothing, and keep fewer digits than the rest.
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+    assert gradients[0].count_nonzero() == gradients[1].count_nonzero()
 
 
 # What does not fit.
