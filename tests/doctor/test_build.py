@@ -100,7 +100,7 @@ def test_what_is_no_list_of_architectures_is_refused(archs: str, machine: Machin
         ({"toolkits": ()}, "there is no CUDA compiler: pip install 'sdi-gs"),
         ({"ninja": False}, "there is no ninja to run gsplat's build: pip install ninja"),
         ({"driver_cuda": "12.4"}, "knows CUDA up to 12.4, older than torch's 13.0: update the driver"),
-        ({"max_jobs": 64}, "MAX_JOBS=64 needs up to 96 GiB"),
+        ({"max_jobs": 64}, "MAX_JOBS=64 needs up to 141 GiB"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_in_one_line(

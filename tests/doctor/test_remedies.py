@@ -63,8 +63,8 @@ def test_a_machine_that_lacks_nothing_has_no_problem(machine: Machine) -> None:
         pytest.param({"python_headers": False}, "Python's headers", "apt install python3-dev", id="no headers"),
         pytest.param(
             {"max_jobs": 10, "free_memory_gib": 6.5},
-            "MAX_JOBS=10 needs up to 15 GiB to compile gsplat, and 6.5 are free",
-            "MAX_JOBS=4",
+            "MAX_JOBS=10 needs up to 22 GiB to compile gsplat, and 6.5 are free",
+            "MAX_JOBS=2",
             id="too many jobs",
         ),
         pytest.param(
@@ -145,7 +145,7 @@ def test_what_is_wrong_is_named_with_the_line_that_mends_it(
             {"torch_archs": ("sm_80", "compute_80"), "cards": (Card(name="n", capability=(12, 0), memory_gib=32.0),)},
             id="code that the driver compiles for a new card",
         ),
-        pytest.param({"max_jobs": 1, "free_memory_gib": 2.0}, id="one job that fits"),
+        pytest.param({"max_jobs": 1, "free_memory_gib": 2.5}, id="one job that fits"),
         pytest.param(
             {**CPU_TORCH, "cards": (), "driver": None, "driver_cuda": None, "card_on_bus": True}, id="CPU torch alone"
         ),
@@ -189,7 +189,7 @@ def test_why_no_card_can_be_used(changes: dict[str, Any], what: str, machine: Ma
 
 @pytest.mark.parametrize(
     ("changes", "jobs"),
-    [({}, 8), ({"free_memory_gib": 5.0}, 3), ({"free_memory_gib": 0.5}, 1), ({"cores": 2}, 2), ({"max_jobs": 5}, 5)],
+    [({}, 8), ({"free_memory_gib": 5.0}, 2), ({"free_memory_gib": 0.5}, 1), ({"cores": 2}, 2), ({"max_jobs": 5}, 5)],
 )
 def test_as_many_files_at_once_as_memory_and_cores_allow(changes: dict[str, Any], jobs: int, machine: Machine) -> None:
     assert jobs_for(machine(**changes)) == jobs
