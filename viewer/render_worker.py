@@ -180,9 +180,12 @@ class RenderWorker:
         """Take what training published, which lets it publish again: no oftener than it can be shown."""
         due = now - self._taken_at >= SECONDS_BETWEEN_SNAPSHOTS and self._idle.wait_seconds(now=now) <= 0.0
         if self._snapshot is None or due:
-            snapshot = self._bridge.take_snapshot()
-            if snapshot is not None:
-                self._snapshot, self._cloud, self._taken_at = snapshot, None, now
+            self._take_latest(now)
+
+    def _take_latest(self, now: float) -> None:
+        snapshot = self._bridge.take_snapshot()
+        if snapshot is not None:
+            self._snapshot, self._cloud, self._taken_at = snapshot, None, now
 
     def _set_rates(self, now: float) -> None:
         interactive, idle = shares(self.wishes.share)
@@ -195,6 +198,9 @@ class RenderWorker:
     def _do_asked(self) -> None:
         with self._lock:
             asked, self._asked = self._asked, []
+        if asked:
+            # What is carried away is the latest there is, whatever the page has come to.
+            self._take_latest(time.monotonic())
         for work, future in asked:
             if not future.set_running_or_notify_cancel():
                 continue

@@ -121,9 +121,9 @@ class LiveViewer(PageServer):
         self._log_errors()
         self._show("training")
         while self._holding():
+            # What the page calls paused is what it shows and gives away, in place of an older step that nobody took.
+            self._publish(always=True)
             self._show("paused")
-            # Somebody may have come since the last step.
-            self._publish()
             if self.bridge.wait_for_command(PAUSE_POLL):
                 self._obey()
                 self._show("training")
@@ -189,8 +189,8 @@ class LiveViewer(PageServer):
         self.page.heading = f"“{trainer.config.prompt}”"
         self.page.show_settings(trainer.config)
 
-    def _publish(self) -> None:
-        if self._published_step != self._trainer.step and self.bridge.publish(self._snapshot):
+    def _publish(self, *, always: bool = False) -> None:
+        if self._published_step != self._trainer.step and self.bridge.publish(self._snapshot, always=always):
             self._published_step = self._trainer.step
 
     def _snapshot(self) -> Snapshot:

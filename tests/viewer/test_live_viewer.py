@@ -269,12 +269,19 @@ def test_snapshots_are_not_changed_by_later_steps(live_run: Any, watched: Any, w
     assert not torch.equal(live_run.trainer.gaussians.params["means"], copies["means"])
 
 
-def test_the_downloaded_file_holds_what_is_shown(
-    live_run: Any, watched: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pace", ["caught-up", "behind"])
+def test_the_downloaded_file_holds_the_step_that_is_shown_as_paused(
+    live_run: Any, watched: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: str
 ) -> None:
+    if pace == "behind":
+        # From now on the page follows the run no more, as on a machine that has no time for it.
+        monkeypatch.setattr("sdi_gs.viewer.render_worker.SECONDS_BETWEEN_SNAPSHOTS", 1e9)
     watched.press(labels.PAUSE)
     step = holds(live_run, wait_until)
-    wait_until(lambda: live_run.viewer.worker.current.step == step)
+    if pace == "caught-up":
+        wait_until(lambda: live_run.viewer.worker.current.step == step)
+    else:
+        assert live_run.viewer.worker.current.step < step
     sent: list[tuple[str, bytes]] = []
     [client] = live_run.viewer.server.get_clients().values()
     monkeypatch.setattr(client, "send_file_download", lambda name, content, **_: sent.append((name, content)))
