@@ -38,16 +38,18 @@ UNET = UnetTrainingConfig()
 ASSESSMENT = AssessmentConfig()
 
 
-def train_vae(out: Path, resume: bool = False, config: VaeTrainingConfig = VAE) -> None:
+def train_vae(out: Path, start: Path | None = None, resume: bool = False, config: VaeTrainingConfig = VAE) -> None:
     """The whole VAE; ``out/vae`` is the result, with latents of unit variance.
 
     Args:
         out: folder of checkpoints, log, sheets and the result.
+        start: the folder of a VAE that is trained on in a cycle of its own.
         resume: go on with the run in ``out``.
         config: network and training.
     """
     with workers_of_environment() as workers:
-        averaged = train(config.loop, VaeTask(config), out, resume=resume, workers=workers)
+        task = VaeTask(config, start=None if start is None else load_vae(start))
+        averaged = train(config.loop, task, out, resume=resume, workers=workers)
         if averaged is None or workers.rank > 0:
             return
     vae = vae_of(averaged_weights(out), config)
@@ -118,13 +120,15 @@ def train_unet(
             write_tokenizer(out / "tokenizer")
         workers.wait()
         tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer", local_files_only=True)
-        network, cached = load_vae(vae), out / "latents.pt"
+        network, cached = load_vae(vae).to(config.loop.device), out / "latents.pt"
         known = cached.exists()
         workers.wait()
         latents = (
             load_latents(cached)
             if known
-            else encode_examples(network, config.examples, config.num_latents, workers=workers)
+            else encode_examples(
+                network, config.examples, config.num_latents, workers=workers, feeders=config.loop.feeders
+            )
         )
         if not known and workers.rank == 0:
             latents.save(cached)
@@ -166,7 +170,7 @@ def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: Assessmen
         folder: what to measure.
         out: where ``assessment.json`` and the sheets go.
         judge: the judge's weights.
-        config: on how much.
+        config: on how much, and where.
     """
     out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(assess(folder, out, load_judge(judge), config)))

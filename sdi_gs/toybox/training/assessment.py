@@ -33,11 +33,15 @@ class AssessmentConfig:
     """Held-out renders that are encoded and decoded."""
     seed: int = 0
     """Of prompts and noise."""
+    device: str = "cpu"
+    """Where the networks compute: "cpu" or "cuda"."""
 
 
 def assess(folder: Path, out: Path, judge: Judge, config: AssessmentConfig) -> Scores:
     """Measure a folder in SD 2.1's layout; ``out`` gets ``assessment.json`` and the sheets."""
     networks, tokenizer, vae = load_networks(folder)
+    for network in (*networks.values(), vae):
+        network.to(config.device)
     started = time.process_time()
     reconstruction, images, decoded = measure_vae(vae, count=config.vae_images)
     pairs = [part for start in (0, 16) for part in (images[start : start + 16], decoded[start : start + 16])]

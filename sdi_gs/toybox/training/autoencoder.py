@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.classes import COLOUR_NAMES
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.training.arithmetic import fast_arithmetic
+from sdi_gs.toybox.training.arithmetic import device_of, fast_arithmetic
 from sdi_gs.toybox.training.colour_start import start_from_colours
 from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
+from sdi_gs.toybox.training.feed import Feed
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
 
@@ -86,6 +87,20 @@ def build_vae(config: VaeTrainingConfig) -> Any:
     return vae.to(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True)
+class RenderedBatches:
+    """Pictures [B, 3, H, W] in [0, 1] and alpha [B, 1, H, W] by the batch's number."""
+
+    examples: ExamplesConfig
+    size: int
+    stream: int
+    """Of the "prior" split."""
+
+    def __call__(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Draw and render."""
+        return draw_examples(self.examples, self.size, split_seed("prior", self.stream + batch)).render()
+
+
 def random_crops(
     images: Tensor,  # [B, C, H, W]
     size: int,
@@ -93,7 +108,7 @@ def random_crops(
 ) -> Tensor:  # [B, C, size, size]
     """One crop of each picture, anywhere."""
     room = images.shape[-1] - size + 1
-    corners = torch.randint(room, (len(images), 2), generator=generator).tolist()
+    corners = torch.randint(room, (len(images), 2), generator=generator, device=generator.device).tolist()
     return torch.stack([image[:, y : y + size, x : x + size] for image, (y, x) in zip(images, corners, strict=True)])
 
 
@@ -130,16 +145,22 @@ class VaeTask:
     Without it a group-norm VAE learns luminance first and one colour axis after the other.
     """
 
-    def __init__(self, config: VaeTrainingConfig) -> None:
+    def __init__(self, config: VaeTrainingConfig, *, start: Any = None) -> None:
         self.config = config
         with initial_weights(config.loop.seed):
             probe = nn.Linear(LATENT_CHANNELS, 3)
-        self.networks = nn.ModuleDict({"vae": build_vae(config), "probe": probe})
+        vae = build_vae(config)
+        if start is not None:
+            vae.load_state_dict(start.state_dict())
+        self.networks = nn.ModuleDict({"vae": vae, "probe": probe}).to(config.loop.device)
+        self._feed = Feed(
+            RenderedBatches(config.examples, config.batch_size, VAE_STREAM + 1), processes=config.loop.feeders
+        )
         self._fit_probe()
 
     @torch.no_grad()
     def _fit_probe(self) -> None:
-        """Start from the least-squares read-out of the untrained latents."""
+        """Start from the least-squares read-out of the latents as they are."""
         images, _ = draw_examples(self.config.examples, 64, split_seed("prior", VAE_STREAM)).render()
         means = encode(self.networks["vae"], images).permute(0, 2, 3, 1).flatten(0, 2)
         target = F.avg_pool2d(images * 2.0 - 1.0, FACTOR).permute(0, 2, 3, 1).flatten(0, 2)
@@ -152,17 +173,16 @@ class VaeTask:
         """As ``Task``."""
         config = self.config
         vae: Any = self.networks["vae"]
-        examples = draw_examples(config.examples, config.batch_size, split_seed("prior", VAE_STREAM + 1 + batch))
-        images, alpha = examples.render()
+        images, alpha = (part.to(generator.device) for part in self._feed.batch(batch))
         if step < config.crop_share * config.loop.steps:
             images, alpha = random_crops(torch.cat([images, alpha], dim=1), config.crop_size, generator).split(
                 [3, 1], 1
             )
         target = images * 2.0 - 1.0
-        with fast_arithmetic():
+        with fast_arithmetic(generator.device):
             mean, log_var = vae.quant_conv(vae.encoder(_channels_last(target))).float().chunk(2, dim=1)
             log_var = log_var.clamp(-20.0, 10.0)
-            drawn = mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_var).exp()
+            drawn = mean + _noise_like(mean, generator) * (0.5 * log_var).exp()
             decoded = vae.decoder(vae.post_quant_conv(drawn)).float()
         seen = self.networks["probe"](mean.permute(0, 2, 3, 1))
         probe = (seen - F.avg_pool2d(target, FACTOR).permute(0, 2, 3, 1)).abs().mean()
@@ -184,22 +204,22 @@ class DecoderTask:
     """The decoder alone, from latents of a frozen encoder."""
 
     def __init__(self, config: VaeTrainingConfig, vae: Any) -> None:
-        self.config, self._vae = config, vae.to(memory_format=torch.channels_last)
+        self.config, self._vae = config, vae.to(config.loop.device, memory_format=torch.channels_last)
         self._vae.requires_grad_(False)
         self.networks = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
         self.networks.requires_grad_(True)
+        self._feed = Feed(
+            RenderedBatches(config.examples, config.batch_size, DECODER_STREAM), processes=config.loop.feeders
+        )
 
     def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
-        examples = draw_examples(
-            self.config.examples, self.config.batch_size, split_seed("prior", DECODER_STREAM + batch)
-        )
-        images, alpha = examples.render()
-        with fast_arithmetic():
+        images, alpha = (part.to(generator.device) for part in self._feed.batch(batch))
+        with fast_arithmetic(generator.device):
             with torch.no_grad():
                 moments = self._vae.quant_conv(self._vae.encoder(_channels_last(images * 2.0 - 1.0))).float()
             mean, log_var = moments.chunk(2, dim=1)
-            drawn = mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_var.clamp(-20.0, 10.0)).exp()
+            drawn = mean + _noise_like(mean, generator) * (0.5 * log_var.clamp(-20.0, 10.0)).exp()
             decoded = self.networks["decoder"](self.networks["post_quant_conv"](drawn)).float()
         error = decoded - (images * 2.0 - 1.0)
         return reconstruction_loss(error, pixel_weights(images, alpha)), {"psnr": _psnr(error)}
@@ -225,11 +245,12 @@ def encode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, C, h, w]
-    """Modes of the posteriors, in ``fast_arithmetic``."""
-    parts = []
+    """Modes of the posteriors, in ``fast_arithmetic``, where the pictures are."""
+    parts, device = [], device_of(vae)
     for batch in images.split(batch_size):
-        with fast_arithmetic():
-            parts.append(vae.quant_conv(vae.encoder(_channels_last(batch * 2.0 - 1.0))).float().chunk(2, dim=1)[0])
+        with fast_arithmetic(device):
+            moments = vae.quant_conv(vae.encoder(_channels_last(batch.to(device) * 2.0 - 1.0))).float()
+        parts.append(moments.chunk(2, dim=1)[0].to(images.device))
     return torch.cat(parts)
 
 
@@ -240,11 +261,11 @@ def decode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """Pictures of latents, in ``fast_arithmetic``."""
-    parts = []
+    """Pictures of latents, in ``fast_arithmetic``, where the latents are."""
+    parts, device = [], device_of(vae)
     for batch in latents.split(batch_size):
-        with fast_arithmetic():
-            parts.append(vae.decoder(vae.post_quant_conv(_channels_last(batch))).float())
+        with fast_arithmetic(device):
+            parts.append(vae.decoder(vae.post_quant_conv(_channels_last(batch.to(device)))).float().to(latents.device))
     return (torch.cat(parts) * 0.5 + 0.5).clamp(0.0, 1.0)
 
 
@@ -256,7 +277,7 @@ def normalise_latents(vae: Any, examples: ExamplesConfig, *, count: int = 2048) 
     """
     images, _ = draw_examples(examples, count, split_seed("prior", STATISTICS_STREAM)).render()
     latents = encode(vae, images)
-    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    mean, std = (part.to(device_of(vae)) for part in (latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))))
     inward, outward = vae.quant_conv, vae.post_quant_conv
     outward.bias += outward.weight[:, :, 0, 0] @ mean
     outward.weight *= std[None, :, None, None]
@@ -300,6 +321,10 @@ def vae_of(state: dict[str, Tensor], config: VaeTrainingConfig) -> Any:
     vae = build_vae(config)
     vae.load_state_dict({key.removeprefix("vae."): value for key, value in state.items() if key.startswith("vae.")})
     return vae.eval()
+
+
+def _noise_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(values.shape, generator=generator, device=generator.device)
 
 
 def _psnr(error: Tensor) -> float:

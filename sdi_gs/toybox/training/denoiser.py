@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,10 +19,12 @@ from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import Judge
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.training.arithmetic import fast_arithmetic
+from sdi_gs.toybox.training.arithmetic import device_of, fast_arithmetic
 from sdi_gs.toybox.training.autoencoder import LATENT_CHANNELS, decode
+from sdi_gs.toybox.training.captioned import CaptionedBatches, token_ids
 from sdi_gs.toybox.training.examples import CaptionsConfig, ExamplesConfig, write_caption
-from sdi_gs.toybox.training.latents import Attributes, Companions, LatentSet, names_everything, posterior_means
+from sdi_gs.toybox.training.feed import Feed
+from sdi_gs.toybox.training.latents import LatentSet, posterior_means
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
 from sdi_gs.toybox.training.vocabulary import MODEL_MAX_LENGTH
@@ -39,8 +40,6 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-# Stream of the "prior" split for captions and companions, past the pictures'.
-CAPTIONS_STREAM = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,58 +139,51 @@ class UnetTask:
     ) -> None:
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        self.config, self._set, self._held_out = config, latents, held_out
-        self._tokenizer, self._vae, self._judge = tokenizer, vae, judge
-        self._levels = DDIMScheduler(**SCHEDULER).alphas_cumprod
-        self._companions = Companions(latents.attributes)
-        self._ids: dict[str, Tensor] = {}
-        self.networks = build_networks(config, tokenizer)
+        device = torch.device(config.loop.device)
+        self.config, self._held_out = config, held_out
+        self._latents = latents.latents.to(device)
+        self._tokenizer, self._vae, self._judge = tokenizer, vae.to(device), judge
+        self._levels = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
+        self._batches = CaptionedBatches(
+            latents.attributes,
+            tokenizer,
+            config.captions,
+            batch_size=config.batch_size,
+            unconditional_share=config.unconditional_share,
+            companions=config.companions,
+        )
+        self._feed = Feed(self._batches, processes=config.loop.feeders)
+        self.networks = build_networks(config, tokenizer).to(device)
 
     def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
-        config = self.config
-        rng = split_seed("prior", CAPTIONS_STREAM + batch)
-        rows = rng.integers(len(self._set.latents), size=config.batch_size)
-        texts, asked = zip(*(self._caption(self._set.attributes[row].tolist(), rng) for row in rows), strict=True)
-        own = self._set.latents[rows].float().flatten(1)
+        config, device = self.config, generator.device
+        drawn = self._feed.batch(batch)
+        own = self._latents[drawn.rows.to(device)].float().flatten(1)
         # One timestep per equal part of the range.
-        parts = torch.arange(config.batch_size) + torch.rand(config.batch_size, generator=generator)
-        timesteps = (parts / config.batch_size * len(self._levels)).long()
+        parts = torch.arange(len(own), device=device) + torch.rand(len(own), generator=generator, device=device)
+        timesteps = (parts / len(own) * len(self._levels)).long()
         level = self._levels[timesteps]
-        noise = torch.randn(own.shape, generator=generator)
+        noise = torch.randn(own.shape, generator=generator, device=device)
         noised = level.sqrt()[:, None] * own + (1.0 - level).sqrt()[:, None] * noise
         clean = own
         if config.companions:
-            candidates = np.stack([self._companions.draw(words, config.companions, rng) for words in asked])
-            others = self._set.latents[candidates.reshape(-1)].float().view(len(own), config.companions, -1)
+            others = self._latents[drawn.companions.to(device)].float().flatten(2)
             clean = posterior_means(noised, own, others, level)
         target = velocity(noised, clean, level)
-        predicted = self._predict(self.networks, noised, timesteps, texts)
+        predicted = self._predict(self.networks, noised, timesteps, drawn.ids)
         squares = (predicted - target).square().mean(dim=1)
         weights = (config.min_snr_gamma * (1.0 - level) / level).clamp(max=1.0)
         third = len(squares) // 3
         numbers = {"noisy": squares[-third:].mean().item(), "clear": squares[:third].mean().item()}
         return (weights * squares).mean(), numbers
 
-    def _caption(self, attributes: list[int], rng: np.random.Generator) -> tuple[str, Attributes]:
-        """A caption, or the empty text, and what it asks for."""
-        if rng.random() < self.config.unconditional_share:
-            return "", (None, None, None, None)
-        text, says = write_caption(self.config.captions, attributes, rng)
-        return text, names_everything(attributes, says)
-
-    def _predict(self, networks: Any, noised: Tensor, timesteps: Tensor, texts: tuple[str, ...]) -> Tensor:
-        with fast_arithmetic():
-            hidden = networks["text_encoder"](self._tokens(texts)).last_hidden_state
+    def _predict(self, networks: Any, noised: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        with fast_arithmetic(noised.device):
+            hidden = networks["text_encoder"](ids.to(noised.device)).last_hidden_state
             latents = _as_latents(noised, self.config)
             predicted = networks["unet"](latents, timesteps, hidden).sample
         return predicted.float().flatten(1)
-
-    def _tokens(self, texts: tuple[str, ...]) -> Tensor:
-        for text in texts:
-            if text not in self._ids:
-                self._ids[text] = token_ids(self._tokenizer, [text])[0]
-        return torch.stack([self._ids[text] for text in texts])
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         """As ``Task``."""
@@ -210,15 +202,16 @@ class UnetTask:
     def _held_out_error(self, networks: nn.ModuleDict) -> float:
         """Mean squared error of v on held-out latents, at all noise levels alike."""
         generator, rng = torch.Generator().manual_seed(0), split_seed("val", 2)
-        own = self._held_out.latents.float().flatten(1)
-        timesteps = torch.linspace(0, len(self._levels) - 1, len(own)).long()
-        level, noise = self._levels[timesteps], torch.randn(own.shape, generator=generator)
+        device = self._levels.device
+        own = self._held_out.latents.to(device).float().flatten(1)
+        timesteps = torch.linspace(0, len(self._levels) - 1, len(own)).long().to(device)
+        level, noise = self._levels[timesteps], torch.randn(own.shape, generator=generator).to(device)
         noised = level.sqrt()[:, None] * own + (1.0 - level).sqrt()[:, None] * noise
         texts = [write_caption(self.config.captions, row, rng)[0] for row in self._held_out.attributes.tolist()]
         errors = []
         for start in range(0, len(own), 64):
             part = slice(start, start + 64)
-            predicted = self._predict(networks, noised[part], timesteps[part], tuple(texts[part]))
+            predicted = self._predict(networks, noised[part], timesteps[part], self._batches.tokens(texts[part]))
             errors.append((predicted - velocity(noised[part], own[part], level[part])).square().mean(dim=1))
         return torch.cat(errors).mean().item()
 
@@ -233,12 +226,6 @@ def velocity(
     return root * (noised - root * clean) / rest - rest * clean
 
 
-def token_ids(tokenizer: Any, texts: list[str]) -> Tensor:  # [B, L]
-    """Padded and cut to the tokenizer's length."""
-    found = tokenizer(texts, padding="max_length", max_length=MODEL_MAX_LENGTH, truncation=True, return_tensors="pt")
-    return found.input_ids
-
-
 @torch.no_grad()
 def sample_images(
     networks: Any,
@@ -251,26 +238,26 @@ def sample_images(
     seed: int = 0,
     batch_size: int = 48,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """DDIM samples with classifier-free guidance, in ``fast_arithmetic``."""
+    """DDIM samples with classifier-free guidance, in ``fast_arithmetic``; on the CPU, wherever the networks are."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    side = networks["unet"].config.sample_size
+    side, device = networks["unet"].config.sample_size, device_of(networks["unet"])
     parts = []
     for start in range(0, len(texts), batch_size):
         chosen = texts[start : start + batch_size]
-        latents = torch.randn(len(chosen), LATENT_CHANNELS, side, side, generator=generator)
-        with fast_arithmetic():
-            ids = token_ids(tokenizer, [*[""] * len(chosen), *chosen])
+        latents = torch.randn(len(chosen), LATENT_CHANNELS, side, side, generator=generator).to(device)
+        with fast_arithmetic(device):
+            ids = token_ids(tokenizer, [*[""] * len(chosen), *chosen]).to(device)
             hidden = networks["text_encoder"](ids).last_hidden_state
             for timestep in scheduler.timesteps:
                 both = torch.cat([latents, latents]).contiguous(memory_format=torch.channels_last)
                 free, bound = networks["unet"](both, timestep, hidden).sample.float().chunk(2)
                 guided: Any = free + guidance_scale * (bound - free)
                 latents = scheduler.step(guided, int(timestep), latents, return_dict=False)[0]
-        parts.append(decode(vae, latents))
+        parts.append(decode(vae, latents).cpu())
     return torch.cat(parts)
 
 

@@ -18,7 +18,7 @@ from sdi_gs.toybox.classes import CLASSES
 from sdi_gs.toybox.judge import JudgeNetwork
 from sdi_gs.toybox.objects import SIDES_ALIKE
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.training.arithmetic import fast_arithmetic
+from sdi_gs.toybox.training.arithmetic import device_of, fast_arithmetic
 from sdi_gs.toybox.training.examples import Examples, ExamplesConfig, draw_examples
 from sdi_gs.toybox.training.loop import LoopConfig, initial_weights
 from sdi_gs.toybox.training.sheets import save_sheet
@@ -61,14 +61,17 @@ class JudgeTask:
         self.config = config
         with initial_weights(config.loop.seed):
             network: Any = JudgeNetwork()
-        self.networks: nn.Module = network.to(memory_format=torch.channels_last)
+        self.networks: nn.Module = network.to(config.loop.device, memory_format=torch.channels_last)
 
     def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         examples = draw_examples(self.config.examples, self.config.batch_size, split_seed("judge", 1 + batch))
-        images = spoilt_pictures(examples, self.config, generator)
-        with fast_arithmetic():
-            classes, colours, views = self.networks(images.contiguous(memory_format=torch.channels_last))
+        # The pictures are a CPU's, whose random numbers are not those of a card.
+        own = generator if generator.device.type == "cpu" else torch.Generator().manual_seed(generator.initial_seed())
+        images = spoilt_pictures(examples, self.config, own).to(generator.device)
+        with fast_arithmetic(generator.device):
+            heads = self.networks(images.contiguous(memory_format=torch.channels_last))
+        classes, colours, views = (head.cpu() for head in heads)
         sided = has_sides(examples)
         by_class = F.cross_entropy(classes.float(), examples.classes, label_smoothing=0.02)
         by_colour = F.cross_entropy(colours.float(), examples.colours, label_smoothing=0.02)
@@ -92,7 +95,8 @@ def measure_judge(network: nn.Module, config: JudgeTrainingConfig, *, spoilt: bo
     examples = draw_examples(config.examples, count, split_seed("val", 1))
     plain = replace(config, plain_share=0.0 if spoilt else 1.0)
     images = spoilt_pictures(examples, plain, torch.Generator().manual_seed(1))
-    parts = [network(part) for part in images.split(128)]
+    device = device_of(network)
+    parts = [[head.cpu() for head in network(part.to(device))] for part in images.split(128)]
     return _accuracies(tuple(torch.cat(head) for head in zip(*parts, strict=True)), examples)
 
 

@@ -19,6 +19,7 @@ from sdi_gs.files import replacement_for
 from sdi_gs.toybox.splits import Split, split_seed
 from sdi_gs.toybox.training.autoencoder import encode
 from sdi_gs.toybox.training.examples import ExamplesConfig, draw_examples
+from sdi_gs.toybox.training.feed import Feed
 from sdi_gs.toybox.training.workers import ALONE, Workers
 
 # Stream of the "prior" split, past those of the VAE.
@@ -48,6 +49,21 @@ def load_latents(path: Path) -> LatentSet:
     return LatentSet(latents=state["latents"], attributes=state["attributes"])
 
 
+@dataclass(frozen=True)
+class RenderedChunks:
+    """Pictures [B, 3, H, W] and what they show [B, 4] by the chunk's number."""
+
+    examples: ExamplesConfig
+    size: int
+    split: Split
+
+    def __call__(self, chunk: int) -> tuple[Tensor, Tensor]:
+        """Draw and render."""
+        examples = draw_examples(self.examples, self.size, split_seed(self.split, LATENTS_STREAM + chunk))
+        attributes = [examples.classes, examples.colours, examples.views, examples.backgrounds]
+        return examples.render()[0], torch.stack(attributes, dim=1)
+
+
 def encode_examples(
     vae: Any,
     config: ExamplesConfig,
@@ -56,18 +72,18 @@ def encode_examples(
     split: Split = "prior",
     at_once: int = 500,
     workers: Workers = ALONE,
+    feeders: int = 0,
 ) -> LatentSet:
     """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each.
 
-    Several processes encode as many chunks each, and all get the whole set.
+    Several processes encode as many chunks each, and all get the whole set. ``feeders`` are those of ``LoopConfig``.
     """
     latents, attributes = [], []
+    feed = Feed(RenderedChunks(config, at_once, split), processes=feeders)
     for turn in range(-(-count // (at_once * workers.count))):
-        chunk = turn * workers.count + workers.rank
-        examples = draw_examples(config, at_once, split_seed(split, LATENTS_STREAM + chunk))
-        images, _ = examples.render()
+        images, shown = feed.batch(turn * workers.count + workers.rank)
         latents.append(encode(vae, images).half().contiguous())
-        attributes.append(torch.stack([examples.classes, examples.colours, examples.views, examples.backgrounds], 1))
+        attributes.append(shown)
     return LatentSet(
         latents=workers.gather(torch.cat(latents)),
         attributes=workers.gather(torch.cat(attributes)),
@@ -88,7 +104,10 @@ class Companions:
     def draw(self, asked: Attributes, count: int, rng: np.random.Generator) -> np.ndarray:
         """``count`` indices of latents that a caption could mean, with repetition only where there are fewer."""
         cell = self._cell(asked)
-        return cell[rng.permutation(len(cell))[:count]] if len(cell) >= count else np.resize(cell, count)
+        if len(cell) < count:
+            return np.resize(cell, count)
+        # The order does not matter, and the largest cell is the whole set.
+        return cell[rng.choice(len(cell), count, replace=False, shuffle=False)]
 
     def _cell(self, asked: Attributes) -> np.ndarray:
         if asked not in self._cells:

@@ -61,11 +61,19 @@ class LoopConfig:
     """Steps between measurements on held-out data and sample sheets."""
     save_every: int = 250
     """Steps between checkpoints; SIGTERM and Ctrl-C write one as well."""
+    device: str = "cpu"
+    """Where the networks are: "cpu", a thread a process, or "cuda"."""
+    feeders: int = 0
+    """Processes that draw batches ahead, for a card that would wait for them."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "warmup_steps", "log_every", "report_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device is {self.device!r}; it must be cpu or cuda")
+        if self.feeders < 0:
+            raise ValueError(f"feeders is {self.feeders}; it must be 0 or more")
         if not 0.0 <= self.average_decay < 1.0:
             raise ValueError(f"average_decay is {self.average_decay}; it must be in [0, 1)")
 
@@ -94,9 +102,9 @@ def rate_share(config: LoopConfig, step: int) -> float:
     return warmup * (config.final_share + (1.0 - config.final_share) * cosine)
 
 
-def batch_generator(seed: int, batch: int) -> torch.Generator:
-    """The random numbers of one batch."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + batch)
+def batch_generator(seed: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The random numbers of one batch; those of a card are others than a CPU's."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + batch)
 
 
 @contextmanager
@@ -139,7 +147,7 @@ class _Run:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak_lr"] * rate_share(config, self.step)
         batch = self.step * self.workers.count + self.workers.rank
-        loss, numbers = self.task.loss(self.step, batch, batch_generator(config.seed, batch))
+        loss, numbers = self.task.loss(self.step, batch, batch_generator(config.seed, batch, config.device))
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.step} is {loss.item()}: resume with a lower learning rate")
         for parameter in self.parameters:
@@ -193,7 +201,7 @@ class _Run:
 
     def load(self) -> None:
         """Go on from the checkpoint."""
-        state = torch.load(self.folder / STATE_FILE, weights_only=True)
+        state = torch.load(self.folder / STATE_FILE, weights_only=True, map_location=self.config.device)
         self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
         self.task.networks.load_state_dict(state["networks"])
         self.averaged.load_state_dict(state["averaged"])
@@ -228,8 +236,9 @@ def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Opt
 def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers: Workers = ALONE) -> nn.Module | None:
     """Run all steps and give the averaged networks; None where the run was stopped, which a checkpoint then holds.
 
-    Raises UserError if the folder holds a run already and ``resume`` is false.
+    Raises UserError if the folder holds a run already and ``resume`` is false, and where there is no such device.
     """
+    _check_device(config, workers)
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(config, task, folder, workers)
     if (folder / STATE_FILE).exists():
@@ -258,4 +267,13 @@ def averaged_weights(folder: Path) -> dict[str, Any]:
     """The averaged weights of a run's last checkpoint, finished or not; UserError where there is none."""
     if not (folder / STATE_FILE).exists():
         raise UserError(f"{folder} holds no training run ({STATE_FILE}): give the --out of one")
-    return torch.load(folder / STATE_FILE, weights_only=True)["averaged"]
+    return torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")["averaged"]
+
+
+def _check_device(config: LoopConfig, workers: Workers) -> None:
+    if config.device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise UserError("device is cuda, and torch finds no CUDA device: sdi-gs doctor says why; take cpu")
+    if workers.count > 1:
+        raise UserError(f"{workers.count} processes train together on CPUs only: start one for device cuda")

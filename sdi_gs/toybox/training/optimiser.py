@@ -9,6 +9,7 @@ Letters: R rows and C columns of a matrix.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -22,17 +23,18 @@ _SMALLEST_SIDE = 5
 
 
 def orthogonalised(
-    matrix: Tensor,  # [R, C] float32
-) -> Tensor:  # [R, C]
-    """Nearly the orthogonal factor of a matrix: its singular values are brought to between about 0.7 and 1.2.
+    matrices: Tensor,  # [..., R, C] float32
+) -> Tensor:  # [..., R, C]
+    """Nearly the orthogonal factors of matrices: singular values are brought to between about 0.7 and 1.2.
 
     All turns act on the Gram matrix of the shorter side, since a polynomial of it commutes with it; the matrix itself
     is multiplied once. A matrix of zeros stays one.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
-    gram = wide @ wide.T
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    is_wide = matrices.shape[-2] <= matrices.shape[-1]
+    wide = matrices if is_wide else matrices.mT
+    wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    gram = wide @ wide.mT
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = identity
     a, b, c = _QUINTIC
     for _ in range(_TURNS):
@@ -40,7 +42,7 @@ def orthogonalised(
         total = factor @ total
         gram = factor @ gram @ factor
     out = total @ wide
-    return out if matrix.shape[0] <= matrix.shape[1] else out.T
+    return out if is_wide else out.mT
 
 
 class Muon(torch.optim.Optimizer):
@@ -51,23 +53,30 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step along the gradients that are there."""
+        """One step along the gradients that are there; those of one shape go together, which is faster."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[Any]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group["lr"], group["momentum"])
+                    alike[len(parameter), parameter[0].numel()].append(parameter)
+            for shape, parameters in alike.items():
+                self._move(parameters, shape, group["lr"], group["momentum"])
 
-    def _move(self, parameter: Tensor, rate: float, momentum: float) -> None:
-        gradient: Any = parameter.grad
+    def _move(self, parameters: list[Any], shape: tuple[int, int], rate: float, momentum: float) -> None:
+        ahead = torch.stack([self._ahead(parameter, momentum).reshape(shape) for parameter in parameters])
+        rows, columns = shape
+        # A tall matrix needs more to move its outputs as far as a wide one does.
+        size = max(1.0, rows / columns) ** 0.5
+        for parameter, move in zip(parameters, orthogonalised(ahead), strict=True):
+            parameter.add_(move.reshape(parameter.shape), alpha=-rate * size)
+
+    def _ahead(self, parameter: Any, momentum: float) -> Tensor:
+        """Nesterov's momentum, of the parameter's shape."""
         state = self.state[parameter]
         if not state:
             state["velocity"] = torch.zeros_like(parameter)
-        velocity = state["velocity"].lerp_(gradient, 1.0 - momentum)
-        ahead = gradient.lerp(velocity, momentum)
-        rows, columns = len(parameter), parameter[0].numel()
-        # A tall matrix needs more to move its outputs as far as a wide one does.
-        size = max(1.0, rows / columns) ** 0.5
-        parameter.add_(orthogonalised(ahead.reshape(rows, columns)).view_as(ahead), alpha=-rate * size)
+        velocity = state["velocity"].lerp_(parameter.grad, 1.0 - momentum)
+        return parameter.grad.lerp(velocity, momentum)
 
 
 def divided(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from sdi_gs.toybox.classes import COLOUR_NAMES
 from sdi_gs.toybox.training.autoencoder import VaeTrainingConfig, build_vae, decode, encode, measure_vae
 from sdi_gs.toybox.training.colour_start import LATENT_NOISE_LOG_VAR, start_from_colours
+from sdi_gs.toybox.training.loop import initial_weights
 
 
 def test_a_fresh_vae_carries_each_colour_axis_through_latent_and_picture() -> None:
@@ -27,7 +28,7 @@ def test_without_it_the_colours_of_a_fresh_vae_are_no_colours() -> None:
     config = VaeTrainingConfig()
     begun = build_vae(config)
     random = build_vae(config)
-    with torch.no_grad():
+    with torch.no_grad(), initial_weights(1):
         for module in random.modules():
             if isinstance(module, torch.nn.Conv2d):
                 module.reset_parameters()
