@@ -169,12 +169,12 @@ class VaeTask:
         probe.weight.copy_(solution[:-1].T)
         probe.bias.copy_(solution[-1])
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         config = self.config
         vae: Any = self.networks["vae"]
         images, alpha = (part.to(generator.device) for part in self._feed.batch(batch))
-        if step < config.crop_share * config.loop.steps:
+        if done < config.crop_share:
             images, alpha = random_crops(torch.cat([images, alpha], dim=1), config.crop_size, generator).split(
                 [3, 1], 1
             )
@@ -188,7 +188,6 @@ class VaeTask:
         probe = (seen - F.avg_pool2d(target, FACTOR).permute(0, 2, 3, 1)).abs().mean()
         kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean()
         error = decoded - target
-        done = step / config.loop.steps
         probe_weight = config.probe_weight * (1.0 if done < 0.5 else 0.5 if done < 0.75 else 0.25)
         loss = reconstruction_loss(error, pixel_weights(images, alpha)) + probe_weight * probe + config.kl_weight * kl
         numbers = {"psnr": _psnr(error), "probe": probe.item(), "kl": kl.item()}
@@ -212,7 +211,7 @@ class DecoderTask:
             RenderedBatches(config.examples, config.batch_size, DECODER_STREAM), processes=config.loop.feeders
         )
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         images, alpha = (part.to(generator.device) for part in self._feed.batch(batch))
         with fast_arithmetic(generator.device):

@@ -155,7 +155,7 @@ class UnetTask:
         self._feed = Feed(self._batches, processes=config.loop.feeders)
         self.networks = build_networks(config, tokenizer).to(device)
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         config, device = self.config, generator.device
         drawn = self._feed.batch(batch)

@@ -63,7 +63,7 @@ class JudgeTask:
             network: Any = JudgeNetwork()
         self.networks: nn.Module = network.to(config.loop.device, memory_format=torch.channels_last)
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         examples = draw_examples(self.config.examples, self.config.batch_size, split_seed("judge", 1 + batch))
         # The pictures are a CPU's, whose random numbers are not those of a card.

@@ -29,6 +29,8 @@ from sdi_gs.toybox.training.workers import ALONE, Workers
 
 STATE_FILE = "state.pt"
 LOG_FILE = "progress.jsonl"
+# Between these two the speed is measured that ``minutes`` goes by; those before warm up.
+_TIMED_STEPS = (20, 60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class LoopConfig:
 
     steps: int
     """Optimiser steps of the whole cycle."""
+    minutes: float | None = None
+    """Time that the cycle must fit into: after a few steps ``steps`` is lowered by their speed. None: any time."""
     learning_rate: float
     """Peak of the cosine cycle (AdamW)."""
     muon_learning_rate: float | None = None
@@ -74,6 +78,8 @@ class LoopConfig:
             raise ValueError(f"device is {self.device!r}; it must be cpu or cuda")
         if self.feeders < 0:
             raise ValueError(f"feeders is {self.feeders}; it must be 0 or more")
+        if self.minutes is not None and self.minutes <= 0.0:
+            raise ValueError(f"minutes is {self.minutes}; it must be positive")
         if not 0.0 <= self.average_decay < 1.0:
             raise ValueError(f"average_decay is {self.average_decay}; it must be in [0, 1)")
 
@@ -86,8 +92,8 @@ class Task(Protocol):
         """Everything that is trained."""
         ...
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the batch of that number in the whole run, and numbers for the log."""
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the batch of that number in the whole run, of which a share is done, and numbers for the log."""
         ...
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
@@ -95,10 +101,10 @@ class Task(Protocol):
         ...
 
 
-def rate_share(config: LoopConfig, step: int) -> float:
+def rate_share(config: LoopConfig, step: int, done: float) -> float:
     """Share of the peak learning rates: linear warm-up, then one cosine cycle down to ``final_share``."""
     warmup = min(1.0, (step + 1) / config.warmup_steps)
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / config.steps))
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, done))
     return warmup * (config.final_share + (1.0 - config.final_share) * cosine)
 
 
@@ -135,19 +141,25 @@ class _Run:
         self.averaged = copy.deepcopy(task.networks).requires_grad_(False)
         self.parameters = [p for p in task.networks.parameters() if p.requires_grad]
         self.optimisers = _optimisers(config, task.networks)
-        self.step = 0
+        self.step, self.steps = 0, config.steps
         self.cpu_seconds = 0.0
+        self._started = self._timed_from = _now()
         self._numbers: dict[str, list[float]] = defaultdict(list)
         self._counted = time.process_time()
+
+    @property
+    def done(self) -> float:
+        """Share of the steps that are behind."""
+        return self.step / self.steps
 
     def advance(self) -> None:
         """One optimiser step and its share in the average."""
         config = self.config
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = group["peak_lr"] * rate_share(config, self.step)
+                group["lr"] = group["peak_lr"] * rate_share(config, self.step, self.done)
         batch = self.step * self.workers.count + self.workers.rank
-        loss, numbers = self.task.loss(self.step, batch, batch_generator(config.seed, batch, config.device))
+        loss, numbers = self.task.loss(self.done, batch, batch_generator(config.seed, batch, config.device))
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.step} is {loss.item()}: resume with a lower learning rate")
         for parameter in self.parameters:
@@ -161,6 +173,18 @@ class _Run:
         for name, value in {"loss": loss.item(), "gradient_norm": norm.item(), **numbers}.items():
             self._numbers[name].append(value)
         self._average()
+        if config.minutes is not None:
+            self._fit_into(60.0 * config.minutes)
+
+    def _fit_into(self, seconds: float) -> None:
+        """Once the speed is known, take no more steps than there is time for."""
+        now = _now()
+        first, last = _TIMED_STEPS
+        if self.step == first:
+            self._timed_from = now
+        elif self.step == last:
+            left = (seconds - (now - self._started)) * (last - first) / (now - self._timed_from)
+            self.steps = min(self.steps, last + max(int(left), 1))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -177,7 +201,7 @@ class _Run:
         self._numbers.clear()
         line = {
             "step": self.step,
-            "learning_rate": self.config.learning_rate * rate_share(self.config, self.step),
+            "learning_rate": self.config.learning_rate * rate_share(self.config, self.step, self.done),
             "cpu_seconds": self.cpu_seconds,
             **means,
             **(extra or {}),
@@ -191,6 +215,7 @@ class _Run:
         self._count_time()
         state = {
             "step": self.step,
+            "steps": self.steps,
             "cpu_seconds": self.cpu_seconds,
             "networks": self.task.networks.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -203,6 +228,8 @@ class _Run:
         """Go on from the checkpoint."""
         state = torch.load(self.folder / STATE_FILE, weights_only=True, map_location=self.config.device)
         self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
+        if self.config.minutes is not None:
+            self.steps = state["steps"]
         self.task.networks.load_state_dict(state["networks"])
         self.averaged.load_state_dict(state["averaged"])
         for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
@@ -248,14 +275,14 @@ def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers
     workers.wait()
     leads = workers.rank == 0
     with _stop_requests() as stop_requested:
-        while run.step < config.steps:
+        while run.step < run.steps:
             run.advance()
             stopping = workers.any(stop_requested())
-            if leads and (run.step % config.report_every == 0 or run.step == config.steps):
+            if leads and (run.step % config.report_every == 0 or run.step == run.steps):
                 run.log(task.report(run.averaged, folder, run.step))
             elif leads and run.step % config.log_every == 0:
                 run.log()
-            if leads and (run.step % config.save_every == 0 or run.step == config.steps or stopping):
+            if leads and (run.step % config.save_every == 0 or run.step == run.steps or stopping):
                 run.save()
             if stopping:
                 return None
@@ -270,7 +297,13 @@ def averaged_weights(folder: Path) -> dict[str, Any]:
     return torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")["averaged"]
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 def _check_device(config: LoopConfig, workers: Workers) -> None:
+    if config.minutes is not None and workers.count > 1:
+        raise UserError("minutes are for one process; give several that train together their steps")
     if config.device == "cpu":
         return
     if not torch.cuda.is_available():

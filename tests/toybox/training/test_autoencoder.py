@@ -84,12 +84,12 @@ def test_an_error_of_constant_grey_costs_what_the_formula_says() -> None:
 
 def test_the_probe_begins_as_the_best_linear_read_out(small_vae: VaeTrainingConfig) -> None:
     task = VaeTask(small_vae)
-    _, numbers = task.loss(0, 0, batch_generator(0, 0))
+    _, numbers = task.loss(0.0, 0, batch_generator(0, 0))
     probe: Any = task.networks["probe"]
     start = numbers["probe"]
     with torch.no_grad():
         probe.weight.mul_(0.5)
-    assert task.loss(0, 0, batch_generator(0, 0))[1]["probe"] > start
+    assert task.loss(0.0, 0, batch_generator(0, 0))[1]["probe"] > start
 
 
 def test_crops_are_cut_from_their_own_picture_and_reach_all_corners() -> None:
@@ -104,10 +104,9 @@ def test_crops_are_cut_from_their_own_picture_and_reach_all_corners() -> None:
 
 def test_a_step_depends_on_its_number_alone(small_vae: VaeTrainingConfig) -> None:
     first, second = VaeTask(small_vae), VaeTask(small_vae)
-    first.loss(7, 7, batch_generator(0, 7))
+    first.loss(0.0, 7, batch_generator(0, 7))
     third, same, fourth = (
-        task.loss(step, step, batch_generator(0, step))[0].item()
-        for task, step in ((first, 3), (second, 3), (first, 4))
+        task.loss(0.0, step, batch_generator(0, step))[0].item() for task, step in ((first, 3), (second, 3), (first, 4))
     )
     # Sums of the same numbers may differ in their last bit with where the tensors happen to lie in memory.
     assert third == pytest.approx(same, rel=1e-6)

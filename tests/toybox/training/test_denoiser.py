@@ -90,8 +90,8 @@ def test_a_step_depends_on_its_number_alone_and_teaches_both_networks(
     small_unet: UnetTrainingConfig, small_vae: VaeTrainingConfig, tokenizer: Any
 ) -> None:
     first, second = (build_task(small_unet, small_vae, tokenizer) for _ in range(2))
-    first.loss(5, 5, batch_generator(0, 5))
-    ours, theirs = first.loss(2, 2, batch_generator(0, 2))[0], second.loss(2, 2, batch_generator(0, 2))[0]
+    first.loss(0.0, 5, batch_generator(0, 5))
+    ours, theirs = first.loss(0.0, 2, batch_generator(0, 2))[0], second.loss(0.0, 2, batch_generator(0, 2))[0]
     assert ours.item() == theirs.item()
     ours.backward()
     for name in ("unet", "text_encoder"):

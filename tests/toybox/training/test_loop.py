@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.toybox.training import loop
 from sdi_gs.toybox.training.loop import (
     LOG_FILE,
     LoopConfig,
@@ -22,6 +23,7 @@ from sdi_gs.toybox.training.loop import (
     rate_share,
     train,
 )
+from sdi_gs.toybox.training.workers import Workers
 
 
 class Line:
@@ -30,15 +32,16 @@ class Line:
     def __init__(self, *, stop_at: int | None = None, diverge_at: int | None = None, width: int = 1) -> None:
         with initial_weights(3):
             self.networks: nn.Module = nn.Linear(width, width)
-        self.width = width
+        self.width, self.shares = width, list[float]()
         self.stop_at, self.diverge_at = stop_at, diverge_at
 
-    def loss(self, step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        if step == self.stop_at:
+    def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        self.shares.append(done)
+        if batch == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         x = torch.randn(16, self.width, generator=generator)
         error = (self.networks(x) - 2.0 * x).square().mean()
-        return error * (float("nan") if step == self.diverge_at else 1.0), {"x": x.mean().item()}
+        return error * (float("nan") if batch == self.diverge_at else 1.0), {"x": x.mean().item()}
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
         assert isinstance(networks, nn.Linear)
@@ -91,9 +94,9 @@ def test_the_average_of_a_run_is_the_exponential_one(tmp_path: Path) -> None:
     task, seen = Line(), []
     inner = task.loss
 
-    def loss(step: int, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         seen.append(task.networks.state_dict()["weight"].item())
-        return inner(step, batch, generator)
+        return inner(done, batch, generator)
 
     task.loss = loss
     averaged = train(config(30, average_decay=0.9), task, tmp_path / "run", resume=False)
@@ -121,9 +124,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_are_spoilt(tmp
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     settings = config(1000, warmup_steps=10, final_share=0.1)
-    assert rate_share(settings, 0) == pytest.approx(0.1, rel=1e-3)
-    assert rate_share(settings, 500) == pytest.approx(0.55)
-    assert rate_share(settings, 1000) == pytest.approx(0.1)
+    assert rate_share(settings, 0, 0.0) == pytest.approx(0.1, rel=1e-3)
+    assert rate_share(settings, 500, 0.5) == pytest.approx(0.55)
+    assert rate_share(settings, 1000, 1.0) == pytest.approx(0.1)
 
 
 def test_batches_share_no_noise_and_seeds_neither() -> None:
@@ -153,3 +156,33 @@ def test_nonsense_is_refused(changes: dict[str, Any]) -> None:
 def test_without_a_run_there_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no training run"):
         averaged_weights(tmp_path)
+
+
+def test_a_cycle_is_fitted_into_its_minutes_and_ends_as_one_of_that_many_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(loop, "_now", lambda: clock[0])
+
+    class Slow(Line):
+        def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            clock[0] += 30.0 if batch == 0 else 0.5
+            return super().loss(done, batch, generator)
+
+    task = Slow()
+    assert train(config(10_000, minutes=2.0), task, tmp_path / "run", resume=False) is not None
+    # 30 s, 59 steps of half a second, and as many of them as fit into the rest of two minutes.
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 60 + 121
+    assert clock[0] - 100.0 == pytest.approx(120.0, abs=0.5)
+    assert task.shares[59] == 59 / 10_000
+    assert task.shares[60:] == [step / 181 for step in range(60, 181)]
+
+
+def test_minutes_that_are_enough_leave_the_steps_alone(tmp_path: Path) -> None:
+    train(config(70, minutes=60.0), Line(), tmp_path / "run", resume=False)
+    assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 70
+
+
+def test_several_processes_are_given_steps_and_not_minutes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="minutes are for one process"):
+        train(config(minutes=1.0), Line(), tmp_path, resume=False, workers=Workers(rank=0, count=2))

@@ -27,8 +27,8 @@ class Plane:
         with initial_weights(3):
             self.networks = nn.Linear(6, 6)
 
-    def loss(self, step, batch, generator):
-        batches = [2 * step, 2 * step + 1] if self.both else [batch]
+    def loss(self, done, batch, generator):
+        batches = [2 * batch, 2 * batch + 1] if self.both else [batch]
         points = [torch.randn(8, 6, generator=batch_generator(0, one)) for one in batches]
         return torch.stack([(self.networks(x) - x.roll(1, 1)).square().mean() for x in points]).mean(), {}
 
