@@ -58,9 +58,9 @@ class CaptionedBatches:
 
     def tokens(self, texts: Sequence[str]) -> Tensor:  # [B, L]
         """The texts' tokens; those of one that came before are remembered."""
-        for text in texts:
-            if text not in self._ids:
-                self._ids[text] = token_ids(self._tokenizer, [text])[0]
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            self._ids.update(zip(new, token_ids(self._tokenizer, new), strict=True))
         return torch.stack([self._ids[text] for text in texts])
 
     def _caption(self, attributes: list[int], rng: np.random.Generator) -> tuple[str, Attributes]:
