@@ -35,6 +35,8 @@ class AssessmentConfig:
     """Of prompts and noise."""
     device: str = "cpu"
     """Where the networks compute: "cpu" or "cuda"."""
+    batch_size: int = 48
+    """Samples at once, which changes their time alone."""
 
 
 def assess(folder: Path, out: Path, judge: Judge, config: AssessmentConfig) -> Scores:
@@ -59,6 +61,7 @@ def assess(folder: Path, out: Path, judge: Judge, config: AssessmentConfig) -> S
                 guidance_scale=scale,
                 steps=config.ddim_steps,
                 seed=config.seed,
+                batch_size=config.batch_size,
             )
             samples[which][f"{scale:g}"] = judged(judge, pictures, [asked for _, asked in prompts])
             save_sheet(out / f"samples-{which}-{scale:g}.png", pictures[:64], columns=16)
