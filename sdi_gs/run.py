@@ -276,11 +276,17 @@ def peak_rss_mb() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this project and of the packages that decide a result."""
+    """Versions of Python, of this project and of the packages that decide a result; "missing" for one that is not here."""
     names = ("torch", "gsplat", "numba", "numpy", "diffusers", "transformers", "viser", "tyro", "plyfile")
-    return {"python": platform.python_version(), "sdi-gs": __version__} | {
-        name: metadata.version(name) for name in names
-    }
+    return {"python": platform.python_version(), "sdi-gs": __version__} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        # A report of what is wrong here must not end because of it.
+        return "missing"
 
 
 def _require_runnable(config: RunConfig) -> None:

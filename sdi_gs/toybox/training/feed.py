@@ -2,69 +2,66 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+import pickle
+import weakref
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.pool import AsyncResult, Pool
 from typing import Any, Generic, TypeVar
-
-import numba
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
 
 # Batches that each process has ready.
 _AHEAD = 4
+_draw_here: Callable[[int], Any]
 
 
 class Feed(Generic[T]):
     """What ``draw`` gives for a number, which is all it may depend on; it is pickled to the processes.
 
-    Without processes a batch is drawn when it is asked for. With them those that follow it are drawn meanwhile.
+    Without processes a batch is drawn when it is asked for. With them those that follow it are drawn meanwhile; they
+    end with the feed.
     """
 
     def __init__(self, draw: Callable[[int], T], *, processes: int = 0) -> None:
         self._draw, self._processes = draw, processes
-        self._coming: Iterator[T] | None = None
+        self._pool: Pool | None = None
+        self._coming: deque[AsyncResult[bytes]] = deque()
         self._next = 0
 
     def batch(self, number: int) -> T:
         """The batch of that number."""
         if not self._processes:
             return self._draw(number)
-        if self._coming is None or number != self._next:
-            self._coming, self._next = iter(self._loader(number)), number
+        if self._pool is None:
+            self._pool = _start(self._draw, self._processes)
+            # By force: there is nothing to be finished.
+            weakref.finalize(self, self._pool.terminate)
+        if number != self._next:
+            self._coming.clear()
+            self._next = number
+        while len(self._coming) < _AHEAD * self._processes:
+            self._coming.append(self._pool.apply_async(_drawn, (number + len(self._coming),)))
         self._next += 1
-        return next(self._coming)
-
-    def _loader(self, start: int) -> DataLoader[T]:
-        loader: Any = DataLoader(
-            _Numbered(self._draw),
-            # From here on without an end.
-            sampler=itertools.count(start),
-            # A number is a whole batch already.
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self._processes,
-            prefetch_factor=_AHEAD,
-            worker_init_fn=_one_thread,
-            # A process forked from one that uses a card and threads may hang.
-            multiprocessing_context="spawn",
-        )
-        return loader
+        return pickle.loads(self._coming.popleft().get())
 
 
-class _Numbered(Dataset[T]):
-    def __init__(self, draw: Callable[[int], T]) -> None:
-        self._draw = draw
-
-    def __getitem__(self, index: int) -> T:
-        return self._draw(index)
+def _start(draw: Callable[[int], Any], processes: int) -> Pool:
+    # A process that is forked from one with threads and a card may hang.
+    return get_context("spawn").Pool(processes, initializer=_begin, initargs=(draw,))
 
 
-def _as_it_is(drawn: T) -> T:
-    return drawn
+def _begin(draw: Callable[[int], Any]) -> None:
+    import numba
+    import torch
 
-
-def _one_thread(_: int) -> None:
+    global _draw_here  # noqa: PLW0603 - a pool's processes have no other place for what they all were given.
+    _draw_here = draw
     torch.set_num_threads(1)
     numba.set_num_threads(1)
+
+
+def _drawn(number: int) -> bytes:
+    # Pickled here, or torch would hand tensors over in shared memory, which dies with the process.
+    return pickle.dumps(_draw_here(number), protocol=pickle.HIGHEST_PROTOCOL)
