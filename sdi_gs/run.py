@@ -276,7 +276,7 @@ def peak_rss_mb() -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this project and of the packages that decide a result; "missing" for one that is not here."""
+    """Versions of Python, of this project and of the packages that decide a result, or "missing"."""
     names = ("torch", "gsplat", "numba", "numpy", "diffusers", "transformers", "viser", "tyro", "plyfile")
     return {"python": platform.python_version(), "sdi-gs": __version__} | {name: _version(name) for name in names}
 
