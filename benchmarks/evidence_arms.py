@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
 import torch
-from scored_runs import prior_of, warm_up
+from scored_runs import PROMPTS, prior_of, warm_up
 
 from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
@@ -133,7 +133,7 @@ class Cost:
 
 def measure_cost(base: RunConfig) -> Cost:
     """The median of several rounds, each of one SDS step and one call of every kind."""
-    config = arm_config(replace(base, steps=ROUNDS), "sds")
+    config = arm_config(replace(base, prompt=base.prompt or PROMPTS[0], steps=ROUNDS), "sds")
     prior = prior_of(config)
     trainer = Trainer(config, prior, device=torch.device("cpu"))
     warm_up(trainer)
