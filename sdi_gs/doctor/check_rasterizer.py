@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sdi_gs.doctor.rig import Rig
-from sdi_gs.doctor.rows import Row, worst
+from sdi_gs.doctor.rows import Row, failed, worst
+from sdi_gs.priors.layout import in_one_line
 from sdi_gs.rasterize import rasterization, torch_reference
 from sdi_gs.rasterize.scenes import BallScene, ball_scene
 
@@ -66,7 +67,11 @@ def check_rasterizer(rig: Rig, *, tested: Rasterize = rasterization, oracle: Ras
     )
     errors: dict[str, dict[str, float]] = {}
     for case, options in _cases().items():
-        ours = _draw(tested, scene, options, rig.device)
+        try:
+            ours = _draw(tested, scene, options, rig.device)
+        except Exception as error:  # What one case stops at says nothing of the others.
+            yield failed(case, in_one_line(error))
+            continue
         theirs = _draw(oracle, scene, options, rig.reference)
         for quantity, error in _errors(ours, theirs).items():
             errors.setdefault(quantity, {})[case] = error

@@ -124,6 +124,8 @@ def rasterization(
             # A tensor that is on a real card has made a context; one that only says so has no use for machine code.
             if torch.cuda.is_initialized():
                 _prepare_gsplat(means.device)
+            if packed and backgrounds is not None:
+                return _over_backgrounds(gsplat.rasterization(**arguments | {"backgrounds": None}), backgrounds)
             return gsplat.rasterization(**arguments)
         case "numba":
             from sdi_gs.rasterize import numba_backend
@@ -158,6 +160,18 @@ def rasterization(
             )
         case other:
             assert_never(other)
+
+
+def _over_backgrounds(
+    drawn: tuple[Tensor, Tensor, dict[str, Any]],
+    backgrounds: Tensor,  # [C, D]
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """A render over nothing, put over colours: gsplat 1.5.3 refuses them with packed (its check counts no cameras)."""
+    colours, alphas, meta = drawn
+    behind = (1.0 - alphas) * backgrounds[:, None, None, :]
+    # Renders of depth alone have one channel, which gets nothing, as the one after the colours does.
+    count = backgrounds.shape[-1] if colours.shape[-1] >= backgrounds.shape[-1] else 0
+    return torch.cat([colours[..., :count] + behind[..., :count], colours[..., count:]], dim=-1), alphas, meta
 
 
 @functools.cache

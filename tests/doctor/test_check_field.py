@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,13 @@ from torch import Tensor
 from sdi_gs.doctor.check_field import check_field, rough_field
 from sdi_gs.doctor.rig import Rig
 from sdi_gs.representations.ngp.config import NgpConfig
-from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
 
 
 def test_the_kernels_pass_beside_torch(rig: Rig, failures: Callable[..., list[str]]) -> None:
     rows = list(check_field(rig))
     assert failures(rows) == []
-    assert {"rgb: worst pixel", "alpha: worst pixel", "depth: worst pixel", "gradient of field.table"} <= {
+    assert {"rgb: worst pixel", "alpha: worst pixel", "depth by opacity: worst pixel", "gradient of field.table"} <= {
         row.what for row in rows
     }
     assert all(row.figure is not None and row.figure > 0.0 for row in rows if row.verdict == "pass"), "two sides differ"
@@ -46,3 +48,33 @@ def test_a_denser_field_is_seen_in_the_picture(rig: Rig, failures: Callable[...,
         return field
 
     assert {"rgb: worst pixel", "alpha: worst pixel"} <= set(failures(check_field(rig, tested=tested)))
+
+
+def test_a_depth_that_is_off_where_something_is_seen_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    def tested(config: NgpConfig, device: torch.device) -> Ngp:
+        field = rough_field(config, device)
+        render = field.render
+
+        def nearer(*args: Any, **kwargs: Any) -> NgpRender:
+            made = render(*args, **kwargs)
+            return replace(made, depth=made.depth - 0.01)
+
+        field.render = nearer
+        return field
+
+    assert failures(check_field(rig, tested=tested)) == ["depth by opacity: worst pixel"]
+
+
+def test_the_depth_of_what_can_hardly_be_seen_does_not_count(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    def tested(config: NgpConfig, device: torch.device) -> Ngp:
+        field = rough_field(config, device)
+        render = field.render
+
+        def elsewhere(*args: Any, **kwargs: Any) -> NgpRender:
+            made = render(*args, **kwargs)
+            return replace(made, depth=torch.where(made.alpha < 3e-4, made.depth + 4.0, made.depth))
+
+        field.render = elsewhere
+        return field
+
+    assert failures(check_field(rig, tested=tested)) == []

@@ -106,3 +106,15 @@ def test_a_gradient_that_does_not_come_is_a_failure(rig: Rig, failures: Callable
         return rasterization(**given | {"quats": given["quats"].detach()})
 
     assert failures(check_rasterizer(rig, tested=tested, oracle=rasterization)) == ["gradient of quats"]
+
+
+def test_a_case_that_stops_is_named_and_the_others_are_looked_at(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    def tested(**given: Any) -> Answer:
+        if given["packed"] and given["sh_degree"] == 2:
+            raise AssertionError("torch.Size([2, 4])")
+        return rasterization(**given)
+
+    rows = list(check_rasterizer(rig, tested=tested))
+    assert failures(rows) == ["classic, degree 2, packed", "antialiased, degree 2, packed"]
+    assert next(row for row in rows if row.verdict == "fail").note == "AssertionError: torch.Size([2, 4])"
+    assert "image: worst pixel" in {row.what for row in rows}
