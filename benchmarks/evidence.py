@@ -173,7 +173,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="how many of the prompts, from the first on")
-    parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from 0 on")
+    parser.add_argument("--seeds", type=int, default=2, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; they share the threads")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change the preset for all arms"
@@ -204,7 +205,7 @@ def main() -> None:
         arms=options.arms,
         budgets=options.budgets,
         prompts=list(PROMPTS[: options.prompts]),
-        seeds=list(range(options.seeds)),
+        seeds=[options.first_seed + number for number in range(options.seeds)],
         cost=cost,
     )
     told = print_plan(base, runs, cost)

@@ -1,0 +1,175 @@
+"""What a training step of Stable Diffusion 2.1 takes of a CUDA card, tier by tier and lever by lever.
+
+    python benchmarks/steps_on_card.py --record docs/gpu-measured.json     # on a card; minutes
+    python benchmarks/steps_on_card.py --miniature --device cpu            # the same code in a minute, anywhere
+
+Steps are those that ``memory_prediction.py`` counts (four views, Perp-Neg, 200 000 Gaussians), taken at three places of
+the run, which have the run's mean number of predictor calls. Weights are random unless the real ones were fetched; they
+cost the same. Levers are timed in turn with a step without them. Nothing else should use the card. The last line
+printed is one JSON object; ``memory_prediction.py --docs`` sets what was recorded beside what was counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from memory_prediction import cases, usual
+
+from sdi_gs.doctor.full_report import machine_facts
+from sdi_gs.doctor.rig import synchronize
+from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
+from sdi_gs.run import versions
+from sdi_gs.run_config import RunConfig
+from sdi_gs.trainer import Trainer
+
+PLACES = (0.17, 0.5, 0.83)
+"""Of the inverted part of the run."""
+LEVERS: dict[str, dict[str, Any]] = {
+    "attention_plain": {"attention": "plain"},
+    "channels_last": {"channels_last": True},
+    "cache_cross_attention": {"cache_cross_attention": True},
+    "fused_adam": {"fused_adam": True},
+    "views_at_once_1": {"views_at_once": 1},
+    "vae_checkpoint": {"vae": "checkpoint"},
+    "all_at_once": {"views_at_once": 0},
+}
+BASE = {"views_at_once": 2}
+"""Tier 40, beside which each lever is timed."""
+
+
+class Bench:
+    """One prior on one device, and steps under it."""
+
+    def __init__(self, device: torch.device, *, miniature: bool) -> None:
+        self.device, self.miniature = device, miniature
+        self.weights = weights_at_hand(miniature=miniature)
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self.prior = load_sd21(self.weights, device=device, dtype=dtype)
+        self.own_size = self.prior.image_size
+
+    def trainer(self, config: RunConfig, size: int) -> Trainer:
+        """A run at its beginning; the networks take pictures of any size."""
+        self.prior.image_size = size if not self.miniature else self.own_size
+        if self.miniature:
+            few = {"gaussians": replace(config.gaussians, num_initial=500), "views_per_step": 1}
+            config = replace(config, guidance=replace(config.guidance, inversion_steps=1, perp_neg=False), **few)
+        return Trainer(config, self.prior, device=self.device)
+
+    def row(self, config: RunConfig, size: int) -> dict[str, Any]:
+        """Seconds, calls and peaks of steps all over a run."""
+        trainer = self.trainer(config, size)
+        trainer.step = config.steps // 2
+        trainer.train_step()
+        seconds: list[float] = []
+        calls: list[int] = []
+        self._restart_peak()
+        for place in PLACES:
+            began = config.guidance.random_fraction
+            trainer.step = int((began + (1.0 - began) * place) * config.steps)
+            took, number = self.timed(trainer)
+            seconds.append(took)
+            calls.append(number)
+        return {"seconds": sum(seconds) / len(seconds), "calls": sum(calls) / len(calls), **self._peaks()}
+
+    def timed(self, trainer: Trainer) -> tuple[float, int]:
+        """Seconds and predictor calls of one step."""
+        synchronize(self.device)
+        started = time.perf_counter()
+        report = trainer.train_step()
+        synchronize(self.device)
+        return time.perf_counter() - started, report.predictor_calls
+
+    def lever(self, changes: dict[str, Any], *, repeats: int) -> dict[str, float]:
+        """Median seconds of a step with and without a lever, taken in turn, and peaks of each."""
+        result: dict[str, list[float]] = {"with": [], "without": []}
+        peaks: dict[str, dict[str, Any]] = {}
+        for _ in range(2):
+            for name, own in (("without", {}), ("with", changes)):
+                base = usual()
+                config = replace(base, compute=replace(base.compute, **(BASE | own)))
+                trainer = self.trainer(config, 512)
+                trainer.step = config.steps // 2
+                trainer.train_step()
+                self._restart_peak()
+                for _ in range(repeats):
+                    trainer.step = config.steps // 2
+                    result[name].append(self.timed(trainer)[0])
+                peaks[name] = self._peaks()
+        told = {f"seconds_{name}": median(values) for name, values in result.items()}
+        return told | {f"tensor_bytes_{name}": peak["tensor_bytes"] for name, peak in peaks.items()}
+
+    def _restart_peak(self) -> None:
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _peaks(self) -> dict[str, int | None]:
+        if self.device.type != "cuda":
+            return {"tensor_bytes": None, "reserved_bytes": None, "card_bytes": None}
+        free, whole = torch.cuda.mem_get_info(self.device)
+        return {
+            "tensor_bytes": torch.cuda.max_memory_allocated(self.device),
+            "reserved_bytes": torch.cuda.max_memory_reserved(self.device),
+            "card_bytes": whole - free,
+        }
+
+
+def wanted_cases(only: Sequence[str]) -> list[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """The counted rows that are measured: all tiers, the published Gaussians, a million Gaussians, small pictures."""
+    return [
+        (table, size, config, labels)
+        for table, size, config, labels in cases()
+        if table in only
+        and (table != "steps" or (labels["views"] == 4 and labels["perp_neg"]))
+        and (table != "clouds" or labels == {"views": 4, "gaussians": 1_000_000})
+        and config.representation == "gaussians"
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--miniature", action="store_true", help="narrow networks: a dry run")
+    parser.add_argument("--tables", nargs="*", default=["tiers", "published", "steps", "clouds"])
+    parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS))
+    parser.add_argument("--repeats", type=int, default=2, help="steps of each lever in each of two turns")
+    parser.add_argument("--record", type=Path, help="file that is written, also after every row")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    bench = Bench(device, miniature=arguments.miniature)
+    report: dict[str, Any] = {
+        "machine": machine_facts(device),
+        "versions": versions(),
+        "weights": bench.weights.words,
+        "rows": [],
+        "levers": {},
+    }
+
+    def keep() -> None:
+        if arguments.record is not None:
+            arguments.record.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    for table, size, config, labels in wanted_cases(arguments.tables):
+        row = {"table": table, "size": size, **labels, **bench.row(config, size)}
+        print(json.dumps(row), flush=True)
+        report["rows"].append(row)
+        keep()
+    for name in arguments.levers:
+        report["levers"][name] = bench.lever(LEVERS[name], repeats=arguments.repeats)
+        print(name, json.dumps(report["levers"][name]), flush=True)
+        keep()
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
