@@ -176,18 +176,26 @@ def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: Assessmen
     print(json.dumps(assess(folder, out, load_judge(judge), config)))
 
 
-def write_card(card: Path, assessment: Path, vae: Path, decoder: Path, unet: Path, judge: Path) -> None:
+def write_card(
+    card: Path,
+    assessment: Path,
+    vae: Path | None = None,
+    decoder: Path | None = None,
+    unet: Path | None = None,
+    judge: Path | None = None,
+) -> None:
     """Put measured tables into a model card, between its two markers.
 
     Args:
         card: the Markdown file.
         assessment: the ``assessment.json`` of ``measure``.
-        vae: the folder of the VAE's training.
-        decoder: the folder of the decoder's training.
-        unet: the folder of the U-Net's training.
-        judge: the folder of the judge's training.
+        vae: the folder of the VAE's training, whose learning curve is then shown.
+        decoder: that of the decoder's.
+        unet: that of the U-Net's.
+        judge: that of the judge's.
     """
-    update_card(card, assessment, {"VAE": vae, "VAE's decoder": decoder, "U-Net": unet, "judge": judge})
+    runs = {"VAE": vae, "VAE's decoder": decoder, "U-Net": unet, "judge": judge}
+    update_card(card, assessment, {name: run for name, run in runs.items() if run is not None})
 
 
 def main() -> None:
