@@ -232,6 +232,30 @@ def validation_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def measured_table(report: dict[str, Any], measured: dict[str, Any]) -> str:
+    """What ``steps_on_card.py`` recorded beside the same rows counted."""
+    labels = ("table", "size", "tier", "run", "views", "perp_neg", "gaussians")
+    rows = []
+    for found in measured["rows"]:
+        key = {name: found[name] for name in labels if name in found}
+        (row,) = (row for row in report["rows"] if all(row.get(name) == value for name, value in key.items()))
+        what = {"tiers": f"tier {found.get('tier')}", "published": found.get("run"), "clouds": "a million Gaussians"}
+        error = 100 * (row["tensor_bytes"] / found["tensor_bytes"] - 1)
+        rows.append(
+            (
+                what.get(found["table"], "no tier"),
+                found["size"],
+                *(_gib(size) for size in (found["tensor_bytes"], row["tensor_bytes"])),
+                f"{error:+.1f} %",
+                *(_gib(size) for size in (found["card_bytes"], row["peak_bytes"])),
+                f"{found['seconds']:.2f} s",
+                f"{row['seconds']['H100']:.2f} s",
+            )
+        )
+    heads = ("how", "pixels", "tensors, measured", "counted", "error", "card, measured", "predicted", "a step, measured")
+    return _table((*heads, "predicted"), rows)
+
+
 def write_docs(path: Path, sections: dict[str, str]) -> None:
     """Put tables between the markers that bear their names."""
     text = path.read_text(encoding="utf-8")
@@ -308,6 +332,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="the page whose marked tables are replaced")
     parser.add_argument("--validate", nargs="*", choices=VALIDATIONS, help="cases to measure; all if none is named")
     parser.add_argument("--rows", type=Path, help="file of rows counted before, to which new ones are added")
+    parser.add_argument("--measured", type=Path, help="what steps_on_card.py recorded, to be set beside the rows")
     parser.add_argument("--only", nargs="*", help="tables to count, or sizes of one, as in steps:512; all if not given")
     options = parser.parse_args()
     if options.validate is not None:
@@ -319,6 +344,8 @@ def main() -> None:
             options.rows, lambda table, size: wanted is None or not {table, f"{table}:{size}"}.isdisjoint(wanted)
         )
         sections = markdown(report)
+        if options.measured is not None:
+            sections["measured"] = measured_table(report, json.loads(options.measured.read_text(encoding="utf-8")))
         if wanted is None and options.docs is not None:
             write_package_data(report)
     if options.docs is not None:

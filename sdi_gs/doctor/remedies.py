@@ -19,7 +19,7 @@ LAST_TORCH = {11: "2.7", 12: "2.10"}
 GIB_PER_JOB = 2.2
 """Memory of one file's compilation; the largest of 29 took 2.1 (docs/gpu.md)."""
 CPU_MINUTES = 26.0
-"""One core's time for one architecture, measured once (docs/gpu.md)."""
+"""One core's time for one architecture: the slowest of three measured (docs/gpu.md)."""
 CPU_MINUTES_PER_FURTHER_ARCH = 5.0
 """An estimate: the host's half of the work is done once."""
 
