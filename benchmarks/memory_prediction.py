@@ -42,7 +42,10 @@ PUBLISHED_RUNS = (
 )
 """What, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
 
-VALIDATIONS = ("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "vae-128", "vae-256", "unet-256")
+VALIDATIONS = (
+    *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toybox"),
+    *("vae-128", "vae-256", "unet-256"),
+)
 
 
 def usual(**changes: Any) -> RunConfig:
@@ -252,7 +255,16 @@ def measured_table(report: dict[str, Any], measured: dict[str, Any]) -> str:
                 f"{row['seconds']['H100']:.2f} s",
             )
         )
-    heads = ("how", "pixels", "tensors, measured", "counted", "error", "card, measured", "predicted", "a step, measured")
+    heads = (
+        "how",
+        "pixels",
+        "tensors, measured",
+        "counted",
+        "error",
+        "card, measured",
+        "predicted",
+        "a step, measured",
+    )
     return _table((*heads, "predicted"), rows)
 
 

@@ -65,8 +65,9 @@ def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dt
 
 
 def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusionPrior:
-    """A prior of networks that come without a tokenizer; every text is the same 77 tokens to it."""
-    tokenizer: Any = _Words(networks.text_encoder.device)
+    """A prior of networks that come without a tokenizer; every text is the same and as long as may be to it."""
+    text: Any = networks.text_encoder
+    tokenizer: Any = _Words(text.device, text.config.max_position_embeddings)
     return LatentDiffusionPrior(
         name=model,
         tokenizer=tokenizer,
@@ -181,7 +182,7 @@ class _Words:
     """A tokenizer that finds the same in every text."""
 
     device: torch.device
-    model_max_length: int = 77
+    model_max_length: int
 
     def __call__(self, texts: Sequence[str] | str, **options: Any) -> Any:
         if isinstance(texts, str):

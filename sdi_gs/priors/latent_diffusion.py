@@ -8,7 +8,6 @@ Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import warnings
@@ -35,6 +34,7 @@ from sdi_gs.priors.tuning import (
     set_attention,
     set_channels_last,
 )
+from sdi_gs.quiet import lean_loading, without_progress_bars
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.toybox.captions import parse_request
 
@@ -280,8 +280,7 @@ def load_latent_diffusion(
     with _component("scheduler", folder):
         stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         schedule, prediction_type = read_scheduler(stored)
-    # Diffusers would ask for accelerate aloud where it is not installed.
-    lean = {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
+    lean = lean_loading()
     wide = torch.promote_types(dtype, torch.float32)
     return LatentDiffusionPrior(
         name=name or (folder.resolve().name if folder == Path(source) else str(source)),
@@ -325,7 +324,7 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, Prediction
 
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
     """A component's network with every weight from its file; both libraries would fill gaps at random."""
-    with _component(component, folder):
+    with _component(component, folder), without_progress_bars():
         model, report = model_class.from_pretrained(
             folder / component,
             variant=_variant(folder / component),

@@ -56,7 +56,7 @@ def published_networks(
     if image_size is not None:
         unet_config["sample_size"] = image_size // 2 ** (len(vae_config["block_out_channels"]) - 1)
     with torch.device(device):
-        with _default_dtype(dtype):
+        with default_dtype(dtype):
             unet: Any = UNet2DConditionModel(**unet_config)
             text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
         vae: Any = AutoencoderKL(**vae_config)
@@ -67,7 +67,8 @@ def published_networks(
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """New tensors of floats have this type inside."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

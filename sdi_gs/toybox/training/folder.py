@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing
+from sdi_gs.quiet import lean_loading, without_progress_bars
 from sdi_gs.toybox.training.denoiser import SCHEDULER
 from sdi_gs.toybox.training.vocabulary import write_tokenizer
 
@@ -56,10 +57,10 @@ def load_networks(folder: Path) -> tuple[Any, Any, Any]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    networks = {
-        "unet": UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval(),
-        "text_encoder": CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
-    }
+    with without_progress_bars():
+        unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, **lean_loading())
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    networks = {"unet": unet.eval(), "text_encoder": text_encoder.eval()}
     networks["unet"].to(memory_format=torch.channels_last)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return networks, tokenizer, load_vae(folder / "vae")
@@ -69,7 +70,7 @@ def load_vae(folder: Path) -> Any:
     """A frozen VAE in float32, laid out for the CPU."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, **lean_loading())
     return vae.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
 

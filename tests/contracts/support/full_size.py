@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gsplat
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import published_config
+from sdi_gs.priors.published import default_dtype, published_config
 
 
 class Tokenizer:
@@ -33,7 +31,7 @@ def full_size_prior() -> LatentDiffusionPrior:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.device(CUDA), _default_dtype(torch.float16):
+    with torch.device(CUDA), default_dtype(torch.float16):
         text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
         unet: Any = UNet2DConditionModel(**published_config("unet_512"))
     with torch.device(CUDA):
@@ -48,17 +46,6 @@ def full_size_prior() -> LatentDiffusionPrior:
         schedule=scaled_linear_schedule(),
         prediction_type="epsilon",
     )
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Weights without values cannot be converted in place."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class RasterizerByShape:
