@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 FOUNDATIONS = {
     *("errors", "files", "backgrounds", "camera_config", "cameras", "compute_config", "contracts", "row_groups"),
+    "quiet",
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -22,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cameras": {"camera_config", "errors"},
     "contracts": {"cameras", "compute_config", "errors"},
     "row_groups": set(),
+    "quiet": set(),
     # Plain tensors in and out: it knows no scene, not even a camera.
     "rasterize": {"errors"},
     "loss_config": {"errors"},

@@ -125,7 +125,8 @@ def rasterization(
             if torch.cuda.is_initialized():
                 _prepare_gsplat(means.device)
             if packed and backgrounds is not None:
-                return _over_backgrounds(gsplat.rasterization(**arguments | {"backgrounds": None}), backgrounds)
+                arguments["backgrounds"] = None
+                return _over_backgrounds(gsplat.rasterization(**arguments), backgrounds)
             return gsplat.rasterization(**arguments)
         case "numba":
             from sdi_gs.rasterize import numba_backend
