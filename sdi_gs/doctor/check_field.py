@@ -53,9 +53,9 @@ def check_field(rig: Rig, *, tested: Build | None = None) -> Iterator[Row]:
     for name, limit in (("rgb", PIXEL_LIMIT), ("alpha", PIXEL_LIMIT)):
         apart = _on_host(getattr(ours, name)) - _on_host(getattr(theirs, name))
         yield at_most(f"{name}: worst pixel", float(apart.abs().max()), limit)
-    apart = (_on_host(ours.depth) - _on_host(theirs.depth)) * torch.maximum(
-        _on_host(ours.alpha), _on_host(theirs.alpha)
-    )
+    assert ours.depth is not None and theirs.depth is not None
+    opacity = torch.maximum(_on_host(ours.alpha), _on_host(theirs.alpha))
+    apart = (_on_host(ours.depth) - _on_host(theirs.depth)) * opacity
     yield at_most("depth by opacity: worst pixel", float(apart.abs().max()), DEPTH_LIMIT, unit="units")
     theirs_by_name = reference.parameters()
     for name, value in field.parameters().items():

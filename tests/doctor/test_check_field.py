@@ -57,6 +57,7 @@ def test_a_depth_that_is_off_where_something_is_seen_is_named(rig: Rig, failures
 
         def nearer(*args: Any, **kwargs: Any) -> NgpRender:
             made = render(*args, **kwargs)
+            assert made.depth is not None
             return replace(made, depth=made.depth - 0.01)
 
         field.render = nearer
@@ -72,6 +73,7 @@ def test_the_depth_of_what_can_hardly_be_seen_does_not_count(rig: Rig, failures:
 
         def elsewhere(*args: Any, **kwargs: Any) -> NgpRender:
             made = render(*args, **kwargs)
+            assert made.depth is not None
             return replace(made, depth=torch.where(made.alpha < 3e-4, made.depth + 4.0, made.depth))
 
         field.render = elsewhere
