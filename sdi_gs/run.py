@@ -32,7 +32,7 @@ from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.export.conversion import splat_cloud
 from sdi_gs.export.pictures import save_contact_sheet
 from sdi_gs.export.ply import write_splat_ply
-from sdi_gs.export.turntable import save_turntable
+from sdi_gs.export.turntable import find_ffmpeg, save_turntable
 from sdi_gs.planning.tiers import Tier, next_lower, saving_at_least
 from sdi_gs.priors.catalog import is_instrument, load_prior
 from sdi_gs.representations.gaussians import Gaussians
@@ -296,6 +296,12 @@ def _require_runnable(config: RunConfig) -> None:
         raise UserError(f"a field starts from nothing, not from {start}: leave --init-from out, or train gaussians")
     if start is not None and not Path(start).exists():
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
+    if config.outputs.turntable_frames:
+        # Now, and not after the last step.
+        try:
+            find_ffmpeg()
+        except UserError as error:
+            raise UserError(f"{error}, or do without: --outputs.turntable-frames 0") from error
 
 
 def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:

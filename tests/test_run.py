@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,33 @@ def test_a_summary_that_is_missing_or_torn_is_none(tmp_path: Path) -> None:
 def test_peak_memory_is_in_mebibytes() -> None:
     # An interpreter with torch takes hundreds of MiB, neither one nor millions.
     assert 50 < peak_rss_mb() < 100_000
+
+
+def test_a_film_that_cannot_be_made_is_said_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_ffmpeg_exe() -> str:
+        raise RuntimeError("no ffmpeg")
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", get_ffmpeg_exe)
+    with pytest.raises(UserError, match=r"no ffmpeg on this machine; .*, or do without: --outputs.turntable-frames 0"):
+        start(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    silent = config(outputs=replace(config().outputs, turntable_frames=0))
+    start(tmp_path / "run", silent)
+
+
+def test_versions_of_what_is_missing_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = metadata.version
+
+    def version(name: str) -> str:
+        if name == "viser":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions()["viser"] == "missing"
+    assert versions()["torch"] == torch.__version__
 
 
 def test_versions_name_what_decides_a_result() -> None:

@@ -42,7 +42,7 @@ def save_turntable(
     pixels = _even(to_uint8(frames))
     _, height, width, _ = pixels.shape
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-")
-    ffmpeg = _ffmpeg()
+    ffmpeg = find_ffmpeg()
     with replacement_for(path, overwrite=overwrite) as aside:
         target = ("-an", "-f", "mp4", "-y", str(aside))
         command = [ffmpeg, "-v", "error", *source, *_BT709, *_H264, *_REPEATABLE, *_NO_ENCODER_NAME, *target]
@@ -61,13 +61,14 @@ def _even(
     return np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _ffmpeg() -> str:
-    """Path of the ffmpeg binary that imageio-ffmpeg ships or finds."""
+def find_ffmpeg() -> str:
+    """Path of the ffmpeg binary that imageio-ffmpeg ships or finds; UserError where there is none."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
     try:
         return get_ffmpeg_exe()
     except RuntimeError as error:
         raise UserError(
-            "cannot write a film: no ffmpeg on this machine; install it, or name one in IMAGEIO_FFMPEG_EXE"
+            "cannot write a film: no ffmpeg on this machine; pip install imageio-ffmpeg, or name one in "
+            "IMAGEIO_FFMPEG_EXE"
         ) from error

@@ -8,6 +8,9 @@ from torch import nn
 
 def half_precision_is_fast() -> bool:
     """Whether this processor multiplies bfloat16 itself; without that torch's kernels are nine times slower in it."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        # Older versions of torch cannot be asked.
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
