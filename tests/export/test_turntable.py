@@ -73,7 +73,7 @@ def test_a_machine_without_ffmpeg_is_told_what_to_install(tmp_path: Path, monkey
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", absent)
-    with pytest.raises(UserError, match="no ffmpeg on this machine; install it"):
+    with pytest.raises(UserError, match="no ffmpeg on this machine; pip install imageio-ffmpeg"):
         save_turntable(tmp_path / "a.mp4", plain_film())
 
 
