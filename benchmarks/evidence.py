@@ -1,4 +1,4 @@
-"""SDS, annealed SDS and SDI at four inversion scales, at equal predictor calls and at equal CPU time, with intervals.
+"""SDS, annealed SDS and SDI at four inversion scales, at equal calls, CPU time or steps, with intervals.
 
     python benchmarks/evidence.py --preset toybox --results evidence-results --dry-run     # what it would take
     python benchmarks/evidence.py --preset toybox --results evidence-results --docs docs   # goes on where it stopped
@@ -223,7 +223,9 @@ def main() -> None:
     for run in runs:
         results[run.budget][run.arm].append(kept(run))
     if options.docs is not None:
-        mark = f"<!-- tables: benchmarks/evidence.py --preset {options.preset} -->"
+        mark = (
+            f"<!-- tables: benchmarks/evidence.py --preset {options.preset} --budgets {' '.join(options.budgets)} -->"
+        )
         insert_table(options.docs / "evidence.md", page_tables(results, seeds=options.seeds), (mark, END_MARK))
         for arm in SHEETS:
             pictures = [run.picture for run in runs if (run.budget, run.arm, run.config.seed) == ("calls", arm, 0)]

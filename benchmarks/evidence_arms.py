@@ -19,7 +19,7 @@ from sdi_gs.guidance.score_distillation import plan_step
 from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
-Budget = Literal["calls", "time"]
+Budget = Literal["calls", "time", "steps"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 
 REFERENCE = "sdi"
@@ -193,6 +193,8 @@ def budgeted(base: RunConfig, arm: str, budget: Budget, *, schedule: NoiseSchedu
             case "time":
                 assert cost is not None
                 return cost.seconds(config, schedule)
+            case "steps":
+                return config.steps
             case _:
                 assert_never(budget)
 

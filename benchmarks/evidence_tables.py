@@ -41,7 +41,7 @@ CONTRASTS = (
 )
 """What annealing alone brings, what inversion brings beyond it, and what its scale does."""
 
-HEADINGS = {"calls": "Equal predictor calls", "time": "Equal CPU time"}
+HEADINGS = {"calls": "Equal predictor calls", "time": "Equal CPU time", "steps": "Equal steps"}
 
 
 def scores_of(rows: Rows, key: str, seeds: int) -> np.ndarray | None:  # [P, S]
@@ -103,7 +103,7 @@ def page_tables(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> str
         if contrasts(by_arm):
             parts += ["Differences of paired runs; bold where the interval excludes 0.", ""]
             parts += [difference_table(by_arm, seeds), ""]
-    by_arm = next(iter(results.values()))
+    by_arm = results.get("calls", {})
     if REFERENCE in by_arm:
         parts += [
             f"**{ARMS[REFERENCE]}, prompt by prompt**, means over the seeds.",

@@ -110,6 +110,12 @@ def test_every_arm_takes_the_time_of_the_reference(arm: str) -> None:
     assert (given.steps == base.steps) == (arm in ("sdi", "sdi-minus-1"))
 
 
+@pytest.mark.parametrize("arm", ["sds", "sdi", "sdi-plus-1"])
+def test_at_equal_steps_every_arm_has_the_presets(arm: str) -> None:
+    base = preset_named("toybox").config
+    assert budgeted(base, arm, "steps", schedule=SCHEDULE, cost=None).steps == base.steps
+
+
 def test_the_nearest_number_of_steps_is_found() -> None:
     for target, steps in ((0.5, 1), (10.0, 10), (10.4, 10), (10.6, 11), (777.0, 777)):
         assert steps_for(network_config(), target, lambda config: float(config.steps)) == steps
