@@ -98,10 +98,8 @@ def page_tables(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> str
     parts = []
     for budget, by_arm in results.items():
         runs = len(next(iter(by_arm.values())))
-        parts += [
-            f"**{HEADINGS[budget]}**, {runs} runs an arm ({runs // seeds} prompts, {seeds} seed{'s' if seeds > 1 else ''}).",
-            "",
-        ]
+        words = f"{runs // seeds} prompts, {seeds} seed{'s' if seeds > 1 else ''}"
+        parts += [f"**{HEADINGS[budget]}**, {runs} runs an arm ({words}).", ""]
         parts += [arm_table(by_arm, seeds), ""]
         if contrasts(by_arm):
             parts += ["Differences of paired runs; bold where the interval excludes 0.", ""]
