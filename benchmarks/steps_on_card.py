@@ -1,7 +1,7 @@
 """What a training step of Stable Diffusion 2.1 takes of a CUDA card, tier by tier and lever by lever.
 
     python benchmarks/steps_on_card.py --record docs/gpu-measured.json     # on a card; minutes
-    python benchmarks/steps_on_card.py --miniature --device cpu            # the same code in a minute, anywhere
+    python benchmarks/steps_on_card.py --miniature --device cpu            # the same code in minutes, anywhere
 
 Steps are those that ``memory_prediction.py`` counts (four views, Perp-Neg, 200 000 Gaussians), taken at three places of
 the run, which have the run's mean number of predictor calls. Weights are random unless the real ones were fetched; they
