@@ -24,12 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.planning.cards import BANDWIDTH_SHARE, CARDS, HOST_SECONDS
 from sdi_gs.planning.counting import count_step, published_prior
 from sdi_gs.planning.prediction import CONTEXT_BYTES, card_precision, from_count
 from sdi_gs.planning.tiers import TIERS
-from sdi_gs.representations.ngp.config import PUBLISHED
+from sdi_gs.representations.ngp.config import PUBLISHED, NgpConfig
 from sdi_gs.run_config import RunConfig
 
 GIB, MIB = 2**30, 2**20
@@ -41,6 +42,12 @@ PUBLISHED_RUNS = (
     ("NeRF, 1 view, Perp-Neg", 10_000, 119.0, 1, True, 0.25),
 )
 """What, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
+
+FIELDS = (
+    ("preset", NgpConfig(), (0, 2**15, 2**14, 2**13)),
+    ("published", PUBLISHED, (0, 2**14, 2**13)),
+)
+"""Name, field, rays at once (0: all)."""
 
 VALIDATIONS = (
     *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toybox"),
@@ -82,8 +89,11 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
         for views in (1, 4):
             config = clouds(usual(views_per_step=views), count)
             yield "clouds", 512, config, {"views": views, "gaussians": count}
-    for size in (256, 512):
-        yield "fields", size, usual(representation="ngp", ngp=PUBLISHED, views_per_step=1), {}
+    for name, ngp, groups in FIELDS:
+        for rays in groups:
+            compute = ComputeConfig(rays_at_once=rays)
+            config = usual(representation="ngp", ngp=ngp, views_per_step=1, compute=compute)
+            yield "fields", 512, config, {"field": name, "rays_at_once": rays}
 
 
 def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any]:
@@ -153,8 +163,17 @@ def _clouds(report: dict[str, Any]) -> str:
 
 def _fields(report: dict[str, Any]) -> str:
     return _table(
-        ("pixels", "scene", "card"),
-        [(row["size"], _gib(row["parts"].get("scene", 0)), _gib(row["peak_bytes"])) for row in _rows(report, "fields")],
+        ("field", "rays at once", "scene", "card", *_card_names()),
+        [
+            (
+                row["field"],
+                f"{row['rays_at_once']:,}" if row["rays_at_once"] else "all, 262,144",
+                _gib(row["parts"].get("scene", 0)),
+                _gib(row["peak_bytes"]),
+                *_seconds(row),
+            )
+            for row in _rows(report, "fields")
+        ],
     )
 
 

@@ -5,8 +5,10 @@
 
 Steps are those that ``memory_prediction.py`` counts (four views, Perp-Neg, 200 000 Gaussians), taken at three places of
 the run, which have the run's mean number of predictor calls. Weights are random unless the real ones were fetched; they
-cost the same. Levers are timed in turn with a step without them. Nothing else should use the card. The last line
-printed is one JSON object; ``memory_prediction.py --docs`` sets what was recorded beside what was counted.
+cost the same. Levers are timed in turn with a step without them. Nothing else should use the card or the host's
+cores: how many cores were busy before anything was run is recorded, and with ``--kernels``, beside the seconds that a
+step takes, those that the card's kernels take, which the host does not change. The last line printed is one JSON
+object; ``memory_prediction.py --docs`` sets what was recorded beside what was counted.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +26,7 @@ from typing import Any
 
 import torch
 from memory_prediction import cases, usual
+from torch.profiler import ProfilerActivity, profile
 
 from sdi_gs.doctor.full_report import machine_facts
 from sdi_gs.doctor.rig import synchronize
@@ -41,16 +45,27 @@ LEVERS: dict[str, dict[str, Any]] = {
     "views_at_once_1": {"views_at_once": 1},
     "vae_checkpoint": {"vae": "checkpoint"},
     "all_at_once": {"views_at_once": 0},
+    "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
+    "compile_unet": {"compile_unet": True},
 }
+"""Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
+is as accurate (``docs/probe.md``)."""
 BASE = {"views_at_once": 2}
 """Tier 40, beside which each lever is timed."""
+
+
+def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The run with some settings of its guidance and of its computing replaced, each where it belongs."""
+    own = {name: value for name, value in changes.items() if hasattr(config.compute, name)}
+    rest = {name: value for name, value in changes.items() if name not in own}
+    return replace(config, compute=replace(config.compute, **own), guidance=replace(config.guidance, **rest))
 
 
 class Bench:
     """One prior on one device, and steps under it."""
 
-    def __init__(self, device: torch.device, *, miniature: bool) -> None:
-        self.device, self.miniature = device, miniature
+    def __init__(self, device: torch.device, *, miniature: bool, with_kernels: bool = False) -> None:
+        self.device, self.miniature, self.with_kernels = device, miniature, with_kernels
         self.weights = weights_at_hand(miniature=miniature)
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.prior = load_sd21(self.weights, device=device, dtype=dtype)
@@ -72,13 +87,28 @@ class Bench:
         seconds: list[float] = []
         calls: list[int] = []
         self._restart_peak()
-        for place in PLACES:
-            began = config.guidance.random_fraction
-            trainer.step = int((began + (1.0 - began) * place) * config.steps)
+        began = config.guidance.random_fraction
+        steps = [int((began + (1.0 - began) * place) * config.steps) for place in PLACES]
+        for step in steps:
+            trainer.step = step
             took, number = self.timed(trainer)
             seconds.append(took)
             calls.append(number)
-        return {"seconds": sum(seconds) / len(seconds), "calls": sum(calls) / len(calls), **self._peaks()}
+        row = {"seconds": sum(seconds) / len(seconds), "calls": sum(calls) / len(calls), **self._peaks()}
+        if self.with_kernels:
+            kernels = 0.0
+            for step in steps:
+                trainer.step = step
+                kernels += self.kernel_seconds(trainer)
+            row["kernel_seconds"] = kernels / len(steps)
+        return row
+
+    def kernel_seconds(self, trainer: Trainer) -> float:
+        """Seconds in which a card computes or copies for a step."""
+        with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as told:
+            trainer.train_step()
+            synchronize(self.device)
+        return sum(event.self_device_time_total for event in told.key_averages()) / 1e6
 
     def timed(self, trainer: Trainer) -> tuple[float, int]:
         """Seconds and predictor calls of one step."""
@@ -92,19 +122,19 @@ class Bench:
         """Median seconds of a step with and without a lever, taken in turn, and peaks of each."""
         result: dict[str, list[float]] = {"with": [], "without": []}
         peaks: dict[str, dict[str, Any]] = {}
+        first: dict[str, float] = {}
         for _ in range(2):
             for name, own in (("without", {}), ("with", changes)):
-                base = usual()
-                config = replace(base, compute=replace(base.compute, **(BASE | own)))
+                config = with_changes(usual(), BASE | own)
                 trainer = self.trainer(config, 512)
                 trainer.step = config.steps // 2
-                trainer.train_step()
+                first.setdefault(f"first_step_{name}", self.timed(trainer)[0])
                 self._restart_peak()
                 for _ in range(repeats):
                     trainer.step = config.steps // 2
                     result[name].append(self.timed(trainer)[0])
                 peaks[name] = self._peaks()
-        told = {f"seconds_{name}": median(values) for name, values in result.items()}
+        told = first | {f"seconds_{name}": median(values) for name, values in result.items()}
         return told | {f"tensor_bytes_{name}": peak["tensor_bytes"] for name, peak in peaks.items()}
 
     def _restart_peak(self) -> None:
@@ -125,14 +155,14 @@ class Bench:
 
 
 def wanted_cases(only: Sequence[str]) -> list[tuple[str, int, RunConfig, dict[str, Any]]]:
-    """The counted rows that are measured: all tiers, the published Gaussians, a million Gaussians, small pictures."""
+    """The counted rows that are measured: tiers, published runs, a million Gaussians, small pictures, fields."""
     return [
         (table, size, config, labels)
         for table, size, config, labels in cases()
         if table in only
         and (table != "steps" or (labels["views"] == 4 and labels["perp_neg"]))
         and (table != "clouds" or labels == {"views": 4, "gaussians": 1_000_000})
-        and config.representation == "gaussians"
+        and (table != "fields" or (labels["field"] == "preset" and labels["rays_at_once"]))
     ]
 
 
@@ -140,31 +170,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--miniature", action="store_true", help="narrow networks: a dry run")
-    parser.add_argument("--tables", nargs="*", default=["tiers", "published", "steps", "clouds"])
+    parser.add_argument("--tables", nargs="*", default=["tiers", "published", "steps", "clouds", "fields"])
     parser.add_argument("--levers", nargs="*", choices=list(LEVERS), default=list(LEVERS))
     parser.add_argument("--repeats", type=int, default=2, help="steps of each lever in each of two turns")
-    parser.add_argument("--record", type=Path, help="file that is written, also after every row")
+    parser.add_argument("--kernels", action="store_true", help="add what the card's kernels take: half a minute a row")
+    parser.add_argument("--record", type=Path, help="file that is written after every row; what is in it is not redone")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    bench = Bench(device, miniature=arguments.miniature)
+    bench = Bench(device, miniature=arguments.miniature, with_kernels=arguments.kernels)
     report: dict[str, Any] = {
         "machine": machine_facts(device),
         "versions": versions(),
         "weights": bench.weights.words,
+        "cores": os.cpu_count(),
+        "cores_busy_before": os.getloadavg()[0],
         "rows": [],
         "levers": {},
     }
+    if arguments.record is not None and arguments.record.exists():
+        report |= {name: json.loads(arguments.record.read_text())[name] for name in ("rows", "levers")}
 
     def keep() -> None:
         if arguments.record is not None:
             arguments.record.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     for table, size, config, labels in wanted_cases(arguments.tables):
-        row = {"table": table, "size": size, **labels, **bench.row(config, size)}
+        key = {"table": table, "size": size, **labels}
+        if any(key.items() <= known.items() for known in report["rows"]):
+            continue
+        row = key | bench.row(config, size)
         print(json.dumps(row), flush=True)
         report["rows"].append(row)
         keep()
-    for name in arguments.levers:
+    for name in (name for name in arguments.levers if name not in report["levers"]):
         report["levers"][name] = bench.lever(LEVERS[name], repeats=arguments.repeats)
         print(name, json.dumps(report["levers"][name]), flush=True)
         keep()

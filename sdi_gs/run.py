@@ -10,7 +10,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -66,7 +67,8 @@ def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None)
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
     if config.representation == "gaussians":
         require_kernels(device)
-    trainer = Trainer(config, _prior_of(config, device), device=device)
+    with _memory_to_begin(device):
+        trainer = Trainer(config, _prior_of(config, device), device=device)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
@@ -108,7 +110,8 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
             "restore the file, or start a new run"
         )
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
-    trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, saved=state)
+    with _memory_to_begin(device):
+        trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
@@ -161,7 +164,9 @@ def step_down(trainer: Trainer, folder: RunFolder, *, say: Callable[[str], None]
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
     config, step = trainer.config, trainer.step + 1
-    lower = next_lower(config.compute, views=config.views_per_step, branches=4 if config.guidance.perp_neg else 2)
+    rays = config.views_per_step * trainer.prior.image_size**2 if config.representation == "ngp" else 0
+    branches = 4 if config.guidance.perp_neg else 2
+    lower = next_lower(config.compute, views=config.views_per_step, branches=branches, rays=rays)
     if lower is None:
         save_state(trainer, folder)
         raise UserError(
@@ -302,6 +307,18 @@ def _require_runnable(config: RunConfig) -> None:
             find_ffmpeg()
         except UserError as error:
             raise UserError(f"{error}, or do without: --outputs.turntable-frames 0") from error
+
+
+@contextmanager
+def _memory_to_begin(device: torch.device) -> Iterator[None]:
+    """Raises UserError in place of torch's error where not even the networks and the scene fit the card."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device} has too little free memory to load the networks and the scene: close other programs, choose "
+            "another --device, or use --device cpu --prior toybox-ideal"
+        ) from error
 
 
 def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:

@@ -194,6 +194,7 @@ class NgpScene:
             progress=progress,
             generator=generator,
             views_at_once=self.config.compute.views_at_once,
+            rays_at_once=self.config.compute.rays_at_once,
         )
 
     def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:

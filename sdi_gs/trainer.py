@@ -37,6 +37,7 @@ STEERABLE = (
 """The settings of the result that may change while a run trains."""
 TUNABLE = (
     "compute.views_at_once",
+    "compute.rays_at_once",
     "compute.branches_at_once",
     "compute.vae",
     "compute.free_text_encoder",

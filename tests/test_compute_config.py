@@ -13,6 +13,7 @@ from sdi_gs.compute_config import ComputeConfig
     ("values", "says"),
     [
         ({"views_at_once": -1}, r"views_at_once must be 0 \(all\) to 64, got -1"),
+        ({"rays_at_once": 64}, r"rays_at_once must be 0 \(all\) or 256 to 16777216, got 64"),
         ({"branches_at_once": 65}, "branches_at_once must be"),
         ({"vae": "tiles"}, "vae must be one of whole, checkpoint, got 'tiles'"),
         ({"precision": "half"}, "precision must be one of auto, float16, bfloat16, float32"),

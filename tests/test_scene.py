@@ -264,8 +264,8 @@ def loss_and_gradients(settings: RunConfig) -> tuple[dict[str, Tensor], dict[str
 
 
 @both_kinds
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_groups_of_views_give_the_same_terms_and_gradients(kind: Kind, at_once: int) -> None:
+@pytest.mark.parametrize("at_once", [{"views_at_once": 1}, {"views_at_once": 3}, {"rays_at_once": 300}])
+def test_groups_give_the_same_terms_and_gradients(kind: Kind, at_once: dict[str, int]) -> None:
     settings = config(kind)
     # Every regulariser of the field, what it is seen over, and light.
     field = replace(
@@ -276,7 +276,7 @@ def test_groups_of_views_give_the_same_terms_and_gradients(kind: Kind, at_once: 
     )
     settings = replace(settings, ngp=field)
     terms, gradients = loss_and_gradients(settings)
-    grouped = replace(settings, compute=ComputeConfig(views_at_once=at_once))
+    grouped = replace(settings, compute=ComputeConfig(**at_once))
     other_terms, other_gradients = loss_and_gradients(grouped)
     assert set(terms) == set(other_terms)
     assert len(terms) >= 3

@@ -14,7 +14,6 @@ from sdi_gs.doctor.rows import Row, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import MODEL, Sd21Weights, load_sd21, random_networks, weights_at_hand
 from sdi_gs.doctor.stopwatch import timed_parts
 from sdi_gs.planning.counting import META, count_step, prior_of_networks
-from sdi_gs.planning.tiers import TIERS, saving_at_least, tier_for
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.run_config import RunConfig
@@ -37,12 +36,15 @@ def check_cost(rig: Rig, *, measure: Measure = peak_of_tensors) -> Iterator[Row]
     toybox = replace(rig.toybox, prompt=PROMPT)
     yield from _step_rows(rig, toybox, load_prior(toybox.prior, toybox.ideal_prior, device=rig.device))
     weights = weights_at_hand(miniature=rig.size.miniature)
-    config, tier = _for_the_card(replace(rig.stable_diffusion, prompt=PROMPT), rig.device)
+    config, tier = rig.stable_diffusion_on_tier()
+    config = replace(config, prompt=PROMPT)
     dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
     held = _restart_peak(rig.device)
     prior = load_sd21(weights, device=rig.device, dtype=dtype)
     _restart_peak(rig.device)
-    yield from _step_rows(rig, config, prior, note="; ".join(filter(None, (tier, weights.words))))
+    yield from _step_rows(
+        rig, config, prior, note="; ".join(filter(None, (tier and f"tier {tier.name}", weights.words)))
+    )
     peak = measure(rig.device)
     yield from _memory_rows(weights, config, dtype, None if peak is None else peak - held)
 
@@ -53,15 +55,6 @@ def _restart_peak(device: torch.device) -> int:
         return 0
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
-
-
-def _for_the_card(config: RunConfig, device: torch.device) -> tuple[RunConfig, str]:
-    """The run under the tier that a training would get on this card, and the tier's name; as it is on a CPU."""
-    if device.type != "cuda":
-        return config, ""
-    # A card too small for all of them is tried with the smallest: then it is seen what happens.
-    tier = tier_for(torch.cuda.mem_get_info(device)[0]) or TIERS[-1]
-    return replace(config, compute=saving_at_least(config.compute, tier.compute)), f"tier {tier.name}"
 
 
 def _step_rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, *, note: str = "") -> Iterator[Row]:

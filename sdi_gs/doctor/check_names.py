@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-CheckName = Literal["rasterizer", "field", "growth", "toybox", "precision", "cost", "throughput"]
+CheckName = Literal["rasterizer", "field", "growth", "toybox", "precision", "cost", "fallback", "throughput"]
 CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
 
 SUMMARIES: dict[CheckName, str] = {
@@ -14,6 +14,7 @@ SUMMARIES: dict[CheckName, str] = {
     "toybox": "one SDI step of each toybox prior",
     "precision": "Stable Diffusion 2.1's SDI step in float16 and bfloat16 against float32",
     "cost": "peak memory of a training step, and where its time goes",
+    "fallback": "a training step that runs out of memory and is taken again with less",
     "throughput": "pictures per second of the rasteriser",
 }
 """What each of them looks at, in one line."""

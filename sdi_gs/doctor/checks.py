@@ -88,6 +88,10 @@ def check_of(name: CheckName) -> Check:
             from sdi_gs.doctor.check_cost import check_cost
 
             return check_cost
+        case "fallback":
+            from sdi_gs.doctor.check_fallback import check_fallback
+
+            return check_fallback
         case "throughput":
             from sdi_gs.doctor.check_throughput import check_throughput
 

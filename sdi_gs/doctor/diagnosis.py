@@ -10,6 +10,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,8 @@ def _device() -> Device:
 
 
 def _ffmpeg() -> str | None:
+    if find_spec("imageio_ffmpeg") is None:
+        return None
     from imageio_ffmpeg import get_ffmpeg_exe
 
     try:

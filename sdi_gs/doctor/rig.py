@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from sdi_gs.planning.tiers import TIERS, Tier, saving_at_least, tier_for
 from sdi_gs.run_config import RunConfig
 
 CPU = torch.device("cpu")
@@ -72,7 +73,16 @@ class Rig:
     toybox: RunConfig
     """The run of a toybox prior that ``growth``, ``toybox`` and ``cost`` take their settings from."""
     stable_diffusion: RunConfig
-    """The run of Stable Diffusion 2.1 that ``precision`` and ``cost`` take their settings from."""
+    """The run of Stable Diffusion 2.1 that ``precision``, ``cost`` and ``fallback`` take their settings from."""
+
+    def stable_diffusion_on_tier(self) -> tuple[RunConfig, Tier | None]:
+        """That run under the tier that a training would get on this card now, and the tier; as it is on a CPU."""
+        config = self.stable_diffusion
+        if self.device.type != "cuda":
+            return config, None
+        # A card too small for all of them is tried with the smallest: then it is seen what happens.
+        tier = tier_for(torch.cuda.mem_get_info(self.device)[0]) or TIERS[-1]
+        return replace(config, compute=saving_at_least(config.compute, tier.compute)), tier
 
 
 @contextmanager

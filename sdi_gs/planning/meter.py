@@ -30,8 +30,6 @@ workspace what a convolution borrows while it runs."""
 
 Kernels = Literal["cuda", "cpu"]
 
-_CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
-
 _FLASH_WIDTH = 256
 """Widest head of the flash kernels; wider ones and float32 go to the memory-efficient ones."""
 
@@ -150,8 +148,15 @@ class StepMeter(TorchDispatchMode):
         made = [self._follow(tensor, self.part) for tensor in _tensors(out)]
         if any(made) or func._schema.is_mutable:
             self._count(func, args, kwargs, out)
-        if func in _CONVOLUTIONS:
-            self._borrow(sum(_num_bytes(tensor) for tensor in _tensors((args[:3], out))))
+        if func is aten.convolution.default:
+            self._borrow((*args[:2], out))
+        elif func is aten.convolution_backward.default:
+            above, image, weight, by_image, by_weight = *args[:3], *out[:2]
+            # Two kernels, each of which is run only where its gradient is wanted.
+            if by_image is not None:
+                self._borrow((above, weight, by_image))
+            if by_weight is not None:
+                self._borrow((above, image, by_weight))
         return out
 
     def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -197,8 +202,9 @@ class StepMeter(TorchDispatchMode):
         self.live[part] -= size
         self.allocations.append(Allocation(block, 0))
 
-    def _borrow(self, size: int) -> None:
+    def _borrow(self, tensors: Iterable[Tensor]) -> None:
         """A kernel's workspace: copies of its tensors in the order of elements that the kernel works in."""
+        size = sum(map(_num_bytes, tensors))
         if self.live.total() + size > self.peak.total():
             self.peak = self.live.copy()
             self.peak["workspace"] += size

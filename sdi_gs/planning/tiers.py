@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sdi_gs.compute_config import ComputeConfig
+from sdi_gs.compute_config import ComputeConfig, fewest
 
 TierName = Literal["8", "12", "16", "24", "40"]
 TierChoice = Literal["auto", "8", "12", "16", "24", "40", "none"]
@@ -35,26 +35,30 @@ class Tier:
 
 
 TIERS: tuple[Tier, ...] = (
-    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2)),
+    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**15)),
     Tier(
         name="24",
         summary="one view at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, free_text_encoder=True),
+        compute=ComputeConfig(views_at_once=1, rays_at_once=2**14, free_text_encoder=True),
     ),
     Tier(
         name="16",
         summary="one view and two branches at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, branches_at_once=2, free_text_encoder=True),
+        compute=ComputeConfig(views_at_once=1, rays_at_once=2**14, branches_at_once=2, free_text_encoder=True),
     ),
     Tier(
         name="12",
         summary="one view and two branches at once, VAE checkpointed, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, branches_at_once=2, vae="checkpoint", free_text_encoder=True),
+        compute=ComputeConfig(
+            views_at_once=1, rays_at_once=2**13, branches_at_once=2, vae="checkpoint", free_text_encoder=True
+        ),
     ),
     Tier(
         name="8",
         summary="one view and one branch at once, VAE checkpointed, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, branches_at_once=1, vae="checkpoint", free_text_encoder=True),
+        compute=ComputeConfig(
+            views_at_once=1, rays_at_once=2**13, branches_at_once=1, vae="checkpoint", free_text_encoder=True
+        ),
         largest_pixels=512,
     ),
 )
@@ -75,35 +79,34 @@ def saving_at_least(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfi
     """The settings with every lever of memory at least where the tier has it; the others as they were."""
     return replace(
         compute,
-        views_at_once=_fewer(compute.views_at_once, tier.views_at_once),
-        branches_at_once=_fewer(compute.branches_at_once, tier.branches_at_once),
+        views_at_once=fewest(compute.views_at_once, tier.views_at_once),
+        rays_at_once=fewest(compute.rays_at_once, tier.rays_at_once),
+        branches_at_once=fewest(compute.branches_at_once, tier.branches_at_once),
         vae="checkpoint" if "checkpoint" in (compute.vae, tier.vae) else compute.vae,
         free_text_encoder=compute.free_text_encoder or tier.free_text_encoder,
     )
 
 
-def next_lower(compute: ComputeConfig, *, views: int, branches: int) -> tuple[Tier, ComputeConfig] | None:
+def next_lower(
+    compute: ComputeConfig, *, views: int, branches: int, rays: int = 0
+) -> tuple[Tier, ComputeConfig] | None:
     """The largest tier that saves what the settings do not yet, and the settings under it; None where all is saved.
 
-    ``views`` and ``branches`` are those of a step: as many at once as there are is no saving.
+    ``views``, ``branches`` and a field's ``rays`` are those of a step: as many at once as there are is no saving.
     """
-    now = _said_shortly(compute, views, branches)
+    now = _said_shortly(compute, views, branches, rays)
     for tier in TIERS:
-        lower = _said_shortly(saving_at_least(compute, tier.compute), views, branches)
+        lower = _said_shortly(saving_at_least(compute, tier.compute), views, branches, rays)
         if lower != now:
             return tier, lower
     return None
 
 
-def _fewer(left: int, right: int) -> int:
-    """The smaller number, where 0 stands for all."""
-    return min(filter(None, (left, right)), default=0)
-
-
-def _said_shortly(compute: ComputeConfig, views: int, branches: int) -> ComputeConfig:
+def _said_shortly(compute: ComputeConfig, views: int, branches: int, rays: int) -> ComputeConfig:
     """The same with 0 for all."""
     return replace(
         compute,
         views_at_once=compute.views_at_once if compute.views_at_once < views else 0,
+        rays_at_once=compute.rays_at_once if compute.rays_at_once < rays else 0,
         branches_at_once=compute.branches_at_once if compute.branches_at_once < branches else 0,
     )

@@ -33,7 +33,7 @@ def test_each_tier_saves_what_the_larger_ones_save_and_more() -> None:
 
 def test_stepping_down_goes_through_the_tiers_to_the_end() -> None:
     compute, names = ComputeConfig(), list[str]()
-    while (lower := next_lower(compute, views=4, branches=4)) is not None:
+    while (lower := next_lower(compute, views=4, branches=4, rays=4 * 512**2)) is not None:
         tier, compute = lower
         names.append(tier.name)
     assert names == ["40", "24", "16", "12", "8"]
@@ -46,6 +46,16 @@ def test_what_saves_nothing_in_this_run_is_passed_over() -> None:
     assert lower is not None
     assert lower[0].name == "24"
     assert lower[1] == ComputeConfig(free_text_encoder=True)
+
+
+def test_rays_are_a_saving_for_fields_alone() -> None:
+    # All that tier 24 has but its rays: for Gaussians the next thing that helps is tier 16's branches.
+    compute = replace(tier_named("24").compute, rays_at_once=0)
+    gaussians, field = (next_lower(compute, views=4, branches=4, rays=rays) for rays in (0, 4 * 512**2))
+    assert gaussians is not None
+    assert field is not None
+    assert (gaussians[0].name, gaussians[1].rays_at_once) == ("16", 0)
+    assert (field[0].name, field[1].rays_at_once) == ("40", 2**15)
 
 
 def test_what_the_user_chose_besides_memory_stays() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.compute_config import fewest
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp.background import Environment
@@ -130,10 +131,12 @@ class Ngp:
         progress: float,
         generator: torch.Generator,
         views_at_once: int = 0,
+        rays_at_once: int = 0,
     ) -> NgpRender:
         """A render with jittered samples, the config's background, its light, and normals where some term needs them.
 
-        Of what tracing keeps for the backward pass there is never more than ``views_at_once`` views' (0: all).
+        Of what tracing keeps for the backward pass there is never more than ``views_at_once`` views' and
+        ``rays_at_once`` rays' (0: all).
         Raises UserError for images below 16 pixels.
         """
         lighting = draw_lighting(self.config.shading, cameras, progress, generator=generator)
@@ -148,7 +151,7 @@ class Ngp:
             lighting,
             with_normals=self.config.losses.needs_normals,
             generator=generator,
-            rays_at_once=views_at_once * cameras.width * cameras.height,
+            rays_at_once=fewest(views_at_once * cameras.width * cameras.height, rays_at_once),
         )
 
     def _render(

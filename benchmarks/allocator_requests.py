@@ -1,0 +1,121 @@
+"""What torch's allocator is asked for in a training step on a card, and whether the model of it serves this alike.
+
+    python benchmarks/allocator_requests.py --tiers 40 12 --save requests.json.gz     # on a CUDA card; a minute
+
+Steps are those of ``steps_on_card.py``, the second ones after a run's start. The recorded requests are served once more
+by ``sdi_gs.planning.allocator``, which should come to hold what torch held; then the counted step's are, which shows
+what counting itself misses. Blocks that are given back before anything else happens are what kernels borrow: mostly
+the workspaces of convolutions. The last line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from memory_prediction import usual
+from steps_on_card import Bench
+
+from sdi_gs.planning.allocator import reserved_bytes
+from sdi_gs.planning.counting import count_step, published_prior
+from sdi_gs.planning.meter import Allocation
+from sdi_gs.planning.tiers import TIERS, Tier, tier_named
+
+DEVICE = torch.device("cuda")
+LONGEST = 2_000_000
+"""Events that are kept."""
+
+
+def recorded(bench: Bench, tier: Tier, size: int) -> tuple[list[Allocation], dict[str, int]]:
+    """The requests of a step, those that were open before it first, and torch's own figures of them."""
+    config = usual(compute=tier.compute)
+    trainer = bench.trainer(config, size)
+    trainer.step = config.steps // 2
+    trainer.train_step()
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    open_before = torch.cuda.memory._snapshot()["segments"]
+    torch.cuda.memory._record_memory_history(enabled="all", context=None, max_entries=LONGEST)
+    trainer.train_step()
+    torch.cuda.synchronize()
+    [events] = torch.cuda.memory._snapshot()["device_traces"]
+    torch.cuda.memory._record_memory_history(enabled=None)
+    figures = {
+        "tensor_bytes": torch.cuda.max_memory_allocated(),
+        "reserved_bytes": torch.cuda.max_memory_reserved(),
+    }
+    return [*_open_blocks(open_before), *_requests(events)], figures
+
+
+def _open_blocks(segments: list[dict[str, Any]]) -> list[Allocation]:
+    blocks = [block for segment in segments for block in segment["blocks"]]
+    return [Allocation(block["address"], block["size"]) for block in blocks if block["state"] == "active_allocated"]
+
+
+def _requests(events: list[dict[str, Any]]) -> list[Allocation]:
+    """In order; a block is named by its address, which another takes over once it is free."""
+    sizes = {"alloc": "size", "free_completed": None}
+    return [
+        Allocation(event["addr"], event["size"] if sizes[event["action"]] else 0)
+        for event in events
+        if event["action"] in sizes
+    ]
+
+
+def borrowed(requests: list[Allocation]) -> list[int]:
+    """Sizes of the blocks that were given back before anything else was asked for or given back, largest first."""
+    pairs = zip(requests, requests[1:], strict=False)
+    return sorted((ours.size for ours, then in pairs if ours.size and then == Allocation(ours.block, 0)), reverse=True)
+
+
+def summary(requests: list[Allocation]) -> dict[str, Any]:
+    """Figures of a sequence of requests as the model serves it."""
+    sizes = borrowed(requests)
+    live, most, held = 0, 0, dict[int, int]()
+    for request in requests:
+        live += request.size - held.pop(request.block, 0)
+        if request.size:
+            held[request.block] = request.size
+        most = max(most, live)
+    return {
+        "requests": len(requests),
+        "tensor_bytes": most,
+        "reserved_by_the_model": reserved_bytes(requests),
+        "borrowed": {"blocks": len(sizes), "largest": sizes[:12]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiers", nargs="*", choices=[tier.name for tier in TIERS], default=["40", "12"])
+    parser.add_argument("--size", type=int, default=512, help="side of the pictures in pixels")
+    parser.add_argument("--save", type=Path, help="file for every request, gzipped JSON")
+    arguments = parser.parse_args()
+    bench = Bench(DEVICE, miniature=False)
+    counted_prior = published_prior("sd21-base", image_size=arguments.size, dtype=torch.float16)
+    told: dict[str, Any] = {}
+    kept: dict[str, list[list[int]]] = {}
+    for tier in map(tier_named, arguments.tiers):
+        requests, figures = recorded(bench, tier, arguments.size)
+        count = count_step(usual(compute=tier.compute), counted_prior)
+        told[tier.name] = {
+            "measured": figures,
+            "recorded": summary(requests),
+            "counted": {"tensor_bytes": count.peak_bytes, "reserved_by_the_model": count.reserved},
+        }
+        kept[tier.name] = [[request.block, request.size] for request in requests]
+        print(tier.name, json.dumps(told[tier.name]), flush=True)
+    if arguments.save is not None:
+        with gzip.open(arguments.save, "wt", encoding="utf-8") as file:
+            json.dump(kept, file)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

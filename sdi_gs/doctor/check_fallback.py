@@ -1,0 +1,120 @@
+"""Whether a run survives a card that has become too small: a real step that runs out of memory and falls back a tier.
+
+The process is held to less memory than a step needs. The run has to go on by itself on a lower tier, as the one that
+had been on that tier from this step on.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.distilled import PROMPT
+from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.rows import Row, at_least, at_most, shown, skipped
+from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
+from sdi_gs.run import train
+from sdi_gs.run_config import OutputConfig, RunConfig, config_to_dict
+from sdi_gs.run_folder import create_run_folder_at
+from sdi_gs.trainer import Trainer
+
+STEPS = 2
+"""Taken while memory is short."""
+SHARE_LEFT = 0.75
+"""Of what a step needs beyond weights and scene: too little for it, and enough for half of its views at once."""
+MOVED_LIMIT = 0.1
+"""Between the two runs, of what the positions moved. Kernels that add up in any order, and convolutions that take
+another way when memory is short, differ in the last digits; Adam's first steps are signs, which these can turn."""
+LOWEST_TIERS = ("12", "8")
+"""Below them is nothing, or nothing that needs notably less."""
+
+HoldTo = Callable[[torch.device, float], AbstractContextManager[None]]
+
+
+def check_fallback(rig: Rig, *, hold_to: HoldTo | None = None) -> Iterator[Row]:
+    """Five rows; ``hold_to`` stands in for ``held_to``, which knows CUDA only."""
+    what = "a step that runs out of memory"
+    config, tier = rig.stable_diffusion_on_tier()
+    if hold_to is None and rig.device.type != "cuda":
+        yield skipped(what, "a process can be held to less memory on CUDA only")
+        return
+    if tier is not None and tier.name in LOWEST_TIERS:
+        yield skipped(what, f"tier {tier.name}, which this card gets, has none below it that needs notably less")
+        return
+    dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
+    prior = load_sd21(weights_at_hand(miniature=rig.size.miniature), device=rig.device, dtype=dtype)
+    quiet = OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0)
+    # A cloud that grows here and there differs more than by digits.
+    densify = replace(config.densify, enabled=False)
+    config = replace(config, prompt=PROMPT, outputs=quiet, densify=densify)
+    yield from _rows(rig, config, prior, hold_to or held_to)
+
+
+@contextmanager
+def held_to(device: torch.device, bytes_at_most: float) -> Iterator[None]:
+    """Have torch's allocator for a CUDA device give out no more than that, as if the card were so small."""
+    torch.cuda.empty_cache()
+    # Torch wants a number here, and "cuda" has none.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    whole = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(bytes_at_most / whole, 1.0), index)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
+
+
+def _rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, hold_to: HoldTo) -> Iterator[Row]:
+    trainer = Trainer(config, prior, device=rig.device)
+    trainer.step = config.steps // 2
+    room = _room(trainer)
+    before, said = copy.deepcopy(trainer.state()), list[str]()
+    last = trainer.step + STEPS
+    with tempfile.TemporaryDirectory() as temporary, hold_to(rig.device, room):
+        folder = create_run_folder_at(Path(temporary) / "run")
+        folder.write_config(config_to_dict(config))
+        train(trainer, folder, should_stop=lambda: trainer.step >= last, say=said.append)
+    yield shown("memory left to the run", room / 2**20, unit="MiB")
+    yield at_least("times that it went a tier down", float(len(said)), 1.0, note=" ".join(said))
+    yield at_least("steps taken all the same", float(trainer.step - before["step"]), float(STEPS))
+
+    planned = Trainer(trainer.config, prior, device=rig.device)
+    planned.load_state(copy.deepcopy(before))
+    for _ in range(STEPS):
+        planned.train_step()
+    yield at_most("random draws that were not taken back", float(not _same_draws(trainer, planned)), 0.0)
+    moved, apart = (_distance(planned, other) for other in (_positions(before), _positions(trainer.state())))
+    yield at_most("positions off a run on that tier", apart / moved, MOVED_LIMIT, unit="of what they moved")
+
+
+def _room(trainer: Trainer) -> float:
+    """Bytes that are too few for the next step as it is; after one step, which makes what stays."""
+    trainer.train_step()
+    if trainer.device.type != "cuda":
+        return 0.0
+    torch.cuda.reset_peak_memory_stats(trainer.device)
+    trainer.train_step()
+    held, peak = torch.cuda.memory_allocated(trainer.device), torch.cuda.max_memory_allocated(trainer.device)
+    return held + SHARE_LEFT * (peak - held)
+
+
+def _same_draws(left: Trainer, right: Trainer) -> bool:
+    pairs = ((left.host_generator, right.host_generator), (left.device_generator, right.device_generator))
+    return all(torch.equal(ours.get_state(), theirs.get_state()) for ours, theirs in pairs)
+
+
+def _positions(state: dict[str, Any]) -> Tensor:  # [N, 3]
+    return state["gaussians"]["means"]
+
+
+def _distance(trainer: Trainer, positions: Tensor) -> float:  # [N, 3]
+    return float((_positions(trainer.state()) - positions).double().norm())
