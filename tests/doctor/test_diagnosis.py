@@ -100,6 +100,11 @@ def test_what_the_toolchain_lacks_is_among_the_problems(card: None) -> None:
     assert "sdi-gs[cuda]" in fix
 
 
+def test_without_the_package_of_ffmpeg_the_report_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdi_gs.doctor.diagnosis.find_spec", lambda name: None)
+    assert examined().ffmpeg is None
+
+
 def test_a_missing_ffmpeg_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def get_ffmpeg_exe() -> str:
         raise RuntimeError("none")

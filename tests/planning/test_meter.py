@@ -80,6 +80,17 @@ def test_a_convolution_borrows_copies_of_its_tensors() -> None:
     assert meter.peak["workspace"] == 4 * (3 * 64 + 5 * 27 + 5 * 64)
 
 
+def test_a_frozen_convolution_borrows_for_the_gradient_of_its_input_alone() -> None:
+    image, kernel = empty(1, 3, 8, 8).requires_grad_(), empty(50, 3, 3, 3)
+    with StepMeter() as meter:
+        out = F.conv2d(image, kernel, padding=1)
+        above = torch.ones_like(out)
+        meter.restart_peak()
+        out.backward(above)
+    # What comes from above, the kernel and the new gradient; not the image, which only a kernel's gradient needs.
+    assert meter.peak["workspace"] == 4 * (50 * 64 + 50 * 27 + 3 * 64)
+
+
 def test_numbers_that_only_data_could_tell_are_the_stated_ones() -> None:
     with StepMeter(assumptions=Assumptions(scalar=2.5, nonzero_share=0.25, mask_share=0.5)) as meter:
         values = empty(8, 4)

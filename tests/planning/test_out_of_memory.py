@@ -162,6 +162,19 @@ def test_the_lowest_tier_ends_the_run_in_one_line_with_the_state_saved(
     assert [line.split("tier ")[1].split()[0] for line in said] == ["40", "24", "12", "8"]
 
 
+def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def load(*_: object, **__: object) -> SmallCard:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sdi_gs.run.load_prior", load)
+    with pytest.raises(UserError, match="too little free memory to load the networks and the scene") as stopped:
+        prepare_run(config(), device=CPU, folder=tmp_path / "run")
+    assert "\n" not in str(stopped.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_memory_that_ends_once_parameters_move_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(config(), SmallCard(), device=CPU)
     trainer.train_step()
