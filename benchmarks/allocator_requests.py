@@ -40,17 +40,18 @@ def recorded(bench: Bench, tier: Tier, size: int) -> tuple[list[Allocation], dic
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    open_before = torch.cuda.memory._snapshot()["segments"]
+    open_before: Any = torch.cuda.memory._snapshot()
     torch.cuda.memory._record_memory_history(enabled="all", context=None, max_entries=LONGEST)
     trainer.train_step()
     torch.cuda.synchronize()
-    [events] = torch.cuda.memory._snapshot()["device_traces"]
+    after: Any = torch.cuda.memory._snapshot()
     torch.cuda.memory._record_memory_history(enabled=None)
     figures = {
         "tensor_bytes": torch.cuda.max_memory_allocated(),
         "reserved_bytes": torch.cuda.max_memory_reserved(),
     }
-    return [*_open_blocks(open_before), *_requests(events)], figures
+    [events] = after["device_traces"]
+    return [*_open_blocks(open_before["segments"]), *_requests(events)], figures
 
 
 def _open_blocks(segments: list[dict[str, Any]]) -> list[Allocation]:
