@@ -35,6 +35,7 @@ from sdi_gs.trainer import Trainer
 TOKENS, WIDTH = 77, 64
 LEVERS: dict[str, dict[str, Any]] = {
     "views_at_once": {"views_at_once": 1},
+    "rays_at_once": {"rays_at_once": 4096},
     "branches_at_once": {"branches_at_once": 1},
     "vae": {"vae": "checkpoint"},
     "views_branches_vae": {"views_at_once": 1, "branches_at_once": 1, "vae": "checkpoint"},
@@ -155,12 +156,16 @@ def main() -> None:
     parser.add_argument("--representation", choices=("gaussians", "ngp"), default="gaussians")
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--levers", nargs="+", choices=LEVERS, default=[name for name in LEVERS if name != LONG])
+    parser.add_argument(
+        "--levers", nargs="+", choices=LEVERS, help="all but the long and the idle ones if none is named"
+    )
     options = parser.parse_args()
+    idle = () if options.representation == "ngp" else ("rays_at_once",)
+    levers = options.levers or [name for name in LEVERS if name not in (LONG, *idle)]
     plain, report = trainer_with(options, {}), {}
     plain.train_step()
     before = peak_bytes(plain)
-    for name in options.levers:
+    for name in levers:
         report[name] = measure(options, plain, before, LEVERS[name])
         print(
             f"{name:22} time x {report[name]['time_ratio']:.2f}  peak memory x {report[name]['memory_ratio']:.2f}"

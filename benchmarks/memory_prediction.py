@@ -49,8 +49,28 @@ FIELDS = (
 )
 """Name, field, rays at once (0: all)."""
 
+LEVERS: dict[str, dict[str, Any]] = {
+    "attention_plain": {"attention": "plain"},
+    "channels_last": {"channels_last": True},
+    "cache_cross_attention": {"cache_cross_attention": True},
+    "fused_adam": {"fused_adam": True},
+    "views_at_once_1": {"views_at_once": 1},
+    "branches_at_once_1": {"branches_at_once": 1},
+    "vae_checkpoint": {"vae": "checkpoint"},
+    "free_text_encoder": {"free_text_encoder": True},
+    "all_at_once": {"views_at_once": 0},
+    "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
+    "compile_unet": {"compile_unet": True},
+}
+"""Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
+is as accurate (``docs/probe.md``)."""
+UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
+"""They ask for the same operations and tensors, as far as those are counted."""
+BASE = {"views_at_once": 2}
+"""Tier 40, beside which each lever is timed."""
+
 VALIDATIONS = (
-    *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toybox"),
+    *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toy-field", "toy-field-rays", "toybox"),
     *("vae-128", "vae-256", "unet-256"),
 )
 
@@ -66,6 +86,13 @@ def usual(**changes: Any) -> RunConfig:
 def clouds(config: RunConfig, count: int) -> RunConfig:
     """The same with another number of Gaussians."""
     return replace(config, gaussians=replace(config.gaussians, num_initial=count))
+
+
+def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The run with some settings of its guidance and of its computing replaced, each where it belongs."""
+    own = {name: value for name, value in changes.items() if hasattr(config.compute, name)}
+    rest = {name: value for name, value in changes.items() if name not in own}
+    return replace(config, compute=replace(config.compute, **own), guidance=replace(config.guidance, **rest))
 
 
 def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
@@ -89,11 +116,21 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
         for views in (1, 4):
             config = clouds(usual(views_per_step=views), count)
             yield "clouds", 512, config, {"views": views, "gaussians": count}
+    yield from _field_cases()
+    for name, changes in {"none": {}, **LEVERS}.items():
+        if name not in UNCOUNTED:
+            yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}
+
+
+def _field_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Those of fields, one view at a time as in the published run: by rays at once alone, and by tier."""
     for name, ngp, groups in FIELDS:
+        field: dict[str, Any] = {"representation": "ngp", "ngp": ngp, "views_per_step": 1}
         for rays in groups:
-            compute = ComputeConfig(rays_at_once=rays)
-            config = usual(representation="ngp", ngp=ngp, views_per_step=1, compute=compute)
+            config = usual(compute=ComputeConfig(rays_at_once=rays), **field)
             yield "fields", 512, config, {"field": name, "rays_at_once": rays}
+        for tier in TIERS:
+            yield "field_tiers", 512, usual(compute=tier.compute, **field), {"field": name, "tier": tier.name}
 
 
 def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any]:
@@ -177,6 +214,36 @@ def _fields(report: dict[str, Any]) -> str:
     )
 
 
+def _field_tiers(report: dict[str, Any]) -> str:
+    return _table(
+        (
+            "tier",
+            "rays at once",
+            *(f"{name} field" for name, *_ in FIELDS),
+            *(f"preset field, {c}" for c in _card_names()),
+        ),
+        [
+            (
+                tier.name,
+                f"{tier.compute.rays_at_once:,}",
+                *(_gib(row["peak_bytes"]) for row in _of_tier(report, tier.name, "field_tiers")),
+                *_seconds(_of_tier(report, tier.name, "field_tiers")[0]),
+            )
+            for tier in TIERS
+        ],
+    )
+
+
+def _levers(report: dict[str, Any]) -> str:
+    return _table(
+        ("lever", "tensors", "card", *_card_names()),
+        [
+            (row["lever"].replace("_", " "), _gib(row["tensor_bytes"]), _gib(row["peak_bytes"]), *_seconds(row))
+            for row in _rows(report, "levers")
+        ],
+    )
+
+
 def _tiers(report: dict[str, Any]) -> str:
     return _table(
         ("tier", "how", "made for", "512 pixels", "768 pixels", *(f"{name}, 512" for name in _card_names())),
@@ -212,6 +279,8 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": _steps,
     "clouds": _clouds,
     "fields": _fields,
+    "field_tiers": _field_tiers,
+    "levers": _levers,
     "tiers": _tiers,
     "published": _published,
 }
@@ -307,8 +376,10 @@ def write_docs(path: Path, sections: dict[str, str]) -> None:
 def write_package_data(report: dict[str, Any]) -> None:
     """What ``sdi-gs doctor`` tells of each tier, in the package."""
     rows = {
-        f"{row['tier']}:{row['size']}": {name: row[name] for name in ("peak_bytes", "seconds")}
-        for row in _rows(report, "tiers")
+        ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else []))): {
+            name: row[name] for name in ("peak_bytes", "seconds")
+        }
+        for row in (*_rows(report, "tiers"), *_rows(report, "field_tiers"))
     }
     PACKAGE_DATA.write_text(f"{json.dumps(rows, indent=1)}\n", encoding="utf-8")
 
@@ -322,8 +393,8 @@ def _rows(report: dict[str, Any], table: str) -> list[dict[str, Any]]:
     return [row for row in report["rows"] if row["table"] == table]
 
 
-def _of_tier(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [row for row in _rows(report, "tiers") if row["tier"] == name]
+def _of_tier(report: dict[str, Any], name: str, table: str = "tiers") -> list[dict[str, Any]]:
+    return [row for row in _rows(report, table) if row["tier"] == name]
 
 
 def _card_names() -> tuple[str, ...]:

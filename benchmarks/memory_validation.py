@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 
+from sdi_gs.camera_config import CameraConfig
 from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.planning.counting import META, count_step, prior_of_networks
 from sdi_gs.planning.meter import StepMeter
 from sdi_gs.priors.published import Networks, published_config, published_networks
+from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.run_config import RunConfig
 from sdi_gs.toybox.training.folder import load_networks
 from sdi_gs.trainer import Trainer
@@ -66,12 +68,29 @@ def toy_networks(device: torch.device, image_size: int) -> Networks:
 
 def whole_step(image_size: int, **changes: Any) -> dict[str, int]:
     """A step of the trainer with toy networks and Gaussians."""
-    return _of_step(preset_named("sd21-base").config, lambda device: toy_networks(device, image_size), **changes)
+    config = _run_config(preset_named("sd21-base").config, **changes)
+    return _of_step(config, lambda device: toy_networks(device, image_size))
+
+
+def field_step(rays_at_once: int) -> dict[str, int]:
+    """A step of the trainer with toy networks and a field on torch's operations, as on a card.
+
+    All cameras see it alike, because the count allows for those that see most of it.
+    """
+    cameras = CameraConfig(elevation_deg=(20.0, 20.0))
+    base = replace(preset_named("sd21-base").config, representation="ngp", cameras=cameras)
+    config = _run_config(base, views_per_step=1, compute=ComputeConfig(rays_at_once=rays_at_once))
+
+    def on_torch(trainer: Trainer) -> None:
+        assert isinstance(trainer.scene.representation, Ngp)
+        trainer.scene.representation.field.backend = "torch"
+
+    return _of_step(config, lambda device: toy_networks(device, 64), prepare=on_torch)
 
 
 def toybox_step() -> dict[str, int]:
     """A step of the trainer with toybox's trained networks and Gaussians."""
-    return _of_step(preset_named("toybox").config, toybox_networks, backgrounds=("white",))
+    return _of_step(_run_config(preset_named("toybox").config, backgrounds=("white",)), toybox_networks)
 
 
 def toybox_networks(device: torch.device) -> Networks:
@@ -82,8 +101,8 @@ def toybox_networks(device: torch.device) -> Networks:
     return Networks(text_encoder=text_encoder, unet=unet, vae=vae)
 
 
-def _of_step(base: RunConfig, build: Callable[[torch.device], Networks], **changes: Any) -> dict[str, int]:
-    config = replace(
+def _run_config(base: RunConfig, **changes: Any) -> RunConfig:
+    return replace(
         base,
         prompt="anything",
         guidance=replace(base.guidance, inversion_steps=1),
@@ -91,7 +110,14 @@ def _of_step(base: RunConfig, build: Callable[[torch.device], Networks], **chang
         gaussians=replace(base.gaussians, num_initial=5000),
         **changes,
     )
+
+
+def _of_step(
+    config: RunConfig, build: Callable[[torch.device], Networks], *, prepare: Callable[[Trainer], None] | None = None
+) -> dict[str, int]:
     trainer = Trainer(config, prior_of_networks(build(CPU), model="sd21-base"), device=CPU)
+    if prepare is not None:
+        prepare(trainer)
     trainer.step = config.steps - 3
     # Compiles the rasteriser and makes the moments.
     trainer.train_step()
@@ -176,6 +202,8 @@ CASES: dict[str, Callable[[], dict[str, int]]] = {
     "toy-checkpoint": lambda: whole_step(
         128, compute=ComputeConfig(views_at_once=1, branches_at_once=2, vae="checkpoint")
     ),
+    "toy-field": lambda: field_step(0),
+    "toy-field-rays": lambda: field_step(1024),
     "toybox": toybox_step,
     "vae-128": lambda: full_size_vae(128),
     "vae-256": lambda: full_size_vae(256),

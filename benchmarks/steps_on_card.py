@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from memory_prediction import cases, usual
+from memory_prediction import BASE, LEVERS, cases, usual, with_changes
 from torch.profiler import ProfilerActivity, profile
 
 from sdi_gs.doctor.full_report import machine_facts
@@ -37,28 +37,6 @@ from sdi_gs.trainer import Trainer
 
 PLACES = (0.17, 0.5, 0.83)
 """Of the inverted part of the run."""
-LEVERS: dict[str, dict[str, Any]] = {
-    "attention_plain": {"attention": "plain"},
-    "channels_last": {"channels_last": True},
-    "cache_cross_attention": {"cache_cross_attention": True},
-    "fused_adam": {"fused_adam": True},
-    "views_at_once_1": {"views_at_once": 1},
-    "vae_checkpoint": {"vae": "checkpoint"},
-    "all_at_once": {"views_at_once": 0},
-    "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
-    "compile_unet": {"compile_unet": True},
-}
-"""Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
-is as accurate (``docs/probe.md``)."""
-BASE = {"views_at_once": 2}
-"""Tier 40, beside which each lever is timed."""
-
-
-def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The run with some settings of its guidance and of its computing replaced, each where it belongs."""
-    own = {name: value for name, value in changes.items() if hasattr(config.compute, name)}
-    rest = {name: value for name, value in changes.items() if name not in own}
-    return replace(config, compute=replace(config.compute, **own), guidance=replace(config.guidance, **rest))
 
 
 class Bench:

@@ -1,8 +1,8 @@
 """One training step of the real trainer on networks and scenes without data, counted.
 
 Prior, guidance, representation, losses and optimisers are those that train; their tensors lie on torch's meta device.
-Only what cannot run there has a stand-in: gsplat's kernels (``sdi_gs.rasterize.counted``) and numbers that are read
-off tensors (``Assumptions``).
+Only what cannot run there has a stand-in: gsplat's kernels (``sdi_gs.rasterize.counted``) and how many samples the
+rays of a field have (``sdi_gs.planning.field_samples``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.planning.allocator import reserved_bytes
-from sdi_gs.planning.meter import Assumptions, Kernels, Operation, Part, StepMeter
+from sdi_gs.planning.field_samples import samples_of_rays, shares_met
+from sdi_gs.planning.meter import Kernels, Operation, Part, StepMeter
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_networks
@@ -27,10 +28,6 @@ from sdi_gs.run_config import RunConfig
 from sdi_gs.trainer import Trainer
 
 META = torch.device("meta")
-
-TESTED_PER_RAY, DRAWN_PER_RAY = 329.0, 21.0
-"""Samples of a ray of the published field while its occupancy grid is still full: those whose density is asked for,
-and those that are drawn; measured on the CPU over 16 384 rays of the SD preset's cameras."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +77,21 @@ def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusio
 
 
 def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
-    """Count a late step of a run (all levels of a field, moments of all optimisers), whose prior lies on ``META``."""
-    meter = StepMeter(kernels=kernels, assumptions=_assumptions(config))
+    """Count a late step of a run (all levels of a field, moments of all optimisers), whose prior lies on ``META``.
+
+    Where rays see different numbers of samples, the memory is that of the largest numbers, the operations are those of
+    the mean ones.
+    """
+    if config.representation != "ngp":
+        return _counted(config, prior, StepMeter(kernels=kernels))
+    mean, largest = (
+        _counted(config, prior, StepMeter(kernels=kernels, assumptions=shares_met(config.ngp, samples)))
+        for samples in samples_of_rays(config, image_size=prior.image_size)
+    )
+    return replace(largest, operations=mean.operations)
+
+
+def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -> StepCount:
     for network in (prior.unet, prior.vae):
         meter.adopt(_weights(network), "weights")
     compute = config.compute
@@ -121,20 +131,6 @@ def _make_moments(trainer: Trainer) -> None:
     background = torch.ones(1, 3, device=META)
     render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
     trainer.scene.update(render.rgb.sum(), render, step=trainer.step, generator=trainer.host_generator)
-
-
-def _assumptions(config: RunConfig) -> Assumptions:
-    """What a field's rays meet; Gaussians ask for nothing."""
-    ngp = config.ngp
-    # The longest way of a ray through the cube, nearly its diagonal.
-    longest = 0.87 * ngp.samples_per_ray * ngp.step_length
-    candidates = longest / ngp.step_length + 1.0
-    scale = ngp.samples_per_ray / 512.0
-    return Assumptions(
-        scalar=longest,
-        nonzero_share=min(TESTED_PER_RAY * scale / candidates, 1.0),
-        mask_share=DRAWN_PER_RAY / TESTED_PER_RAY,
-    )
 
 
 @contextmanager

@@ -54,9 +54,9 @@ class Assumptions:
     scalar: float = 1.0
     """Any number that is read off a tensor."""
     nonzero_share: float = 0.5
-    """Elements that ``nonzero`` finds."""
+    """Elements that ``nonzero`` finds in a table."""
     mask_share: float = 0.5
-    """Rows that a mask keeps."""
+    """Rows that a mask keeps, which ``nonzero`` finds in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,8 @@ class StepMeter(TorchDispatchMode):
             case aten._to_copy.default if torch.device(kwargs.get("device") or "meta").type == "cpu":
                 return torch.ones(given.shape, dtype=kwargs.get("dtype") or given.dtype)
             case aten.nonzero.default:
-                found = round(self.assumptions.nonzero_share * given.numel())
+                share = self.assumptions.mask_share if given.dim() == 1 else self.assumptions.nonzero_share
+                found = round(share * given.numel())
                 return given.new_empty((found, given.dim()), dtype=torch.int64)
             case aten.index.Tensor if len(args[1]) == 1 and args[1][0].dtype == torch.bool:
                 kept = round(self.assumptions.mask_share * args[1][0].numel())

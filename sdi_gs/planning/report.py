@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from sdi_gs.planning.tiers import Tier, tier_for
 
@@ -17,13 +17,14 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 """Pixels of their images."""
 
 
-def predicted(tier: Tier, image_size: int) -> dict[str, Any] | None:
-    """Peak bytes and seconds by card of a step on a tier, with four views, Perp-Neg and 200 000 Gaussians.
+def predicted(tier: Tier, image_size: int, *, field: Literal["preset", "published"] | None = None) -> Any:
+    """Peak bytes and seconds by card of a step on a tier, with Perp-Neg: four views of 200 000 Gaussians, or one view
+    of a field, the presets' or the paper's.
 
     None for what was not counted.
     """
     text = resources.files("sdi_gs.planning").joinpath("predicted.json").read_text(encoding="utf-8")
-    return json.loads(text).get(f"{tier.name}:{image_size}")
+    return json.loads(text).get(":".join(filter(None, (tier.name, str(image_size), field))))
 
 
 def tier_lines(free_bytes: int, card_name: str) -> list[str]:
@@ -40,6 +41,12 @@ def tier_lines(free_bytes: int, card_name: str) -> list[str]:
         lines.append(
             f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB{beyond},"
             f" {_times(row['seconds'], card_name)} a step"
+        )
+    of_field = predicted(tier, MODELS["sd21-base"], field="preset")
+    if of_field is not None:
+        lines.append(
+            f"predicted   sd21-base with --representation ngp: {of_field['peak_bytes'] / GIB:.1f} GiB,"
+            f" {_times(of_field['seconds'], card_name)} a step of one view"
         )
     return lines
 

@@ -35,11 +35,11 @@ class Tier:
 
 
 TIERS: tuple[Tier, ...] = (
-    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**15)),
+    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**16)),
     Tier(
         name="24",
         summary="one view at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, rays_at_once=2**14, free_text_encoder=True),
+        compute=ComputeConfig(views_at_once=1, rays_at_once=2**15, free_text_encoder=True),
     ),
     Tier(
         name="16",

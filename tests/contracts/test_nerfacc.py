@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.representations.ngp.backends import imported
 from sdi_gs.representations.ngp.compositing import composite
 from sdi_gs.representations.ngp.marching import Samples
 
@@ -86,3 +89,14 @@ def test_what_comes_back_blends_like_torch(calls: list[Any]) -> None:
         results.append((made.weights, made.opacity, made.sums, gradient))
     for ours, reference in zip(*results, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_escapes_in_its_docstrings_are_nothing_to_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As nerfacc 0.5.3 has them, where no compiled code lies beside it.
+    (tmp_path / "escaping.py").write_text('"""Weights \\delta."""\nHERE = True\n', encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(SyntaxError, match="invalid escape sequence"):
+        import_module("escaping")
+    assert imported("escaping").HERE
+    assert imported("escaping") is sys.modules.pop("escaping")

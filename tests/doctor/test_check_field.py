@@ -50,33 +50,29 @@ def test_a_denser_field_is_seen_in_the_picture(rig: Rig, failures: Callable[...,
     assert {"rgb: worst pixel", "alpha: worst pixel"} <= set(failures(check_field(rig, tested=tested)))
 
 
-def test_a_depth_that_is_off_where_something_is_seen_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    def tested(config: NgpConfig, device: torch.device) -> Ngp:
+def with_depth(change: Callable[[NgpRender, Tensor], Tensor]) -> Callable[[NgpConfig, torch.device], Ngp]:
+    """A field whose depths are what ``change`` makes of a render and its depths."""
+
+    def build(config: NgpConfig, device: torch.device) -> Ngp:
         field = rough_field(config, device)
         render = field.render
 
-        def nearer(*args: Any, **kwargs: Any) -> NgpRender:
+        def changed(*args: Any, **kwargs: Any) -> NgpRender:
             made = render(*args, **kwargs)
             assert made.depth is not None
-            return replace(made, depth=made.depth - 0.01)
+            return replace(made, depth=change(made, made.depth))
 
-        field.render = nearer
+        field.render = changed
         return field
 
-    assert failures(check_field(rig, tested=tested)) == ["depth by opacity: worst pixel"]
+    return build
+
+
+def test_a_depth_that_is_off_where_something_is_seen_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
+    nearer = with_depth(lambda _, depth: depth - 0.01)
+    assert failures(check_field(rig, tested=nearer)) == ["depth by opacity: worst pixel"]
 
 
 def test_the_depth_of_what_can_hardly_be_seen_does_not_count(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    def tested(config: NgpConfig, device: torch.device) -> Ngp:
-        field = rough_field(config, device)
-        render = field.render
-
-        def elsewhere(*args: Any, **kwargs: Any) -> NgpRender:
-            made = render(*args, **kwargs)
-            assert made.depth is not None
-            return replace(made, depth=torch.where(made.alpha < 3e-4, made.depth + 4.0, made.depth))
-
-        field.render = elsewhere
-        return field
-
-    assert failures(check_field(rig, tested=tested)) == []
+    elsewhere = with_depth(lambda made, depth: torch.where(made.alpha < 3e-4, depth + 4.0, depth))
+    assert failures(check_field(rig, tested=elsewhere)) == []

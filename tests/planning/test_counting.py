@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -123,6 +123,16 @@ def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) ->
     assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
 
 
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("field", ["preset", "published"])
+def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
+    tier: Tier, field: Literal["preset", "published"]
+) -> None:
+    row = predicted(tier, 512, field=field)
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
+    assert row["peak_bytes"] <= tier.budget_bytes
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("tier", "image_size"), [(TIERS[0], 512), (TIERS[-1], 768)])
 def test_the_predictions_that_come_with_the_package_are_those_of_this_code(tier: Tier, image_size: int) -> None:
@@ -139,11 +149,14 @@ def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
     assert lines[0].startswith("tier        12, for 11.0 GiB of free memory")
     assert "sd21-base" in lines[1]
     assert lines[1].count(" s ") == 1
+    assert "--representation ngp" in lines[3]
+    assert lines[3].endswith(" s a step of one view")
     assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
     assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
         False,
         False,
         True,
+        False,
     ]
     assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
 

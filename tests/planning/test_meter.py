@@ -92,12 +92,14 @@ def test_a_frozen_convolution_borrows_for_the_gradient_of_its_input_alone() -> N
 
 
 def test_numbers_that_only_data_could_tell_are_the_stated_ones() -> None:
-    with StepMeter(assumptions=Assumptions(scalar=2.5, nonzero_share=0.25, mask_share=0.5)) as meter:
+    with StepMeter(assumptions=Assumptions(scalar=2.5, nonzero_share=0.25, mask_share=0.75)) as meter:
         values = empty(8, 4)
         assert values.sum().item() == 2.5
         assert bool(values.isfinite().all())
         assert values.nonzero().shape == (8, 2)
-        assert values[values[:, 0] > 0.0].shape == (4, 4)
+        mask = values[:, 0] > 0.0
+        assert values[mask].shape == (6, 4)
+        assert mask.nonzero().shape == (6, 1)
         assert torch.stack([values.sum(), values.max()]).tolist() == [1.0, 1.0]
         assert torch.bincount(empty(8, dtype=torch.int64), minlength=6).shape == (6,)
     assert meter.live["scene"] >= values.numel() * 4

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sys
+import warnings
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,3 +25,12 @@ def backend_for(*tensors: Tensor) -> Backend:
 def is_installed(package: str) -> bool:
     """Whether a package is there, without importing it."""
     return find_spec(package) is not None
+
+
+def imported(package: str) -> Any:
+    """A package without what Python says of its docstrings' escapes where it compiles them (nerfacc 0.5.3's)."""
+    if package not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*invalid escape sequence")
+            import_module(package)
+    return sys.modules[package]

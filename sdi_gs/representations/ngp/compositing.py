@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.representations.ngp.backends import Backend, backend_for, is_installed
+from sdi_gs.representations.ngp.backends import Backend, backend_for, imported, is_installed
 from sdi_gs.representations.ngp.marching import Samples
 
 MIN_TRANSMITTANCE = 1e-4
@@ -115,12 +115,10 @@ def _weights_torch(density: Tensor, samples: Samples) -> Tensor:  # [P]
 
 
 def _weights_nerfacc(density: Tensor, samples: Samples) -> Tensor:  # [P]
-    import nerfacc  # pyright: ignore[reportMissingImports]
-
     starts = samples.ray_starts
     packed = torch.stack([starts[:-1], starts[1:] - starts[:-1]], dim=-1)
     half = 0.5 * samples.step
-    weights, _, _ = nerfacc.render_weight_from_density(
+    weights, _, _ = imported("nerfacc").render_weight_from_density(
         samples.distances - half, samples.distances + half, density, packed_info=packed
     )
     return weights

@@ -119,6 +119,12 @@ def march(
             assert_never(other)
 
 
+def candidates_per_ray(radius: float, step: float) -> int:
+    """Places of a ray that the torch code tests: as many as fit the cube's diagonal."""
+    # To ask for the longest span of the rays at hand would stop the host.
+    return math.ceil(2.0 * math.sqrt(3.0) * radius / step) + 1
+
+
 def _march_torch(
     rays: Rays,
     near: Tensor,  # [R]
@@ -130,8 +136,7 @@ def _march_torch(
 ) -> Samples:
     """The reference: all candidates of some rays at a time, then those that count."""
     side, device = occupied.shape[0], near.device
-    # As many as fit the cube's diagonal: to ask for the longest span would stop the host.
-    num_candidates = math.ceil(2.0 * math.sqrt(3.0) * radius / step) + 1
+    num_candidates = candidates_per_ray(radius, step)
     numbers = torch.arange(num_candidates, device=device, dtype=near.dtype)
     flat = occupied.flatten()
     chunk = max(_CANDIDATES_AT_ONCE // num_candidates, 1)

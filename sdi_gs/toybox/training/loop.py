@@ -304,6 +304,8 @@ def _now() -> float:
 def _check_device(config: LoopConfig, workers: Workers) -> None:
     if config.minutes is not None and workers.count > 1:
         raise UserError("minutes are for one process; give several that train together their steps")
+    if config.feeders and workers.count > 1:
+        raise UserError("feeders draw for one process; several that train together draw their own batches: set 0")
     if config.device == "cpu":
         return
     if not torch.cuda.is_available():

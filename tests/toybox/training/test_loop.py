@@ -183,6 +183,7 @@ def test_minutes_that_are_enough_leave_the_steps_alone(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 70
 
 
-def test_several_processes_are_given_steps_and_not_minutes(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="minutes are for one process"):
-        train(config(minutes=1.0), Line(), tmp_path, resume=False, workers=Workers(rank=0, count=2))
+@pytest.mark.parametrize("changes", [{"minutes": 1.0}, {"feeders": 1}])
+def test_several_processes_refuse_what_is_for_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(changes))} .* for one process"):
+        train(config(**changes), Line(), tmp_path, resume=False, workers=Workers(rank=0, count=2))
