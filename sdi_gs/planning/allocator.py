@@ -2,8 +2,9 @@
 
 Rules of ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings: sizes are rounded to 512 bytes; requests up
 to 1 MiB are cut from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, larger ones get a segment of their own
-size in whole 2 MiB; a free block is reused best fit first, and what is left of it becomes a block. Segments are never
-given back, which the real allocator does before it gives up: what is counted here is what it can do without that.
+size in whole 2 MiB; a free block is reused best fit first, of equals that of the lowest address, and what is left of it
+becomes a block. Segments are never given back, which the real allocator does before it gives up: what is counted here
+is what it can do without that.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _LARGE_ROUNDING = 2 * MIB
 class _Block:
     """A stretch of a segment."""
 
+    address: int
     size: int
     small: bool
     free: bool = True
@@ -41,7 +43,7 @@ class CachingAllocator:
         self.reserved = 0
         """Bytes of all segments."""
         self._used: dict[int, _Block] = {}
-        # Free blocks by size; the number keeps blocks of one size apart.
+        # Free blocks by size and address.
         self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
 
     def allocate(self, name: int, size: int) -> None:
@@ -52,7 +54,7 @@ class CachingAllocator:
         block = self._best_fit(rounded) or self._new_segment(rounded)
         spare = block.size - rounded
         if spare >= _ROUNDING if block.small else spare > _SMALL:
-            rest = _Block(spare, block.small, before=block, after=block.after)
+            rest = _Block(block.address + rounded, spare, block.small, before=block, after=block.after)
             if rest.after is not None:
                 rest.after.before = rest
             block.size, block.after = rounded, rest
@@ -89,15 +91,17 @@ class CachingAllocator:
             segment = _MIDDLE_SEGMENT
         else:
             segment = -(-size // _LARGE_ROUNDING) * _LARGE_ROUNDING
+        # Addresses as if segments lay one behind the other.
+        block = _Block(self.reserved, segment, size <= _SMALL)
         self.reserved += segment
-        return _Block(segment, size <= _SMALL)
+        return block
 
     def _shelve(self, block: _Block) -> None:
-        insort(self._free[block.small], (block.size, id(block), block))
+        insort(self._free[block.small], (block.size, block.address, block))
 
     def _unshelve(self, block: _Block) -> None:
         shelf = self._free[block.small]
-        shelf.pop(bisect_left(shelf, (block.size, id(block))))
+        shelf.pop(bisect_left(shelf, (block.size, block.address)))
 
     def _absorb(self, first: _Block, second: _Block) -> _Block:
         first.size += second.size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sdi_gs.planning.allocator import MIB, CachingAllocator, reserved_bytes
 from sdi_gs.planning.meter import Allocation
 
@@ -58,3 +60,17 @@ def test_gaps_that_nothing_fits_are_what_fragmentation_costs() -> None:
     requests += [Allocation(0, 0), Allocation(2, 0), Allocation(9, 40 * MIB)]
     # 40 are free, in two pieces of 20.
     assert reserved_bytes(requests) == 120 * MIB
+
+
+@pytest.mark.parametrize("order", [(1, 3), (3, 1)])
+def test_of_equal_blocks_that_of_the_lowest_address_is_taken(order: tuple[int, int]) -> None:
+    allocator = CachingAllocator()
+    for name in (1, 2, 3, 4):
+        allocator.allocate(name, 512_000)
+    for name in order:
+        allocator.free(name)
+    # In place of 1: what 3 and 4 leave are neighbours, which hold a larger block.
+    allocator.allocate(5, 512_000)
+    allocator.free(4)
+    allocator.allocate(6, 1_024_000)
+    assert allocator.reserved == 2 * MIB
