@@ -44,8 +44,8 @@ PUBLISHED_RUNS = (
 """What, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
 
 FIELDS = (
-    ("preset", NgpConfig(), (0, 2**15, 2**14, 2**13)),
-    ("published", PUBLISHED, (0, 2**14, 2**13)),
+    ("preset", NgpConfig(), (0, 2**16, 2**14)),
+    ("published", PUBLISHED, (0, 2**16, 2**14)),
 )
 """Name, field, rays at once (0: all)."""
 

@@ -35,22 +35,22 @@ class Tier:
 
 
 TIERS: tuple[Tier, ...] = (
-    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**16)),
+    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**17)),
     Tier(
         name="24",
         summary="one view at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, rays_at_once=2**15, free_text_encoder=True),
+        compute=ComputeConfig(views_at_once=1, rays_at_once=2**16, free_text_encoder=True),
     ),
     Tier(
         name="16",
         summary="one view and two branches at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, rays_at_once=2**14, branches_at_once=2, free_text_encoder=True),
+        compute=ComputeConfig(views_at_once=1, rays_at_once=2**15, branches_at_once=2, free_text_encoder=True),
     ),
     Tier(
         name="12",
         summary="one view and two branches at once, VAE checkpointed, text encoder on the host",
         compute=ComputeConfig(
-            views_at_once=1, rays_at_once=2**13, branches_at_once=2, vae="checkpoint", free_text_encoder=True
+            views_at_once=1, rays_at_once=2**14, branches_at_once=2, vae="checkpoint", free_text_encoder=True
         ),
     ),
     Tier(

@@ -55,7 +55,7 @@ def test_rays_are_a_saving_for_fields_alone() -> None:
     assert gaussians is not None
     assert field is not None
     assert (gaussians[0].name, gaussians[1].rays_at_once) == ("16", 0)
-    assert (field[0].name, field[1].rays_at_once) == ("40", 2**16)
+    assert (field[0].name, field[1].rays_at_once) == ("40", 2**17)
 
 
 def test_what_the_user_chose_besides_memory_stays() -> None:

@@ -11,7 +11,6 @@ Letters: P points, L levels, E entries of all levels.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -86,24 +85,12 @@ def encode(
 ) -> tuple[Tensor, Tensor | None]:  # [P, 2 L], [P, 3, 2 L]
     """Features of the first ``num_levels`` levels, 0 for the others, and their derivatives by the point's coordinates.
 
-    The reference: torch operations alone, on any device and in any precision.
+    The reference: torch operations alone, on any device and in any precision, differentiable by points and table.
     """
     features, jacobian = [], []
     for level in range(num_levels):
-        scale = layout.scales[level]
-        position = points * scale + 0.5
-        cell = position.detach().floor()
-        high = position - cell
-        vertex = cell.long()
-        value = table.new_zeros(len(points), FEATURES)
-        slopes = [torch.zeros_like(value) for _ in range(3 if with_jacobian else 0)]
-        for corner in itertools.product((0, 1), repeat=3):
-            entries = table[_entries([vertex[:, axis] + side for axis, side in enumerate(corner)], layout, level)]
-            weights = [high[:, axis] if side else 1.0 - high[:, axis] for axis, side in enumerate(corner)]
-            value = value + (weights[0] * weights[1] * weights[2])[:, None] * entries
-            for axis, side in enumerate(corner[: len(slopes)]):
-                others = weights[(axis + 1) % 3] * weights[(axis + 2) % 3]
-                slopes[axis] = slopes[axis] + ((scale if side else -scale) * others)[:, None] * entries
+        entries, shares = corners(points, layout, level, with_slopes=with_jacobian)
+        value, *slopes = (shares[..., None] * table[entries]).sum(dim=1)
         features.append(value)
         if with_jacobian:
             jacobian.append(torch.stack(slopes, dim=1))
@@ -113,11 +100,47 @@ def encode(
     return torch.cat(features, dim=-1), torch.cat(jacobian, dim=-1) if with_jacobian else None
 
 
-def _entries(
-    vertex: list[Tensor],  # x, y and z, each [P] int64
+def corners(
+    points: Tensor,  # [P, 3] in [0, 1]
     layout: GridLayout,
     level: int,
-) -> Tensor:  # [P]
+    *,
+    with_slopes: bool,
+) -> tuple[Tensor, Tensor]:  # [8, P] int64, [1 or 4, 8, P]
+    """Rows of the table at the corners of the points' cells, and each corner's factor in the level's value and, where
+    asked for, in its slopes along x, y and z.
+    """
+    scale = layout.scales[level]
+    position = points.T * scale + 0.5
+    cell = position.detach().floor()
+    high = position - cell
+    vertices = torch.stack([cell, cell + 1.0]).long()
+    # Low and high side of each axis, the axes spread over the dimensions of a [2, 2, 2, P] cell.
+    sides = [torch.stack([1.0 - high[axis], high[axis]]) for axis in range(3)]
+    x, y, z = (_spread(vertices[:, axis], axis) for axis in range(3))
+    by_x, by_y, by_z = (_spread(side, axis) for axis, side in enumerate(sides))
+    factors = [by_x * by_y * by_z]
+    if with_slopes:
+        for axis, others in enumerate((by_y * by_z, by_x * by_z, by_x * by_y)):
+            factors.append(torch.cat([-scale * others, scale * others], dim=axis))
+    entries = _entries([x, y, z], layout, level)
+    return entries.flatten(0, 2), torch.stack(factors).flatten(1, 3)
+
+
+def _spread(
+    sides: Tensor,  # [2, P]
+    axis: int,
+) -> Tensor:  # [2, 1, 1, P], [1, 2, 1, P] or [1, 1, 2, P]
+    shape = [1, 1, 1, -1]
+    shape[axis] = 2
+    return sides.reshape(shape)
+
+
+def _entries(
+    vertex: list[Tensor],  # x, y and z, int64, of shapes that go together
+    layout: GridLayout,
+    level: int,
+) -> Tensor:
     """Rows of the table; the offset of half a cell lets the last vertices of a dense level wrap around."""
     size = layout.offsets[level + 1] - layout.offsets[level]
     x, y, z = vertex

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from sdi_gs.representations.ngp import tiny_cuda_nn
 from sdi_gs.representations.ngp.backends import backend_for, is_installed
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, encode, layout_arrays
+from sdi_gs.representations.ngp.linear_encoding import encode_linear
 
 LookBackend = Literal["numba", "tiny-cuda-nn", "torch"]
 
@@ -83,7 +84,10 @@ def look(
             encoded = tiny_cuda_nn.encode(points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes)
             return _networks(encoded.features, encoded.slopes_along, weights, with_colour=with_colour)
         case "torch":
-            features, jacobian = encode(points, weights.table, layout, num_levels=num_levels, with_jacobian=with_slopes)
+            encoded_by = encode if points.requires_grad else encode_linear
+            features, jacobian = encoded_by(
+                points, weights.table, layout, num_levels=num_levels, with_jacobian=with_slopes
+            )
             along = None if jacobian is None else lambda towards: (jacobian @ towards[:, :, None])[:, :, 0]
             return _networks(features, along, weights, with_colour=with_colour)
         case other:

@@ -37,6 +37,8 @@ SMALLEST_IMAGE = 16
 """Side in pixels below which no image is rendered."""
 _RAYS_AT_ONCE = 2**15
 """Rays of one go where no gradient is wanted: a bound on memory."""
+_POINTS_AT_ONCE = 2**20
+"""Points whose density alone is asked for in one go, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +247,7 @@ class Ngp:
         config = self.config
         backend = self.field.backend
         samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets, backend=backend)
-        density = self.field.density_of(samples.points)
+        density = torch.cat([self.field.density_of(points) for points in samples.points.split(_POINTS_AT_ONCE)])
         return samples.keep(visible(density, samples, config.empty_alpha, backend=backend))
 
     # ---- training ----
