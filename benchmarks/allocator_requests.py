@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_prediction import usual
+from memory_cases import usual
 from steps_on_card import Bench
 
 from sdi_gs.planning.allocator import reserved_bytes

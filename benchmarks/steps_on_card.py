@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from memory_prediction import BASE, LEVERS, cases, usual, with_changes
+from memory_cases import BASE, LEVERS, cases, usual, with_changes
 from torch.profiler import ProfilerActivity, profile
 
 from sdi_gs.doctor.full_report import machine_facts

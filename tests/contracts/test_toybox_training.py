@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from as_if_cuda import CUDA, GeneratorOn, as_if_cuda
+from smallest_networks import smallest_unet, smallest_vae
 
 from sdi_gs.toybox.judge import Judge, JudgeNetwork
-from sdi_gs.toybox.training.autoencoder import DecoderTask, VaeTask, VaeTrainingConfig, build_vae
-from sdi_gs.toybox.training.denoiser import UnetTask, UnetTrainingConfig
-from sdi_gs.toybox.training.examples import ExamplesConfig
+from sdi_gs.toybox.training.autoencoder import DecoderTask, VaeTask, build_vae
+from sdi_gs.toybox.training.denoiser import UnetTask
 from sdi_gs.toybox.training.judging import JudgeTask, JudgeTrainingConfig
 from sdi_gs.toybox.training.latents import LatentSet
 from sdi_gs.toybox.training.loop import LoopConfig, _optimisers
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarnin
 LOOP = LoopConfig(steps=3, learning_rate=1e-3, muon_learning_rate=0.02)
 # Without a card torch knows none but by its number.
 object.__setattr__(LOOP, "device", str(CUDA))
-VAE = VaeTrainingConfig(loop=LOOP, block_channels=(8, 8, 8), batch_size=2, crop_share=0.0)
+VAE = replace(smallest_vae(LOOP), crop_share=0.0)
 
 
 @pytest.fixture
@@ -64,20 +64,10 @@ def test_the_unets(card: None, tmp_path: Path) -> None:
     from transformers import CLIPTokenizer
 
     write_tokenizer(tmp_path)
-    config = UnetTrainingConfig(
-        loop=LOOP,
-        examples=ExamplesConfig(),
-        batch_size=6,
-        block_channels=(8, 64),
-        text_width=16,
-        text_layers=1,
-        companions=4,
-        report_count=4,
-    )
     attributes = torch.stack([torch.arange(20) % count for count in (16, 10, 4, 3)], dim=1)
     latents = LatentSet(latents=torch.zeros(20, 4, 16, 16, dtype=torch.float16), attributes=attributes)
     task = UnetTask(
-        config,
+        smallest_unet(LOOP),
         latents,
         latents,
         tokenizer=CLIPTokenizer.from_pretrained(tmp_path, local_files_only=True),

@@ -61,7 +61,7 @@ def test_fused_attention_holds_no_scores_and_the_plain_one_would() -> None:
     assert meter.peak.total() < scores / 16
     assert F.scaled_dot_product_attention.__module__ != "sdi_gs.planning.meter"
     with StepMeter() as meter:
-        torch.softmax(query @ query.transpose(-1, -2), dim=-1) @ query
+        torch.matmul(torch.softmax(query @ query.transpose(-1, -2), dim=-1), query)
     assert meter.peak.total() > scores
 
 

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from smallest_networks import smallest_unet, smallest_vae
 
 from sdi_gs.toybox.training.autoencoder import VaeTrainingConfig
 from sdi_gs.toybox.training.denoiser import UnetTrainingConfig
 from sdi_gs.toybox.training.loop import LoopConfig
+
+LOOP = LoopConfig(steps=3, learning_rate=1e-3, report_every=3)
 
 
 @pytest.fixture(autouse=True)
@@ -23,21 +26,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def small_vae() -> VaeTrainingConfig:
-    """A VAE of a few thousand weights, three steps."""
-    loop = LoopConfig(steps=3, learning_rate=1e-3, report_every=3)
-    return VaeTrainingConfig(loop=loop, block_channels=(8, 8, 8), batch_size=2)
+    """The smallest VAE, three steps."""
+    return smallest_vae(LOOP)
 
 
 @pytest.fixture
 def small_unet() -> UnetTrainingConfig:
-    """A U-Net of one attention level, three steps."""
-    return UnetTrainingConfig(
-        loop=LoopConfig(steps=3, learning_rate=1e-3, report_every=3),
-        num_latents=60,
-        batch_size=6,
-        block_channels=(8, 64),
-        text_width=16,
-        text_layers=1,
-        companions=4,
-        report_count=4,
-    )
+    """The smallest U-Net, three steps."""
+    return smallest_unet(LOOP)

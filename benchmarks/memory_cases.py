@@ -1,0 +1,108 @@
+"""The steps of Stable Diffusion 2.1 that are counted for cards, and on a card measured: by tier, size, views and field.
+
+``memory_prediction.py`` counts them, ``steps_on_card.py`` takes some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sdi_gs.compute_config import ComputeConfig
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.planning.tiers import TIERS
+from sdi_gs.representations.ngp.config import PUBLISHED, NgpConfig
+from sdi_gs.run_config import RunConfig
+
+SIZES, VIEWS, CLOUDS = (256, 512, 768), (1, 2, 4), (50_000, 200_000, 1_000_000)
+USUAL_CLOUD = 200_000
+PUBLISHED_RUNS = (
+    ("3DGS, 4 views, no Perp-Neg", 5_000, 43.0, 4, False, 0.1),
+    ("NeRF, 1 view, Perp-Neg", 10_000, 119.0, 1, True, 0.25),
+)
+"""What, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
+
+FIELDS = (
+    ("preset", NgpConfig(), (0, 2**16, 2**14)),
+    ("published", PUBLISHED, (0, 2**16, 2**14)),
+)
+"""Name, field, rays at once (0: all)."""
+
+LEVERS: dict[str, dict[str, Any]] = {
+    "attention_plain": {"attention": "plain"},
+    "channels_last": {"channels_last": True},
+    "cache_cross_attention": {"cache_cross_attention": True},
+    "fused_adam": {"fused_adam": True},
+    "views_at_once_1": {"views_at_once": 1},
+    "branches_at_once_1": {"branches_at_once": 1},
+    "vae_checkpoint": {"vae": "checkpoint"},
+    "free_text_encoder": {"free_text_encoder": True},
+    "all_at_once": {"views_at_once": 0},
+    "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
+    "compile_unet": {"compile_unet": True},
+}
+"""Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
+is as accurate (``docs/probe.md``)."""
+UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
+"""They ask for the same operations and tensors, as far as those are counted."""
+BASE = {"views_at_once": 2}
+"""Tier 40, beside which each lever is timed."""
+
+
+def usual(**changes: Any) -> RunConfig:
+    """The SD preset with a cloud that does not grow while it is counted."""
+    config = preset_named("sd21-base").config
+    gaussians = replace(config.gaussians, num_initial=USUAL_CLOUD)
+    densify = replace(config.densify, enabled=False)
+    return replace(config, gaussians=gaussians, densify=densify, prompt="anything", **changes)
+
+
+def clouds(config: RunConfig, count: int) -> RunConfig:
+    """The same with another number of Gaussians."""
+    return replace(config, gaussians=replace(config.gaussians, num_initial=count))
+
+
+def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The run with some settings of its guidance and of its computing replaced, each where it belongs."""
+    own = {name: value for name, value in changes.items() if hasattr(config.compute, name)}
+    rest = {name: value for name, value in changes.items() if name not in own}
+    return replace(config, compute=replace(config.compute, **own), guidance=replace(config.guidance, **rest))
+
+
+def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Table, pixels, config and labels of every row; networks of 2.1-base and 2.1 are of one shape, so that a size
+    stands for both.
+    """
+    for tier in TIERS:
+        for size in (512, 768):
+            yield "tiers", size, usual(compute=tier.compute), {"tier": tier.name}
+    for name, steps, minutes, views, perp_neg, t_min in PUBLISHED_RUNS:
+        config = usual(views_per_step=views, steps=steps)
+        config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg, t_min=t_min))
+        yield "published", 512, config, {"run": name, "steps": steps, "minutes": minutes}
+    for size in SIZES:
+        for views in VIEWS:
+            for perp_neg in (False, True):
+                config = usual(views_per_step=views)
+                config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg))
+                yield "steps", size, config, {"views": views, "perp_neg": perp_neg}
+    for count in CLOUDS:
+        for views in (1, 4):
+            config = clouds(usual(views_per_step=views), count)
+            yield "clouds", 512, config, {"views": views, "gaussians": count}
+    yield from _field_cases()
+    for name, changes in {"none": {}, **LEVERS}.items():
+        if name not in UNCOUNTED:
+            yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}
+
+
+def _field_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Those of fields, one view at a time as in the published run: by rays at once alone, and by tier."""
+    for name, ngp, groups in FIELDS:
+        field: dict[str, Any] = {"representation": "ngp", "ngp": ngp, "views_per_step": 1}
+        for rays in groups:
+            config = usual(compute=ComputeConfig(rays_at_once=rays), **field)
+            yield "fields", 512, config, {"field": name, "rays_at_once": rays}
+        for tier in TIERS:
+            yield "field_tiers", 512, usual(compute=tier.compute, **field), {"field": name, "tier": tier.name}
