@@ -166,7 +166,11 @@ def main() -> None:
         "levers": {},
     }
     if arguments.record is not None and arguments.record.exists():
-        report |= {name: json.loads(arguments.record.read_text())[name] for name in ("rows", "levers")}
+        recorded = json.loads(arguments.record.read_text(encoding="utf-8"))
+        here, there = (facts["machine"].get("name", "a CPU") for facts in (report, recorded))
+        if here != there:
+            parser.error(f"{arguments.record} was recorded on {there}, this is {here}: give another file")
+        report |= recorded
 
     def keep() -> None:
         if arguments.record is not None:

@@ -89,8 +89,8 @@ def encode(
     """
     features, jacobian = [], []
     for level in range(num_levels):
-        entries, shares = corners(points, layout, level, with_slopes=with_jacobian)
-        value, *slopes = (shares[..., None] * table[entries]).sum(dim=1)
+        entries, factors = corners(points, layout, level, with_slopes=with_jacobian)
+        value, *slopes = (factors[..., None] * table[entries]).sum(dim=1)
         features.append(value)
         if with_jacobian:
             jacobian.append(torch.stack(slopes, dim=1))
@@ -137,10 +137,10 @@ def _spread(
 
 
 def _entries(
-    vertex: list[Tensor],  # x, y and z, int64, of shapes that go together
+    vertex: list[Tensor],  # x, y and z, int64, of shapes that broadcast
     layout: GridLayout,
     level: int,
-) -> Tensor:
+) -> Tensor:  # of the shape that x, y and z have together
     """Rows of the table; the offset of half a cell lets the last vertices of a dense level wrap around."""
     size = layout.offsets[level + 1] - layout.offsets[level]
     x, y, z = vertex

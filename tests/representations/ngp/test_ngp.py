@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
+from sdi_gs.representations.ngp import ngp as ngp_module
 from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender, ngp_optimizers
 
@@ -182,6 +183,25 @@ def test_both_backends_render_and_learn_alike(
     for ours, reference in zip(*results, strict=True):
         assert (ours - reference).norm() < 1e-2 * reference.norm()
     torch.testing.assert_close(results[0][0], results[1][0], rtol=0.0, atol=1e-4)
+
+
+def test_points_that_are_asked_in_several_goes_give_the_same_picture(
+    make_ngp: Callable[..., Ngp], make_cameras: Callable[..., CameraBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, asked = make_ngp(roughness=0.1), []
+    density_of = scene.field.density_of
+    monkeypatch.setattr(scene.field, "density_of", lambda points: asked.append(len(points)) or density_of(points))
+    cameras = make_cameras(2, 16)
+    at_once = scene.render(cameras, WHITE)
+    total = sum(asked)
+    asked.clear()
+    # The last go is not full.
+    monkeypatch.setattr(ngp_module, "_POINTS_AT_ONCE", total // 3)
+    in_turn = scene.render(cameras, WHITE)
+    assert sum(asked) == total
+    assert max(asked) == total // 3
+    assert torch.equal(at_once.rgb, in_turn.rgb)
+    assert torch.equal(at_once.alpha, in_turn.alpha)
 
 
 def test_backgrounds(make_ngp: Callable[..., Ngp], make_cameras: Callable[..., CameraBatch]) -> None:
