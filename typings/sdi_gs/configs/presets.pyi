@@ -1,1 +1,0 @@
-from configs.presets import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.bridge import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.budget import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.client_view import *  # noqa: F403

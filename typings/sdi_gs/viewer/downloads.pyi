@@ -1,1 +1,0 @@
-from viewer.downloads import *  # noqa: F403

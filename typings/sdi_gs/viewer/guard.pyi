@@ -1,1 +1,0 @@
-from viewer.guard import *  # noqa: F403

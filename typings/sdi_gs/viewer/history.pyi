@@ -1,1 +1,0 @@
-from viewer.history import *  # noqa: F403

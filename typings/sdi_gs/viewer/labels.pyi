@@ -1,1 +1,0 @@
-from viewer.labels import *  # noqa: F403

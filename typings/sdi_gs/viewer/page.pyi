@@ -1,1 +1,0 @@
-from viewer.page import *  # noqa: F403

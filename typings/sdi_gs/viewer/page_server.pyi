@@ -1,1 +1,0 @@
-from viewer.page_server import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.pictures import *  # noqa: F403

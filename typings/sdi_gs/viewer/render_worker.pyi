@@ -1,1 +1,0 @@
-from viewer.render_worker import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.resolution import *  # noqa: F403

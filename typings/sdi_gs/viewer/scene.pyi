@@ -1,1 +1,0 @@
-from viewer.scene import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.server import *  # noqa: F403

@@ -1,1 +1,0 @@
-from viewer.splat_stream import *  # noqa: F403

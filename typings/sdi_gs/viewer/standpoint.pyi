@@ -1,1 +1,0 @@
-from viewer.standpoint import *  # noqa: F403

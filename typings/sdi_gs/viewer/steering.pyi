@@ -1,1 +1,0 @@
-from viewer.steering import *  # noqa: F403
