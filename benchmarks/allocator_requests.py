@@ -3,7 +3,7 @@
     python benchmarks/allocator_requests.py --tiers 40 12 --save requests.json.gz     # on a CUDA card; a minute
 
 Steps are those of ``steps_on_card.py``, the second ones after a run's start. The recorded requests are served once more
-by ``sdi_gs.planning.allocator``, which should come to hold what torch held; then the counted step's are, which shows
+by ``memory_counting.allocator``, which should come to hold what torch held; then the counted step's are, which shows
 what counting itself misses. Blocks that are given back before anything else happens are what kernels borrow: mostly
 the workspaces of convolutions. The last line printed is one JSON object.
 """
@@ -17,14 +17,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import tools_on_path  # noqa: F401
 import torch
 from memory_cases import usual
+from memory_counting.allocator import reserved_bytes
+from memory_counting.counting import count_step, published_prior
+from memory_counting.meter import Allocation
 from steps_on_card import Bench
 
-from sdi_gs.planning.allocator import reserved_bytes
-from sdi_gs.planning.counting import count_step, published_prior
-from sdi_gs.planning.meter import Allocation
-from sdi_gs.planning.tiers import TIERS, Tier, tier_named
+from sdi_gs.settings.tiers import TIERS, Tier, tier_named
 
 DEVICE = torch.device("cuda")
 LONGEST = 2_000_000

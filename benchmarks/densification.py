@@ -27,17 +27,17 @@ import torch
 from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation import score_scene
-from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.evaluation.evaluate import score_scene
 from sdi_gs.files import write_atomically
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.representations.config import DensifyConfig
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.shape_guards import floaters
-from sdi_gs.run_config import RunConfig
-from sdi_gs.run_folder import slug
-from sdi_gs.trainer import Trainer
-from sdi_gs.views import render_views, ring_cameras
+from sdi_gs.runs.folder import slug
+from sdi_gs.settings.gaussians import DensifyConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 PROMPTS = ("a green chair", "a blue robot", "a house with a purple roof", "an orange rocket")
 """Thin legs, many parts, flat walls, a slender body."""

@@ -36,8 +36,8 @@ from scored_runs import PROMPTS, insert_table, prior_of, sheet, train_and_score
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
-from sdi_gs.run_config import RunConfig, config_from_dict, config_to_dict, differing_keys, with_values
-from sdi_gs.run_folder import slug
+from sdi_gs.runs.folder import slug
+from sdi_gs.settings.run import RunConfig, config_from_dict, config_to_dict, differing_keys, with_values
 
 END_MARK = "<!-- end of tables -->"
 SHEETS = ("sds-annealed", "sdi")

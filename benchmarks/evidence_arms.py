@@ -10,14 +10,14 @@ from typing import Literal, assert_never, get_args
 import torch
 from scored_runs import PROMPTS, prior_of, warm_up
 
-from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.inversion import inversion_timesteps
 from sdi_gs.guidance.score_distillation import plan_step
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 Budget = Literal["calls", "time", "steps"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)

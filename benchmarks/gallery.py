@@ -24,9 +24,9 @@ from typing import Any
 from scored_runs import PROMPTS, insert_table, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation import score_ceiling
-from sdi_gs.run_config import RunConfig
-from sdi_gs.run_folder import slug
+from sdi_gs.evaluation.evaluate import score_ceiling
+from sdi_gs.runs.folder import slug
+from sdi_gs.settings.run import RunConfig
 
 ARMS = {
     "sdi": "SDI, the preset as it is",

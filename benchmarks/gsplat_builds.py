@@ -33,8 +33,8 @@ KEY = ("python", "torch", "compiler", "archs")
 BUILD = """
 import json, sys
 from dataclasses import replace
-from sdi_gs.doctor.build import build_gsplat, plan_build
-from sdi_gs.doctor.toolchain import examine_toolchain
+from sdi_gs.gsplat_build.build import build_gsplat, plan_build
+from sdi_gs.gsplat_build.toolchain import examine_toolchain
 from sdi_gs.errors import UserError
 
 compiler, archs = sys.argv[1:]

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, Negatives
 from sdi_gs.guidance.score_distillation import StepPlan, distil
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import GuidanceConfig
 
 LATENT_SHAPE, TOKENS, WIDTH = (4, 16, 16), 16, 64
 

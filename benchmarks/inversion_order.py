@@ -16,14 +16,14 @@ import torch
 from gaussian_mixture import SCHEDULE, ToyMixture
 from torch import Tensor
 
-from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.inversion import InversionOrder, inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.priors.config import IdealPriorConfig
+from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
 
 TIMESTEP = 700

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.fitting import fit_to_images
+from sdi_gs.pictures.views import render_views
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import load_judge
@@ -21,7 +21,7 @@ from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.splits import split_seed
 from sdi_gs.toybox.truth import held_out_cameras, render_truth
-from sdi_gs.views import render_views
+from sdi_gs.training.fitting import fit_to_images
 
 
 def main() -> None:

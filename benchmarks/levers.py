@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 TOKENS, WIDTH = 77, 64
 LEVERS: dict[str, dict[str, Any]] = {

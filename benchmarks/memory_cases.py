@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.planning.tiers import TIERS
-from sdi_gs.representations.ngp.config import PUBLISHED, NgpConfig
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TIERS
 
 SIZES, VIEWS, CLOUDS = (256, 512, 768), (1, 2, 4), (50_000, 200_000, 1_000_000)
 USUAL_CLOUD = 200_000

@@ -23,13 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tools_on_path  # noqa: F401
 from memory_cases import cases
+from memory_counting.counting import count_step, published_prior
+from memory_counting.prediction import card_precision, from_count
 from memory_tables import gib, markdown, measured_table, rows_of, validation_table
 
-from sdi_gs.planning.counting import count_step, published_prior
-from sdi_gs.planning.prediction import card_precision, from_count
-
-PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "planning" / "predicted.json"
+PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "runs" / "predicted_memory.json"
 VALIDATIONS = (
     *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toy-field", "toy-field-rays", "toybox"),
     *("vae-128", "vae-256", "unet-256"),

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from memory_cases import FIELDS, cases
+from memory_counting.cards import BANDWIDTH_SHARE, CARDS, HOST_SECONDS
+from memory_counting.prediction import CONTEXT_BYTES
 
-from sdi_gs.planning.cards import BANDWIDTH_SHARE, CARDS, HOST_SECONDS
-from sdi_gs.planning.prediction import CONTEXT_BYTES
-from sdi_gs.planning.tiers import TIERS
+from sdi_gs.settings.tiers import TIERS
 
 GIB, MIB = 2**30, 2**20
 

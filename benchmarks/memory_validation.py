@@ -18,18 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import tools_on_path  # noqa: F401
 import torch
+from memory_counting.counting import META, count_step, prior_of_networks
+from memory_counting.meter import StepMeter
+from toybox_training.folder import load_networks
 
-from sdi_gs.camera_config import CameraConfig
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.planning.counting import META, count_step, prior_of_networks
-from sdi_gs.planning.meter import StepMeter
 from sdi_gs.priors.published import Networks, published_config, published_networks
 from sdi_gs.representations.ngp.ngp import Ngp
-from sdi_gs.run_config import RunConfig
-from sdi_gs.toybox.training.folder import load_networks
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

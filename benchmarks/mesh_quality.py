@@ -29,19 +29,19 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.export.mesh import GAUSSIANS_LEVEL, TriangleMesh, cube, mesh_of_field, mesh_of_gaussians
-from sdi_gs.export.mesh_config import MeshConfig
-from sdi_gs.export.pictures import save_contact_sheet
-from sdi_gs.fitting import fit_to_images
+from sdi_gs.mesh.extraction import GAUSSIANS_LEVEL, TriangleMesh, cube, mesh_of_field, mesh_of_gaussians
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.views import render_views, split_cameras
 from sdi_gs.rasterize import rasterization
 from sdi_gs.representations.gaussian_density import gaussian_density
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.toybox.classes import ClassName
 from sdi_gs.toybox.metrics import psnr
 from sdi_gs.toybox.objects import Scene, canonical_object
 from sdi_gs.toybox.renderer import occupied, render_scenes, signed_distance
 from sdi_gs.toybox.truth import held_out_cameras
-from sdi_gs.views import render_views, split_cameras
+from sdi_gs.training.fitting import fit_to_images
 
 OBJECTS: dict[ClassName, str] = {
     "robot": "blue",

@@ -22,15 +22,15 @@ import tyro
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.fitting import fit_to_images
 from sdi_gs.representations.ngp.backends import Backend
-from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
 from sdi_gs.representations.ngp.ngp import Ngp
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.truth import held_out_cameras, render_truth
+from sdi_gs.training.fitting import fit_to_images
 
 IMAGE_SIZE = 128
 NO_LOSSES = NgpLossConfig(

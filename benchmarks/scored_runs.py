@@ -12,12 +12,12 @@ import torch
 
 from sdi_gs.cameras import VIEW_WORDS
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.evaluation import judge_scene, score_scene
-from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.evaluation.evaluate import judge_scene, score_scene
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
-from sdi_gs.views import render_views, ring_cameras
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 PROMPTS = (
     "a blue robot",

@@ -3,7 +3,7 @@
     python benchmarks/sd21_step.py                  # count, seconds
     python benchmarks/sd21_step.py --run-full-size  # one step at 512 x 512 on the CPU, random weights, 10 GB
 
-The count runs every network on torch's meta device under ``sdi_gs.planning``'s meter; ``memory_prediction.py`` turns
+The count runs every network on torch's meta device under ``memory_counting``'s meter; ``memory_prediction.py`` turns
 whole steps into memory and seconds. The last line printed is one JSON object.
 
 Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width.
@@ -17,15 +17,16 @@ import resource
 import time
 from typing import Any, get_args
 
+import tools_on_path  # noqa: F401
 import torch
+from memory_counting.counting import META, prior_of_networks
+from memory_counting.meter import StepMeter
+from memory_counting.prediction import mean_calls, predictor_calls
 
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.score_distillation import StepPlan, distil
-from sdi_gs.planning.counting import META, prior_of_networks
-from sdi_gs.planning.meter import StepMeter
-from sdi_gs.planning.prediction import mean_calls, predictor_calls
 from sdi_gs.priors.published import ModelName, published_networks
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.run import RunConfig
 
 TIMESTEPS = (980, 500, 250)
 RUN_STEPS = 10_000

@@ -31,9 +31,9 @@ from torch.profiler import ProfilerActivity, profile
 from sdi_gs.doctor.full_report import machine_facts
 from sdi_gs.doctor.rig import synchronize
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
-from sdi_gs.run import versions
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.runs.run import versions
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 PLACES = (0.17, 0.5, 0.83)
 """Of the inverted part of the run."""

@@ -33,9 +33,9 @@ from typing import Any
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.run import prepare_run
-from sdi_gs.run_folder import RunFolder
-from sdi_gs.trainer import Trainer
+from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.run import prepare_run
+from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer.server import LiveViewer
 
 CLIENT = Path(__file__).with_name("light_client.py")

@@ -31,20 +31,20 @@ from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule, Representation
-from sdi_gs.evaluation import IMAGE_SIZE, score_scene
-from sdi_gs.export.pictures import save_contact_sheet
+from sdi_gs.evaluation.evaluate import IMAGE_SIZE, score_scene
 from sdi_gs.files import write_atomically
 from sdi_gs.guidance.inversion import inversion_timesteps
 from sdi_gs.guidance.score_distillation import plan_step
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.run import prepare_run, save_state, train
-from sdi_gs.run_config import OutputConfig, RunConfig
-from sdi_gs.run_folder import slug
+from sdi_gs.runs.folder import slug
+from sdi_gs.runs.run import prepare_run, save_state, train
+from sdi_gs.runs.two_stage import StagesConfig, field_stage, splat_stage
+from sdi_gs.settings.run import OutputConfig, RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.truth import held_out_cameras
-from sdi_gs.trainer import Trainer
-from sdi_gs.two_stage import StagesConfig, field_stage, splat_stage
-from sdi_gs.views import render_views, ring_cameras
+from sdi_gs.training.trainer import Trainer
 
 ARMS = {
     "cold": "Gaussians from a ball (the preset)",

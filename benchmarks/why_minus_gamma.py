@@ -14,10 +14,10 @@ import torch
 from gaussian_mixture import SCHEDULE, ToyMixture
 from torch import Tensor
 
+from sdi_gs.evaluation.plots import draw_curves, new_figure, save_figure
 from sdi_gs.guidance.inversion import invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.schedule import add_noise, inversion_grid, sigma
-from sdi_gs.plots import draw_curves, new_figure, save_figure
 
 FORWARD_SCALE = 7.5
 TIMESTEPS = (300, 500, 700, 900)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.config import GuidanceConfig
-from sdi_gs.loss_config import LossConfig
-from sdi_gs.priors.config import IdealPriorConfig
-from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
-from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
-from sdi_gs.run_config import OutputConfig, RunConfig
+from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.losses import LossConfig
+from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
+from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.run import OutputConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

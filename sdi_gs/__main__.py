@@ -2,6 +2,6 @@
 
 import sys
 
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 
 sys.exit(main())

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sdi_gs.camera_config import CameraConfig
 from sdi_gs.errors import UserError
+from sdi_gs.settings.cameras import CameraConfig
 
 ViewWord = Literal["front view", "side view", "back view", "overhead view"]
 VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)

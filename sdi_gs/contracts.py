@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.compute_config import ComputeConfig
+from sdi_gs.settings.compute import ComputeConfig
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 TimestepSpacing = Literal["leading", "trailing"]

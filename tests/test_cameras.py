@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras, sample_cameras, view_word, wrap_degrees
 from sdi_gs.errors import UserError
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.run import RunConfig
 
 AZIMUTHS = (0.0, 37.0, 90.0, 180.0, 270.0, -120.0)
 ELEVATIONS = (0.0, 30.0, -10.0, 60.0, 89.0, -90.0)

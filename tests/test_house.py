@@ -92,7 +92,7 @@ def test_an_undocumented_setting_is_caught() -> None:
 
 
 def test_every_settings_class_of_a_run_is_a_frozen_keyword_only_config() -> None:
-    from sdi_gs.run_config import RunConfig
+    from sdi_gs.settings.run import RunConfig
 
     waiting: list[type] = [RunConfig]
     seen: set[type] = set()
@@ -112,7 +112,7 @@ def test_every_settings_class_of_a_run_is_a_frozen_keyword_only_config() -> None
 
 HELP = """
 import sys
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 sys.argv = ["sdi-gs", *{arguments}]
 try:
     main()
@@ -123,7 +123,7 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.skipif(not (ROOT / "sdi_gs/cli.py").exists(), reason="the command line is not written yet")
+@pytest.mark.skipif(not (ROOT / "sdi_gs/commands/main.py").exists(), reason="the command line is not written yet")
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["priors"]], ids=" ".join)
 def test_help_is_shown_without_loading_anything_heavy(tmp_path: Path, arguments: list[str]) -> None:
     command = [sys.executable, "-c", HELP.format(arguments=arguments)]

@@ -44,7 +44,7 @@ OUTERMOST: dict[str, set[str]] = {
 }
 """What no other part may import, and what of each other they may."""
 
-SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.metrics", "sdi_gs.toybox.judge", "sdi_gs.toybox.training")
+SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.metrics", "sdi_gs.toybox.judge")
 """What a prior must not look at, lest it learn from its own examination."""
 
 
@@ -129,18 +129,18 @@ def test_every_part_with_rules_exists() -> None:
         ("trainer", "import viewer.app"),
         ("run_config", "from sdi_gs.configs.presets import PRESETS"),
         ("run_config", "from configs import presets"),
-        ("export", "from sdi_gs.cli import main"),
-        ("viewer", "from sdi_gs.cli import main"),
+        ("export", "from sdi_gs.commands.main import main"),
+        ("viewer", "from sdi_gs.commands.main import main"),
         ("configs", "from sdi_gs.viewer import app"),
         ("rasterize", "from sdi_gs.cameras import CameraBatch"),
         ("rasterize", "from ..cameras import CameraBatch"),
-        ("toybox", "from sdi_gs.trainer import Trainer"),
+        ("toybox", "from sdi_gs.training.trainer import Trainer"),
         ("toybox", "import torch, sdi_gs.guidance.schedule as schedule"),
         ("priors", "from sdi_gs.toybox.truth import judge"),
         ("priors", "from sdi_gs.toybox import truth"),
         ("priors", "from sdi_gs.toybox.judge import load_judge"),
-        ("guidance", "from sdi_gs.trainer import Trainer"),
-        ("contracts", "if TYPE_CHECKING:\n    from sdi_gs.trainer import Trainer"),
+        ("guidance", "from sdi_gs.training.trainer import Trainer"),
+        ("contracts", "if TYPE_CHECKING:\n    from sdi_gs.training.trainer import Trainer"),
     ],
 )
 def test_a_planted_violation_is_caught(part: str, source: str) -> None:
@@ -150,13 +150,13 @@ def test_a_planted_violation_is_caught(part: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("cli", "from sdi_gs.viewer import app\nfrom sdi_gs.configs import presets\nimport sdi_gs.trainer"),
+        ("cli", "from sdi_gs.viewer import app\nfrom sdi_gs.configs import presets\nimport sdi_gs.training.trainer"),
         ("trainer", "from sdi_gs.guidance import schedule\nfrom sdi_gs.representations import gaussians"),
         ("rasterize", "from sdi_gs.errors import UserError\nfrom sdi_gs.rasterize.kernels import simd"),
         ("rasterize", "from .kernels import simd\nfrom . import threads"),
         ("priors", "from sdi_gs.toybox.renderer import render_scenes"),
         ("run", "from sdi_gs import __version__\nimport sdi_gs"),
-        ("configs", "from sdi_gs.run_config import RunConfig"),
+        ("configs", "from sdi_gs.settings.run import RunConfig"),
     ],
 )
 def test_a_proper_import_passes(part: str, source: str) -> None:

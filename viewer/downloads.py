@@ -12,8 +12,8 @@ import viser
 from PIL import Image
 
 from sdi_gs.errors import UserError
-from sdi_gs.export.ply import write_splat_ply
-from sdi_gs.export.splat_cloud import SplatCloud
+from sdi_gs.splats.ply import write_splat_ply
+from sdi_gs.splats.splat_cloud import SplatCloud
 from sdi_gs.viewer.render_worker import RenderWorker
 from sdi_gs.viewer.scene import Scene
 

@@ -15,7 +15,7 @@ import numpy as np
 import viser
 from viser import uplot
 
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, StepOnce, StopAndSave
 from sdi_gs.viewer.history import History

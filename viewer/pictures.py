@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior, GuidedViews, Representation
-from sdi_gs.export.pictures import to_uint8
+from sdi_gs.pictures.images import to_uint8
 from sdi_gs.viewer.labels import Mode
 
 SOLID = 0.5

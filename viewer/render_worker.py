@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.export.conversion import splat_cloud
-from sdi_gs.export.splat_cloud import SplatCloud
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.splats.splat_cloud import SplatCloud
 from sdi_gs.viewer.bridge import Bridge, Snapshot
 from sdi_gs.viewer.budget import Budget, shares
 from sdi_gs.viewer.client_view import MOVING_SECONDS, ClientView, Shown

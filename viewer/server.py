@@ -11,13 +11,13 @@ import torch
 
 from sdi_gs.contracts import Representation, StepReport
 from sdi_gs.errors import UserError
-from sdi_gs.export.conversion import splat_cloud
-from sdi_gs.loading import SavedScene
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run import change_settings, ply_comments
-from sdi_gs.run_config import with_values
-from sdi_gs.run_folder import RunFolder
-from sdi_gs.trainer import Trainer
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.run import change_settings, ply_comments
+from sdi_gs.settings.run import with_values
+from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import (
     ChangeSettings,

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.export.screening import MIN_OPACITY_LOGIT
-from sdi_gs.export.splat_cloud import SplatCloud, normalized_quats, rgb_from_sh_dc
+from sdi_gs.splats.screening import MIN_OPACITY_LOGIT
+from sdi_gs.splats.splat_cloud import SplatCloud, normalized_quats, rgb_from_sh_dc
 
 MAX_SPLATS = 200_000
 """Above that a browser stutters (field reports); the ones that contribute least are left out."""

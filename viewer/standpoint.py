@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import viser
 
-from sdi_gs.camera_config import CameraConfig
 from sdi_gs.cameras import orbit_cameras
-from sdi_gs.export.splat_cloud import SplatCloud
+from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.splats.splat_cloud import SplatCloud
 from sdi_gs.viewer.labels import Side
 
 START_ELEVATION_DEG = 15.0

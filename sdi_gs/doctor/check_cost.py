@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+from memory_counting.counting import META, count_step, prior_of_networks
 
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.doctor.distilled import PROMPT
@@ -13,11 +14,10 @@ from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import MODEL, Sd21Weights, load_sd21, random_networks, weights_at_hand
 from sdi_gs.doctor.stopwatch import timed_parts
-from sdi_gs.planning.counting import META, count_step, prior_of_networks
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 MEMORY_LIMIT = 0.10
 """Of the prediction, which counts tensors; measured is what torch's allocator gave out for tensors."""

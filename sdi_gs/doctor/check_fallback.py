@@ -22,10 +22,10 @@ from sdi_gs.doctor.distilled import PROMPT
 from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_least, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
-from sdi_gs.run import train
-from sdi_gs.run_config import OutputConfig, RunConfig, config_to_dict
-from sdi_gs.run_folder import create_run_folder_at
-from sdi_gs.trainer import Trainer
+from sdi_gs.runs.folder import create_run_folder_at
+from sdi_gs.runs.run import train
+from sdi_gs.settings.run import OutputConfig, RunConfig, config_to_dict
+from sdi_gs.training.trainer import Trainer
 
 STEPS = 2
 """Taken while memory is short."""

@@ -18,9 +18,9 @@ from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_most, skipped
 from sdi_gs.representations.ngp.compositing import composite
-from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
 from sdi_gs.representations.ngp.marching import Samples
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
 PIXEL_LIMIT = 2e-4
 """Of colour and opacity: a sample whose opacity lies within rounding of the 1e-4 that counts as empty, or whose place

@@ -19,14 +19,14 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_least, at_most
-from sdi_gs.fitting import fit_to_images
-from sdi_gs.representations.config import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run_config import RunConfig
-from sdi_gs.scene import make_scene
+from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
-from sdi_gs.views import render_views, ring_cameras
+from sdi_gs.training.fitting import fit_to_images
+from sdi_gs.training.scene import make_scene
 
 COUNT_LIMIT = 0.05
 """Of the reference's final count."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
 from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
 from sdi_gs.doctor.rig import Rig, full_float32
@@ -16,6 +15,7 @@ from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.layout import lacks_anything
+from sdi_gs.settings.backgrounds import BackgroundName
 
 COSINE_LIMIT = 0.9999
 """Both sides compute in float32, without TF32; ten inversion steps multiply what they round."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs import __version__
-from sdi_gs.doctor.problem import Problem
-from sdi_gs.doctor.remedies import card_problems, forecast, toolchain_problems
-from sdi_gs.doctor.toolchain import Toolchain, card_on_bus, driver_cuda_version, examine_toolchain
+from sdi_gs.gsplat_build.problem import Problem
+from sdi_gs.gsplat_build.remedies import card_problems, forecast, toolchain_problems
+from sdi_gs.gsplat_build.toolchain import Toolchain, card_on_bus, driver_cuda_version, examine_toolchain
 
 DISTRIBUTION = "sdi-gs"
 
@@ -183,7 +183,7 @@ def _tier(device: Device) -> list[str]:
         return []
     import torch
 
-    from sdi_gs.planning.report import tier_lines
+    from sdi_gs.runs.predicted_memory import tier_lines
 
     return tier_lines(torch.cuda.mem_get_info()[0], device.name)
 

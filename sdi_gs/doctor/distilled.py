@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, canonical_object
 from sdi_gs.toybox.renderer import render_scenes
 

@@ -19,11 +19,11 @@ from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig
 from sdi_gs.doctor.rows import Row
-from sdi_gs.doctor.toolchain import ask_nvidia_smi
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing, write_atomically
-from sdi_gs.run import versions
-from sdi_gs.run_config import RunConfig
+from sdi_gs.gsplat_build.toolchain import ask_nvidia_smi
+from sdi_gs.runs.run import versions
+from sdi_gs.settings.run import RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table

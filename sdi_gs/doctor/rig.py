@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sdi_gs.planning.tiers import TIERS, Tier, saving_at_least, tier_for
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least, tier_for
 
 CPU = torch.device("cpu")
 

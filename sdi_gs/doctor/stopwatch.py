@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.doctor.rig import synchronize
-from sdi_gs.trainer import Trainer
+from sdi_gs.training.trainer import Trainer
 
 Part = Literal["render", "encode", "guidance", "backward", "optimise"]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule
-from sdi_gs.guidance.config import InversionOrder
 from sdi_gs.guidance.noise import NoisePredictor, random_noise
 from sdi_gs.guidance.schedule import add_noise, ddim_variance, inversion_end, inversion_grid, predicted_clean, sigma
+from sdi_gs.settings.guidance import InversionOrder
 
 DATA_STD = 0.5
 """Width of the Gaussian data for which second order is exact, in latent units (EDM's sigma_data, arXiv 2206.00364).

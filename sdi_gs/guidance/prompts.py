@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdi_gs.backgrounds import BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.guidance.config import ViewPromptsConfig
 from sdi_gs.guidance.perp_neg import Negatives, view_blend
+from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.guidance import ViewPromptsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule
-from sdi_gs.guidance.config import Annealing
+from sdi_gs.settings.guidance import Annealing
 
 
 def sigma(schedule: NoiseSchedule, timestep: int) -> float:

@@ -17,14 +17,14 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput, NoiseSchedule
-from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import fixed_noise, iterated_noise, noise_between, random_noise
 from sdi_gs.guidance.perp_neg import Negatives, combine_branches
 from sdi_gs.guidance.schedule import add_noise, annealed_timestep, inversion_end, predicted_clean
 from sdi_gs.row_groups import row_groups
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
 
 
 class GuidedPredictor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdi_gs.contracts import DiffusionPrior, PredictionType
-    from sdi_gs.priors.config import IdealPriorConfig
+    from sdi_gs.settings.priors import IdealPriorConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
-from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
+from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.captions import parse_request
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import sample_object

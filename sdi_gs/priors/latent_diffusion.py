@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
 import torch
 from torch import Tensor
 
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
+from sdi_gs.priors.quiet import lean_loading, without_progress_bars
 from sdi_gs.priors.tuning import (
     compiled,
     laid_out,
@@ -34,8 +34,8 @@ from sdi_gs.priors.tuning import (
     set_attention,
     set_channels_last,
 )
-from sdi_gs.quiet import lean_loading, without_progress_bars
 from sdi_gs.row_groups import recomputed, row_groups
+from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.toybox.captions import parse_request
 
 if TYPE_CHECKING:

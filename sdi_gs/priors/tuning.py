@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sdi_gs.compute_config import Attention
 from sdi_gs.errors import UserError
 from sdi_gs.row_groups import recomputed
+from sdi_gs.settings.compute import Attention
 
 
 class RememberedLinear(nn.Module):

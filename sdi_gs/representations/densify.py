@@ -13,10 +13,10 @@ import torch
 from gsplat.strategy.ops import reset_opa
 
 from sdi_gs.errors import UserError
-from sdi_gs.representations.config import DensifyConfig
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.relocation import device_dispatch
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC, PruneRule
+from sdi_gs.settings.gaussians import DensifyConfig
 
 
 class Densifier:

@@ -18,7 +18,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.config import LEARNING_RATES, GaussiansConfig
+from sdi_gs.settings.gaussians import LEARNING_RATES, GaussiansConfig
 
 SH_C0 = 0.28209479177387814
 """Value of the constant spherical harmonic, 1 / (2 sqrt(pi))."""

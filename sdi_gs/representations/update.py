@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, means_learning_rate
 from sdi_gs.representations.shape_guards import cap_axis_ratio
+from sdi_gs.settings.gaussians import GaussiansConfig
 
 
 def update_gaussians(

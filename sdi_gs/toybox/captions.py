@@ -8,9 +8,9 @@ from typing import get_args
 
 import numpy as np
 
-from sdi_gs.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
+from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import PlacedObject
 

@@ -18,8 +18,8 @@ from scored_runs import insert_table
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.run_config import RunConfig, config_to_dict
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.run import RunConfig, config_to_dict
+from sdi_gs.training.trainer import Trainer
 
 SCHEDULE = scaled_linear_schedule()
 COST = Cost(step=0.1, conditional=0.02, unconditional=0.03, both=0.05)

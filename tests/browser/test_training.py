@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from plyfile import PlyData
 
-from sdi_gs.run_folder import RunFolder
+from sdi_gs.runs.folder import RunFolder
 from sdi_gs.viewer import labels
 
 if TYPE_CHECKING:

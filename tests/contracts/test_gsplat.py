@@ -22,11 +22,11 @@ from sdi_gs.cameras import orbit_cameras
 from sdi_gs.rasterize import numba_backend, rasterization
 from sdi_gs.rasterize.scenes import ball_scene
 from sdi_gs.representations import densify, relocation, strategies
-from sdi_gs.representations.config import DensifyConfig, GaussiansConfig, Strategy
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC
 from sdi_gs.representations.update import update_gaussians
+from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
 
 COUNT, VIEWS = 60, 2
 

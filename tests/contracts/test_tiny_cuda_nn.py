@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sdi_gs.cameras import orbit_cameras
 from sdi_gs.representations.ngp import networks, tiny_cuda_nn
-from sdi_gs.representations.ngp.config import PUBLISHED, HashGridConfig, NgpConfig
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
 from sdi_gs.representations.ngp.networks import LookBackend, Weights, look, look_backend
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, NgpConfig
 
 GRID = HashGridConfig(num_levels=4, initial_levels=2, log2_table_size=12)
 HIDDEN = 12

@@ -14,7 +14,7 @@ import torch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.rig import CPU, DRY_RUN, Rig
 from sdi_gs.doctor.rows import Row
-from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
+from sdi_gs.gsplat_build.toolchain import Card, Toolchain, Toolkit
 
 ADA = Card(name="NVIDIA GeForce RTX 4090", capability=(8, 9), memory_gib=24.0)
 TOOLKIT_13 = Toolkit(home="/env/nvidia/cu13", release="13.0", source="PyPI", newest_gcc=15)

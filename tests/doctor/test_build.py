@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sdi_gs.doctor import build, compile_gsplat
-from sdi_gs.doctor.build import BuildPlan, build_gsplat, ensure_built, plan_build
-from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
 from sdi_gs.errors import UserError
+from sdi_gs.gsplat_build import build, compile_gsplat
+from sdi_gs.gsplat_build.build import BuildPlan, build_gsplat, ensure_built, plan_build
+from sdi_gs.gsplat_build.toolchain import Card, Toolchain, Toolkit
 from sdi_gs.rasterize.gsplat_library import LIBRARY, find_library
 
 Machine = Callable[..., Toolchain]

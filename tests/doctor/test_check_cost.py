@@ -16,7 +16,7 @@ from sdi_gs.doctor.rig import CPU, Rig
 from sdi_gs.doctor.rows import Row
 from sdi_gs.doctor.stopwatch import Laps, Part, timed_parts
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.trainer import Trainer
+from sdi_gs.training.trainer import Trainer
 
 PARTS = ["render", "encode", "guidance", "backward", "optimise"]
 

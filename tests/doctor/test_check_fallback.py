@@ -14,8 +14,8 @@ from sdi_gs.doctor.check_fallback import check_fallback
 from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.scene import GaussianScene
-from sdi_gs.trainer import Trainer
+from sdi_gs.training.scene import GaussianScene
+from sdi_gs.training.trainer import Trainer
 
 FELL = "times that it went a tier down"
 DRAWS = "random draws that were not taken back"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sdi_gs.doctor.check_field import check_field, rough_field
 from sdi_gs.doctor.rig import Rig
-from sdi_gs.representations.ngp.config import NgpConfig
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.settings.ngp import NgpConfig
 
 
 def test_the_kernels_pass_beside_torch(rig: Rig, failures: Callable[..., list[str]]) -> None:

@@ -11,9 +11,9 @@ import torch
 
 from sdi_gs.doctor.check_growth import check_growth, fitted_robot
 from sdi_gs.doctor.rig import Rig
-from sdi_gs.representations.config import Strategy
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.run_config import RunConfig
+from sdi_gs.settings.gaussians import Strategy
+from sdi_gs.settings.run import RunConfig
 
 
 def test_every_strategy_grows_learns_and_repeats_itself(rig: Rig, failures: Callable[..., list[str]]) -> None:

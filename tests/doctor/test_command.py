@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sdi_gs.cli import main
-from sdi_gs.doctor.build import BuildPlan, Built
-from sdi_gs.doctor.toolchain import Toolchain
+from sdi_gs.commands.main import main
 from sdi_gs.errors import UserError
+from sdi_gs.gsplat_build.build import BuildPlan, Built
+from sdi_gs.gsplat_build.toolchain import Toolchain
 
 Machine = Callable[..., Toolchain]
 
@@ -42,8 +42,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> list[BuildPla
             symbols=("CameraModelType", "adam"),
         )
 
-    monkeypatch.setattr("sdi_gs.doctor.build.examine_toolchain", machine)
-    monkeypatch.setattr("sdi_gs.doctor.build.build_gsplat", compile_at_once)
+    monkeypatch.setattr("sdi_gs.gsplat_build.build.examine_toolchain", machine)
+    monkeypatch.setattr("sdi_gs.gsplat_build.build.build_gsplat", compile_at_once)
     return plans
 
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sdi_gs.doctor.build.examine_toolchain", lambda: machine(**changes))
+    monkeypatch.setattr("sdi_gs.gsplat_build.build.examine_toolchain", lambda: machine(**changes))
     assert main(["doctor", *options]) == 2
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith(line)
@@ -104,7 +104,7 @@ def test_a_training_that_gsplat_cannot_be_compiled_for_stops_before_it_leaves_an
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (24 * 2**30, 24 * 2**30))
-    monkeypatch.setattr("sdi_gs.doctor.build.ensure_built", refuse)
+    monkeypatch.setattr("sdi_gs.gsplat_build.build.ensure_built", refuse)
     assert main(["train", "--prompt", "a blue robot"]) == 2
     assert "there is no CUDA compiler" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdi_gs.doctor.diagnosis import Diagnosis, diagnose, kernel_cache, report_lines
-from sdi_gs.doctor.toolchain import Toolchain
+from sdi_gs.gsplat_build.toolchain import Toolchain
 
 PRESETS = {"cpu": ("toybox-ideal", "toybox-ideal"), "cuda": ("sd21-base", "sd21-base")}
 

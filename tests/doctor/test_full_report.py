@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 from sdi_gs.doctor.checks import CheckResult
 from sdi_gs.doctor.full_report import FullReport, report_table, summary_line
 from sdi_gs.doctor.rows import at_least, at_most, failed, shown, skipped

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from sdi_gs.doctor.remedies import card_problems, explain_failure, forecast, jobs_for, toolchain_problems
-from sdi_gs.doctor.toolchain import Card, Toolchain, Toolkit
+from sdi_gs.gsplat_build.remedies import card_problems, explain_failure, forecast, jobs_for, toolchain_problems
+from sdi_gs.gsplat_build.toolchain import Card, Toolchain, Toolkit
 
 CUDA_12_TOOLKIT = Toolkit(home="/usr/local/cuda", release="12.8", source="/usr/local/cuda", newest_gcc=14)
 CUDA_13_TOOLKIT = Toolkit(home="/usr/local/cuda", release="13.0", source="/usr/local/cuda", newest_gcc=15)

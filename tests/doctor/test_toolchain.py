@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdi_gs.doctor import toolchain
-from sdi_gs.doctor.toolchain import (
+from sdi_gs.gsplat_build import toolchain
+from sdi_gs.gsplat_build.toolchain import (
     Card,
     ask_nvidia_smi,
     card_on_bus,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.schedule import annealed_timestep, predicted_clean
 from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
 
 DIMENSIONS, MODES, PROMPTED_MODES, STD, POINTS = 16, 8, 3, 0.8, 128
 SEEDS = range(6)

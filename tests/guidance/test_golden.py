@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
-from sdi_gs.guidance.config import GuidanceConfig, InversionOrder, NoiseSource, Renoise
 from sdi_gs.guidance.inversion import invert_ddim
 from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.guidance.schedule import inversion_grid, sigma
 from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil
+from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, NoiseSource, Renoise
 
 if TYPE_CHECKING:
     from conftest import GoldenCase

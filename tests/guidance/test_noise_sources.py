@@ -12,11 +12,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
-from sdi_gs.guidance.config import GuidanceConfig, NoiseSource
 from sdi_gs.guidance.noise import iterated_noise
 from sdi_gs.guidance.schedule import sigma
 from sdi_gs.guidance.score_distillation import StepPlan, distil, noise_to_carry, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
 
 if TYPE_CHECKING:
     from conftest import GoldenCase

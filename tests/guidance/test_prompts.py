@@ -10,9 +10,9 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import NoiseSchedule
-from sdi_gs.guidance.config import ViewPromptsConfig
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import ViewPromptsConfig
 
 
 class NumberingPrior:

@@ -13,7 +13,6 @@ from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule, PredictionType
-from sdi_gs.guidance.config import Annealing
 from sdi_gs.guidance.inversion import invert_ddim
 from sdi_gs.guidance.schedule import (
     add_noise,
@@ -25,6 +24,7 @@ from sdi_gs.guidance.schedule import (
 )
 from sdi_gs.priors.latent_diffusion import noise_from_prediction, read_scheduler
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import Annealing
 
 SD21_PNDM: dict[str, Any] = {
     "_class_name": "PNDMScheduler",

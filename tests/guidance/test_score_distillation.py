@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.compute_config import ComputeConfig
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.guidance.schedule import add_noise
 from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise, plan_step
-from sdi_gs.losses import distillation_loss
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.training.losses import distillation_loss
 
 
 class LinearPrior:

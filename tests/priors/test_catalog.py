@@ -15,9 +15,9 @@ import torch
 from sdi_gs.errors import UserError
 from sdi_gs.priors import catalog
 from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, load_prior
-from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.fetch import SourceUnavailableError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.settings.priors import IdealPriorConfig
 
 
 def load(name: str, dtype: torch.dtype | None = None) -> Any:

@@ -15,7 +15,6 @@ import torch
 from sdi_gs.errors import UserError
 from sdi_gs.priors import catalog, listing
 from sdi_gs.priors.catalog import SD21, SD21_BASE, CatalogEntry, HubSource, load_prior
-from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.fetch import (
     SourceUnavailableError,
     check_sums,
@@ -26,6 +25,7 @@ from sdi_gs.priors.fetch import (
 )
 from sdi_gs.priors.layout import has_weights, what_lacks
 from sdi_gs.priors.listing import fetch_prior
+from sdi_gs.settings.priors import IdealPriorConfig
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.priors import ideal
-from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.ideal import IdealPrior, Mixture, mixture_noise
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
+from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.classes import CLASSES, COLOURS
 
 SMALL = IdealPriorConfig(image_size=16, renders_per_view=12, unconditional_renders=40)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.config import GuidanceConfig
 from sdi_gs.guidance.score_distillation import StepPlan, distil
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName, published_networks
+from sdi_gs.settings.guidance import GuidanceConfig
 
 
 def empty_networks(model: ModelName) -> tuple[Any, Any, Any]:

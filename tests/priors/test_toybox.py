@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from toybox_training.autoencoder import VaeTrainingConfig, build_vae
+from toybox_training.denoiser import UnetTrainingConfig, build_networks
+from toybox_training.folder import write_folder
+from toybox_training.vocabulary import write_tokenizer
 
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import PromptConditions
@@ -19,12 +23,8 @@ from sdi_gs.guidance.schedule import add_noise, predicted_clean
 from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors import catalog, listing
 from sdi_gs.priors.catalog import TOYBOX, is_instrument, load_prior
-from sdi_gs.priors.config import IdealPriorConfig
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.toybox.training.autoencoder import VaeTrainingConfig, build_vae
-from sdi_gs.toybox.training.denoiser import UnetTrainingConfig, build_networks
-from sdi_gs.toybox.training.folder import write_folder
-from sdi_gs.toybox.training.vocabulary import write_tokenizer
+from sdi_gs.settings.priors import IdealPriorConfig
 
 MAX_BYTES = 20e6
 """What the folder of the package may weigh."""

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.compute_config import ComputeConfig
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.tuning import remembered_bytes
-from sdi_gs.run_config import RunConfig
-from sdi_gs.trainer import Trainer
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}

@@ -12,10 +12,10 @@ from gsplat import DefaultStrategy
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.representations.config import DensifyConfig, GaussiansConfig
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
 from sdi_gs.representations.strategies import BoundedStrategy
+from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
 
 NUM_STEPS = 20
 SIZE = 32

@@ -12,7 +12,6 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.gaussians import (
     SH_C0,
     Gaussians,
@@ -20,6 +19,7 @@ from sdi_gs.representations.gaussians import (
     gaussian_optimizers,
     means_learning_rate,
 )
+from sdi_gs.settings.gaussians import GaussiansConfig
 
 CPU = torch.device("cpu")
 CONFIG = GaussiansConfig(num_initial=20_000, initial_radius=0.7, initial_opacity=0.2, initial_colour_spread=0.05)

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from sdi_gs.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
+from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.captions import PART_OF, VOCABULARY, ToyboxPrompt, caption, describe, parse_prompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import canonical_object

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from toybox_training.examples import draw_examples
+from toybox_training.judging import JudgeTrainingConfig, has_sides, spoilt_pictures
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
@@ -14,8 +16,6 @@ from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import JUDGE_FILE, Judge, Judgement, JudgeNetwork, load_judge
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.training.examples import draw_examples
-from sdi_gs.toybox.training.judging import JudgeTrainingConfig, has_sides, spoilt_pictures
 
 shipped = pytest.mark.skipif(not JUDGE_FILE.exists(), reason="the judge's weights are not there")
 

@@ -20,11 +20,11 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.representations.config import GaussiansConfig
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
-from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
-from sdi_gs.run import prepare_run, train
-from sdi_gs.run_config import OutputConfig, RunConfig
+from sdi_gs.runs.run import prepare_run, train
+from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
+from sdi_gs.settings.run import OutputConfig, RunConfig
 from sdi_gs.viewer.server import LiveViewer
 
 PATIENCE = 20.0

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 from sdi_gs.viewer import labels
 
 TINY = [
@@ -162,7 +162,7 @@ def test_the_tunnel_and_the_warning_are_told(finished: Path) -> None:
 
 VIEWERLESS = """
 import sys
-from sdi_gs.cli import main
+from sdi_gs.commands.main import main
 assert main({arguments}) == 0
 found = sorted(name for name in sys.modules if name.split(".")[0] == "viser" or name.startswith("sdi_gs.viewer"))
 assert not found, found

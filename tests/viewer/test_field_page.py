@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sdi_gs.loading import load_scene
-from sdi_gs.run import save_state
+from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.run import save_state
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from sdi_gs.export.conversion import splat_cloud
-from sdi_gs.export.ply import read_splat_ply, write_splat_ply
-from sdi_gs.loading import load_scene
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.runs.loading import load_scene
+from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
 from sdi_gs.viewer.standpoint import standpoint_for

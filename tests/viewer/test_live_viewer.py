@@ -16,7 +16,7 @@ import torch
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.errors import NonFiniteError
-from sdi_gs.export.ply import read_splat_ply
+from sdi_gs.splats.ply import read_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.render_worker import LOGGER
 

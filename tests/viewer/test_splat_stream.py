@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.export.conversion import splat_cloud
-from sdi_gs.export.ply import write_splat_ply
-from sdi_gs.export.splat_cloud import SplatCloud, sh_dc_from_rgb
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.splats.ply import write_splat_ply
+from sdi_gs.splats.splat_cloud import SplatCloud, sh_dc_from_rgb
 from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions, splat_arrays
 
 PLAIN = StreamOptions()

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdi_gs.representations.ngp.backends import Backend
-from sdi_gs.representations.ngp.config import NgpConfig
 from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
 from sdi_gs.representations.ngp.networks import Look, Weights, look
+from sdi_gs.settings.ngp import NgpConfig
 
 _TABLE_SPREAD = 1e-4
 """Bound of the table's uniform initial values (Instant NGP)."""

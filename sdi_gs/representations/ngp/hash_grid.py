@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.ngp.config import HashGridConfig
+from sdi_gs.settings.ngp import HashGridConfig
 
 FEATURES = 2
 """Features of an entry."""

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.compute_config import fewest
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp.background import Environment
 from sdi_gs.representations.ngp.compositing import composite, visible
-from sdi_gs.representations.ngp.config import NgpConfig
 from sdi_gs.representations.ngp.field import NgpField
 from sdi_gs.representations.ngp.marching import Rays, Samples, camera_rays, march
 from sdi_gs.representations.ngp.occupancy import OccupancyGrid
@@ -32,6 +30,8 @@ from sdi_gs.representations.ngp.regularizers import (
 )
 from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
 from sdi_gs.row_groups import recomputed, row_groups
+from sdi_gs.settings.compute import fewest
+from sdi_gs.settings.ngp import NgpConfig
 
 SMALLEST_IMAGE = 16
 """Side in pixels below which no image is rendered."""

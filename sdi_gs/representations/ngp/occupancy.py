@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.ngp.config import NgpConfig
+from sdi_gs.settings.ngp import NgpConfig
 
 _PROBES = 2
 """Points along a side of a cell that a full look examines."""

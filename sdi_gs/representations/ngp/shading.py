@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.representations.ngp.config import ShadingConfig
+from sdi_gs.settings.ngp import ShadingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout
+from sdi_gs.settings.ngp import HashGridConfig
 
 _SCALE_ERROR = 1e-5
 """Relative error that float32 exponentials may leave in a level's scale."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sdi_gs.toybox.training.autoencoder import VaeTrainingConfig
-from sdi_gs.toybox.training.denoiser import UnetTrainingConfig
-from sdi_gs.toybox.training.loop import LoopConfig
+from toybox_training.autoencoder import VaeTrainingConfig
+from toybox_training.denoiser import UnetTrainingConfig
+from toybox_training.loop import LoopConfig
 
 
 def smallest_vae(loop: LoopConfig) -> VaeTrainingConfig:

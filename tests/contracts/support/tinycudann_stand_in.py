@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import encode, grid_layout
+from sdi_gs.settings.ngp import HashGridConfig
 
 GRANULARITY = 256
 

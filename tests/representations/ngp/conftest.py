@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.representations.ngp.config import HashGridConfig, NgpConfig
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
 SMALL = NgpConfig(
     grid=HashGridConfig(num_levels=4, initial_levels=4, log2_table_size=12), hidden_width=8, samples_per_ray=64

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sdi_gs.representations.ngp.config import PUBLISHED, HashGridConfig, NgpConfig
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, NgpConfig
 
 from_origin = torch.tensor([[0.0, 0.0, 0.1], [0.3, 0.0, 0.0], [0.0, -0.5, 0.0], [0.6, 0.6, 0.6]])
 

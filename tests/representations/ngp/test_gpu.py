@@ -9,11 +9,11 @@ import torch
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.representations.ngp.compositing import composite, compositing_backend
-from sdi_gs.representations.ngp.config import PUBLISHED
 from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.marching import Samples
 from sdi_gs.representations.ngp.networks import Weights, look, look_backend
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.ngp import PUBLISHED
 
 pytestmark = pytest.mark.gpu
 

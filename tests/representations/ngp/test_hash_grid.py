@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sdi_gs.rasterize.kernels.simd import LANES
-from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import GridLayout, encode, grid_layout, layout_arrays
 from sdi_gs.representations.ngp.kernels import encoding
+from sdi_gs.settings.ngp import HashGridConfig
 
 # Levels 0 and 1 are dense, the others hashed.
 CONFIG = HashGridConfig(num_levels=4, initial_levels=4, log2_table_size=14)

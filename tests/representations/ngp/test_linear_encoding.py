@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from memory_counting.meter import StepMeter
 from torch import Tensor
 
-from sdi_gs.planning.meter import StepMeter
 from sdi_gs.representations.ngp import linear_encoding
-from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import encode, grid_layout
 from sdi_gs.representations.ngp.linear_encoding import encode_linear
+from sdi_gs.settings.ngp import HashGridConfig
 
 # Level 0 is dense, the others are hashed.
 LAYOUT = grid_layout(HashGridConfig(num_levels=3, initial_levels=1, log2_table_size=13))

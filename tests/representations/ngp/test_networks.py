@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sdi_gs.representations.ngp.backends import Backend
-from sdi_gs.representations.ngp.config import HashGridConfig
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
 from sdi_gs.representations.ngp.networks import Weights, look, look_backend
+from sdi_gs.settings.ngp import HashGridConfig
 
 HIDDEN = 12
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp import ngp as ngp_module
-from sdi_gs.representations.ngp.config import NgpConfig, NgpLossConfig
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender, ngp_optimizers
+from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 
 WHITE, BLACK = torch.ones(2, 3), torch.zeros(2, 3)
 

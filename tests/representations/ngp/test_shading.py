@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.representations.ngp.config import ShadingConfig
 from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
+from sdi_gs.settings.ngp import ShadingConfig
 
 
 def test_light_is_ambient_plus_lambert() -> None:

@@ -1,0 +1,1 @@
+"""Scores of a finished object, and the probe of a prior."""

@@ -1,0 +1,221 @@
+"""How well each kind of noise fits a prior: the paper's analysis as a measurement on any model (docs/probe.md).
+
+All numbers are mean squares over the elements of the latents. The residual is that of the paper's eq. 8,
+sigma (eps - kappa) = z - target: how far one guided prediction would move a latent that should stay.
+
+Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.errors import UserError
+from sdi_gs.evaluation.evaluate import toybox_prompt
+from sdi_gs.evaluation.plots import save_probe_figure
+from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.guidance.schedule import annealed_timestep
+from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.pictures.views import render_views, ring_cameras
+from sdi_gs.priors.catalog import load_prior
+from sdi_gs.runs.folder import slug
+from sdi_gs.runs.loading import load_scene
+from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
+from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.probe import ProbeOptions
+from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
+from sdi_gs.toybox.truth import render_truth, truth_draws
+
+SOURCES: tuple[NoiseSource, ...] = ("inversion", "unconditional", "random", "fixed-point")
+INVERSION_SCALES = (-7.5, 0.0, 1.0, 7.5)
+"""gamma_inv where gamma_fwd is 7.5; in proportion to it elsewhere."""
+INVERSION_STEPS = (2, 4, 8, 16)
+TRAJECTORY_RATE = 0.2
+"""Share of the way to its target that the latent goes in each step of the trajectory."""
+OUTPUT_ROOT = Path("probes")
+ELEVATION_DEG = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A prior, what it is told, and the latents that are shown to it."""
+
+    prior: DiffusionPrior
+    latents: Tensor  # [B, C, h, w]
+    conditional: Tensor  # [B, L, E]
+    unconditional: Tensor  # [B, L, E]
+
+    def repeated(self, copies: int) -> Subject:
+        """Every latent ``copies`` times in a row."""
+        return Subject(
+            prior=self.prior,
+            latents=self.latents.repeat_interleave(copies, dim=0),
+            conditional=self.conditional.repeat_interleave(copies, dim=0),
+            unconditional=self.unconditional.repeat_interleave(copies, dim=0),
+        )
+
+    def target(
+        self,
+        config: GuidanceConfig,
+        timestep: int,
+        source: NoiseSource,
+        generator: torch.Generator,
+        latents: Tensor | None = None,  # [B, C, h, w] the own ones if not given
+    ) -> Tensor:
+        """Where the guidance would move the latents, [B, C, h, w]."""
+        output = distil(
+            config,
+            self.prior,
+            self.latents if latents is None else latents,
+            self.conditional,
+            self.unconditional,
+            plan=StepPlan(timestep=timestep, overshoot=0, source=source),
+            generator=generator,
+        )
+        return output.target
+
+
+def probe(
+    subject: Subject,
+    *,
+    guidance_scale: float,
+    timesteps: tuple[int, ...] = (300, 500, 700, 900),
+    repeats: int = 8,
+    trajectory_steps: int = 40,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every measurement, ready for JSON; raises UserError for a timestep that the prior does not have."""
+    length = subject.prior.schedule.num_timesteps
+    if max(timesteps) >= length:
+        raise UserError(f"timestep {max(timesteps)} is beyond this prior's {length}: use 1 to {length - 1}")
+    config = GuidanceConfig(guidance_scale=guidance_scale, inversion_eta=0.0)
+    device = subject.latents.device
+
+    def residuals(source: NoiseSource, **settings: Any) -> list[float]:
+        chosen, values = replace(config, **settings), []
+        for timestep in timesteps:
+            generator = torch.Generator(device).manual_seed(seed)
+            target = subject.target(chosen, timestep, source, generator)
+            values.append((subject.latents - target).square().mean().item())
+        return values
+
+    scales = [scale * guidance_scale / 7.5 for scale in INVERSION_SCALES]
+    sources: tuple[NoiseSource, ...] = ("inversion", "random")
+    eta_config = replace(config, inversion_eta=GuidanceConfig.inversion_eta)
+    return {
+        "prior": subject.prior.name,
+        "views": len(subject.latents),
+        "latent_mean_square": subject.latents.square().mean().item(),
+        "guidance_scale": guidance_scale,
+        "timesteps": list(timesteps),
+        "residual_by_source": {source: residuals(source) for source in SOURCES},
+        "residual_by_inversion_scale": {
+            f"{scale:.3g}": residuals("inversion", inversion_guidance_scale=scale) for scale in scales
+        },
+        "residual_by_inversion_steps": {
+            str(steps): residuals("inversion", inversion_steps=steps) for steps in INVERSION_STEPS
+        },
+        "target_variance": {
+            source: [_target_variance(subject, eta_config, t, source, repeats, seed) for t in timesteps]
+            for source in sources
+        },
+        "target_change": {
+            source: _target_changes(subject, eta_config, source, trajectory_steps, seed) for source in sources
+        },
+    }
+
+
+def _target_variance(
+    subject: Subject, config: GuidanceConfig, timestep: int, source: NoiseSource, repeats: int, seed: int
+) -> float:
+    """Variance of the target of a latent that stays where it is, over draws of the noise."""
+    generator = torch.Generator(subject.latents.device).manual_seed(seed)
+    targets = subject.repeated(repeats).target(config, timestep, source, generator)
+    return targets.unflatten(0, (-1, repeats)).var(dim=1).mean().item()
+
+
+def _target_changes(
+    subject: Subject, config: GuidanceConfig, source: NoiseSource, num_steps: int, seed: int
+) -> list[float]:
+    """Mean squared change of the target between consecutive steps, for latents that start at zero and follow it."""
+    generator = torch.Generator(subject.latents.device).manual_seed(seed)
+    latents, before, changes = torch.zeros_like(subject.latents), None, []
+    for step in range(num_steps):
+        timestep = annealed_timestep(
+            step,
+            num_steps,
+            t_max=config.t_max,
+            t_min=config.t_min,
+            annealing="linear",
+            num_timesteps=subject.prior.schedule.num_timesteps,
+            # Nothing is drawn for a linear course.
+            generator=generator,
+        )
+        target = subject.target(config, timestep, source, generator, latents)
+        if before is not None:
+            changes.append((target - before).square().mean().item())
+        latents, before = latents + TRAJECTORY_RATE * (target - latents), target
+    return changes
+
+
+def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
+    """The command: probe renders, write ``probe.json`` and ``probe.png``, and return their paths.
+
+    Raises UserError for a prior that cannot be had, a prompt without a toybox truth where no ``source`` is given,
+    a folder that exists, and where matplotlib is missing.
+    """
+    if options.out is not None:
+        refuse_existing(options.out)
+    prior = load_prior(options.prior, IdealPriorConfig(), device=device)
+    images, cameras = _subject_images(options, prior.image_size, device)
+    latents = prior.encode_images(images.to(device), torch.Generator(device).manual_seed(options.seed)).detach()
+    conditions = PromptConditions(prior, options.prompt)
+    backgrounds: list[BackgroundName] = ["white"] * len(cameras)
+    told = conditions.for_cameras(cameras, backgrounds, perp_neg=False)
+    subject = Subject(prior=prior, latents=latents, conditional=told.conditional, unconditional=told.unconditional)
+    measured = probe(
+        subject,
+        guidance_scale=GuidanceConfig.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+        timesteps=tuple(sorted(options.timesteps)),
+        repeats=options.repeats,
+        trajectory_steps=options.trajectory_steps,
+        seed=options.seed,
+    )
+    report = {"prompt": options.prompt, "source": str(options.source or "toybox truth"), **measured}
+    folder = options.out or _free_folder(options.prompt)
+    folder.mkdir(parents=True)
+    write_atomically(folder / "probe.json", f"{json.dumps(report, indent=2)}\n".encode())
+    save_probe_figure(report, folder / "probe.png", pictures=prior.decode_latents(latents).cpu())
+    return [folder / "probe.json", folder / "probe.png"]
+
+
+def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> tuple[Tensor, CameraBatch]:
+    """Renders [B, size, size, 3] over white and their cameras."""
+    config = CameraConfig(distance=(CAMERA_DISTANCE, CAMERA_DISTANCE), fov_y_deg=(CAMERA_FOV_Y_DEG, CAMERA_FOV_Y_DEG))
+    cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
+    if options.source is not None:
+        return render_views(load_scene(options.source, device=device).representation, cameras).rgb, cameras
+    asked = toybox_prompt(options.prompt)
+    assert asked.class_name is not None
+    if asked.colour is None:
+        raise UserError(f'"{options.prompt}" leaves the colour open: name one, or give --source to probe its renders')
+    return render_truth(truth_draws(asked.class_name, asked.colour, 1), cameras).rgb, cameras
+
+
+def _free_folder(prompt: str) -> Path:
+    """The next free ``probes/<prompt>-<n>``."""
+    number = 1
+    while (OUTPUT_ROOT / f"{slug(prompt)}-{number}").exists():
+        number += 1
+    return OUTPUT_ROOT / f"{slug(prompt)}-{number}"

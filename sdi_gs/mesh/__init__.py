@@ -1,0 +1,1 @@
+"""Triangle meshes from a density: extraction, clean-up, files."""

@@ -1,0 +1,1 @@
+"""Images, films and the camera rings they are taken from."""

@@ -1,0 +1,283 @@
+"""Checkpoints: one folder per saved step, safetensors beside JSON, whole or absent.
+
+A checkpoint is ``step_000300/`` with ``tensors.safetensors`` and ``checkpoint.json``; the JSON names the format's
+version and the checksums of both. The folder is written under another name and renamed when all of it is on the
+disk, so that a crash at any moment leaves the earlier checkpoints as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors, sync_folder
+from sdi_gs.settings.run import RunConfig, config_from_dict
+
+FORMAT = "sdi-gs checkpoint"
+FORMAT_VERSION = 1
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+_TENSORS, _HEADER = "tensors.safetensors", "checkpoint.json"
+_NAME = re.compile(r"step_(\d{6,})")
+_ASIDE = ".aside-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The state of a run after ``step`` finished steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    """On the CPU, bit for bit as they were saved."""
+    meta: dict[str, Json]
+    """Everything that is no tensor."""
+
+
+def config_in_force(checkpoint: Checkpoint) -> RunConfig:
+    """The settings under which a checkpoint's last step was taken: the run's own unless it was steered."""
+    return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Json], *, keep: int = 2
+) -> Path:
+    """Write ``folder/step_<step>/`` and leave at most ``keep`` checkpoints, this one and those before it.
+
+    Checkpoints of later steps are removed as well: they belong to a future that a resumed run has left.
+    Raises UserError where the disk is full or the folder cannot be written; earlier checkpoints then stand.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    # Copies, because safetensors refuses tensors that share memory.
+    data = save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+        "meta_sha256": _meta_sha256(meta),
+        "meta": meta,
+    }
+    target = folder / _name(step)
+    aside = folder / f"{_ASIDE}{target.name}"
+    with disk_errors(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        try:
+            aside.mkdir()
+            _write_synced(aside / _TENSORS, data)
+            _write_synced(aside / _HEADER, (json.dumps(header, indent=1) + "\n").encode())
+            sync_folder(aside)
+            _remove(target)
+            os.rename(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        sync_folder(folder)
+        others = [path for path in list_checkpoints(folder) if path != target]
+        earlier = [path for path in others if _step_of(path) < step]
+        kept = earlier[len(earlier) - (keep - 1) :] if keep > 1 else []
+        for path in others:
+            if path not in kept:
+                _remove(path)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """All checkpoint folders in ``folder``, earliest step first; their contents are not looked at."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step_of)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint's folder or one of its two files; damage to them is not looked for."""
+    folder = checkpoint_folder(path)
+    return bool(_NAME.fullmatch(folder.name)) and any((folder / name).is_file() for name in (_TENSORS, _HEADER))
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The folder of a checkpoint that was named by itself or by one of its files."""
+    resolved = path.resolve()
+    return resolved.parent if resolved.name in (_TENSORS, _HEADER) else resolved
+
+
+def latest_checkpoint(folder: Path) -> Path:
+    """The checkpoint of the latest step; UserError where there is none."""
+    found = list_checkpoints(folder)
+    if not found:
+        raise UserError(f"no checkpoint in {folder}: the run was stopped before its first one; start it anew")
+    return found[-1]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint folder in full.
+
+    Raises UserError where it is missing, damaged, half-written or from elsewhere; the line says which earlier
+    checkpoint of the same run is whole, if one is.
+    """
+    try:
+        return _load(path)
+    except UserError as error:
+        raise UserError(f"{error}; {_way_out(path)}") from error
+
+
+def pack_state(tree: object, name: str = "") -> tuple[dict[str, Tensor], Json]:
+    """Split a state dict, of optimisers for one, into tensors and JSON; ``unpack_state`` joins them exactly.
+
+    The tree may hold dicts (keys of str or int), lists, tuples, tensors, numbers, strings and None. A tensor's
+    name is its path joined by "/", below ``name``. TypeError for anything else, ValueError for a "/" in a key.
+    """
+    tensors: dict[str, Tensor] = {}
+    return tensors, _pack(tree, name, tensors)
+
+
+def unpack_state(tensors: Mapping[str, Tensor], packed: Json) -> Any:
+    """The tree that ``pack_state`` took apart; KeyError where a tensor is missing."""
+    match packed:
+        case {"tensor": str(name)}:
+            return tensors[name]
+        case {"tuple": list(items)}:
+            return tuple(unpack_state(tensors, item) for item in items)
+        case {"list": list(items)}:
+            return [unpack_state(tensors, item) for item in items]
+        case {"dict": list(pairs)}:
+            return {key: unpack_state(tensors, value) for key, value in pairs}  # pyright: ignore[reportGeneralTypeIssues]
+        case _:
+            return packed
+
+
+def generator_state(generator: torch.Generator) -> Tensor:
+    """Where a generator stands, as uint8 on the CPU, fit for ``save_checkpoint``."""
+    return generator.get_state().clone()
+
+
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Put a generator where ``generator_state`` found one; UserError where it was one of another device."""
+    try:
+        generator.set_state(state.to("cpu", torch.uint8))
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"the checkpoint's random state does not fit a {generator.device.type} generator: resume on the kind of "
+            "device that the run was started on"
+        ) from error
+
+
+def _pack(tree: object, name: str, tensors: dict[str, Tensor]) -> Json:
+    """Containers become tagged lists, since JSON would turn keys into strings and tuples into lists."""
+    match tree:
+        case Tensor():
+            tensors[name] = tree
+            return {"tensor": name}
+        case None | bool() | int() | float() | str():
+            return tree
+        case tuple():
+            return {"tuple": [_pack(item, _join(name, index), tensors) for index, item in enumerate(tree)]}
+        case list():
+            return {"list": [_pack(item, _join(name, index), tensors) for index, item in enumerate(tree)]}
+        case dict():
+            return {"dict": [[key, _pack(value, _join(name, key), tensors)] for key, value in tree.items()]}
+        case _:
+            raise TypeError(f"{name or 'the state'} is a {type(tree).__name__}, which checkpoints cannot hold")
+
+
+def _join(name: str, key: object) -> str:
+    if not isinstance(key, str | int) or "/" in str(key):
+        raise ValueError(f"{key!r} cannot be a key of a state dict: str without '/' or int")
+    return f"{name}/{key}" if name else str(key)
+
+
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def _step_of(path: Path) -> int:
+    matched = _NAME.fullmatch(path.name)
+    if matched is None:
+        raise ValueError(f"{path} is not named like a checkpoint")
+    return int(matched[1])
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a crash left; a run folder has one writer at a time."""
+    for path in folder.glob(f"{_ASIDE}*"):
+        shutil.rmtree(path)
+
+
+def _remove(path: Path) -> None:
+    """Take a checkpoint away in one move, so that a crash meanwhile leaves no half of it under its name."""
+    if not path.exists():
+        return
+    aside = path.with_name(f"{_ASIDE}old-{path.name}")
+    os.rename(path, aside)
+    shutil.rmtree(aside)
+
+
+def _write_synced(file: Path, data: bytes) -> None:
+    with file.open("xb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _meta_sha256(meta: object) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _load(path: Path) -> Checkpoint:
+    header = _read_header(path / _HEADER)
+    with disk_errors(path / _TENSORS, "read"):
+        data = (path / _TENSORS).read_bytes()
+    if hashlib.sha256(data).hexdigest() != header.get("tensors_sha256"):
+        raise UserError(f"{path / _TENSORS} is damaged (its checksum is not the one in {_HEADER})")
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise UserError(f"{path / _TENSORS} is no safetensors file ({error})") from error
+    return Checkpoint(step=header["step"], tensors=tensors, meta=header["meta"])
+
+
+def _read_header(file: Path) -> dict[str, Any]:
+    with disk_errors(file, "read"):
+        text = file.read_bytes()
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged (not JSON)") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{file} is not of a {FORMAT}")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{file} has format version {header.get('format_version')!r}, this program reads {FORMAT_VERSION}"
+        )
+    if header.get("meta_sha256") != _meta_sha256(header.get("meta")):
+        raise UserError(f"{file} is damaged (its checksum differs)")
+    step = header.get("step")
+    if not isinstance(step, int) or file.parent.name != _name(step):
+        raise UserError(f"{file} is of step {step!r}, which is not what its folder says")
+    return header
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a checkpoint that cannot be loaded."""
+    for earlier in reversed(list_checkpoints(path.parent)):
+        if _step_of(earlier) < (_step_of(path) if _NAME.fullmatch(path.name) else 0):
+            try:
+                _load(earlier)
+            except UserError:
+                continue
+            return f"delete {path} to go on from {earlier.name}, which is whole"
+    return "no earlier checkpoint of the run is whole, so start it anew"

@@ -1,0 +1,231 @@
+"""The folder of a run: where each file lies, and how it is written so that it is never half there.
+
+``outputs/<slug>-<n>/`` holds ``config.yaml``, ``steps.jsonl`` (one line per step), ``previews/``, ``checkpoints/``
+and, at the end, ``splats.ply``, ``turntable.mp4``, ``contact_sheet.png`` and ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors, refuse_existing, write_atomically
+
+SETTINGS_EVENT = "settings"
+"""The log's word for settings that changed while a run trained."""
+
+SLUG_LENGTH = 40
+"""Longest part of a folder's name that comes from the prompt."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run, and its text files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; its presence makes a folder a run."""
+        return self.path / "config.yaml"
+
+    @property
+    def steps(self) -> Path:
+        """The log, one JSON object per finished step, and between them one per event (it has the key "event")."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def previews(self) -> Path:
+        """Pictures taken on the way."""
+        return self.path / "previews"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What ``sdi_gs.runs.checkpoint`` saves."""
+        return self.path / "checkpoints"
+
+    @property
+    def splats(self) -> Path:
+        """The object itself."""
+        return self.path / "splats.ply"
+
+    @property
+    def turntable(self) -> Path:
+        """A film of the object turning."""
+        return self.path / "turntable.mp4"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """The object from all sides in one picture."""
+        return self.path / "contact_sheet.png"
+
+    @property
+    def summary(self) -> Path:
+        """Times, counts, versions, seed and settings."""
+        return self.path / "summary.json"
+
+    def preview(self, step: int) -> Path:
+        """The picture taken after ``step`` steps."""
+        return self.previews / f"step_{step:06d}.png"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration as YAML, in its own order; UserError where one is there already."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.config, text.encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration as it was written; UserError where it is missing or no YAML mapping."""
+        with disk_errors(self.config, "read"):
+            text = self.config.read_bytes()
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.config} is damaged (not YAML): mend it, or start the run anew") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} holds no settings: mend it, or start the run anew")
+        return config
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary as JSON (numbers that are not finite as null) in place of an earlier one."""
+        text = json.dumps(_finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(self.summary, f"{text}\n".encode(), overwrite=True)
+
+    def append_step(self, record: Mapping[str, Any]) -> None:
+        """Add a step, or an event that followed it, to the log, and see it off to the system.
+
+        Numbers that are not finite become null.
+
+        Raises UserError where the disk is full; the log then ends with its last whole line.
+        """
+        line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with disk_errors(self.steps), self.steps.open("ab", buffering=0) as log:
+            end = log.tell()
+            try:
+                # Without a buffer the system may take less than it was given.
+                written = log.write(line)
+                while written < len(line):
+                    written += log.write(line[written:])
+            except OSError:
+                log.truncate(end)
+                raise
+
+    def read_steps(self) -> list[dict[str, Any]]:
+        """The log's steps; a last line that a crash cut short is left out. UserError for other damage."""
+        return [record for record in self._read_log() if "event" not in record]
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """What happened between steps; "step" is the last one before it. Damage as for ``read_steps``."""
+        return [record for record in self._read_log() if "event" in record]
+
+    def _read_log(self) -> list[dict[str, Any]]:
+        if not self.steps.exists():
+            return []
+        with disk_errors(self.steps, "read"):
+            lines = self.steps.read_bytes().split(b"\n")
+        # What stands behind the last line feed is nothing, or torn.
+        whole = lines[:-1]
+        try:
+            records = [json.loads(line) for line in whole]
+            if not all(isinstance(record["step"], int) for record in records):
+                raise TypeError("a step is a whole number")
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{self.steps} is damaged (not a JSON object with a step per line): move it away"
+            ) from error
+        return records
+
+    def rewind_log(self, step: int, *, num_changes: int = 0) -> None:
+        """Leave in the log only what led to the state after ``step``, which a resumed run goes on from.
+
+        Of changed settings these are the first ``num_changes``: one that followed the very last step may or may not
+        have come before the checkpoint.
+        """
+        changes_left, kept = num_changes, []
+        for record in self._read_log():
+            if record.get("event") == SETTINGS_EVENT:
+                changes_left -= 1
+                keep = changes_left >= 0
+            else:
+                keep = record["step"] <= step
+            if keep:
+                kept.append(record)
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        write_atomically(self.steps, text.encode(), overwrite=True)
+
+
+def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:
+    """Make ``<output_dir>/<slug>-<n>/`` with the lowest free n from 1 on.
+
+    Raises UserError where nothing can be written there.
+    """
+    stem = slug(prompt)
+    with disk_errors(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = output_dir / f"{stem}-{number}"
+            try:
+                # The one atomic way of asking: two runs that start together get two folders.
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return _with_subfolders(path)
+    raise AssertionError("unreachable: there is always a next number")
+
+
+def create_run_folder_at(path: Path) -> RunFolder:
+    """Make a run folder of the user's own choice; UserError where something stands there already."""
+    refuse_existing(path)
+    with disk_errors(path):
+        path.mkdir(parents=True)
+        return _with_subfolders(path)
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """A run folder made earlier; UserError where ``path`` is none."""
+    if not path.is_dir():
+        raise UserError(f"{path} is not a run: there is no such folder; give one like outputs/a-blue-robot-1")
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise UserError(f"{path} is not a run: it has no config.yaml; give one like outputs/a-blue-robot-1")
+    return folder
+
+
+def slug(prompt: str) -> str:
+    """The prompt as a safe part of a file name: ASCII letters, digits and single hyphens, 1 to 40 of them."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if len(words) > SLUG_LENGTH:
+        cut = words[: SLUG_LENGTH + 1]
+        # Whole words where the first one fits, else as many letters as do.
+        words = cut.rpartition("-")[0] or cut[:SLUG_LENGTH]
+    return words or "run"
+
+
+def _with_subfolders(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.previews.mkdir()
+    folder.checkpoints.mkdir()
+    return folder
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with null for NaN and infinity, which JSON cannot say."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,99 @@
+"""Which tier a run gets, by the card's free memory, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import torch
+
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import TOYBOX_IDEAL
+from sdi_gs.settings.tiers import TIERS, Tier, TierChoice, tier_for, tier_named
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisibleCard:
+    """A CUDA card that this process may use."""
+
+    index: int
+    name: str
+    total_bytes: int
+
+
+def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, say: Callable[[str], None]) -> Tier | None:
+    """The tier of a run, and what there is to say about it; "auto" is none on the CPU and for a prior without networks.
+
+    Raises UserError where a card is too small for every tier and none was named.
+    """
+    if choice == "auto" and prior == TOYBOX_IDEAL.name:
+        return None
+    if device.type != "cuda":
+        return chosen_tier(choice, free_bytes=None, say=say)
+    index = device.index or 0
+    line = other_cards_line(visible_cards(), used=index)
+    if line is not None:
+        say(line)
+    return chosen_tier(choice, free_bytes=torch.cuda.mem_get_info(index)[0], say=say)
+
+
+def visible_cards() -> list[VisibleCard]:
+    """All of them; nothing is started on any."""
+    cards = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        cards.append(VisibleCard(index=index, name=properties.name, total_bytes=properties.total_memory))
+    return cards
+
+
+def chosen_tier(choice: TierChoice, *, free_bytes: int | None, say: Callable[[str], None]) -> Tier | None:
+    """The tier that was asked for, or the one that suits ``free_bytes`` of a card (None without one); None for none.
+
+    Raises UserError where the card is too small for every tier and none was named.
+    """
+    match choice:
+        case "none":
+            return None
+        case "auto":
+            if free_bytes is None:
+                return None
+            tier = tier_for(free_bytes)
+            if tier is None:
+                raise UserError(_too_small(free_bytes))
+            said = f"tier {tier.name} for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"
+            say(f"{said}; --tier chooses another")
+            return tier
+        case "8" | "12" | "16" | "24" | "40":
+            tier = tier_named(choice)
+            say(f"tier {tier.name} as asked: {tier.summary}")
+            return tier
+        case _:
+            assert_never(choice)
+
+
+def other_cards_line(cards: Sequence[VisibleCard], used: int) -> str | None:
+    """What to say where cards of different sizes are there; None where there is nothing to choose."""
+    if len({card.total_bytes for card in cards}) < 2:
+        return None
+    mine = next(card for card in cards if card.index == used)
+    others = ", ".join(f"{_size(card)} as cuda:{card.index}" for card in cards if card.index != used)
+    return (
+        f"using cuda:{used}, {_size(mine)}; also there: {others}; choose with --device, "
+        "or hide cards with CUDA_VISIBLE_DEVICES"
+    )
+
+
+def _size(card: VisibleCard) -> str:
+    return f"{card.name} ({card.total_bytes / GIB:.0f} GiB)"
+
+
+def _too_small(free: int) -> str:
+    smallest = TIERS[-1]
+    return (
+        f"the card has {free / GIB:.1f} GiB of free memory and the smallest tier, {smallest.name}, is made for "
+        f"{smallest.budget_bytes / GIB:.1f}: close other programs, try --tier {smallest.name} all the same, or use "
+        "--device cpu --prior toybox-ideal"
+    )

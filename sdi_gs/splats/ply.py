@@ -1,0 +1,123 @@
+"""The standard 3D Gaussian Splatting .ply: raw float32 values, channel-major harmonics, RDF axes.
+
+The layout is INRIA's, with the habits of SuperSplat, Spark, spz, Unity and SIBR in mind: one element, always
+the same properties in the same order, nothing beside them; remarks go into comment lines.
+
+Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15), P properties of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.files import write_atomically
+from sdi_gs.splats.ply_table import read_vertex_table
+from sdi_gs.splats.screening import MAX_SPLATS, ExportReport, screened_after_reading, screened_for_writing
+from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, Frame, SplatCloud
+
+COMMENT_LENGTH = 1000
+"""Longest comment line; splat-transform looks for the end of the header in the first 128 KB."""
+
+_MEANS = ("x", "y", "z")
+_NORMALS = ("nx", "ny", "nz")
+_SH_DC = ("f_dc_0", "f_dc_1", "f_dc_2")
+_OPACITY = "opacity"
+_SCALES = ("scale_0", "scale_1", "scale_2")
+_QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
+_REQUIRED = (*_MEANS, *_SH_DC, _OPACITY, *_SCALES, *_QUATS)
+
+
+def write_splat_ply(
+    path: Path,
+    splats: SplatCloud,
+    *,
+    comments: Sequence[str] = (),
+    frame: Frame = "viewer",
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a cloud given in the training world; ``frame`` says which axes the file gets.
+
+    Splats that no viewer could show are dropped and counted. Comments become one ASCII line each.
+
+    Raises UserError for activated values, where nothing is left to write, for a ``path`` that exists (unless
+    ``overwrite``), and for a full disk; the file is then not there, or still the old one.
+    """
+    kept, report = screened_for_writing(splats, path, frame)
+    rows = _rows(kept)
+    write_atomically(path, _header(rows, comments), rows.data.cast("B"), overwrite=overwrite)
+    return report
+
+
+def read_splat_ply(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX_SPLATS) -> SplatCloud:
+    """Read a cloud into the training world, as float32 on the CPU; ``frame`` says which axes the file has.
+
+    Properties may come in any order and type, and others beside them. Splats that are not finite or have no
+    rotation are left out; quaternions come out normalised.
+
+    Raises UserError where the file is missing, cut short, ASCII, larger than ``max_splats``, not of splats, or
+    of activated values.
+    """
+    table = read_vertex_table(path, required=_REQUIRED, max_rows=max_splats)
+    names = set(table.dtype.names or ())
+    rest = [f"f_rest_{i}" for i in range(sum(name.startswith("f_rest_") for name in names))]
+    absent = [name for name in rest if name not in names]
+    if len(rest) not in [3 * k for k in REST_COEFFICIENTS] or absent:
+        raise UserError(
+            f"cannot read {path}: it has {len(rest)} f_rest_* properties{f' but no {absent[0]}' if absent else ''}, "
+            "splats have 0, 9, 24 or 45 in a row from f_rest_0; export it anew"
+        )
+    cloud = SplatCloud(
+        means=_columns(table, _MEANS),
+        log_scales=_columns(table, _SCALES),
+        quats=_columns(table, _QUATS),
+        opacity_logit=_columns(table, [_OPACITY])[:, 0],
+        sh_dc=_columns(table, _SH_DC),
+        sh_rest=_columns(table, rest).reshape(len(table), 3, len(rest) // 3).transpose(1, 2).contiguous(),
+    )
+    return screened_after_reading(cloud, path, frame)
+
+
+def _rows(cloud: SplatCloud) -> np.ndarray:
+    """The body of the file, [N, P] little-endian float32."""
+    columns = [
+        cloud.means,
+        torch.zeros_like(cloud.means),  # Normals: nobody uses them, but SIBR's readers count the bytes.
+        cloud.sh_dc,
+        cloud.sh_rest.transpose(1, 2).flatten(1),  # [N, 3 K]: all of red, then green, then blue.
+        cloud.opacity_logit[:, None],
+        cloud.log_scales,
+        cloud.quats,
+    ]
+    return np.ascontiguousarray(torch.cat(columns, dim=1).numpy(), dtype="<f4")
+
+
+def _header(rows: np.ndarray, comments: Sequence[str]) -> bytes:
+    others = len(_NORMALS) + len(_REQUIRED)
+    rest = [f"f_rest_{i}" for i in range(rows.shape[1] - others)]
+    names = [*_MEANS, *_NORMALS, *_SH_DC, *rest, _OPACITY, *_SCALES, *_QUATS]
+    # The comments follow the element line, since spz wants its first three lines to be just these.
+    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    lines += [f"comment {_ascii_line(comment)}" for comment in comments]
+    lines += [f"property float {name}" for name in names]
+    return "\n".join([*lines, "end_header", ""]).encode("ascii")
+
+
+def _ascii_line(text: str) -> str:
+    """Text that cannot break a header: one line, other letters as Python escapes, of bounded length."""
+    line = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
+    return line[:COMMENT_LENGTH]
+
+
+def _columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
+    """Some properties of a vertex table as float32 [N, len(names)]."""
+    values = np.empty((len(table), len(names)), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        for index, name in enumerate(names):
+            values[:, index] = table[name]
+    return torch.from_numpy(values)

@@ -1,0 +1,122 @@
+"""Which splats leave for a file and which of a file's come in: the same rules for every format.
+
+Letters: N splats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.splats.splat_cloud import Frame, SplatCloud, from_frame, in_frame
+
+MIN_OPACITY_LOGIT = math.log((1 / 255) / (1 - 1 / 255))
+"""Below it a splat is less than one step of an 8-bit screen; nerfstudio and gsplat drop it too."""
+OPACITY_LOGIT_LIMIT = math.log((1 - 1e-6) / 1e-6)
+"""Opacities are kept within [1e-6, 1 - 1e-6], so that every reader's logit stays finite."""
+LOG_SCALE_WINDOW = (-20.0, 10.0)
+"""Standard deviations from 2e-9 to 2e4 scene units: squares and products of them stay within float32."""
+MAX_SPLATS = 10_000_000
+"""Most splats that are read from a file; more of them would fill the memory of a common machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What became of the splats handed to an export; each dropped one is counted once."""
+
+    total: int
+    written: int
+    dropped_non_finite: int
+    dropped_transparent: int
+    dropped_zero_quaternion: int
+    clamped_scales: int
+    """Splats written with a scale moved into ``LOG_SCALE_WINDOW``."""
+
+
+def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[SplatCloud, ExportReport]:
+    """The splats worth writing as float32 on the CPU in the axes of ``frame``, and what became of all of them.
+
+    Raises UserError for activated values and where nothing is left to write.
+    """
+    cloud = replace(splats, **{name: _float32(getattr(splats, name)) for name in splats.__dataclass_fields__})
+    finite = cloud.select(_finite(cloud))
+    _refuse_activated(finite, f"cannot write {path}")
+    kept, report = _presentable(finite, total=len(cloud))
+    if not len(kept):
+        raise UserError(
+            f"cannot write {path}: none of the {report.total} splats can be shown "
+            f"({report.dropped_non_finite} not finite, {report.dropped_transparent} transparent, "
+            f"{report.dropped_zero_quaternion} without rotation); train for longer or with another seed"
+        )
+    return in_frame(kept, frame), report
+
+
+def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame) -> SplatCloud:
+    """The splats of a file that can be shown, turned from the axes of ``frame`` to the training world.
+
+    Raises UserError for activated values and where no splat is finite.
+    """
+    kept = cloud.select(_finite(cloud) & _has_rotation(cloud))
+    _refuse_activated(kept, f"cannot read {path}")
+    if not len(kept):
+        raise UserError(f"cannot read {path}: none of its {len(cloud)} splats is finite; export it anew")
+    return from_frame(kept, frame)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32)
+
+
+def _refuse_activated(cloud: SplatCloud, what: str) -> None:
+    """UserError where the values have been through exp and sigmoid (the rule of supersplat-viewer#253).
+
+    Such a file opens without complaint as a fog of giant splats, so the refusal leans to the safe side: it
+    also meets raw clouds whose every deviation is over 1 scene unit or whose every opacity is in [0.5, 0.73].
+    """
+    if not len(cloud):
+        return
+    if bool((cloud.log_scales > 0).all()):
+        raise UserError(
+            f"{what}: all scales are positive, so they look like standard deviations; "
+            "splat files hold their logarithms (take the log first)"
+        )
+    if bool(((cloud.opacity_logit >= 0) & (cloud.opacity_logit <= 1)).all()):
+        raise UserError(
+            f"{what}: all opacities lie in [0, 1], so they look like alphas; "
+            "splat files hold their logits (take log(a / (1 - a)) first)"
+        )
+
+
+def _presentable(finite: SplatCloud, *, total: int) -> tuple[SplatCloud, ExportReport]:
+    """The splats worth writing, their values clamped, and the counts of all others out of ``total``."""
+    opaque, turned = finite.opacity_logit >= MIN_OPACITY_LOGIT, _has_rotation(finite)
+    kept = finite.select(opaque & turned)
+    log_scales = kept.log_scales.clamp(*LOG_SCALE_WINDOW)
+    report = ExportReport(
+        total=total,
+        written=len(kept),
+        dropped_non_finite=total - len(finite),
+        dropped_transparent=int((~opaque).sum()),
+        dropped_zero_quaternion=int((opaque & ~turned).sum()),
+        clamped_scales=int((log_scales != kept.log_scales).any(dim=-1).sum()),
+    )
+    opacity_logit = kept.opacity_logit.clamp(-OPACITY_LOGIT_LIMIT, OPACITY_LOGIT_LIMIT)
+    return replace(kept, log_scales=log_scales, opacity_logit=opacity_logit), report
+
+
+def _finite(cloud: SplatCloud) -> Tensor:
+    """Which splats [N] hold no NaN and no infinity."""
+    parts = (cloud.means, cloud.log_scales, cloud.quats, cloud.sh_dc, cloud.sh_rest.flatten(1))
+    # Zero times a number is zero, times anything else NaN: one pass, where isfinite takes several.
+    zero = 0.0 * cloud.opacity_logit + sum((0.0 * part).sum(dim=-1) for part in parts)
+    return zero == 0.0
+
+
+def _has_rotation(cloud: SplatCloud) -> Tensor:
+    """Which splats [N] have a quaternion that can be normalised."""
+    return (cloud.quats != 0).any(dim=-1)

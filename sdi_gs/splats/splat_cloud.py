@@ -1,0 +1,145 @@
+"""A cloud of splats as plain raw values, and its change of axes between the training world and viewers.
+
+Training world: z up, the object's front along +x. Splat viewers take a file's axes as RDF (x right, y down,
+z forward), so the object's front looks at their default camera along -z.
+
+Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor
+
+from sdi_gs.splats.sh_rotation import rotate_sh
+
+Frame = Literal["viewer", "train"]
+"""Whose axes a file has: those of splat viewers, or those of training."""
+
+SH_BAND_0 = 0.28209479177387814
+"""The constant harmonic, 1 / (2 sqrt(pi))."""
+
+VIEWER_FROM_TRAIN = (0.5, 0.5, 0.5, -0.5)
+"""Quaternion (w, x, y, z) of x' = y, y' = -z, z' = -x, from the training world to RDF."""
+TRAIN_FROM_VIEWER = (0.5, -0.5, -0.5, 0.5)
+"""The way back."""
+
+REST_COEFFICIENTS = (0, 3, 8, 15)
+"""Harmonics per channel above band 0, for degrees 0 to 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatCloud:
+    """N Gaussians in the raw values that an optimiser holds and a .ply stores."""
+
+    means: Tensor  # [N, 3] scene units
+    log_scales: Tensor  # [N, 3] ln of the standard deviations
+    quats: Tensor  # [N, 4] wxyz, of any length but 0
+    opacity_logit: Tensor  # [N]
+    sh_dc: Tensor  # [N, 3] coefficients of band 0
+    sh_rest: Tensor  # [N, K, 3] coefficients of the bands above, gsplat's order
+
+    def __post_init__(self) -> None:
+        count = len(self.means)
+        shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "opacity_logit": (), "sh_dc": (3,)}
+        for name, tail in shapes.items():
+            if getattr(self, name).shape != (count, *tail):
+                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, not {(count, *tail)}")
+        rest = tuple(self.sh_rest.shape)
+        if rest not in [(count, k, 3) for k in REST_COEFFICIENTS]:
+            raise ValueError(f"sh_rest has shape {rest}, not ({count}, K, 3) with K one of {REST_COEFFICIENTS}")
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def select(
+        self,
+        chosen: Tensor,  # [N] bool
+    ) -> SplatCloud:
+        """The chosen splats, in their order."""
+        rows = chosen.nonzero()[:, 0]
+        if len(rows) == len(self):
+            return self
+        return SplatCloud(**{field.name: getattr(self, field.name).index_select(0, rows) for field in fields(self)})
+
+
+def sh_dc_from_rgb(
+    rgb: Tensor,  # [..., 3] displayed colour in [0, 1]
+) -> Tensor:
+    """Band-0 coefficients [..., 3] of a colour."""
+    return (rgb - 0.5) / SH_BAND_0
+
+
+def rgb_from_sh_dc(
+    sh_dc: Tensor,  # [..., 3]
+) -> Tensor:
+    """The colour [..., 3] of band-0 coefficients; in [0, 1] where they came from such a colour."""
+    return sh_dc * SH_BAND_0 + 0.5
+
+
+def rotate_cloud(cloud: SplatCloud, quaternion: tuple[float, float, float, float]) -> SplatCloud:
+    """Turn the scene about the origin by a unit quaternion (w, x, y, z); its quats come out normalised."""
+    rotation = _rotation_matrix(quaternion)
+    return replace(
+        cloud,
+        means=cloud.means @ rotation.T.to(cloud.means),
+        quats=_left_multiply(quaternion, normalized_quats(cloud.quats)),
+        sh_rest=rotate_sh(cloud.sh_rest, rotation),
+    )
+
+
+def in_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
+    """A cloud of the training world in the axes of ``frame``, its quats normalised."""
+    match frame:
+        case "viewer":
+            return rotate_cloud(cloud, VIEWER_FROM_TRAIN)
+        case "train":
+            return replace(cloud, quats=normalized_quats(cloud.quats))
+        case _:
+            assert_never(frame)
+
+
+def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
+    """A cloud in the axes of ``frame`` back in the training world, its quats normalised."""
+    match frame:
+        case "viewer":
+            return rotate_cloud(cloud, TRAIN_FROM_VIEWER)
+        case "train":
+            return replace(cloud, quats=normalized_quats(cloud.quats))
+        case _:
+            assert_never(frame)
+
+
+def normalized_quats(
+    quats: Tensor,  # [N, 4]
+) -> Tensor:
+    """Unit quaternions [N, 4]; the length is taken in float64, where no finite float32 overflows."""
+    wide = quats.double()
+    return (wide / wide.norm(dim=-1, keepdim=True)).to(quats)
+
+
+def _left_multiply(
+    left: tuple[float, float, float, float],
+    right: Tensor,  # [N, 4] wxyz
+) -> Tensor:
+    """The Hamilton products [N, 4] of one quaternion with each of many."""
+    w, x, y, z = left
+    # The matrix of "multiply by left".
+    matrix = torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]], dtype=torch.float64)
+    return (right.double() @ matrix.T.to(right.device)).to(right)
+
+
+def _rotation_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
+    """The matrix [3, 3] float64 of a unit quaternion (w, x, y, z)."""
+    w, x, y, z = quaternion
+    return torch.tensor(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ],
+        dtype=torch.float64,
+    )

@@ -1,0 +1,56 @@
+"""A scene fitted to given pictures: what a representation can do when it is told the answer.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch, sample_cameras
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.scene import Scene, make_scene
+
+
+def fit_to_images(
+    config: RunConfig,
+    images_of: Callable[[CameraBatch, Tensor], Tensor],  # B cameras, backgrounds [B, 3] -> [B, H, W, 3] in [0, 1]
+    *,
+    image_size: int,
+    device: torch.device,
+    final_rate: float = 1.0,
+    start: dict[str, Any] | None = None,
+) -> Scene:
+    """Fit by plain mean squared error, all else as in a run of this config.
+
+    Start, steps, views per step, cameras, backgrounds (in turn), optimisers and densification are the run's; there
+    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end, and
+    ``start`` a scene's ``state`` to begin with instead of the run's own.
+    """
+    host_generator = torch.Generator().manual_seed(config.seed)
+    # The trainer's seed for the device, so that the start is the run's own.
+    device_generator = torch.Generator(device).manual_seed(config.seed + 1)
+    scene = make_scene(config, generator=device_generator, device=device, saved=start)
+    if start is not None:
+        scene.load_state(start)
+    colours = torch.tensor([BACKGROUND_COLOURS[name] for name in config.backgrounds], device=device)
+    views = torch.arange(config.views_per_step)
+    for step in range(config.steps):
+        cameras = sample_cameras(
+            config.cameras, config.views_per_step, width=image_size, height=image_size, generator=host_generator
+        )
+        background = colours[(step * config.views_per_step + views) % len(colours)]
+        scene.follow(
+            replace(config, learning_rate_scale=config.learning_rate_scale * final_rate ** (step / config.steps))
+        )
+        render = scene.render(cameras.to(device), background, progress=step / config.steps, generator=device_generator)
+        loss = (render.rgb - images_of(cameras, background).to(device)).square().mean()
+        scene.update(loss, render, step=step, generator=host_generator)
+    scene.settle()
+    return scene

@@ -1,0 +1,248 @@
+"""The cloud that a run starts from: a ball, a shell, what a file holds, or what another run made.
+
+Letters: N Gaussians, V vertices, F faces.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors
+from sdi_gs.pictures.views import ring_cameras
+from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_shell, round_gaussians
+from sdi_gs.representations.neighbours import neighbour_distances
+from sdi_gs.representations.splat_conversion import gaussians_from_cloud, splat_cloud
+from sdi_gs.representations.surface_sampling import surface_gaussians
+from sdi_gs.runs.loading import load_run_scene
+from sdi_gs.settings.gaussians import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
+from sdi_gs.splats.ply import read_splat_ply
+from sdi_gs.splats.ply_table import read_vertex_table, vertex_properties
+from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
+
+NEIGHBOURS = 3
+"""Neighbours whose mean distance is a point's width (3DGS, and every text-to-3D system that starts from points)."""
+WIDTH_LIMITS = (1e-3, 0.1)
+"""Widths are kept within these shares of the cloud's radius, against points that coincide or stray."""
+
+CALIBRATION_VIEWS, CALIBRATION_SIZE, CALIBRATION_ELEVATION_DEG = 8, 128, 15.0
+"""The ring of views, of so many pixels a side, in which Gaussians are made to look like a run's field."""
+
+WORLD_FROM_Y_UP = (0.5, 0.5, 0.5, 0.5)
+"""Quaternion (w, x, y, z) of x' = z, y' = x, z' = y: glTF's axes (y up, front +z) to z up and front +x."""
+
+
+def initial_gaussians(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
+    """The configured start.
+
+    Raises UserError for a file that is missing, damaged, empty, of another kind or not finite, and for a field that
+    is nearly empty.
+    """
+    path = Path(config.init_from or "")
+    init = config.init or _kind_of_source(config)
+    match init:
+        case "ball":
+            return gaussian_ball(config, generator=generator, device=device)
+        case "shell":
+            return gaussian_shell(config, generator=generator, device=device)
+        case "splats":
+            cloud = read_splat_ply(path, frame="train", max_splats=MAX_INITIAL)
+            # A run trains one colour per Gaussian, so the harmonics above it are left behind.
+            cloud = replace(cloud, sh_rest=cloud.sh_rest[:, :0])
+            usual_axes, usual_fit = "viewer", False
+        case "points":
+            cloud = _cloud_of_points(path, *read_points(path), config, generator, device)
+            usual_axes, usual_fit = "world", True
+        case "mesh":
+            points, rgb = sample_mesh(path, config.num_initial, generator=generator)
+            cloud = _cloud_of_points(path, points, rgb, config, generator, device)
+            usual_axes, usual_fit = "y-up", True
+        case "run":
+            return _gaussians_of_run(path, config, generator=generator, device=device)
+        case _:
+            assert_never(init)
+    cloud = _in_world_axes(cloud, config.init_axes or usual_axes)
+    if usual_fit if config.init_fit is None else config.init_fit:
+        cloud = _fitted(cloud, config.initial_radius)
+    return gaussians_from_cloud(cloud, device=device)
+
+
+def _kind_of_source(config: GaussiansConfig) -> InitialCloud:
+    """What ``init_from`` is seen to be; a ball where there is none."""
+    if config.init_from is None:
+        return "ball"
+    path = Path(config.init_from)
+    if path.is_dir():
+        return "run"
+    if path.suffix.lower() != ".ply":
+        return "mesh"
+    return "splats" if "f_dc_0" in vertex_properties(path) else "points"
+
+
+def _gaussians_of_run(
+    path: Path, config: GaussiansConfig, *, generator: torch.Generator, device: torch.device
+) -> Gaussians:
+    """A run's cloud as it is, or Gaussians on the surface of its field that look like it."""
+    representation, origin = load_run_scene(path, device=device)
+    if isinstance(representation, Gaussians):
+        return representation
+    cameras = ring_cameras(
+        origin.config.cameras, CALIBRATION_VIEWS, CALIBRATION_SIZE, elevation_deg=CALIBRATION_ELEVATION_DEG
+    )
+    start = surface_gaussians(
+        representation.density_of,
+        representation.albedo_of,
+        lambda cameras, background: representation.render(cameras, background).rgb,
+        cameras.to(device),
+        count=config.num_initial,
+        radius=math.sqrt(3.0) * representation.config.radius,
+        generator=generator,
+    )
+    return Gaussians(start.params)
+
+
+def read_points(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Centres [N, 3] of a binary .ply's vertices and their colours [N, 3] in [0, 1], None where it has none."""
+    table = read_vertex_table(path, required=("x", "y", "z"), max_rows=MAX_INITIAL, what="points")
+    points = _columns(table, ("x", "y", "z"))
+    names = ("red", "green", "blue")
+    if not set(names) <= set(table.dtype.names or ()):
+        return points, None
+    kind = table.dtype["red"]
+    full = float(np.iinfo(kind).max) if kind.kind in "iu" else 1.0
+    return points, (_columns(table, names) / full).clamp(0.0, 1.0)
+
+
+def sample_mesh(
+    path: Path,
+    count: int,
+    *,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor | None]:
+    """Points [count, 3] spread evenly over a mesh's surface, and its colours there [count, 3]; None without any."""
+    mesh = _load_mesh(path)
+    vertices = torch.from_numpy(np.asarray(mesh.vertices, dtype=np.float64))  # [V, 3]
+    faces = torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64))  # [F, 3]
+    if not len(faces):
+        raise UserError(
+            f"cannot read {path}: it has no faces, so it is no mesh; use --init points for a .ply of points"
+        )
+    _require_finite(vertices, path)
+    corners = vertices[faces]  # [F, 3, 3]
+    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    reached = areas.cumsum(dim=0)
+    if not reached[-1] > 0.0:
+        raise UserError(f"cannot read {path}: all of its faces have no area; export it anew")
+    draws = torch.rand(3, count, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+    chosen = torch.searchsorted(reached, draws[0] * reached[-1], right=True).clamp_max(len(faces) - 1)
+    # The square root makes the triangle's corner as dense as the edge opposite to it.
+    root = draws[1].sqrt()
+    weights = torch.stack([1.0 - root, root * (1.0 - draws[2]), root * draws[2]], dim=-1)[..., None]  # [count, 3, 1]
+    points = (weights * corners[chosen]).sum(dim=1)
+    colours = _mesh_colours(mesh, faces, chosen, weights)
+    return points.float(), None if colours is None else colours.float()
+
+
+def _load_mesh(path: Path) -> Any:
+    """A mesh, the parts of a scene put together; trimesh's own words where it cannot read the file."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise UserError('starting from a mesh needs trimesh: pip install "sdi-gs[mesh]"') from error
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: there is no such file")
+    try:
+        with disk_errors(path, "read"):
+            return trimesh.load_mesh(path, process=False)
+    except UserError:
+        raise
+    except Exception as error:  # Its readers raise whatever a damaged file makes them stumble over.
+        kinds = "obj, glb, gltf, ply, stl or off"
+        raise UserError(f"cannot read {path} as a mesh: {error or type(error).__name__}; give a {kinds}") from error
+
+
+def _mesh_colours(
+    mesh: Any,
+    faces: Tensor,  # [F, 3]
+    chosen: Tensor,  # [N] faces
+    weights: Tensor,  # [N, 3, 1] of their corners
+) -> Tensor | None:  # [N, 3] in [0, 1]
+    """Colours where the points are: of the face, or between those of its corners (a texture's, at the corners)."""
+    kind = mesh.visual.kind
+    if kind is None:
+        return None
+    if kind == "face":
+        return torch.from_numpy(np.asarray(mesh.visual.face_colors)[:, :3] / 255.0)[chosen]
+    visual = mesh.visual.to_color() if kind == "texture" else mesh.visual
+    at_vertices = torch.from_numpy(np.asarray(visual.vertex_colors)[:, :3] / 255.0)
+    return (weights * at_vertices[faces[chosen]]).sum(dim=1)
+
+
+def _cloud_of_points(
+    path: Path,
+    points: Tensor,  # [N, 3]
+    rgb: Tensor | None,  # [N, 3]
+    config: GaussiansConfig,
+    generator: torch.Generator,
+    device: torch.device,
+) -> SplatCloud:
+    """Round Gaussians as wide as the mean distance of their nearest neighbours."""
+    _require_finite(points, path)
+    if len(points) <= NEIGHBOURS:
+        raise UserError(
+            f"cannot start from {path}: {len(points)} points are too few, it takes {NEIGHBOURS + 1} or more"
+        )
+    radius = float((points - _middle(points)).norm(dim=-1).max())
+    if not radius > 0.0:
+        raise UserError(f"cannot start from {path}: all of its {len(points)} points coincide")
+    points = points.to(device)
+    low, high = (share * radius for share in WIDTH_LIMITS)
+    widths = neighbour_distances(points, NEIGHBOURS).mean(dim=-1).clamp(low, high)
+    gaussians = round_gaussians(
+        points, widths, config, generator=generator, rgb=None if rgb is None else rgb.to(device)
+    )
+    return splat_cloud(gaussians)
+
+
+def _in_world_axes(cloud: SplatCloud, axes: Axes) -> SplatCloud:
+    match axes:
+        case "world":
+            return cloud
+        case "viewer":
+            return rotate_cloud(cloud, TRAIN_FROM_VIEWER)
+        case "y-up":
+            return rotate_cloud(cloud, WORLD_FROM_Y_UP)
+        case _:
+            assert_never(axes)
+
+
+def _fitted(cloud: SplatCloud, radius: float) -> SplatCloud:
+    """The cloud moved and scaled so that the box around it has its middle in the origin and its farthest centre at
+    ``radius``."""
+    offsets = cloud.means - _middle(cloud.means)
+    factor = radius / offsets.norm(dim=-1).max().clamp_min(1e-12)
+    return replace(cloud, means=offsets * factor, log_scales=cloud.log_scales + factor.log())
+
+
+def _middle(points: Tensor) -> Tensor:  # [3]
+    return 0.5 * (points.amin(dim=0) + points.amax(dim=0))
+
+
+def _require_finite(
+    points: Tensor,  # [N, 3]
+    path: Path,
+) -> None:
+    broken = int((~points.isfinite()).any(dim=-1).sum())
+    if broken:
+        raise UserError(f"cannot start from {path}: {broken} of its {len(points)} points are NaN or infinite; clean it")
+
+
+def _columns(table: np.ndarray, names: tuple[str, ...]) -> Tensor:  # [N, len(names)] float32
+    return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))

@@ -1,0 +1,266 @@
+"""The loop: render, ask the guidance, step, densify, report.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import sample_cameras
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport, TunablePrior
+from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.runs.checkpoint import restore_generator
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
+from sdi_gs.settings.run import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
+from sdi_gs.training.losses import distillation_loss
+from sdi_gs.training.scene import make_scene
+
+STEERABLE = (
+    "prompt",
+    "negative_prompt",
+    "views_per_step",
+    "learning_rate_scale",
+    "guidance.guidance_scale",
+    "guidance.inversion_guidance_scale",
+    "guidance.inversion_steps",
+    "guidance.t_min",
+    "guidance.t_max",
+)
+"""The settings of the result that may change while a run trains."""
+TUNABLE = (
+    "compute.views_at_once",
+    "compute.rays_at_once",
+    "compute.branches_at_once",
+    "compute.vae",
+    "compute.free_text_encoder",
+    "compute.attention",
+    "compute.channels_last",
+    "compute.compile_unet",
+    "compute.cache_cross_attention",
+)
+"""The settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""
+
+
+class Trainer:
+    """Owns the parameters of a run and moves them one step at a time."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prior: DiffusionPrior,
+        *,
+        device: torch.device,
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        """``saved`` is what ``state`` returned; a run that goes on from it does not look for its initial cloud."""
+        self.config = config
+        self.started_with = config
+        self.changes: list[dict[str, Any]] = []
+        """What ``change_settings`` did since the start, oldest first: after which step, and key: [before, after]."""
+        self.prior = prior
+        self.device = device
+        self.step = 0
+        # Cameras and schedules draw on the host, noise where the latents are.
+        self.host_generator = torch.Generator().manual_seed(config.seed)
+        # Tensors without data, on the meta device, have no generator of their own.
+        self.device_generator = torch.Generator("cpu" if device.type == "meta" else device)
+        self.device_generator.manual_seed(config.seed + 1)
+        _tune(prior, config)
+        self.conditions = _conditions(prior, config)
+        self.carried_noise: Tensor | None = None
+        self.last_views: GuidedViews | None = None
+        self._moving = False
+        """Whether this step has begun to change the parameters."""
+        self.scene = make_scene(config, generator=self.device_generator, device=device, saved=saved)
+        if saved is not None:
+            self.load_state(saved)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The cloud of a run that optimises one.
+
+        Raises TypeError where the run optimises a field.
+        """
+        representation = self.scene.representation
+        if not isinstance(representation, Gaussians):
+            raise TypeError("this run optimises a field, not Gaussians")
+        return representation
+
+    def train_step(self) -> StepReport:
+        """One step: K views that share a timestep.
+
+        Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
+        before, generators included; UserError where memory ran out once they had moved, which cannot be undone.
+        """
+        generators = (self.host_generator, self.device_generator)
+        before = [generator.get_state() for generator in generators]
+        self._moving = False
+        try:
+            return self._train_step()
+        except (NonFiniteError, torch.OutOfMemoryError) as error:
+            if self._moving:
+                raise UserError(
+                    f"step {self.step + 1}: out of memory while the optimisers moved, which cannot be undone; "
+                    "go on from the run's last checkpoint with --resume and a lower --tier"
+                ) from error
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
+            self.scene.drop_gradients()
+            raise
+
+    def _train_step(self) -> StepReport:
+        started = time.perf_counter()
+        config, views = self.config, self.config.views_per_step
+        size, progress = self.prior.image_size, self.step / config.steps
+        cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=self.host_generator)
+        plan = plan_step(
+            config.guidance,
+            self.step,
+            config.steps,
+            num_timesteps=self.prior.schedule.num_timesteps,
+            generator=self.host_generator,
+        )
+        backgrounds = self._draw_backgrounds(views)
+        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
+        # Nothing here waits for the device until the step's numbers are read, once, before the parameters move.
+        colours = colours.to(self.device, non_blocking=True)
+        seen_by = cameras.to(self.device)
+        render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
+        latents = self.prior.encode_images(render.rgb, self.device_generator)
+        told = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
+        guided = distil(
+            config.guidance,
+            self.prior,
+            latents.detach(),
+            told.conditional,
+            told.unconditional,
+            negatives=told.negatives,
+            plan=plan,
+            generator=self.device_generator,
+            carried_noise=self.carried_noise,
+            compute=config.compute,
+        )
+        losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
+        losses |= self.scene.losses(render, seen_by, progress)
+        values: dict[str, float] = {}
+
+        def read_values() -> None:
+            """The losses for the report, and a look at all that must be finite: the step's one wait for the device."""
+            watched = {"latents": latents, "target": guided.target}
+            watched |= {f"{name} loss": value for name, value in losses.items()}
+            watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
+            values.update(self._finite_values(losses, watched, plan.timestep))
+            self._moving = True
+
+        self.scene.update(
+            torch.stack(list(losses.values())).sum(),
+            render,
+            step=self.step,
+            generator=self.host_generator,
+            timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
+            check_gradients=read_values,
+        )
+        self.carried_noise = noise_to_carry(config.guidance, guided)
+        self.last_views = GuidedViews(
+            cameras=cameras, rgb=render.rgb.detach(), target=guided.target, timestep=plan.timestep
+        )
+        self.step += 1
+        return StepReport(
+            step=self.step,
+            timestep=plan.timestep,
+            losses=values,
+            num_gaussians=self.scene.num_gaussians,
+            predictor_calls=guided.predictor_calls,
+            seconds=time.perf_counter() - started,
+        )
+
+    def change_settings(self, config: RunConfig) -> dict[str, list[Any]]:
+        """Go on under another config from the next step; returns what differs, as key: [before, after].
+
+        Raises UserError, with everything as it was, where the prior does not know the prompt, and for a setting that
+        is no part of ``STEERABLE`` or ``TUNABLE``: what the run was built with cannot change under it.
+        """
+        keys = differing_keys(self.config, config)
+        fixed = [key for key in keys if key not in (*STEERABLE, *TUNABLE)]
+        if fixed:
+            raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
+        require_prompt(config)
+        told_anew = not {"prompt", "negative_prompt"}.isdisjoint(keys)
+        conditions = _conditions(self.prior, config) if told_anew else self.conditions
+        before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
+        changed = {key: [before[key], after[key]] for key in keys}
+        if self.config.compute != config.compute:
+            _tune(self.prior, config)
+        self.config, self.conditions = config, conditions
+        self.scene.follow(config)
+        if "views_per_step" in keys and config.guidance.noise == "cached":
+            # One prediction per view: with another number of views none is the next step's.
+            self.carried_noise = None
+        if changed:
+            self.changes.append({"step": self.step, "changed": changed})
+        return changed
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as nested dicts of tensors and numbers."""
+        return {
+            "step": self.step,
+            **self.scene.state(),
+            "carried_noise": self.carried_noise,
+            "host_generator": self.host_generator.get_state(),
+            "device_generator": self.device_generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one."""
+        self.step = state["step"]
+        self.scene.load_state(state)
+        carried = state["carried_noise"]
+        self.carried_noise = None if carried is None else carried.to(self.device)
+        restore_generator(self.host_generator, state["host_generator"])
+        restore_generator(self.device_generator, state["device_generator"])
+
+    def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
+        """One of the configured backgrounds per view."""
+        choices = self.config.backgrounds
+        return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
+
+    def _finite_values(self, values: dict[str, Tensor], watched: dict[str, Tensor], timestep: int) -> dict[str, float]:
+        """Some scalars as numbers, in one transfer with a flag for each watched tensor.
+
+        Stops before a broken value reaches the parameters, naming the first one in the order of computation.
+        """
+        flags = [value.detach().isfinite().all() for value in watched.values()]
+        numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
+        finite = numbers[len(values) :]
+        if not all(finite):
+            name = list(watched)[finite.index(0.0)]
+            raise NonFiniteError(
+                f"step {self.step + 1}, t = {timestep}: non-finite {name}; the state before this step is "
+                "kept: start a new run with smaller learning rates, a guidance.gradient-clip or another seed"
+            )
+        return dict(zip(values, numbers, strict=False))
+
+
+def _tune(prior: DiffusionPrior, config: RunConfig) -> None:
+    """Have the prior compute as the config says, if it has more than one way."""
+    if isinstance(prior, TunablePrior):
+        prior.use(config.compute)
+
+
+def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
+    """What the prior is told under a config's prompts."""
+    return PromptConditions(
+        prior,
+        config.prompt,
+        negative_prompt=config.negative_prompt,
+        backgrounds=config.backgrounds,
+        view_prompts=config.view_prompts,
+    )

@@ -1,0 +1,92 @@
+"""The named starting points."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sdi_gs.configs.presets import Preset, preset_for_prior, preset_named, presets
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import CATALOG
+from sdi_gs.settings.cameras import CameraConfig
+
+README = Path(__file__).parents[2] / "README.md"
+every_preset = pytest.mark.parametrize(("name", "preset"), presets().items(), ids=presets())
+
+
+@every_preset
+def test_a_preset_says_in_one_line_what_it_is_for(name: str, preset: Preset) -> None:
+    assert 20 < len(preset.summary) < 120
+    assert "\n" not in preset.summary
+
+
+@every_preset
+def test_a_preset_leaves_only_the_prompt_open(name: str, preset: Preset) -> None:
+    assert preset.config.prompt == ""
+    assert preset.config.prior in {entry.name for entry in CATALOG}
+
+
+@every_preset
+def test_a_preset_can_be_had_by_its_name(name: str, preset: Preset) -> None:
+    assert preset_named(name) == preset
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, toybox, smoke, sd21-base'):
+        preset_named("nix")
+
+
+@pytest.mark.parametrize(
+    ("prior", "preset"),
+    [
+        ("toybox", "toybox"),
+        ("toybox-ideal", "toybox-ideal"),
+        ("sd21-base", "sd21-base"),
+        ("sd21", None),
+        # A preset of that name there is, a prior there is not.
+        ("smoke", None),
+    ],
+)
+def test_the_preset_of_a_prior_bears_its_name(prior: str, preset: str | None) -> None:
+    assert preset_for_prior(prior) == preset
+
+
+def test_toybox_presets_look_from_where_their_priors_look() -> None:
+    # Renders from elsewhere are outside of what these priors know.
+    for name in ("toybox-ideal", "toybox", "smoke"):
+        cameras, prior = preset_named(name).config.cameras, preset_named(name).config.ideal_prior
+        expected = CameraConfig(
+            elevation_deg=prior.elevation_deg,
+            distance=(prior.distance, prior.distance),
+            fov_y_deg=(prior.fov_y_deg, prior.fov_y_deg),
+        )
+        assert cameras == expected
+
+
+def test_a_fields_regularisers_weigh_what_was_published_where_latents_have_unit_variance() -> None:
+    assert preset_named("toybox").config.ngp == preset_named("sd21-base").config.ngp
+
+
+def test_a_fields_regularisers_weigh_a_tenth_on_pooled_pixels_and_keep_their_schedules() -> None:
+    toybox, published = preset_named("toybox-ideal").config.ngp.losses, preset_named("sd21-base").config.ngp.losses
+    ratios = {key: value / getattr(published, key) for key, value in asdict(toybox).items() if getattr(published, key)}
+    schedules = {"sparsity_end": 1.0, "convexity_end": 1.0}
+    assert ratios == pytest.approx(dict.fromkeys(ratios, 0.1) | schedules)
+
+
+def test_the_smoke_preset_is_the_same_method_with_smaller_numbers() -> None:
+    smoke, full = preset_named("smoke").config, preset_named("toybox-ideal").config
+    assert smoke.guidance == full.guidance
+    assert smoke.losses == full.losses
+    assert smoke.ngp == full.ngp
+    assert smoke.steps < full.steps
+    assert smoke.gaussians.num_initial < full.gaussians.num_initial
+
+
+def test_stable_diffusion_is_asked_in_the_convention_of_the_paper() -> None:
+    guidance = preset_named("sd21-base").config.guidance
+    assert guidance.guidance_scale == 7.5
+    assert guidance.resolved_inversion_scale == -7.5
+    assert guidance.inversion_eta == 0.3

@@ -1,0 +1,195 @@
+"""Scores of whole objects: what is counted, from what, and how it is documented."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.console import print_scores
+from sdi_gs.errors import UserError
+from sdi_gs.evaluation.evaluate import Evaluation, evaluate, judge_scene, score_ceiling, score_scene, toybox_prompt
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.run import prepare_run
+from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.fitting import fit_to_images
+from sdi_gs.training.scene import Scene
+
+CPU = torch.device("cpu")
+DOCS = Path(__file__).parents[2] / "docs/eval.md"
+PROMPT = "a red ball"
+
+
+def config(steps: int = 60) -> RunConfig:
+    base = preset_named("smoke").config
+    return replace(
+        base,
+        prompt=PROMPT,
+        steps=steps,
+        gaussians=GaussiansConfig(num_initial=300, initial_opacity=0.3, means_lr=1e-2),
+        densify=DensifyConfig(enabled=False),
+    )
+
+
+def cloud_of(scene: Scene) -> Gaussians:
+    assert isinstance(scene.representation, Gaussians)
+    return scene.representation
+
+
+def splats(gaussians: Gaussians) -> SavedScene:
+    return SavedScene(representation=gaussians, path=Path("ball.ply"), run=None)
+
+
+@pytest.fixture(scope="module")
+def red_ball() -> Gaussians:
+    """A cloud fitted to a red disc from all sides."""
+
+    def disc(cameras: CameraBatch, background: Tensor) -> Tensor:
+        rows = (torch.arange(cameras.height) + 0.5) / cameras.height - 0.5
+        inside = (rows[:, None] ** 2 + rows[None, :] ** 2).sqrt() < 0.29
+        image = torch.where(inside[None, :, :, None], torch.tensor([0.8, 0.1, 0.1]), background[:, None, None, :])
+        return image.expand(len(cameras), -1, -1, -1)
+
+    return cloud_of(fit_to_images(config(), disc, image_size=64, device=CPU))
+
+
+@pytest.fixture(scope="module")
+def evaluation(red_ball: Gaussians) -> Evaluation:
+    return evaluate(splats(red_ball), prompt=PROMPT, num_draws=2, ceiling_config=config(20))
+
+
+def test_every_key_is_documented_and_every_documented_key_is_there(evaluation: Evaluation) -> None:
+    documented = re.findall(r"^\| `(\w+)` \|", DOCS.read_text(), flags=re.MULTILINE)
+    assert sorted(documented) == sorted(evaluation.as_json())
+
+
+def test_scores_are_plain_json(evaluation: Evaluation) -> None:
+    scores = evaluation.as_json()
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    assert (scores["num_draws"], scores["num_views"], scores["image_size"]) == (2, 24, 64)
+    assert scores["n_gaussians"] == scores["n_gaussians_ceiling"] == 300
+
+
+def test_a_bare_file_has_no_time_and_no_memory(evaluation: Evaluation) -> None:
+    scores = evaluation.as_json()
+    assert scores["wall_seconds"] is scores["peak_rss_mb"] is scores["step"] is None
+
+
+def test_the_right_object_scores_above_the_floor_and_another_prompt_below(
+    evaluation: Evaluation, red_ball: Gaussians
+) -> None:
+    assert evaluation.score.iou_best > 0.8
+    assert evaluation.score.colour_right
+    wrong = score_scene(red_ball, "a blue chair", num_draws=2)
+    assert not wrong.colour_right
+    assert wrong.iou_best < evaluation.score.iou_best - 0.2
+    assert wrong.psnr_best < evaluation.score.psnr_best - 3.0
+
+
+def test_the_judge_sees_the_held_out_views(evaluation: Evaluation, red_ball: Gaussians) -> None:
+    assert evaluation.judged.judge_class > 0.9
+    assert evaluation.judged.judge_colour is not None
+    assert evaluation.judged.judge_colour > 0.9
+    assert evaluation.judged.judge_view is None
+    wrong = judge_scene(red_ball, "a blue chair")
+    assert wrong.judge_class < 0.1
+    assert wrong.judge_colour is not None
+    assert wrong.judge_colour < 0.1
+    assert wrong.judge_view is not None
+
+
+def test_no_ceiling_where_none_was_asked_for(red_ball: Gaussians) -> None:
+    scores = evaluate(splats(red_ball), prompt=PROMPT, num_draws=1).as_json()
+    assert scores["psnr_ceiling"] is scores["iou_ceiling"] is scores["n_gaussians_ceiling"] is None
+
+
+def test_the_ceiling_rises_with_the_steps_of_the_run() -> None:
+    short, long = (score_ceiling(config(steps), PROMPT) for steps in (3, 60))
+    assert long.psnr > short.psnr + 3.0
+    assert long.iou > 0.85
+
+
+def test_without_a_colour_the_ceiling_is_that_of_the_colour_that_is_named() -> None:
+    named = score_ceiling(config(3), "a ball", colour="red")
+    assert named == score_ceiling(config(3), "a red ball")
+    assert score_ceiling(config(3), "a ball").psnr != named.psnr
+
+
+def test_the_ceiling_starts_from_the_cloud_of_the_run(tmp_path: Path) -> None:
+    rates = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
+    still = config(1)
+    # Rates too small to change a float32.
+    still = replace(still, gaussians=replace(still.gaussians, **dict.fromkeys(rates, 1e-30)))
+    trainer, _ = prepare_run(still, device=CPU, folder=tmp_path / "run")
+
+    def white(cameras: CameraBatch, background: Tensor) -> Tensor:
+        return torch.ones(len(cameras), 64, 64, 3)
+
+    fitted = cloud_of(fit_to_images(still, white, image_size=64, device=CPU))
+    for name, value in trainer.gaussians.params.items():
+        assert torch.equal(fitted.params[name], value), name
+
+
+def test_a_fit_sees_the_cameras_backgrounds_and_views_of_the_run() -> None:
+    settings = replace(config(4), backgrounds=("white", "black"), views_per_step=3)
+    elevations, seen = [], []
+
+    def images_of(cameras: CameraBatch, background: Tensor) -> Tensor:
+        elevations.append(cameras.elevation_deg)
+        seen.append(background[:, 0])
+        return torch.zeros(3, 64, 64, 3)
+
+    fit_to_images(settings, images_of, image_size=64, device=CPU)
+    low, high = settings.cameras.elevation_deg
+    assert len(elevations) == 4
+    assert ((torch.cat(elevations) >= low) & (torch.cat(elevations) <= high)).all()
+    assert torch.cat(seen).tolist() == [1.0, 0.0] * 6
+
+
+def test_a_fit_densifies_as_the_run_does() -> None:
+    growing = DensifyConfig(start=0.0, stop=1.0, every=2, max_gaussians=400, min_gaussians=1, grow_share=0.5)
+    settings = replace(config(8), densify=growing)
+    fitted = fit_to_images(settings, lambda c, b: torch.zeros(len(c), 64, 64, 3), image_size=64, device=CPU)
+    assert fitted.num_gaussians == 400
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("a blue dragon", '"dragon"'),
+        ("a blue robot and a red car", "more than one object"),
+        ("a blue thing", "names no object"),
+    ],
+)
+def test_only_toybox_prompts_have_a_truth(prompt: str, says: str) -> None:
+    with pytest.raises(UserError) as refused:
+        toybox_prompt(prompt)
+    said = str(refused.value)
+    assert said.startswith("truth exists only for toybox prompts")
+    assert says in said
+    # Another prior would not help here.
+    assert "--prior" not in said
+
+
+def test_a_bare_file_needs_a_prompt(red_ball: Gaussians) -> None:
+    with pytest.raises(UserError, match='add --prompt "a blue robot"'):
+        evaluate(splats(red_ball))
+
+
+def test_the_table_for_people_calls_toybox_an_instrument(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_scores(evaluation.as_json())
+    said = capsys.readouterr().out
+    assert "toybox is an instrument" in said
+    assert PROMPT in said
+    assert f"{evaluation.score.psnr_best:.3f}" in said

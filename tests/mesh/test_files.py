@@ -1,0 +1,144 @@
+"""Mesh files as trimesh and the formats' own words read them back."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from plyfile import PlyData
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.mesh.extraction import TriangleMesh, cube, mesh_of_field
+from sdi_gs.mesh.files import SUFFIXES, linear_from_srgb, write_mesh
+from sdi_gs.settings.mesh import MeshConfig, MeshFormat
+
+FORMATS: tuple[MeshFormat, ...] = ("glb", "obj", "ply-mesh")
+
+
+def made() -> TriangleMesh:
+    """A ball that reaches farther in front (+x) and farther still to the top (+z), in colours of the place."""
+
+    def density_of(points: Tensor) -> Tensor:
+        stretch = torch.where(points > 0, torch.tensor([0.7, 0.5, 0.9]), 0.5)
+        return 100.0 * torch.sigmoid(30.0 * (1.0 - (points / stretch).norm(dim=-1)))
+
+    mesh, report = mesh_of_field(density_of, lambda points: 0.5 + 0.5 * points, cube(1.0), MeshConfig(resolution=40))
+    assert report.watertight
+    return mesh
+
+
+def read(path: Path, *, process: bool = False) -> Any:
+    return trimesh.load_mesh(path, process=process)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_has_the_mesh_with_y_up_and_its_front_along_z(file_format: MeshFormat, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+    write_mesh(path, mesh, file_format)
+    found = read(path)
+    np.testing.assert_array_equal(found.faces, mesh.faces)
+    np.testing.assert_allclose(found.vertices, mesh.vertices[:, [1, 2, 0]], atol=1e-6)
+    np.testing.assert_allclose(stored_normals(path), mesh.normals[:, [1, 2, 0]], atol=1e-6)
+    reach = found.bounds[1]
+    assert reach[1] > reach[2] > reach[0], "up is y, the front is z"
+    assert found.volume > 0.0
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_in_the_axes_of_training_is_not_turned(file_format: MeshFormat, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+    write_mesh(path, mesh, file_format, frame="train")
+    np.testing.assert_allclose(read(path).vertices, mesh.vertices, atol=1e-6)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_is_watertight_for_readers_that_merge_vertices(file_format: MeshFormat, tmp_path: Path) -> None:
+    path = tmp_path / f"a{SUFFIXES[file_format]}"
+    write_mesh(path, made(), file_format)
+    found = read(path, process=True)
+    assert found.is_watertight
+    assert found.is_winding_consistent
+
+
+@pytest.mark.parametrize("file_format", ["obj", "ply-mesh"])
+def test_colours_of_obj_and_ply_are_those_of_the_renders(file_format: MeshFormat, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+    write_mesh(path, mesh, file_format)
+    np.testing.assert_allclose(read(path).visual.vertex_colors[:, :3] / 255.0, mesh.rgb, atol=0.51 / 255)
+
+
+def gltf(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The tree and the buffer of a .glb by the words of the specification (glTF 2.0, section 4)."""
+    content = path.read_bytes()
+    magic, version, length, tree_length, tree_kind = struct.unpack_from("<4sIII4s", content)
+    assert (magic, version, length, tree_kind) == (b"glTF", 2, len(content), b"JSON")
+    buffer_length, buffer_kind = struct.unpack_from("<I4s", content, 20 + tree_length)
+    assert buffer_kind == b"BIN\0"
+    start = 28 + tree_length
+    return json.loads(content[20 : 20 + tree_length]), content[start : start + buffer_length]
+
+
+def stored_normals(path: Path) -> np.ndarray:
+    """Normals [V, 3] as they stand in a file; trimesh does not give them out."""
+    match path.suffix:
+        case ".glb":
+            tree, buffer = gltf(path)
+            accessor = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["NORMAL"]]
+            start = tree["bufferViews"][accessor["bufferView"]]["byteOffset"]
+            return np.frombuffer(buffer, "<f4", 3 * accessor["count"], start).reshape(-1, 3)
+        case ".obj":
+            lines = path.read_text().splitlines()
+            return np.array([line.split()[1:] for line in lines if line.startswith("vn ")], float)
+        case _:
+            vertices = PlyData.read(path)["vertex"]
+            return np.stack([vertices[name] for name in ("nx", "ny", "nz")], axis=-1)
+
+
+def test_colours_of_glb_are_linear_and_fine_enough_for_dark_ones(tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / "a.glb"
+    write_mesh(path, mesh, "glb")
+    tree, buffer = gltf(path)
+    [primitive] = tree["meshes"][0]["primitives"]
+    accessor = tree["accessors"][primitive["attributes"]["COLOR_0"]]
+    assert (accessor["type"], accessor["componentType"], accessor["normalized"]) == ("VEC4", 5123, True)
+    view = tree["bufferViews"][accessor["bufferView"]]
+    stored = np.frombuffer(buffer, "<u2", 4 * accessor["count"], view["byteOffset"]).reshape(-1, 4) / 65535.0
+    assert view["byteLength"] == 8 * len(mesh.vertices)
+    assert (stored[:, 3] == 1.0).all()
+    # The way back, IEC 61966-2-1: what a viewer shows.
+    shown = np.where(stored <= 0.0031308, 12.92 * stored, 1.055 * stored ** (1 / 2.4) - 0.055)[:, :3]
+    np.testing.assert_allclose(shown, mesh.rgb, atol=1e-3)
+    material = tree["materials"][primitive["material"]]["pbrMetallicRoughness"]
+    assert material["metallicFactor"] == 0.0
+
+
+def test_linear_light_of_known_greys() -> None:
+    np.testing.assert_allclose(
+        linear_from_srgb(np.array([0.0, 0.04045, 0.5, 1.0])), [0.0, 0.0031308, 0.214041, 1.0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_files_repeat_to_the_byte_and_nothing_is_overwritten(file_format: MeshFormat, tmp_path: Path) -> None:
+    mesh, first, second = made(), tmp_path / "first", tmp_path / "second"
+    write_mesh(first, mesh, file_format)
+    write_mesh(second, mesh, file_format)
+    assert first.read_bytes() == second.read_bytes()
+    with pytest.raises(UserError, match="never overwritten"):
+        write_mesh(first, mesh, file_format)
+
+
+def test_a_missing_trimesh_is_told_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = made()
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    with pytest.raises(UserError, match=r'trimesh: pip install "sdi-gs\[mesh\]"'):
+        write_mesh(tmp_path / "a.glb", mesh, "glb")
+    assert list(tmp_path.iterdir()) == []

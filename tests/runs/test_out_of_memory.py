@@ -1,0 +1,197 @@
+"""A step that runs out of memory is taken again with less, and the run is the one that had less from there on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.errors import UserError
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.runs.checkpoint import pack_state
+from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.run import keep_within_tier, prepare_resume, prepare_run, save_state, train
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import tier_named
+from sdi_gs.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+STEPS, FAILING = 6, 3
+
+
+class SmallCard:
+    """A prior of one grey image on a card that holds so many views at once, from some step on."""
+
+    name = "small"
+    image_size = 32
+
+    def __init__(self) -> None:
+        self.schedule: NoiseSchedule = scaled_linear_schedule()
+        self.room = 64
+        self.at_once = 64
+        self.sizes: list[int] = []
+
+    def use(self, compute: ComputeConfig) -> None:
+        self.at_once = compute.views_at_once or 64
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(prompts), 1, 4)
+
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        # The draw of a step that is given up must be taken back.
+        noise = 1e-3 * torch.randn(images.shape, generator=generator).permute(0, 3, 1, 2)
+        self.hold(min(len(images), self.at_once))
+        return images.permute(0, 3, 1, 2) + noise
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        return latents.permute(0, 2, 3, 1)
+
+    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        level = self.schedule.alpha_cumprod(timestep)
+        return (noised_latents - 0.5 * level**0.5) / (1.0 - level) ** 0.5
+
+    def hold(self, views: int) -> None:
+        self.sizes.append(views)
+        if views > self.room:
+            raise torch.OutOfMemoryError(f"{views} views on a card for {self.room}")
+
+
+def config(**compute: object) -> RunConfig:
+    base = preset_named("smoke").config
+    return replace(
+        base,
+        prompt="a blue robot",
+        steps=STEPS,
+        views_per_step=4,
+        gaussians=replace(base.gaussians, num_initial=120),
+        guidance=replace(base.guidance, noise="cached"),
+        outputs=replace(base.outputs, preview_every=0, checkpoint_every=2),
+        compute=ComputeConfig(**compute),  # pyright: ignore[reportArgumentType]
+    )
+
+
+def start(monkeypatch: pytest.MonkeyPatch, folder: Path, prior: SmallCard) -> tuple[Trainer, RunFolder]:
+    monkeypatch.setattr("sdi_gs.runs.run.load_prior", lambda *_, **__: prior)
+    return prepare_run(config(), device=CPU, folder=folder)
+
+
+def shrinks(prior: SmallCard, room: int) -> object:
+    """An observer after whose step ``FAILING`` - 1 the card has less room."""
+
+    def observe(trainer: Trainer, _: object) -> None:
+        if trainer.step == FAILING - 1:
+            prior.room = room
+
+    return observe
+
+
+def assert_equal_states(left: Trainer, right: Trainer) -> None:
+    (tensors, rest), (others, other_rest) = pack_state(left.state()), pack_state(right.state())
+    assert rest == other_rest
+    assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+
+
+@pytest.mark.parametrize(("room", "name", "at_once"), [(2, "40", 2), (1, "24", 1)])
+def test_the_run_ends_as_one_that_took_the_lower_tier_from_that_step_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, name: str, at_once: int
+) -> None:
+    prior, said = SmallCard(), list[str]()
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    assert train(trainer, folder, observers=[shrinks(prior, room)], say=said.append)  # pyright: ignore[reportArgumentType]
+
+    planned = Trainer(config(), SmallCard(), device=CPU)
+    while planned.step < FAILING - 1:
+        planned.train_step()
+    planned.change_settings(replace(planned.config, compute=trainer.config.compute))
+    while planned.step < STEPS:
+        planned.train_step()
+    assert_equal_states(trainer, planned)
+    assert trainer.config.compute.views_at_once == at_once == tier_named(name).compute.views_at_once  # pyright: ignore[reportArgumentType]
+    assert f"step {FAILING}: out of memory" in said[-1]
+    assert f"tier {name} " in said[-1]
+    assert [line.count("\n") for line in said] == [0] * len(said)
+
+
+def test_log_and_checkpoint_remember_so_that_a_resumed_run_keeps_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prior = SmallCard()
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    train(
+        trainer,
+        folder,
+        observers=[shrinks(prior, 1)],  # pyright: ignore[reportArgumentType]
+        should_stop=lambda: trainer.step == FAILING + 1,
+    )
+    save_state(trainer, folder)
+    lines = [json.loads(line) for line in folder.steps.read_text().splitlines()]
+    changes = [line["changed"] for line in lines if line.get("event")]
+    assert [change.get("compute.views_at_once") for change in changes] == [2, 1]
+    assert [line["step"] for line in lines if not line.get("event")] == [1, 2, 3, 4]
+
+    prior.sizes.clear()
+    resumed, folder = prepare_resume(folder.path, device=CPU)
+    assert resumed.config.compute.views_at_once == 1
+    assert train(resumed, folder)
+    assert set(prior.sizes) == {1}
+    straight = Trainer(config(), SmallCard(), device=CPU)
+    for _ in range(STEPS):
+        straight.train_step()
+    # The same draws: only the order of sums differs between the tiers.
+    torch.testing.assert_close(resumed.gaussians.params["means"], straight.gaussians.params["means"])
+
+
+def test_the_lowest_tier_ends_the_run_in_one_line_with_the_state_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prior, said = SmallCard(), list[str]()
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    with pytest.raises(UserError, match=rf"step {FAILING}: out of memory with all that saves") as stopped:
+        train(trainer, folder, observers=[shrinks(prior, 0)], say=said.append)  # pyright: ignore[reportArgumentType]
+    assert "\n" not in str(stopped.value)
+    assert trainer.step == FAILING - 1
+    assert [path.name for path in folder.checkpoints.iterdir()] == [f"step_{FAILING - 1:06d}"]
+    assert [line.split("tier ")[1].split()[0] for line in said] == ["40", "24", "12", "8"]
+
+
+def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def load(*_: object, **__: object) -> SmallCard:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sdi_gs.runs.run.load_prior", load)
+    with pytest.raises(UserError, match="too little free memory to load the networks and the scene") as stopped:
+        prepare_run(config(), device=CPU, folder=tmp_path / "run")
+    assert "\n" not in str(stopped.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_ends_once_parameters_move_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(config(), SmallCard(), device=CPU)
+    trainer.train_step()
+    last = list(trainer.scene.optimizers.values())[-1]
+
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room for moments")
+
+    last.register_step_pre_hook(fails)
+    with pytest.raises(UserError, match="step 2: out of memory while the optimisers moved"):
+        trainer.train_step()
+
+
+def test_a_resumed_run_saves_at_least_what_the_tier_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trainer, folder = start(monkeypatch, tmp_path / "run", SmallCard())
+    keep_within_tier(trainer, folder, tier_named("12"))
+    assert trainer.config.compute == tier_named("12").compute
+    keep_within_tier(trainer, folder, tier_named("40"))
+    assert trainer.config.compute == tier_named("12").compute
+    assert len(trainer.changes) == 1

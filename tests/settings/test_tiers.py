@@ -1,0 +1,98 @@
+"""Which tier a card gets, what each saves, and what is said about it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sdi_gs.errors import UserError
+from sdi_gs.runs.memory_tier import VisibleCard, chosen_tier, other_cards_line, tier_of_run
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.tiers import TIERS, next_lower, saving_at_least, tier_for, tier_named
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("free", "name"),
+    [(79.0, "40"), (34.0, "40"), (33.9, "24"), (23.5, "24"), (15.7, "16"), (11.5, "12"), (7.6, "8"), (6.7, None)],
+)
+def test_free_memory_picks_the_largest_tier_that_fits(free: float, name: str | None) -> None:
+    tier = tier_for(int(free * GIB))
+    assert (tier.name if tier is not None else None) == name
+
+
+def test_each_tier_saves_what_the_larger_ones_save_and_more() -> None:
+    for larger, smaller in itertools.pairwise(TIERS):
+        assert saving_at_least(smaller.compute, larger.compute) == smaller.compute
+        assert saving_at_least(larger.compute, smaller.compute) == smaller.compute != larger.compute
+
+
+def test_stepping_down_goes_through_the_tiers_to_the_end() -> None:
+    compute, names = ComputeConfig(), list[str]()
+    while (lower := next_lower(compute, views=4, branches=4, rays=4 * 512**2)) is not None:
+        tier, compute = lower
+        names.append(tier.name)
+    assert names == ["40", "24", "16", "12", "8"]
+    assert compute == tier_named("8").compute
+
+
+def test_what_saves_nothing_in_this_run_is_passed_over() -> None:
+    # One view and two branches: the first tier that helps moves the text encoder out.
+    lower = next_lower(ComputeConfig(), views=1, branches=2)
+    assert lower is not None
+    assert lower[0].name == "24"
+    assert lower[1] == ComputeConfig(free_text_encoder=True)
+
+
+def test_rays_are_a_saving_for_fields_alone() -> None:
+    # All that tier 24 has but its rays: for Gaussians the next thing that helps is tier 16's branches.
+    compute = replace(tier_named("24").compute, rays_at_once=0)
+    gaussians, field = (next_lower(compute, views=4, branches=4, rays=rays) for rays in (0, 4 * 512**2))
+    assert gaussians is not None
+    assert field is not None
+    assert (gaussians[0].name, gaussians[1].rays_at_once) == ("16", 0)
+    assert (field[0].name, field[1].rays_at_once) == ("40", 2**17)
+
+
+def test_what_the_user_chose_besides_memory_stays() -> None:
+    chosen = ComputeConfig(precision="bfloat16", channels_last=True, views_at_once=1)
+    lower = next_lower(chosen, views=4, branches=4)
+    assert lower is not None
+    assert lower[1] == replace(chosen, free_text_encoder=True)
+
+
+def test_the_card_decides_unless_a_tier_is_named() -> None:
+    said = list[str]()
+    tier = chosen_tier("auto", free_bytes=11 * GIB, say=said.append)
+    assert tier is tier_named("12")
+    assert said == ["tier 12 for 11.0 GiB of free memory: " + tier_named("12").summary + "; --tier chooses another"]
+    assert chosen_tier("8", free_bytes=80 * GIB, say=said.append) is tier_named("8")
+    assert chosen_tier("8", free_bytes=1 * GIB, say=said.append) is tier_named("8")
+    assert chosen_tier("none", free_bytes=11 * GIB, say=said.append) is None
+
+
+def test_without_a_card_only_a_named_tier_counts() -> None:
+    cpu = torch.device("cpu")
+    assert tier_of_run("auto", "sd21-base", device=cpu, say=print) is None
+    assert tier_of_run("16", "sd21-base", device=cpu, say=lambda _: None) is tier_named("16")
+    assert tier_of_run("auto", "toybox-ideal", device=torch.device("cuda"), say=print) is None
+
+
+def test_a_card_too_small_for_every_tier_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"the card has 5\.5 GiB of free memory .* --tier 8 all the same") as refused:
+        chosen_tier("auto", free_bytes=int(5.5 * GIB), say=print)
+    assert "\n" not in str(refused.value)
+
+
+def test_cards_of_different_sizes_are_one_line_and_of_one_size_none() -> None:
+    small = VisibleCard(index=0, name="RTX 3060", total_bytes=12 * GIB)
+    large = VisibleCard(index=1, name="RTX 4090", total_bytes=24 * GIB)
+    assert other_cards_line([small, large], used=0) == (
+        "using cuda:0, RTX 3060 (12 GiB); also there: RTX 4090 (24 GiB) as cuda:1; choose with --device, "
+        "or hide cards with CUDA_VISIBLE_DEVICES"
+    )
+    assert other_cards_line([large, replace(large, index=2)], used=1) is None

@@ -1,0 +1,175 @@
+"""A whole step of the real trainer on tensors without data: what it holds, and what each lever takes off it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from memory_counting.cards import CARDS
+from memory_counting.counting import META, StepCount, count_step, prior_of_networks
+from memory_counting.prediction import from_count, mean_calls, predict_step, predictor_calls
+
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.priors.published import Networks, published_config
+from sdi_gs.runs.predicted_memory import predicted, tier_lines
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TIERS, Tier
+
+GIB = 2**30
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+def config(**changes: Any) -> RunConfig:
+    base = preset_named("sd21-base").config
+    gaussians = replace(base.gaussians, num_initial=2000)
+    return replace(base, gaussians=gaussians, densify=replace(base.densify, enabled=False), **changes)
+
+
+def small_networks() -> Networks:
+    """Stable Diffusion's layout, few layers."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vae = published_config("vae") | {"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8}
+    vae |= {"layers_per_block": 1, "sample_size": 64}
+    unet = {
+        "sample_size": 8,
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+        "norm_num_groups": 8,
+    }
+    text: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    with torch.device(META):
+        made: list[Any] = [
+            CLIPTextModel(CLIPTextConfig(**text)),
+            UNet2DConditionModel(**unet),
+            AutoencoderKL(**vae),
+        ]
+    text_encoder, unet_made, vae_made = (network.requires_grad_(False).eval() for network in made)
+    return Networks(text_encoder=text_encoder, unet=unet_made, vae=vae_made)
+
+
+def count(settings: RunConfig) -> StepCount:
+    return count_step(settings, prior_of_networks(small_networks(), model="sd21-base"))
+
+
+def test_a_step_is_counted_part_by_part() -> None:
+    counted = count(config())
+    networks = small_networks()
+    held = [*networks.unet.parameters(), *networks.vae.parameters()]
+    assert counted.peak["weights"] == sum(4 * weight.numel() for weight in held)
+    assert {"scene", "vae", "text", "optimiser"} <= set(counted.peak)
+    # Two moments for each of 14 numbers of each Gaussian.
+    assert counted.peak["optimiser"] == 2 * 4 * 14 * 2000
+    assert counted.peak_bytes <= counted.reserved
+    assert counted.flops("unet") > 0
+    assert counted.flops("vae") > 0
+
+
+def test_every_lever_of_memory_lowers_the_count() -> None:
+    whole = count(config())
+    in_turn = count(config(compute=ComputeConfig(views_at_once=1)))
+    checkpointed = count(config(compute=ComputeConfig(vae="checkpoint")))
+    assert in_turn.peak["vae"] < 0.5 * whole.peak["vae"]
+    assert in_turn.peak_bytes < whole.peak_bytes
+    assert checkpointed.peak_bytes < whole.peak_bytes
+    # Encoding once more is what the memory costs.
+    assert in_turn.flops("vae") > 1.2 * whole.flops("vae")
+    assert in_turn.flops("unet") == whole.flops("unet")
+    freed = count(config(compute=ComputeConfig(free_text_encoder=True)))
+    assert "text" not in freed.peak or freed.peak["text"] < 0.1 * whole.peak["text"]
+
+
+def test_more_gaussians_need_more_and_move_alike() -> None:
+    few, many = (count(replace(config(), gaussians=replace(config().gaussians, num_initial=n))) for n in (2000, 20_000))
+    assert many.peak["optimiser"] == 10 * few.peak["optimiser"]
+    assert many.peak["scene"] > few.peak["scene"]
+
+
+def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
+    settings = config(steps=10_000, guidance=replace(config().guidance, t_min=0.25))
+    # 86 250 calls in a published run of 10 000 steps.
+    assert mean_calls(settings) == pytest.approx(8.625, abs=0.01)
+    assert [predictor_calls(settings.guidance, timestep) for timestep in (980, 500, 250)] == [12, 7, 5]
+    counted = count(settings)
+    prediction = from_count(counted, settings)
+    calls = prediction.predictor_calls / counted.predictor_calls
+    assert prediction.flops > calls * counted.flops("unet") + counted.flops("vae")
+    assert set(prediction.seconds) == {card.name for card in CARDS}
+    assert all(seconds > 0.0 for seconds in prediction.seconds.values())
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("image_size", [512, 768])
+def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) -> None:
+    row = predicted(tier, image_size)
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
+    assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("field", ["preset", "published"])
+def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
+    tier: Tier, field: Literal["preset", "published"]
+) -> None:
+    row = predicted(tier, 512, field=field)
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
+    assert row["peak_bytes"] <= tier.budget_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tier", "image_size"), [(TIERS[0], 512), (TIERS[-1], 768)])
+def test_the_predictions_that_come_with_the_package_are_those_of_this_code(tier: Tier, image_size: int) -> None:
+    settings = config(compute=tier.compute)
+    anew = predict_step(settings, "sd21-base", image_size=image_size, num_gaussians=200_000)
+    # Other versions of the libraries may hold a little more or less.
+    row = predicted(tier, image_size)
+    assert row is not None
+    assert anew.peak_bytes == pytest.approx(row["peak_bytes"], rel=0.05)
+
+
+def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
+    lines = tier_lines(11 * GIB, "NVIDIA GeForce RTX 4090")
+    assert lines[0].startswith("tier        12, for 11.0 GiB of free memory")
+    assert "sd21-base" in lines[1]
+    assert lines[1].count(" s ") == 1
+    assert "--representation ngp" in lines[3]
+    assert lines[3].endswith(" s a step of one view")
+    assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
+    assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' high-water mark of memory")
+def test_a_measured_step_is_within_a_tenth_of_the_count(tmp_path: Path) -> None:
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); import memory_prediction as m; "
+        "print(json.dumps(m.validate(['vae-128'])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(BENCHMARKS)], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    (row,) = json.loads(done.stdout.splitlines()[-1])
+    assert row["counted"] == pytest.approx(row["measured"], rel=0.10)

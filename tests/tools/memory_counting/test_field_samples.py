@@ -1,0 +1,63 @@
+"""How many samples a field's rays have, beside what a field of that size really traces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from memory_counting.field_samples import SIDE, SamplesPerRay, samples_of_rays, shares_met
+from memory_counting.meter import StepMeter
+
+from sdi_gs.cameras import sample_cameras
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.representations.ngp.marching import camera_rays, march
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
+from sdi_gs.settings.run import RunConfig
+
+
+def config(ngp: NgpConfig | None = None, **compute: Any) -> RunConfig:
+    base = preset_named("sd21-base").config
+    field = ngp or NgpConfig()
+    return replace(base, representation="ngp", ngp=field, views_per_step=1, compute=ComputeConfig(**compute))
+
+
+def test_the_mean_is_what_other_cameras_meet() -> None:
+    settings, generator = config(), torch.Generator().manual_seed(9)
+    mean, largest = samples_of_rays(settings, image_size=SIDE)
+    ngp = Ngp(settings.ngp, generator=generator, device=torch.device("cpu"))
+    ngp.before_step(1.0, generator)
+    cameras = sample_cameras(settings.cameras, 16, width=48, height=48, generator=generator)
+    render = ngp.render_for_training(cameras, torch.ones(16, 3), progress=1.0, generator=generator)
+    drawn = len(render.sample_weights) / (16 * 48 * 48)
+    assert mean.drawn == pytest.approx(drawn, rel=0.1)
+    assert mean.tested < largest.tested
+    assert mean.drawn < largest.drawn
+
+
+def test_small_groups_may_have_more_than_the_mean_and_hold_less_in_all() -> None:
+    whole, parted = (samples_of_rays(config(rays_at_once=rays), image_size=128) for rays in (0, 2048))
+    assert whole[0] == parted[0]
+    assert whole[1].drawn < parted[1].drawn < 8 * whole[1].drawn
+
+
+def test_finer_steps_test_more() -> None:
+    few, many = (samples_of_rays(config(ngp), image_size=SIDE)[0].tested for ngp in (NgpConfig(), PUBLISHED))
+    assert many > 3 * few
+
+
+def test_a_meter_finds_as_many_samples_as_it_is_told() -> None:
+    settings = config()
+    told = SamplesPerRay(tested=50.0, drawn=10.0)
+    cameras = sample_cameras(settings.cameras, 1, width=SIDE, height=SIDE, generator=torch.Generator().manual_seed(0))
+    occupied = torch.ones(32, 32, 32, dtype=torch.bool, device="meta")
+    with StepMeter(assumptions=shares_met(settings.ngp, told)):
+        rays = camera_rays(cameras.to(torch.device("meta")))
+        offsets = torch.zeros(len(rays), device="meta")
+        samples = march(rays, occupied, settings.ngp.radius, step=settings.ngp.step_length, offsets=offsets)
+        kept = samples.keep(samples.distances > 0.0)
+    assert len(samples) == pytest.approx(50 * SIDE**2, rel=1e-3)
+    assert len(kept) == pytest.approx(10 * SIDE**2, rel=1e-3)

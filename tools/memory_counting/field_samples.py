@@ -1,0 +1,80 @@
+"""How many samples the rays of a field have, which no tensor without data can tell: a small field on the CPU is asked.
+
+Letters: R rays, N batches of cameras, G groups of rays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memory_counting.meter import Assumptions
+from sdi_gs.cameras import sample_cameras
+from sdi_gs.representations.ngp.compositing import visible
+from sdi_gs.representations.ngp.marching import camera_rays, candidates_per_ray, march
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.compute import fewest
+from sdi_gs.settings.ngp import NgpConfig
+from sdi_gs.settings.run import RunConfig
+
+BATCHES = 32
+"""Steps whose cameras are looked through."""
+SIDE = 32
+"""Pixels along a side of what they see: shares of a picture hardly depend on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesPerRay:
+    """Of a ray, on average over some rays."""
+
+    tested: float
+    """Whose density is asked for."""
+    drawn: float
+    """Which have colour and gradients."""
+
+
+def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRay, SamplesPerRay]:
+    """Samples of a field at its start, with all its levels: the mean, and the most of any group of rays that a step
+    traces at once.
+    """
+    counts = torch.stack(_counts(config), dim=-1).double()
+    compute, pixels = config.compute, image_size**2
+    all_rays = config.views_per_step * pixels
+    at_once = fewest(compute.views_at_once * pixels, compute.rays_at_once) or all_rays
+    groups = max(round(all_rays / at_once), 1)
+    means = torch.stack([group.mean(dim=1) for group in counts.tensor_split(groups, dim=1)])  # [G, N, 2]
+    mean, most = means.mean(dim=(0, 1)).tolist(), means.amax(dim=(0, 1)).tolist()
+    return SamplesPerRay(tested=mean[0], drawn=mean[1]), SamplesPerRay(tested=most[0], drawn=most[1])
+
+
+def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
+    """What a meter assumes of a field's rays that have as many samples."""
+    return Assumptions(
+        nonzero_share=samples.tested / candidates_per_ray(config.radius, config.step_length),
+        mask_share=samples.drawn / max(samples.tested, 1e-9),
+    )
+
+
+@torch.no_grad()
+def _counts(config: RunConfig) -> tuple[Tensor, Tensor]:  # [N, R], [N, R]
+    """Tested and drawn samples of every ray of some steps' views, views in turn and row by row."""
+    generator = torch.Generator().manual_seed(config.seed)
+    ngp = Ngp(config.ngp, generator=generator, device=torch.device("cpu"))
+    ngp.before_step(1.0, generator)
+    tested, drawn = [], []
+    for _ in range(BATCHES):
+        cameras = sample_cameras(config.cameras, config.views_per_step, width=SIDE, height=SIDE, generator=generator)
+        rays = camera_rays(cameras)
+        samples = march(
+            rays,
+            ngp.occupancy.occupied(),
+            config.ngp.radius,
+            step=config.ngp.step_length,
+            offsets=torch.rand(len(rays), generator=generator),
+        )
+        seen = visible(ngp.density_of(samples.points), samples, config.ngp.empty_alpha)
+        tested.append(samples.ray_starts.diff())
+        drawn.append(samples.keep(seen).ray_starts.diff())
+    return torch.stack(tested), torch.stack(drawn)

@@ -1,0 +1,158 @@
+"""From a counted step to what a card needs: peak memory with all that is not a tensor, and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+import torch
+
+from memory_counting.cards import CARDS, HOST_SECONDS, Card
+from memory_counting.counting import StepCount, count_step, published_prior
+from memory_counting.meter import Part
+from sdi_gs.guidance.inversion import inversion_timesteps
+from sdi_gs.guidance.schedule import annealed_timestep
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.published import ModelName
+from sdi_gs.settings.compute import Precision
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.run import RunConfig
+
+CONTEXT_BYTES = 700 * 2**20
+"""Assumed of a process before its first tensor: CUDA's context, and the kernels of torch, cuBLAS, cuDNN and gsplat."""
+
+WORKSPACE_BYTES = 64 * 2**20
+"""Assumed of cuBLAS, which keeps 8 to 32 MiB for each handle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPrediction:
+    """What a training step should need of a card; nothing in it was measured on one."""
+
+    parts: dict[Part, int]
+    """Bytes of tensors at the peak, by what they belong to."""
+    reserved: int
+    """Bytes that torch's allocator holds for them."""
+    flops: float
+    """Of a step, averaged over the run's timesteps."""
+    predictor_calls: float
+    """Of a step, averaged likewise; each of all branches of all views."""
+    seconds: dict[str, float]
+    """Of a step by card, averaged likewise."""
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The most bytes of tensors held at once."""
+        return sum(self.parts.values())
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the card must have free before the program starts."""
+        return self.reserved + CONTEXT_BYTES + WORKSPACE_BYTES
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as nested dicts."""
+        return {
+            "parts": dict(self.parts),
+            "tensor_bytes": self.tensor_bytes,
+            "reserved_bytes": self.reserved,
+            "peak_bytes": self.peak_bytes,
+            "flops": self.flops,
+            "predictor_calls": self.predictor_calls,
+            "seconds": self.seconds,
+        }
+
+
+def predict_step(
+    config: RunConfig, model: ModelName, *, image_size: int | None = None, num_gaussians: int | None = None
+) -> StepPrediction:
+    """Count a step of a run with Stable Diffusion 2.1 as it would be on a card.
+
+    ``image_size`` in pixels is the model's own, ``num_gaussians`` the cap of a growing cloud if not given.
+    """
+    if num_gaussians is None:
+        grown = config.densify.max_gaussians if config.densify.enabled else 0
+        num_gaussians = max(config.gaussians.num_initial, grown)
+    config = replace(config, gaussians=replace(config.gaussians, num_initial=num_gaussians, init=None, init_from=None))
+    prior = published_prior(model, image_size=image_size, dtype=card_precision(config.compute.precision))
+    return from_count(count_step(config, prior), config)
+
+
+def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
+    """Scale a counted step to the mean of its run, and time it."""
+    calls = mean_calls(config)
+    share = calls / count.predictor_calls
+    flops = sum(operation.flops * (share if operation.part == "unet" else 1.0) for operation in count.operations)
+    return StepPrediction(
+        parts=count.peak,
+        reserved=count.reserved,
+        flops=flops,
+        predictor_calls=calls,
+        seconds={card.name: step_seconds(count, share, card) for card in CARDS},
+    )
+
+
+def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
+    """Device and host work in parallel, part by part; the U-Net's is scaled to the run's mean number of calls."""
+    device: dict[Part, float] = {}
+    host: dict[Part, float] = {}
+    for operation in count.operations:
+        seconds = card.device_seconds(operation.flops, operation.traffic, half=operation.half)
+        device[operation.part] = device.get(operation.part, 0.0) + seconds
+        host[operation.part] = host.get(operation.part, 0.0) + HOST_SECONDS
+    return sum(max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items())
+
+
+def card_precision(precision: Precision) -> torch.dtype:
+    """The U-Net's type on a card."""
+    match precision:
+        case "auto" | "float16":
+            return torch.float16
+        case "bfloat16":
+            return torch.bfloat16
+        case "float32":
+            return torch.float32
+        case _:
+            assert_never(precision)
+
+
+def predictor_calls(config: GuidanceConfig, timestep: int) -> int:
+    """Calls of a step without overshoot: one less than the grid's entries to invert, and one for the target."""
+    match config.noise:
+        case "inversion" | "unconditional":
+            schedule = scaled_linear_schedule()
+            grid = inversion_timesteps(
+                timestep,
+                0,
+                num_steps=config.inversion_steps,
+                schedule=schedule,
+                order=config.inversion_order,
+                data_std=config.inversion_data_std,
+            )
+            return len(grid)
+        case "fixed-point":
+            return config.fixed_point_iterations + 1
+        case "random" | "fixed-random" | "cached":
+            return 1
+        case _:
+            assert_never(config.noise)
+
+
+def mean_calls(config: RunConfig) -> float:
+    """Calls per step averaged over a run, its random start left out."""
+    guidance, generator = config.guidance, torch.Generator()
+    steps = range(0, config.steps, max(config.steps // 1000, 1))
+    timesteps = [
+        annealed_timestep(
+            step,
+            config.steps,
+            t_max=guidance.t_max,
+            t_min=guidance.t_min,
+            annealing=guidance.annealing,
+            num_timesteps=1000,
+            generator=generator,
+        )
+        for step in steps
+    ]
+    counted = {timestep: predictor_calls(guidance, timestep) for timestep in set(timesteps)}
+    return sum(counted[timestep] for timestep in timesteps) / len(timesteps)
