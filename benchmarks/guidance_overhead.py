@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, Negatives
-from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.guidance.score_distillation import StepPlan, distill
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig
 
@@ -91,7 +91,7 @@ def main() -> None:
 
     def guide() -> None:
         prior.asked.clear()
-        distil(
+        distill(
             GuidanceConfig(),
             cast(DiffusionPrior, prior),
             latents,

@@ -100,7 +100,7 @@ def with_losses(ngp: Ngp, losses: NgpLossConfig) -> Ngp:
 def start_field() -> Ngp:
     """The initial field, all levels in use."""
     ngp = Ngp(NgpConfig(), generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
-    ngp.settle()
+    ngp.finalize()
     return ngp
 
 

@@ -23,7 +23,7 @@ from memory_counting.counting import META, prior_of_networks
 from memory_counting.meter import StepMeter
 from memory_counting.prediction import mean_calls, predictor_calls
 
-from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.guidance.score_distillation import StepPlan, distill
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.run import RunConfig
@@ -116,7 +116,7 @@ def run_full_size(dtype: torch.dtype, timestep: int) -> dict[str, Any]:
     latents = prior.encode_images(images, generator)
     lap("encode", now)
     now = time.perf_counter()
-    output = distil(
+    output = distill(
         GuidanceConfig(),
         prior,
         latents.detach(),

@@ -135,7 +135,7 @@ class DiffusionPrior(Protocol):
 class TunablePrior(Protocol):
     """A prior that has ways of computing to choose from."""
 
-    def use(self, compute: ComputeConfig) -> None:
+    def configure(self, compute: ComputeConfig) -> None:
         """Compute in these ways from the next call on; what is predicted stays the same up to rounding."""
         ...
 

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rasterize": {"errors"},
     "loss_config": {"errors"},
     "losses": FOUNDATIONS | {"loss_config"},
-    # A world of its own, which neither learns nor distils.
+    # A world of its own, which neither learns nor distills.
     "toybox": FOUNDATIONS,
     "priors": FOUNDATIONS | {"toybox"},
     "guidance": FOUNDATIONS,

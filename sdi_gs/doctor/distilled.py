@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
-from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.guidance.score_distillation import StepPlan, distill
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, canonical_object
 from sdi_gs.toybox.renderer import render_scenes
@@ -43,7 +43,7 @@ def distil_without_chance(
     timestep: int,
 ) -> GuidanceOutput:
     """The step of a run with these settings at a timestep, its inversion without added noise and without overshoot."""
-    return distil(
+    return distill(
         replace(config, inversion_eta=0.0, perp_neg=False, noise="inversion"),
         prior,
         latents,

@@ -24,7 +24,7 @@ from sdi_gs.evaluation.plots import save_probe_figure
 from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.schedule import annealed_timestep
-from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.guidance.score_distillation import StepPlan, distill
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.folder import slug
@@ -74,7 +74,7 @@ class Subject:
         latents: Tensor | None = None,  # [B, C, h, w] the own ones if not given
     ) -> Tensor:
         """Where the guidance would move the latents, [B, C, h, w]."""
-        output = distil(
+        output = distill(
             config,
             self.prior,
             self.latents if latents is None else latents,

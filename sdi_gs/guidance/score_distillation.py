@@ -184,7 +184,7 @@ def infer_noise(
 
 
 @torch.no_grad()
-def distil(
+def distill(
     config: GuidanceConfig,
     prior: DiffusionPrior,
     latents: Tensor,  # [B, C, h, w]

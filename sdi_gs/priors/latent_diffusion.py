@@ -91,7 +91,7 @@ class LatentDiffusionPrior:
         self.compute = ComputeConfig()
         self._compiled_unet: Any = None
 
-    def use(self, compute: ComputeConfig) -> None:
+    def configure(self, compute: ComputeConfig) -> None:
         """Compute in these ways from the next call on; the type of the weights stays that of loading.
 
         Raises UserError, with everything as it was, where compiling is asked for and the compiler is missing.

@@ -219,7 +219,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
     """
     config = trainer.config
     if trainer.step >= config.steps:
-        trainer.scene.settle()
+        trainer.scene.finalize()
     save_state(trainer, folder)
     _set_aside_results(folder)
     shown, exported = trainer.scene.representation, 0

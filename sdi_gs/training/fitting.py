@@ -46,11 +46,11 @@ def fit_to_images(
             config.cameras, config.views_per_step, width=image_size, height=image_size, generator=host_generator
         )
         background = colours[(step * config.views_per_step + views) % len(colours)]
-        scene.follow(
+        scene.update_config(
             replace(config, learning_rate_scale=config.learning_rate_scale * final_rate ** (step / config.steps))
         )
         render = scene.render(cameras.to(device), background, progress=step / config.steps, generator=device_generator)
         loss = (render.rgb - images_of(cameras, background).to(device)).square().mean()
         scene.update(loss, render, step=step, generator=host_generator)
-    scene.settle()
+    scene.finalize()
     return scene

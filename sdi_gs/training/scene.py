@@ -115,7 +115,7 @@ class GaussianScene:
             check_gradients=check_gradients,
         )
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """After the last step there is nothing left to do."""
 
     def gradients(self) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class GaussianScene:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def follow(self, config: RunConfig) -> None:
+    def update_config(self, config: RunConfig) -> None:
         """Go on at the learning rates of a config that changed while training."""
         self.config = config
         set_learning_rates(self.optimizers, self._rates)
@@ -170,7 +170,7 @@ class NgpScene:
         self.optimizers = ngp_optimizers(self.ngp, fused=config.compute.fused_adam)
         self._rates = {name: group.param_groups[0]["lr"] for name, group in self.optimizers.items()}
         self._before_render = self.ngp.state()
-        self.follow(config)
+        self.update_config(config)
 
     @property
     def representation(self) -> Ngp:
@@ -219,9 +219,9 @@ class NgpScene:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """After the last step: all levels, and an occupancy grid of what is there now."""
-        self.ngp.settle()
+        self.ngp.finalize()
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that the optimisers are about to use, by name."""
@@ -233,7 +233,7 @@ class NgpScene:
             optimizer.zero_grad(set_to_none=True)
         self.ngp.load_state(self._before_render)
 
-    def follow(self, config: RunConfig) -> None:
+    def update_config(self, config: RunConfig) -> None:
         """Go on at the learning rates of a config that changed while training."""
         self.config = config
         for name, optimizer in self.optimizers.items():

@@ -15,7 +15,7 @@ from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport, TunablePrior
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.prompts import PromptConditions
-from sdi_gs.guidance.score_distillation import distil, noise_to_carry, plan_step
+from sdi_gs.guidance.score_distillation import distill, noise_to_carry, plan_step
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import restore_generator
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
@@ -136,7 +136,7 @@ class Trainer:
         render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
         told = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
-        guided = distil(
+        guided = distill(
             config.guidance,
             self.prior,
             latents.detach(),
@@ -200,7 +200,7 @@ class Trainer:
         if self.config.compute != config.compute:
             _tune(self.prior, config)
         self.config, self.conditions = config, conditions
-        self.scene.follow(config)
+        self.scene.update_config(config)
         if "views_per_step" in keys and config.guidance.noise == "cached":
             # One prediction per view: with another number of views none is the next step's.
             self.carried_noise = None
@@ -252,7 +252,7 @@ class Trainer:
 def _tune(prior: DiffusionPrior, config: RunConfig) -> None:
     """Have the prior compute as the config says, if it has more than one way."""
     if isinstance(prior, TunablePrior):
-        prior.use(config.compute)
+        prior.configure(config.compute)
 
 
 def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:

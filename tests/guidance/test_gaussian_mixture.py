@@ -14,7 +14,7 @@ from torch import Tensor
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.schedule import annealed_timestep, predicted_clean
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise
+from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill, infer_noise
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
 
@@ -62,9 +62,9 @@ class Probe:
     unconditional: Tensor
     generator: torch.Generator
 
-    def distil(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> Tensor:
+    def distill(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> Tensor:
         """The targets."""
-        return distil(
+        return distill(
             GuidanceConfig(**config),
             self.prior,
             self.latents,
@@ -76,7 +76,7 @@ class Probe:
 
     def residual(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> float:
         """Mean square of sigma (eps - kappa): how far kappa is from solving eq. 8, in units of the latents."""
-        return (self.latents - self.distil(timestep, source, **config)).square().mean().item()
+        return (self.latents - self.distill(timestep, source, **config)).square().mean().item()
 
 
 def make_probe(seed: int, points: int = POINTS, copies: int = 1) -> Probe:
@@ -149,7 +149,7 @@ def test_ten_fixed_point_iterations_are_worse_than_no_inference_at_all(timestep:
 def test_targets_vary_far_less_than_with_random_noise(timestep: int) -> None:
     def variance(source: NoiseSource) -> float:
         probe = make_probe(0, points=16, copies=64)
-        targets = probe.distil(timestep, source).view(16, 64, DIMENSIONS)
+        targets = probe.distill(timestep, source).view(16, 64, DIMENSIONS)
         return targets.var(dim=1).mean().item()
 
     ratio = variance("inversion") / variance("random")
@@ -222,7 +222,7 @@ def test_a_run_moves_its_target_less_and_ends_sharper_than_with_random_noise() -
                 num_timesteps=1000,
                 generator=probe.generator,
             )
-            output = distil(
+            output = distill(
                 GuidanceConfig(),
                 probe.prior,
                 latents,

@@ -14,7 +14,7 @@ from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.guidance.inversion import invert_ddim
 from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.guidance.schedule import inversion_grid, sigma
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil
+from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill
 from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, NoiseSource, Renoise
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ both_forms = pytest.mark.parametrize("renoise", ["paper", "reference"])
 def guide(
     case: GoldenCase, config: GuidanceConfig, plan: StepPlan = PLAN, generator: torch.Generator | None = None
 ) -> GuidanceOutput:
-    return distil(
+    return distill(
         config,
         case.prior,
         case.tensors["z"],
@@ -163,7 +163,7 @@ def test_a_batch_is_guided_as_its_members_are(
 
     def guide_rows(rows: slice, generator: torch.Generator) -> Tensor:
         negatives = Negatives(embeddings=embeddings[rows, 2:], weights=weights[rows]) if perp_neg else None
-        output = distil(
+        output = distill(
             GuidanceConfig(
                 inversion_eta=0.0, inversion_order=order, renoise=renoise, noise=source, fixed_point_iterations=3
             ),

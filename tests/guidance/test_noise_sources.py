@@ -14,7 +14,7 @@ from torch import Tensor
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.guidance.noise import iterated_noise
 from sdi_gs.guidance.schedule import sigma
-from sdi_gs.guidance.score_distillation import StepPlan, distil, noise_to_carry, plan_step
+from sdi_gs.guidance.score_distillation import StepPlan, distill, noise_to_carry, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
 
@@ -28,7 +28,7 @@ def guide(
     case: GoldenCase, latents: Tensor, config: GuidanceConfig, timestep: int, *, seed: int = 0, **options: Any
 ) -> GuidanceOutput:
     count = len(latents)
-    return distil(
+    return distill(
         config,
         case.prior,
         latents,
@@ -153,7 +153,7 @@ def shown_with(overshoot: int, timestep: int) -> GuidanceOutput:
             return torch.zeros_like(noised_latents)
 
     one, told = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)
-    return distil(
+    return distill(
         GuidanceConfig(renoise="reference", inversion_eta=0.0),
         SilentPrior(),
         one,

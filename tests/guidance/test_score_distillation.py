@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdi_gs.guidance.perp_neg import Negatives
 from sdi_gs.guidance.schedule import add_noise
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distil, infer_noise, plan_step
+from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill, infer_noise, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.guidance import GuidanceConfig
@@ -53,7 +53,7 @@ def two_latents() -> Tensor:
 
 def guide(config: GuidanceConfig, prior: LinearPrior, plan: StepPlan, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
-    return distil(config, prior, two_latents(), CONDITIONAL, UNCONDITIONAL, plan=plan, generator=generator)
+    return distill(config, prior, two_latents(), CONDITIONAL, UNCONDITIONAL, plan=plan, generator=generator)
 
 
 def make_plan(config: GuidanceConfig, step: int, seed: int = 0) -> StepPlan:
@@ -235,7 +235,7 @@ def test_few_rows_at_once_have_the_same_answer(views: int, branches: int, scale:
         draws = torch.Generator().manual_seed(0)
         told = (CONDITIONAL, UNCONDITIONAL)
         options: dict[str, Any] = {"plan": plan, "generator": draws, "negatives": negatives, "compute": compute}
-        return distil(config, prior, two_latents(), *told, **options), prior
+        return distill(config, prior, two_latents(), *told, **options), prior
 
     (whole, _), (pieces, asked) = (
         answer(ComputeConfig()),

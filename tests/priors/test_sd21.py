@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.score_distillation import StepPlan, distil
+from sdi_gs.guidance.score_distillation import StepPlan, distill
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName, published_networks
@@ -117,7 +117,7 @@ def sdi_step(prior: LatentDiffusionPrior, **changes: Any) -> tuple[GuidanceOutpu
     images = images.clone().requires_grad_()
     embeddings = prior.embed_prompts(["a blue robot, front view", "a blue robot, back view", ""])
     latents = prior.encode_images(images, generator)
-    output = distil(
+    output = distill(
         GuidanceConfig(**changes),
         prior,
         latents.detach(),

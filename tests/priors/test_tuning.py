@@ -32,7 +32,7 @@ def load(pristine_models: dict[str, Path]) -> Callable[..., LatentDiffusionPrior
 
     def loaded(dtype: torch.dtype = torch.float64, **levers: Any) -> LatentDiffusionPrior:
         prior = load_latent_diffusion(pristine_models["epsilon"], device="cpu", dtype=dtype)
-        prior.use(ComputeConfig(**levers))
+        prior.configure(ComputeConfig(**levers))
         return prior
 
     return loaded
@@ -142,19 +142,19 @@ def test_the_text_is_projected_once_and_forgotten_with_its_embeddings(
     del embeddings
     gc.collect()
     assert remembered_bytes(prior.unet) == 0
-    prior.use(ComputeConfig())
+    prior.configure(ComputeConfig())
     assert not [name for name, _ in prior.unet.named_parameters() if "linear" in name and "attn2" in name]
 
 
 def test_every_lever_can_be_put_back(load: Callable[..., LatentDiffusionPrior]) -> None:
     prior, untouched = load(torch.float32), load(torch.float32)
-    prior.use(
+    prior.configure(
         ComputeConfig(
             views_at_once=1, vae="checkpoint", attention="plain", channels_last=True, cache_cross_attention=True
         )
     )
     predicted(prior)
-    prior.use(ComputeConfig())
+    prior.configure(ComputeConfig())
     assert torch.equal(predicted(prior), predicted(untouched))
     for left, right in zip(encoded(prior), encoded(untouched), strict=True):
         assert torch.equal(left, right)
@@ -188,7 +188,7 @@ def test_without_a_compiler_compiling_is_refused_and_nothing_changes(
     prior = load()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"without a C\+\+ compiler: install it, or leave --compute.compile-unet out"):
-        prior.use(ComputeConfig(compile_unet=True, views_at_once=1))
+        prior.configure(ComputeConfig(compile_unet=True, views_at_once=1))
     assert prior.compute == ComputeConfig()
 
 

@@ -39,7 +39,7 @@ class SmallCard:
         self.at_once = 64
         self.sizes: list[int] = []
 
-    def use(self, compute: ComputeConfig) -> None:
+    def configure(self, compute: ComputeConfig) -> None:
         self.at_once = compute.views_at_once or 64
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:

@@ -206,7 +206,7 @@ def test_the_rates_follow_the_configs_factor(kind: Kind) -> None:
     scene = scene_of(settings)
     plain = {name: optimizer.param_groups[0]["lr"] for name, optimizer in scene.optimizers.items()}
     for factor in (0.5, 3.0, 1.0):
-        scene.follow(replace(settings, learning_rate_scale=factor))
+        scene.update_config(replace(settings, learning_rate_scale=factor))
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in scene.optimizers.items()}
         assert rates == pytest.approx({name: factor * rate for name, rate in plain.items()})
     scaled = scene_of(replace(settings, learning_rate_scale=0.5))
@@ -220,7 +220,7 @@ def test_the_rates_still_follow_after_a_resume(kind: Kind) -> None:
     resumed = scene_of(settings, state)
     resumed.load_state(state)
     doubled = {name: optimizer.param_groups[0]["lr"] for name, optimizer in resumed.optimizers.items()}
-    resumed.follow(replace(settings, learning_rate_scale=1.0))
+    resumed.update_config(replace(settings, learning_rate_scale=1.0))
     for name, optimizer in resumed.optimizers.items():
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * doubled[name]), name
 

@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
     trainer = trained(config(), 1)
     weights = replace(trainer.config.losses, compactness=1e300)
     trainer.config = replace(trainer.config, losses=weights)
-    trainer.scene.follow(trainer.config)
+    trainer.scene.update_config(trainer.config)
     with pytest.raises(NonFiniteError, match=r"step 2, t = \d+: non-finite compactness loss"):
         trainer.train_step()
 

@@ -259,7 +259,7 @@ class Ngp:
             self.occupancy.update(self.field.density_of, generator)
         self.steps_since_update = (self.steps_since_update + 1) % self.config.occupancy_every
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """After the last step: all levels, and an occupancy grid of what is there now."""
         self.field.num_levels = self.config.grid.num_levels
         self.occupancy.refresh(self.field.density_of)
