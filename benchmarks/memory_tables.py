@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import tools_on_path  # noqa: F401
 from memory_cases import FIELDS, cases
 from memory_counting.cards import BANDWIDTH_SHARE, CARDS, HOST_SECONDS
 from memory_counting.prediction import CONTEXT_BYTES

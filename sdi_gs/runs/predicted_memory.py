@@ -1,7 +1,7 @@
 """What a card's owner is told beforehand: tier, predicted memory, predicted time.
 
-The predictions lie in ``predicted_memory.json``, because counting takes seconds; ``benchmarks/memory_prediction.py`` writes
-it and a test counts it anew.
+The predictions lie in ``predicted_memory.json``, because counting takes seconds;
+``benchmarks/memory_prediction.py`` writes it and a test counts it anew.
 """
 
 from __future__ import annotations
