@@ -1,6 +1,6 @@
 """What densification and each shape guard do on toybox: IoU and PSNR to truth, counts, needles; writes the page.
 
-    python benchmarks/densification.py --results densification-results --docs docs   # goes on where it stopped
+    python benchmarks/densification.py --results densification-results --docs docs/reports   # goes on where it stopped
     python benchmarks/densification.py --results r --part 1/2 &                      # every second run, and
     python benchmarks/densification.py --results r --part 2/2                        # the others beside it
 

@@ -1,7 +1,7 @@
 """SDS, annealed SDS and SDI at four inversion scales, at equal calls, CPU time or steps, with intervals.
 
     python benchmarks/evidence.py --preset toybox --results evidence-results --dry-run     # what it would take
-    python benchmarks/evidence.py --preset toybox --results evidence-results --docs docs   # goes on where it stopped
+    python benchmarks/evidence.py --preset toybox --results evidence-results --docs docs/reports   # resumes
     python benchmarks/evidence.py --preset toybox --results trial --arms sds --budgets calls --prompts 4 --seeds 1 \
         --set guidance.guidance_scale=3 --set steps=100                                    # a trial of settings
 

@@ -1,6 +1,6 @@
 """Prompts x seeds under every arm of the comparison, scored against toybox's truth; writes a table and sheets.
 
-    python benchmarks/gallery.py --results gallery-results --docs docs       # hours of CPU; goes on where it stopped
+    python benchmarks/gallery.py --results gallery-results --docs docs/reports       # hours of CPU; resumes
     python benchmarks/gallery.py --results /tmp/g --seeds 0 --arms sdi --prompts "a blue robot"
 
 Each result lies in ``<results>/<arm>/<prompt>-<seed>.json`` and is kept; delete it to have it made again. With

@@ -1,8 +1,9 @@
 """Does gsplat's CUDA code compile and import with a (Python, torch, compiler, architectures)? One combination, fresh.
 
     python benchmarks/gsplat_builds.py --python python3.12 --torch torch==2.13.0 --compiler pypi --archs '8.0;8.9;9.0' \
-        --record docs/gpu-builds.json
-    python benchmarks/gsplat_builds.py --table docs/gpu.md --record docs/gpu-builds.json   # writes the page's table
+        --record docs/reports/gpu-builds.json
+    # Write the page's table:
+    python benchmarks/gsplat_builds.py --table docs/reports/gpu.md --record docs/reports/gpu-builds.json
 
 Makes an environment from nothing, compiles in it with what ``sdi-gs doctor --build`` compiles with, and imports the
 result; no card is needed. ``--compiler pypi`` takes NVIDIA's Python packages, ``system`` what is installed elsewhere.

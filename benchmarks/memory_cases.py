@@ -43,7 +43,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "compile_unet": {"compile_unet": True},
 }
 """Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
-is as accurate (``docs/probe.md``)."""
+is as accurate (``docs/reports/probe.md``)."""
 UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
 """They ask for the same operations and tensors, as far as those are counted."""
 BASE = {"views_at_once": 2}

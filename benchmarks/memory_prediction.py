@@ -1,7 +1,7 @@
 """Peak memory and time of a step with Stable Diffusion 2.1, predicted for cards; and the prediction against this CPU.
 
     python benchmarks/memory_prediction.py                      # the tables, minutes
-    python benchmarks/memory_prediction.py --docs docs/gpu-memory.md   # and into the docs, between their markers
+    python benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md   # and write them into the page
     python benchmarks/memory_prediction.py --rows rows.jsonl    # keep what was counted, and count only what is missing
     python benchmarks/memory_prediction.py --validate           # measured steps beside counted ones, minutes
 

@@ -1,4 +1,4 @@
-"""The tables of ``docs/gpu-memory.md``, written from the rows that ``memory_prediction.py`` counted."""
+"""The tables of ``docs/reports/gpu-memory.md``, written from the rows that ``memory_prediction.py`` counted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Meshes of Gaussians against the true shapes: summed density at several levels, and depth fusion.
 
-    python benchmarks/mesh_quality.py [--objects robot mug ...] [--sharp] [--picture docs/mesh.png] [--results DIR]
+    python benchmarks/mesh_quality.py [--objects robot mug ...] [--sharp] [--results DIR] \\
+        [--picture docs/reports/mesh.png]
 
 Gaussians are fitted to true views of toybox objects by the default preset, so that what is measured is the way from
 splats to a mesh. Scores: volume IoU on 128^3 points; accuracy and completeness, mean distances from the mesh to the

@@ -1,6 +1,6 @@
 """What a training step of Stable Diffusion 2.1 takes of a CUDA card, tier by tier and lever by lever.
 
-    python benchmarks/steps_on_card.py --record docs/gpu-measured.json     # on a card; minutes
+    python benchmarks/steps_on_card.py --record docs/reports/gpu-measured.json     # on a card; minutes
     python benchmarks/steps_on_card.py --miniature --device cpu            # the same code in minutes, anywhere
 
 Steps are those that ``memory_prediction.py`` counts (four views, Perp-Neg, 200 000 Gaussians), taken at three places of

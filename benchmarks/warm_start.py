@@ -1,6 +1,6 @@
 """A cold start of Gaussians, a field with splats after it, and a field alone, at equal calls of the prior, on toybox.
 
-    python benchmarks/warm_start.py --results warm-results --docs docs    # goes on where it stopped
+    python benchmarks/warm_start.py --results warm-results --docs docs/reports    # goes on where it stopped
     python benchmarks/warm_start.py --results r --part 1/2 &              # every second run, and
     python benchmarks/warm_start.py --results r --part 2/2                # the others beside it
     python benchmarks/warm_start.py --results trials --trials             # the stages' settings, on another prompt

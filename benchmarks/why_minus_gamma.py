@@ -1,7 +1,7 @@
 """Why gamma_inv = -gamma_fwd: the residual of eq. 8 on a mixture whose score is exact, and where it comes from.
 
-``python benchmarks/why_minus_gamma.py [FIGURE.png]`` draws the figure of docs/why-minus-gamma.md and prints one JSON
-object last; a few seconds.
+``python benchmarks/why_minus_gamma.py [FIGURE.png]`` draws the figure of
+docs/reports/why-minus-gamma.md and prints one JSON object last; a few seconds.
 """
 
 from __future__ import annotations

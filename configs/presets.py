@@ -68,13 +68,13 @@ def _toybox_ideal() -> RunConfig:
         cameras=CameraConfig(elevation_deg=(-10.0, 40.0), distance=(3.3, 3.3), fov_y_deg=(40.0, 40.0)),
         # On white alone, white Gaussians can hide what they should not; three backgrounds give them away.
         backgrounds=("white", "gray", "black"),
-        # An exact prior over-saturates at SD's scale of 7.5, and a cold start keeps its speckle (docs/gallery.md).
+        # An exact prior over-saturates at SD's scale of 7.5; a cold start keeps its speckle (docs/reports/gallery.md).
         # Five inversion steps score as well as ten here, at half the calls.
         guidance=GuidanceConfig(guidance_scale=1.0, inversion_steps=5, t_min=0.2, random_fraction=0.4),
         # The ball starts with as many Gaussians as the 64 pixel views can use.
         densify=DensifyConfig(enabled=False),
         # The published weights go with Stable Diffusion's latents of unit variance. Toybox's have about a tenth of it:
-        # beside them those weights swallow the object (docs/ngp.md).
+        # beside them those weights swallow the object (docs/reports/ngp.md).
         ngp=NgpConfig(losses=_ngp_losses(0.1)),
         # Inversion follows single renders: 1024 leave smaller gaps between their angles.
         ideal_prior=IdealPriorConfig(renders_per_view=1024),
@@ -88,7 +88,7 @@ def _toybox() -> RunConfig:
         prior="toybox",
         # Some four hundred and fifty predictor calls for four views, a tenth of a second each.
         steps=150,
-        # Of 1, 2.5 and 7.5 the best for SDI and for SDS (docs/evidence.md); the exact prior wants 1.
+        # Of 1, 2.5 and 7.5 the best for SDI and for SDS (docs/reports/evidence.md); the exact prior wants 1.
         guidance=GuidanceConfig(guidance_scale=2.5, inversion_steps=5, t_min=0.1, random_fraction=0.4),
         # Latents of unit variance, as Stable Diffusion's: ten times that of pooled pixels, and so is the pull on them.
         losses=LossConfig(fog=1.0),

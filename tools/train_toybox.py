@@ -1,7 +1,7 @@
 """Train toybox's networks: ``python tools/train_toybox.py vae|decoder|unet|judge --out FOLDER [--resume]``.
 
-``assemble`` makes a prior of them, and ``measure`` measures one (docs/toybox-prior.md). Two processes train together
-under ``python -m torch.distributed.run --nproc-per-node 2 tools/train_toybox.py ...``.
+``assemble`` makes a prior of them, and ``measure`` measures one (docs/reports/toybox-prior.md). Two processes train
+together under ``python -m torch.distributed.run --nproc-per-node 2 tools/train_toybox.py ...``.
 """
 
 from __future__ import annotations

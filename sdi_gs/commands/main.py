@@ -49,7 +49,7 @@ EXIT_INTERRUPTED = 130
 
 CPU_PRESET = "toybox-ideal"
 """What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
-and docs/evidence.md, which say why."""
+and docs/reports/evidence.md, which say why."""
 GPU_PRESET = "sd21-base"
 
 

@@ -24,7 +24,7 @@ Rasterize = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 
 PIXEL_LIMIT = 1e-4
 """Of a channel in [0, 1], and of a depth over the scene's: both sides round float32 in their own order
-(docs/rasterizer.md has 2e-6 against float64), and CUDA's exponential is a fast one."""
+(docs/reports/rasterizer.md has 2e-6 against float64), and CUDA's exponential is a fast one."""
 FLIP_SHARE = 1e-3
 """Share of pixels, radii and visible Gaussians that may differ by more: those whose alpha lies within rounding of
 1/255, whose radius lies within rounding of a whole pixel, or whose box touches the border, fall to one side here and to

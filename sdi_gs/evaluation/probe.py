@@ -1,4 +1,4 @@
-"""How well each kind of noise fits a prior: the paper's analysis as a measurement on any model (docs/probe.md).
+"""How well each kind of noise fits a prior: the paper's analysis as a measurement on any model (docs/reports/probe.md).
 
 All numbers are mean squares over the elements of the latents. The residual is that of the paper's eq. 8,
 sigma (eps - kappa) = z - target: how far one guided prediction would move a latent that should stay.

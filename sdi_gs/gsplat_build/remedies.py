@@ -17,11 +17,11 @@ LAST_TORCH = {11: "2.7", 12: "2.10"}
 """The last torch on PyPI's index or PyTorch's own that was built for that major version of CUDA."""
 
 GIB_PER_JOB = 2.2
-"""Memory of one file's compilation; the largest of 29 took 2.1 (docs/gpu.md)."""
+"""Memory of one file's compilation; the largest of 29 took 2.1 (docs/reports/gpu.md)."""
 CPU_MINUTES = 26.0
-"""One core's time for one architecture: the slowest of three measured (docs/gpu.md)."""
+"""One core's time for one architecture: the slowest of three measured (docs/reports/gpu.md)."""
 CPU_MINUTES_PER_FURTHER_ARCH = 6.0
-"""Measured: three architectures took 11.3 minutes more than one (docs/gpu-builds.json)."""
+"""Measured: three architectures took 11.3 minutes more than one (docs/reports/gpu-builds.json)."""
 
 PYPI_COMPILER_SINCE = 13
 """NVIDIA's Python packages of CUDA 12 hold no nvcc, only parts of it."""

@@ -22,7 +22,7 @@ from sdi_gs.settings.guidance import InversionOrder
 DATA_STD = 0.5
 """Width of the Gaussian data for which second order is exact, in latent units (EDM's sigma_data, arXiv 2206.00364).
 
-Half a unit suits the mixtures of the tests; a trained network wants less (docs/probe.md)."""
+Half a unit suits the mixtures of the tests; a trained network wants less (docs/reports/probe.md)."""
 
 
 def inversion_timesteps(

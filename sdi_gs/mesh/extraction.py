@@ -22,7 +22,7 @@ from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.mesh import MeshConfig
 
 GAUSSIANS_LEVEL = 3.0
-"""Best over toybox objects fitted to true views (docs/mesh.md); fitted splats are softer than a NeRF."""
+"""Best over toybox objects fitted to true views (docs/reports/mesh.md); fitted splats are softer than a NeRF."""
 FIELD_LEVEL = 25.0
 """threestudio's isosurface threshold for densities of NeRFs."""
 

@@ -44,7 +44,8 @@ class GuidanceConfig:
     inversion_order: InversionOrder = 1
     """Order of the solver that inverts: 1 is DDIM's step as published, 2 is a multistep solver in sigma."""
     inversion_data_std: float = 0.05
-    """Width of the data, in latent units, that second order has as its model and its grid by (docs/probe.md)."""
+    """Standard deviation of the data, in latent units, in the second-order solver's model and grid
+    (docs/reports/probe.md)."""
     inversion_eta: float = 0.3
     """Share of DDIM's variance that is added at every inversion step (published code)."""
     inversion_overshoot: float = 1.0 / 30.0

@@ -20,7 +20,7 @@ class MeshConfig:
     resolution: int = 128
     """Grid points along the longest side of the box around the object, 16 to 512."""
     level: float | None = None
-    """Density per scene unit at which the surface lies; None for 3 with Gaussians, 25 with a NeRF (docs/mesh.md)."""
+    """Density per scene unit at the surface; None means 3 for Gaussians and 25 for a field (docs/reports/mesh.md)."""
     keep_share: float = 1.0
     """Separate pieces with at least this share of the largest one's volume are kept; 1 for the largest alone."""
     max_faces: int | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """Measure how well each kind of noise fits a prior: numbers as JSON and one figure (docs/probe.md)."""
+    """Measure how well each kind of noise fits a prior: numbers as JSON and one figure (docs/reports/probe.md)."""
 
     prompt: str
     """What the latents should become."""

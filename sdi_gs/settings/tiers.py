@@ -1,6 +1,6 @@
 """Memory tiers: how a step is computed on cards of 8 to 40 GB; free of torch for the command line's sake.
 
-``docs/gpu-memory.md`` has what each is predicted to need; tests hold every tier to its budget.
+``docs/reports/gpu-memory.md`` has what each is predicted to need; tests hold every tier to its budget.
 """
 
 from __future__ import annotations

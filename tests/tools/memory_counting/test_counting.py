@@ -119,7 +119,7 @@ def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
 @pytest.mark.parametrize("image_size", [512, 768])
 def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) -> None:
     row = predicted(tier, image_size)
-    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
     assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
 
 
@@ -129,7 +129,7 @@ def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
     tier: Tier, field: Literal["preset", "published"]
 ) -> None:
     row = predicted(tier, 512, field=field)
-    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/gpu-memory.md"
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
     assert row["peak_bytes"] <= tier.budget_bytes
 
 
