@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from sdi_gs.doctor.full_report import machine_facts
 from sdi_gs.doctor.rig import synchronize
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
-from sdi_gs.runs.run import versions
+from sdi_gs.runs.provenance import versions
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 

@@ -34,7 +34,7 @@ import torch
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.run import prepare_run
+from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer.server import LiveViewer
 

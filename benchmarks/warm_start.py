@@ -39,7 +39,9 @@ from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.folder import slug
-from sdi_gs.runs.run import prepare_run, save_state, train
+from sdi_gs.runs.loop import train
+from sdi_gs.runs.prepare import prepare_run
+from sdi_gs.runs.saving import save_state
 from sdi_gs.runs.two_stage import StagesConfig, field_stage, splat_stage
 from sdi_gs.settings.run import OutputConfig, RunConfig
 from sdi_gs.toybox import metrics

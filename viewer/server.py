@@ -15,7 +15,8 @@ from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
-from sdi_gs.runs.run import change_settings, ply_comments
+from sdi_gs.runs.provenance import ply_comments
+from sdi_gs.runs.saving import change_settings
 from sdi_gs.settings.run import with_values
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels

@@ -10,7 +10,7 @@ from sdi_gs import __version__
 from sdi_gs.files import refuse_existing
 from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.loading import SavedScene
-from sdi_gs.runs.run import ply_comments
+from sdi_gs.runs.provenance import ply_comments
 from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.splats.formats import write_splats
 

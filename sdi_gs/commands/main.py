@@ -141,7 +141,7 @@ def _defaults(arguments: list[str]) -> tuple[RunConfig, str]:
     if preset is not None:
         return preset_named(preset).config, f"preset {preset} as asked"
     if resume is not None:
-        from sdi_gs.runs.run import load_run_config
+        from sdi_gs.runs.prepare import load_run_config
 
         return load_run_config(Path(resume)), f"settings of {resume}"
     if prior is not None:
@@ -155,8 +155,10 @@ def _defaults(arguments: list[str]) -> tuple[RunConfig, str]:
 
 
 def _train(command: Train, chosen: str, started: float) -> int:
+    from sdi_gs.runs.loop import keep_within_tier
     from sdi_gs.runs.memory_tier import tier_of_run
-    from sdi_gs.runs.run import change_settings, keep_within_tier, prepare_resume, prepare_run
+    from sdi_gs.runs.prepare import prepare_resume, prepare_run
+    from sdi_gs.runs.saving import change_settings
 
     device = _pick_device(command.device)
     if command.viewer:
@@ -184,7 +186,7 @@ def _train(command: Train, chosen: str, started: float) -> int:
 
 def _train_two_stages(command: Train, chosen: str, device: torch.device, started: float) -> int:
     """A field, then splats that start from it, each a run of its own."""
-    from sdi_gs.runs.run import prepare_run, require_kernels
+    from sdi_gs.runs.prepare import prepare_run, require_kernels
     from sdi_gs.runs.two_stage import field_stage, splat_stage
 
     if command.resume is not None:
@@ -218,8 +220,9 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
     from sdi_gs.console import training_progress
     from sdi_gs.contracts import TunablePrior
     from sdi_gs.runs.checkpoint import list_checkpoints
+    from sdi_gs.runs.finish import finish
     from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
-    from sdi_gs.runs.run import Observer, finish, train
+    from sdi_gs.runs.loop import Observer, train
 
     resume_command = f"sdi-gs train --resume {folder.path}"
     if trainer.config.compute.compile_unet and isinstance(trainer.prior, TunablePrior):
@@ -290,7 +293,7 @@ def _require_same_config(command: Train, run: Path) -> dict[str, Any]:
     """
     from dataclasses import replace
 
-    from sdi_gs.runs.run import load_run_config
+    from sdi_gs.runs.prepare import load_run_config
     from sdi_gs.settings.run import config_to_dict
     from sdi_gs.training.trainer import TUNABLE
 

@@ -22,7 +22,7 @@ from sdi_gs.doctor.rows import Row
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.gsplat_build.toolchain import ask_nvidia_smi
-from sdi_gs.runs.run import versions
+from sdi_gs.runs.provenance import versions
 from sdi_gs.settings.run import RunConfig
 
 if TYPE_CHECKING:

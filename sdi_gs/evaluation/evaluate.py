@@ -13,8 +13,8 @@ import torch
 from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
 from sdi_gs.pictures.views import render_views
+from sdi_gs.runs.finish import read_summary
 from sdi_gs.runs.loading import SavedScene
-from sdi_gs.runs.run import read_summary
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt

@@ -18,7 +18,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import Evaluation, evaluate, judge_scene, score_ceiling, score_scene, toybox_prompt
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.loading import SavedScene
-from sdi_gs.runs.run import prepare_run
+from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.fitting import fit_to_images

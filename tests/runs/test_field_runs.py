@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-import sdi_gs.runs.run
+import sdi_gs.runs.loop
 from sdi_gs.commands.main import main
 from sdi_gs.pictures.views import render_views
 from sdi_gs.representations.gaussians import Gaussians
@@ -60,13 +60,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Let every run be stopped, as by Ctrl-C, after so many of its steps; None lets them end."""
-    train = sdi_gs.runs.run.train
+    train = sdi_gs.runs.loop.train
 
     def patch(steps: int | None) -> None:
         def stopped(trainer: Trainer, folder: RunFolder, **_: Any) -> bool:
             return train(trainer, folder, should_stop=lambda: steps is not None and trainer.step >= steps)
 
-        monkeypatch.setattr(sdi_gs.runs.run, "train", stopped)
+        monkeypatch.setattr(sdi_gs.runs.loop, "train", stopped)
 
     return patch
 

@@ -17,7 +17,9 @@ from sdi_gs.errors import UserError
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.runs.checkpoint import pack_state
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.run import keep_within_tier, prepare_resume, prepare_run, save_state, train
+from sdi_gs.runs.loop import keep_within_tier, train
+from sdi_gs.runs.prepare import prepare_resume, prepare_run
+from sdi_gs.runs.saving import save_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import tier_named
@@ -79,7 +81,7 @@ def config(**compute: object) -> RunConfig:
 
 
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path, prior: SmallCard) -> tuple[Trainer, RunFolder]:
-    monkeypatch.setattr("sdi_gs.runs.run.load_prior", lambda *_, **__: prior)
+    monkeypatch.setattr("sdi_gs.runs.prepare.load_prior", lambda *_, **__: prior)
     return prepare_run(config(), device=CPU, folder=folder)
 
 
@@ -168,7 +170,7 @@ def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
     def load(*_: object, **__: object) -> SmallCard:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("sdi_gs.runs.run.load_prior", load)
+    monkeypatch.setattr("sdi_gs.runs.prepare.load_prior", load)
     with pytest.raises(UserError, match="too little free memory to load the networks and the scene") as stopped:
         prepare_run(config(), device=CPU, folder=tmp_path / "run")
     assert "\n" not in str(stopped.value)

@@ -19,19 +19,13 @@ from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from sdi_gs.runs.finish import finish, read_summary
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import load_scene
-from sdi_gs.runs.run import (
-    change_settings,
-    finish,
-    load_run_config,
-    peak_rss_mb,
-    prepare_resume,
-    prepare_run,
-    read_summary,
-    train,
-    versions,
-)
+from sdi_gs.runs.loop import train
+from sdi_gs.runs.prepare import load_run_config, prepare_resume, prepare_run
+from sdi_gs.runs.provenance import peak_rss_mb, versions
+from sdi_gs.runs.saving import change_settings
 from sdi_gs.settings.run import OutputConfig, RunConfig, with_values
 from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.training.trainer import Trainer

@@ -21,7 +21,8 @@ from websockets.typing import Subprotocol
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
-from sdi_gs.runs.run import prepare_run, train
+from sdi_gs.runs.loop import train
+from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 from sdi_gs.settings.run import OutputConfig, RunConfig

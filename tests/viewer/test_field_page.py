@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sdi_gs.runs.loading import load_scene
-from sdi_gs.runs.run import save_state
+from sdi_gs.runs.saving import save_state
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
 

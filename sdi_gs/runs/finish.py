@@ -1,0 +1,87 @@
+"""The end of a run: its last checkpoint, its exports and its summary.
+
+Nothing that a run wrote is overwritten: the results of an earlier stop are renamed, not replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.turntable import save_turntable
+from sdi_gs.priors.catalog import is_instrument
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
+from sdi_gs.runs.saving import ring_of_views, save_state
+from sdi_gs.settings.run import config_to_dict
+from sdi_gs.splats.ply import write_splat_ply
+from sdi_gs.training.trainer import Trainer
+
+SHEET_VIEWS = 8
+
+
+def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, Any]:
+    """Save, export and summarise; ``started`` is the ``time.perf_counter()`` of the command's start.
+
+    Results of an earlier stop of the same run are kept as ``<name>_stop_<n>``.
+    """
+    config = trainer.config
+    if trainer.step >= config.steps:
+        trainer.scene.finalize()
+    save_state(trainer, folder)
+    _set_aside_results(folder)
+    shown, exported = trainer.scene.representation, 0
+    if isinstance(shown, Gaussians):
+        comments = ply_comments(config, trainer.step)
+        exported = write_splat_ply(folder.splats, splat_cloud(shown), comments=comments).written
+    size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
+    labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
+    save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
+    if frames:
+        save_turntable(folder.turntable, ring_of_views(trainer, frames, size))
+    steps = folder.read_steps()
+    summary = {
+        "prompt": config.prompt,
+        "prior": config.prior,
+        "prior_is_an_instrument": is_instrument(config.prior),
+        "step": trainer.step,
+        "steps": config.steps,
+        "seed": config.seed,
+        "representation": config.representation,
+        "n_gaussians": trainer.scene.num_gaussians,
+        "n_exported": exported,
+        "predictor_calls": sum(record["predictor_calls"] for record in steps),
+        "train_seconds": sum(record["seconds"] for record in steps),
+        "wall_seconds": time.perf_counter() - started,
+        "peak_rss_mb": peak_rss_mb(),
+        "device": str(trainer.device),
+        "versions": versions(),
+        "config": config_to_dict(config),
+        "changes": trainer.changes,
+    }
+    folder.write_summary(summary)
+    return summary
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """What ``finish`` wrote; None where a run has not come to it, or where the file is damaged."""
+    try:
+        summary = json.loads(folder.summary.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def _set_aside_results(folder: RunFolder) -> None:
+    """Rename what an earlier, stopped part of the run exported."""
+    results = (folder.summary, folder.splats, folder.turntable, folder.contact_sheet)
+    number = 1
+    while any(folder.path.glob(f"*_stop_{number}.*")):
+        number += 1
+    for path in results:
+        if path.exists():
+            path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))

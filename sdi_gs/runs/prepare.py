@@ -1,0 +1,123 @@
+"""What a run needs before its first step: settings, prior, trainer and folder, new or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.errors import UserError
+from sdi_gs.pictures.turntable import find_ffmpeg
+from sdi_gs.priors.catalog import load_prior
+from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
+from sdi_gs.runs.finish import read_summary
+from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
+from sdi_gs.settings.run import RunConfig, config_from_dict, config_to_dict, require_prompt
+from sdi_gs.training.trainer import Trainer
+
+OUTPUT_ROOT = Path("outputs")
+
+
+def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None) -> tuple[Trainer, RunFolder]:
+    """Build everything a run needs, then make its folder, so that bad input leaves nothing behind.
+
+    ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
+    Raises ``UserError`` for an empty prompt, a prior that cannot be had or does not know the prompt's words.
+    """
+    _require_runnable(config)
+    if folder is not None and folder.exists():
+        raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
+    if config.representation == "gaussians":
+        require_kernels(device)
+    with _memory_to_begin(device):
+        trainer = Trainer(config, _prior_of(config, device), device=device)
+    run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
+    run_folder.write_config(config_to_dict(config))
+    return trainer, run_folder
+
+
+def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFolder]:
+    """Load a run at its latest checkpoint; raises ``UserError`` where it is finished, damaged or no run."""
+    folder = open_run_folder(path)
+    config = load_run_config(path)
+    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    summary = read_summary(folder)
+    if summary is not None and summary.get("step") == config.steps:
+        raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
+    if config.representation == "gaussians":
+        require_kernels(device)
+    # What the run was started with; a run that was steered goes on with what was in force.
+    started_with = checkpoint.meta.get("started_with", checkpoint.meta.get("config"))
+    # As configs and not as dicts: a run of an earlier version lacks the settings that came later.
+    if not isinstance(started_with, dict) or config_from_dict(started_with) != config:
+        raise UserError(
+            f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
+            "restore the file, or start a new run"
+        )
+    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    with _memory_to_begin(device):
+        trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, saved=state)
+    trainer.started_with = config
+    trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
+    folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
+    return trainer, folder
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """The settings that a run folder was made with."""
+    return config_from_dict(open_run_folder(path).read_config())
+
+
+def require_kernels(device: torch.device) -> None:
+    """On CUDA, compile gsplat where that was not done yet, with one line before it and a bar; else nothing.
+
+    Raises UserError where it cannot be compiled, before anything is loaded.
+    """
+    if device.type == "cuda":
+        from sdi_gs.gsplat_build.build import ensure_built
+        from sdi_gs.rasterize.gsplat_library import use_library
+
+        ensure_built(use=lambda: use_library(device))
+
+
+def _require_runnable(config: RunConfig) -> None:
+    require_prompt(config)
+    start = config.gaussians.init_from
+    if config.representation == "ngp" and start is not None:
+        raise UserError(f"a field starts from nothing, not from {start}: leave --init-from out, or train gaussians")
+    if start is not None and not Path(start).exists():
+        raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
+    if config.outputs.turntable_frames:
+        # Now, and not after the last step.
+        try:
+            find_ffmpeg()
+        except UserError as error:
+            raise UserError(f"{error}, or do without: --outputs.turntable-frames 0") from error
+
+
+@contextmanager
+def _memory_to_begin(device: torch.device) -> Iterator[None]:
+    """Raises UserError in place of torch's error where not even the networks and the scene fit the card."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device} has too little free memory to load the networks and the scene: close other programs, choose "
+            "another --device, or use --device cpu --prior toybox-ideal"
+        ) from error
+
+
+def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:
+    """The run's prior in its precision; the published form of SDI tells it a clean latent's negative source time."""
+    published = config.guidance.renoise == "reference"
+    precision = config.compute.precision
+    return load_prior(
+        config.prior,
+        config.ideal_prior,
+        device=device,
+        dtype=None if precision == "auto" else getattr(torch, precision),
+        published_source_time=published,
+    )

@@ -1,0 +1,51 @@
+"""What a run saves on its way: checkpoints, previews and changed settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sdi_gs.pictures.images import save_contact_sheet
+from sdi_gs.pictures.views import render_views, ring_cameras
+from sdi_gs.runs.checkpoint import pack_state, save_checkpoint
+from sdi_gs.runs.folder import SETTINGS_EVENT, RunFolder
+from sdi_gs.settings.run import RunConfig, config_to_dict
+from sdi_gs.training.trainer import Trainer
+
+PREVIEW_VIEWS = 4
+ELEVATION_DEG = 15.0
+"""Height of the camera in previews, contact sheets and turntables."""
+
+
+def save_state(trainer: Trainer, folder: RunFolder) -> None:
+    """A checkpoint of all that the next step depends on."""
+    tensors, state = pack_state(trainer.state())
+    meta = {
+        "state": state,
+        "config": config_to_dict(trainer.config),
+        "started_with": config_to_dict(trainer.started_with),
+        "changes": trainer.changes,
+    }
+    save_checkpoint(folder.checkpoints, trainer.step, tensors, meta)
+
+
+def save_preview(trainer: Trainer, folder: RunFolder) -> None:
+    """Front, sides and back as they are now; a picture of the same step from an earlier try stays."""
+    path = folder.preview(trainer.step)
+    if not path.exists():
+        save_contact_sheet(path, ring_of_views(trainer, PREVIEW_VIEWS, trainer.prior.image_size))
+
+
+def change_settings(trainer: Trainer, folder: RunFolder, config: RunConfig) -> dict[str, list[Any]]:
+    """Steer a run that trains, and write to its log what changed (as ``Trainer.change_settings``, UserError too)."""
+    changed = trainer.change_settings(config)
+    if changed:
+        after = {key: values[1] for key, values in changed.items()}
+        folder.append_step({"event": SETTINGS_EVENT, "step": trainer.step, "changed": after})
+    return changed
+
+
+def ring_of_views(trainer: Trainer, count: int, size: int) -> torch.Tensor:  # [count, size, size, 3]
+    cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=ELEVATION_DEG)
+    return render_views(trainer.scene.representation, cameras).rgb
