@@ -13,7 +13,7 @@ from sdi_gs.configs.presets import preset_named
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.settings.tiers import TIERS
+from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least
 
 SIZES, VIEWS, CLOUDS = (256, 512, 768), (1, 2, 4), (50_000, 200_000, 1_000_000)
 USUAL_CLOUD = 200_000
@@ -58,6 +58,12 @@ def usual(**changes: Any) -> RunConfig:
     return replace(config, gaussians=gaussians, densify=densify, prompt="anything", **changes)
 
 
+def check_config(tier: Tier) -> RunConfig:
+    """Return the run that ``sdi-gs doctor --full --only cost`` times on a tier: the SD preset at its beginning."""
+    config = preset_named("sd21-base").config
+    return replace(config, prompt="anything", compute=saving_at_least(config.compute, tier.compute))
+
+
 def clouds(config: RunConfig, count: int) -> RunConfig:
     """The same with another number of Gaussians."""
     return replace(config, gaussians=replace(config.gaussians, num_initial=count))
@@ -92,6 +98,10 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
             config = clouds(usual(views_per_step=views), count)
             yield "clouds", 512, config, {"views": views, "gaussians": count}
     yield from _field_cases()
+    for tier in TIERS:
+        config = check_config(tier)
+        labels = {"tier": tier.name, "views": config.views_per_step, "gaussians": config.gaussians.num_initial}
+        yield "check", 512, config, labels
     for name, changes in {"none": {}, **LEVERS}.items():
         if name not in UNCOUNTED:
             yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}

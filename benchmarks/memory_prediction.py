@@ -71,13 +71,15 @@ def write_docs(path: Path, sections: dict[str, str]) -> None:
 
 
 def write_package_data(report: dict[str, Any]) -> None:
-    """What ``sdi-gs doctor`` tells of each tier, in the package."""
-    rows = {
-        ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else []))): {
-            name: row[name] for name in ("peak_bytes", "seconds")
+    """Write the rows that ``sdi-gs doctor`` reads into the package; rows that were not counted now are kept."""
+    rows = json.loads(PACKAGE_DATA.read_text(encoding="utf-8"))
+    for row in (*rows_of(report, "tiers"), *rows_of(report, "field_tiers")):
+        key = ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else [])))
+        rows[key] = {name: row[name] for name in ("peak_bytes", "seconds")}
+    for row in rows_of(report, "check"):
+        rows[f"{row['tier']}:{row['size']}:check"] = {
+            name: row[name] for name in ("tensor_bytes", "views", "gaussians")
         }
-        for row in (*rows_of(report, "tiers"), *rows_of(report, "field_tiers"))
-    }
     PACKAGE_DATA.write_text(f"{json.dumps(rows, indent=1)}\n", encoding="utf-8")
 
 
@@ -115,7 +117,7 @@ def main() -> None:
         sections = markdown(report)
         if options.measured is not None:
             sections["measured"] = measured_table(report, json.loads(options.measured.read_text(encoding="utf-8")))
-        if wanted is None and options.docs is not None:
+        if options.docs is not None:
             write_package_data(report)
     if options.docs is not None:
         write_docs(options.docs, sections)

@@ -28,8 +28,8 @@ import torch
 from memory_cases import BASE, LEVERS, cases, usual, with_changes
 from torch.profiler import ProfilerActivity, profile
 
+from sdi_gs.doctor.check_setup import synchronize
 from sdi_gs.doctor.full_report import machine_facts
-from sdi_gs.doctor.rig import synchronize
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.runs.provenance import versions
 from sdi_gs.settings.run import RunConfig

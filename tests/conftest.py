@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
-# Without it `python -m` and `python -c` prefer the sdi_gs/ of the working folder, which has no configs and no viewer
-# in it, to the one that these tests import.
+# Without it `python -m` and `python -c` prefer the sdi_gs/ of the working folder to the one that these tests import,
+# which in CI is the installed wheel.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.distilled import PROMPT
-from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_least, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.runs.folder import create_run_folder_at
@@ -40,23 +40,23 @@ LOWEST_TIERS = ("12", "8")
 HoldTo = Callable[[torch.device, float], AbstractContextManager[None]]
 
 
-def check_fallback(rig: Rig, *, hold_to: HoldTo | None = None) -> Iterator[Row]:
+def check_fallback(setup: CheckSetup, *, hold_to: HoldTo | None = None) -> Iterator[Row]:
     """Five rows; ``hold_to`` stands in for ``held_to``, which knows CUDA only."""
     what = "a step that runs out of memory"
-    config, tier = rig.stable_diffusion_on_tier()
-    if hold_to is None and rig.device.type != "cuda":
+    config, tier = setup.stable_diffusion_on_tier()
+    if hold_to is None and setup.device.type != "cuda":
         yield skipped(what, "a process can be held to less memory on CUDA only")
         return
     if tier is not None and tier.name in LOWEST_TIERS:
         yield skipped(what, f"tier {tier.name}, which this card gets, has none below it that needs notably less")
         return
-    dtype = torch.float16 if rig.device.type == "cuda" else torch.float32
-    prior = load_sd21(weights_at_hand(miniature=rig.size.miniature), device=rig.device, dtype=dtype)
+    dtype = torch.float16 if setup.device.type == "cuda" else torch.float32
+    prior = load_sd21(weights_at_hand(miniature=setup.size.miniature), device=setup.device, dtype=dtype)
     quiet = OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0)
     # A cloud that grows here and there differs more than by digits.
     densify = replace(config.densify, enabled=False)
     config = replace(config, prompt=PROMPT, outputs=quiet, densify=densify)
-    yield from _rows(rig, config, prior, hold_to or held_to)
+    yield from _rows(setup, config, prior, hold_to or held_to)
 
 
 @contextmanager
@@ -73,13 +73,13 @@ def held_to(device: torch.device, bytes_at_most: float) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
-def _rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, hold_to: HoldTo) -> Iterator[Row]:
-    trainer = Trainer(config, prior, device=rig.device)
+def _rows(setup: CheckSetup, config: RunConfig, prior: DiffusionPrior, hold_to: HoldTo) -> Iterator[Row]:
+    trainer = Trainer(config, prior, device=setup.device)
     trainer.step = config.steps // 2
     room = _room(trainer)
     before, said = copy.deepcopy(trainer.state()), list[str]()
     last = trainer.step + STEPS
-    with tempfile.TemporaryDirectory() as temporary, hold_to(rig.device, room):
+    with tempfile.TemporaryDirectory() as temporary, hold_to(setup.device, room):
         folder = create_run_folder_at(Path(temporary) / "run")
         folder.write_config(config_to_dict(config))
         train(trainer, folder, should_stop=lambda: trainer.step >= last, say=said.append)
@@ -87,7 +87,7 @@ def _rows(rig: Rig, config: RunConfig, prior: DiffusionPrior, hold_to: HoldTo) -
     yield at_least("times that it went a tier down", float(len(said)), 1.0, note=" ".join(said))
     yield at_least("steps taken all the same", float(trainer.step - before["step"]), float(STEPS))
 
-    planned = Trainer(trainer.config, prior, device=rig.device)
+    planned = Trainer(trainer.config, prior, device=setup.device)
     planned.load_state(copy.deepcopy(before))
     for _ in range(STEPS):
         planned.train_step()

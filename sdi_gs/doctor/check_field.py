@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, at_most, skipped
 from sdi_gs.representations.ngp.compositing import composite
 from sdi_gs.representations.ngp.marching import Samples
@@ -42,13 +42,13 @@ _ROUGHNESS = 0.1
 Build = Callable[[NgpConfig, torch.device], Ngp]
 
 
-def check_field(rig: Rig, *, tested: Build | None = None) -> Iterator[Row]:
+def check_field(setup: CheckSetup, *, tested: Build | None = None) -> Iterator[Row]:
     """A row per quantity of one render and its gradients; ``tested`` builds the field that is compared."""
-    reference = rough_field(FIELD, rig.reference)
-    if rig.device.type == "cpu":
+    reference = rough_field(FIELD, setup.reference)
+    if setup.device.type == "cpu":
         reference.field.backend = "torch"
-    field = (tested or rough_field)(FIELD, rig.device)
-    cameras = _cameras(rig.size.image_size)
+    field = (tested or rough_field)(FIELD, setup.device)
+    cameras = _cameras(setup.size.image_size)
     ours, theirs = _render(field, cameras), _render(reference, cameras)
     for name, limit in (("rgb", PIXEL_LIMIT), ("alpha", PIXEL_LIMIT)):
         apart = _on_host(getattr(ours, name)) - _on_host(getattr(theirs, name))
@@ -63,7 +63,7 @@ def check_field(rig: Rig, *, tested: Build | None = None) -> Iterator[Row]:
         assert exact is not None and given is not None
         error = (_on_host(given) - _on_host(exact)).norm() / _on_host(exact).norm().clamp_min(1e-12)
         yield at_most(f"gradient of {name}", float(error), GRADIENT_LIMIT, unit="relative L2")
-    yield from _nerfacc_rows(rig.device)
+    yield from _nerfacc_rows(setup.device)
 
 
 def rough_field(config: NgpConfig, device: torch.device) -> Ngp:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, at_least, at_most
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.representations.gaussians import Gaussians
@@ -51,11 +51,11 @@ class Fitted:
 
 
 def check_growth(
-    rig: Rig, *, fit: Fit | None = None, strategies: Sequence[Strategy] = get_args(Strategy)
+    setup: CheckSetup, *, fit: Fit | None = None, strategies: Sequence[Strategy] = get_args(Strategy)
 ) -> Iterator[Row]:
     """Four rows per strategy; ``fit`` stands in for the side under test."""
-    size = rig.size.growth_image_size
-    unseen = ring_cameras(rig.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
+    size = setup.size.growth_image_size
+    unseen = ring_cameras(setup.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
     truth = _pictures(unseen, torch.ones(len(unseen), 3))
 
     def summary(cloud: Gaussians) -> Fitted:
@@ -67,10 +67,10 @@ def check_growth(
         return fitted_robot(config, device, image_size=size)
 
     for strategy in strategies:
-        config = growth_config(rig.toybox, strategy, rig.size.growth_steps)
+        config = growth_config(setup.toybox, strategy, setup.size.growth_steps)
         before = summary(Gaussians(_start(config)["gaussians"]))
-        ours = summary((fit or usual)(config, rig.device))
-        theirs = summary(usual(config, rig.reference))
+        ours = summary((fit or usual)(config, setup.device))
+        theirs = summary(usual(config, setup.reference))
         yield from _rows(strategy, before, ours, theirs)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from sdi_gs.doctor.check_setup import CheckSetup, full_float32
 from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
-from sdi_gs.doctor.rig import Rig, full_float32
 from sdi_gs.doctor.rows import Row, at_least, shown
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
@@ -27,14 +27,14 @@ _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 Load = Callable[..., LatentDiffusionPrior]
 
 
-def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
+def check_precision(setup: CheckSetup, *, load: Load = load_sd21) -> Iterator[Row]:
     """Three rows per type; ``load`` stands in for ``load_sd21``."""
-    weights = weights_at_hand(miniature=rig.size.miniature)
+    weights = weights_at_hand(miniature=setup.size.miniature)
 
     def target_in(dtype: torch.dtype) -> Tensor:
         # One model at a time: the float32 one alone takes half of a small card.
-        prior = load(weights, device=rig.device, dtype=dtype)
-        return _target(rig, prior, random=weights.folder is None)
+        prior = load(weights, device=setup.device, dtype=dtype)
+        return _target(setup, prior, random=weights.folder is None)
 
     with full_float32():
         exact = target_in(torch.float32)
@@ -50,14 +50,14 @@ def check_precision(rig: Rig, *, load: Load = load_sd21) -> Iterator[Row]:
             yield shown(f"{name}: error of the target", error, unit="relative L2")
 
 
-def _target(rig: Rig, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
+def _target(setup: CheckSetup, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
     """The target of a step on one view of toybox's robot, on the host in float32."""
     told = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
-    latents = _drawn(prior, rig.device) if random else _seen(prior, rig.device)
+    latents = _drawn(prior, setup.device) if random else _seen(prior, setup.device)
     # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
     prior.text_encoder.to("cpu")
     prior.vae.to("cpu")
-    made = distil_without_chance(rig.stable_diffusion.guidance, prior, latents, told[:1], told[1:], timestep=TIMESTEP)
+    made = distil_without_chance(setup.stable_diffusion.guidance, prior, latents, told[:1], told[1:], timestep=TIMESTEP)
     return made.target.float().cpu()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, failed, worst
 from sdi_gs.priors.layout import in_one_line
 from sdi_gs.rasterize import rasterization, torch_reference
@@ -53,26 +53,28 @@ class Drawn:
     gradients: dict[str, Tensor]
 
 
-def check_rasterizer(rig: Rig, *, tested: Rasterize = rasterization, oracle: Rasterize | None = None) -> Iterator[Row]:
+def check_rasterizer(
+    setup: CheckSetup, *, tested: Rasterize = rasterization, oracle: Rasterize | None = None
+) -> Iterator[Row]:
     """A row per quantity, with the worst of all cases; ``tested`` and ``oracle`` stand in for the two sides."""
     if oracle is None:
-        oracle = rasterization if rig.device.type == "cuda" else in_float64
+        oracle = rasterization if setup.device.type == "cuda" else in_float64
     # Opaque enough that no expected depth divides by a vanishing alpha, and clear enough to see what lies behind.
     scene = ball_scene(
-        rig.size.gaussians,
-        width=rig.size.image_size,
-        height=rig.size.image_size,
+        setup.size.gaussians,
+        width=setup.size.image_size,
+        height=setup.size.image_size,
         scales=(0.02, 0.1),
         opacities=(0.2, 0.6),
     )
     errors: dict[str, dict[str, float]] = {}
     for case, options in _cases().items():
         try:
-            ours = _draw(tested, scene, options, rig.device)
+            ours = _draw(tested, scene, options, setup.device)
         except Exception as error:  # What one case stops at says nothing of the others.
             yield failed(case, in_one_line(error))
             continue
-        theirs = _draw(oracle, scene, options, rig.reference)
+        theirs = _draw(oracle, scene, options, setup.reference)
         for quantity, error in _errors(ours, theirs).items():
             errors.setdefault(quantity, {})[case] = error
     for quantity, figures in errors.items():

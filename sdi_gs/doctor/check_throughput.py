@@ -9,32 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdi_gs.doctor.rig import Rig, synchronize
+from sdi_gs.doctor.check_setup import CheckSetup, synchronize
 from sdi_gs.doctor.rows import Row, shown
 from sdi_gs.rasterize import rasterization
 from sdi_gs.rasterize.scenes import BallScene, ball_scene
 
 
-def check_throughput(rig: Rig) -> Iterator[Row]:
+def check_throughput(setup: CheckSetup) -> Iterator[Row]:
     """Two rows per size: forward alone, and forward with backward."""
-    for num_gaussians, side in rig.size.throughput:
+    for num_gaussians, side in setup.size.throughput:
         scene = ball_scene(num_gaussians, width=side, height=side, scales=(0.005, 0.02))
         what = f"{num_gaussians} Gaussians at {side} pixels"
         for name, turn in (("forward", _forward), ("forward and backward", _forward_and_backward)):
-            seconds = _seconds(turn(scene, rig.device), rig)
+            seconds = _seconds(turn(scene, setup.device), setup)
             yield shown(f"{what}: {name}", len(scene.viewmats) / seconds, unit="pictures/s")
 
 
-def _seconds(turn: Callable[[], object], rig: Rig) -> float:
+def _seconds(turn: Callable[[], object], setup: CheckSetup) -> float:
     """Mean of the timed turns after as many to warm up."""
-    for _ in range(rig.size.timed_steps):
+    for _ in range(setup.size.timed_steps):
         turn()
-    synchronize(rig.device)
+    synchronize(setup.device)
     started = time.perf_counter()
-    for _ in range(rig.size.timed_steps):
+    for _ in range(setup.size.timed_steps):
         turn()
-    synchronize(rig.device)
-    return (time.perf_counter() - started) / rig.size.timed_steps
+    synchronize(setup.device)
+    return (time.perf_counter() - started) / setup.size.timed_steps
 
 
 def _forward(scene: BallScene, device: torch.device) -> Callable[[], object]:

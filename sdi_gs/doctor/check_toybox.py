@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
+from sdi_gs.doctor.check_setup import CheckSetup, full_float32
 from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
-from sdi_gs.doctor.rig import Rig, full_float32
 from sdi_gs.doctor.rows import Row, at_least, at_most, skipped
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
@@ -28,19 +28,19 @@ _VIEWS = 4
 Load = Callable[[str, torch.device], DiffusionPrior]
 
 
-def check_toybox(rig: Rig, *, load: Load | None = None) -> Iterator[Row]:
+def check_toybox(setup: CheckSetup, *, load: Load | None = None) -> Iterator[Row]:
     """Four rows per prior; ``load`` makes the prior of the side under test."""
 
     def usual(name: str, device: torch.device) -> DiffusionPrior:
-        return load_prior(name, rig.toybox.ideal_prior, device=device, dtype=torch.float32)
+        return load_prior(name, setup.toybox.ideal_prior, device=device, dtype=torch.float32)
 
     for entry in (TOYBOX_IDEAL, TOYBOX):
         if entry.packaged is not None and lacks_anything(entry.packaged):
             yield skipped(entry.name, "its weights did not come with this installation")
             continue
         with full_float32():
-            ours = _step(rig, (load or usual)(entry.name, rig.device), rig.device)
-            theirs = _step(rig, usual(entry.name, rig.reference), rig.reference)
+            ours = _step(setup, (load or usual)(entry.name, setup.device), setup.device)
+            theirs = _step(setup, usual(entry.name, setup.reference), setup.reference)
         for what in ("target", "noise"):
             left, right = getattr(ours, what), getattr(theirs, what)
             yield at_least(f"{entry.name}: cosine of the {what}", cosine(left, right), COSINE_LIMIT)
@@ -48,7 +48,7 @@ def check_toybox(rig: Rig, *, load: Load | None = None) -> Iterator[Row]:
             yield at_most(f"{entry.name}: {what} off", apart, ABSOLUTE_LIMIT, unit="latent units")
 
 
-def _step(rig: Rig, prior: DiffusionPrior, device: torch.device) -> GuidanceOutput:
+def _step(setup: CheckSetup, prior: DiffusionPrior, device: torch.device) -> GuidanceOutput:
     """One step on views of the object itself."""
     cameras, pictures = robot_views(_VIEWS, prior.image_size)
     if isinstance(prior, LatentDiffusionPrior):
@@ -58,5 +58,5 @@ def _step(rig: Rig, prior: DiffusionPrior, device: torch.device) -> GuidanceOutp
     backgrounds: list[BackgroundName] = ["white"] * _VIEWS
     told = PromptConditions(prior, PROMPT).for_cameras(cameras, backgrounds, perp_neg=False)
     return distil_without_chance(
-        rig.toybox.guidance, prior, latents, told.conditional, told.unconditional, timestep=TIMESTEP
+        setup.toybox.guidance, prior, latents, told.conditional, told.unconditional, timestep=TIMESTEP
     )

@@ -12,11 +12,11 @@ from typing import Any, assert_never
 import torch
 
 from sdi_gs.doctor.check_names import SUMMARIES, CheckName
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, failed
 from sdi_gs.priors.layout import in_one_line
 
-Check = Callable[[Rig], Iterator[Row]]
+Check = Callable[[CheckSetup], Iterator[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class CheckResult:
 
 
 def run_checks(
-    rig: Rig,
+    setup: CheckSetup,
     names: Sequence[CheckName],
     *,
     say: Callable[[str], None] = lambda _: None,
@@ -57,7 +57,7 @@ def run_checks(
     results = []
     for number, name in enumerate(names, start=1):
         say(f"check {number} of {len(names)}, {name}: {SUMMARIES[name]}")
-        results.append(_run(rig, name, (check_named or check_of)(name)))
+        results.append(_run(setup, name, (check_named or check_of)(name)))
     return results
 
 
@@ -100,13 +100,13 @@ def check_of(name: CheckName) -> Check:
             assert_never(name)
 
 
-def _run(rig: Rig, name: CheckName, check: Check) -> CheckResult:
+def _run(setup: CheckSetup, name: CheckName, check: Check) -> CheckResult:
     started = time.perf_counter()
     rows: list[Row] = []
     trace = None
     try:
-        _free_memory(rig.device)
-        rows.extend(check(rig))
+        _free_memory(setup.device)
+        rows.extend(check(setup))
     except Exception as error:  # A kernel that does not load, a card that gives up, memory that is out, each by a type
         # of its own: finding out is what these checks are for, and the report says where it was.
         rows.append(failed("the check itself", in_one_line(error)))

@@ -16,8 +16,8 @@ import torch
 
 from sdi_gs.console import say
 from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
+from sdi_gs.doctor.check_setup import DRY_RUN, FULL, CheckSetup
 from sdi_gs.doctor.checks import CheckResult, run_checks
-from sdi_gs.doctor.rig import DRY_RUN, FULL, Rig
 from sdi_gs.doctor.rows import Row
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing, write_atomically
@@ -116,8 +116,10 @@ def full_report(
     """Run the named checks on a device: at full size on a card, as a dry run of the same code on a CPU."""
     started = time.perf_counter()
     dry_run = device.type == "cpu"
-    rig = Rig(device=device, size=DRY_RUN if dry_run else FULL, toybox=toybox, stable_diffusion=stable_diffusion)
-    results = run_checks(rig, names, say=say)
+    setup = CheckSetup(
+        device=device, size=DRY_RUN if dry_run else FULL, toybox=toybox, stable_diffusion=stable_diffusion
+    )
+    results = run_checks(setup, names, say=say)
     return FullReport(
         machine=machine_facts(device),
         dry_run=dry_run,

@@ -13,13 +13,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from sdi_gs.doctor.rig import synchronize
+from sdi_gs.doctor.check_setup import synchronize
 from sdi_gs.training.trainer import Trainer
 
 Part = Literal["render", "encode", "guidance", "backward", "optimise"]
 
 
-class Laps:
+class Stopwatch:
     """Seconds between marks, added up by the part that each mark ends; CUDA is asked for its own clock, and once."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -59,9 +59,9 @@ class Laps:
 class _Timed:
     """Stands in for an object, all of whose attributes are the object's own."""
 
-    def __init__(self, inner: Any, laps: Laps) -> None:
+    def __init__(self, inner: Any, stopwatch: Stopwatch) -> None:
         self._inner = inner
-        self._laps = laps
+        self._stopwatch = stopwatch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -80,46 +80,46 @@ class _TimedPrior(_Timed):
     ) -> Tensor:  # [B, C, h, w]
         latents = self._inner.encode_images(images, generator)
         if not self.recomputing:
-            self._laps.mark("encode")
+            self._stopwatch.mark("encode")
         return latents
 
 
 class _TimedScene(_Timed):
     """A scene whose calls end the parts before and after them."""
 
-    def __init__(self, inner: Any, laps: Laps, prior: _TimedPrior) -> None:
-        super().__init__(inner, laps)
+    def __init__(self, inner: Any, stopwatch: Stopwatch, prior: _TimedPrior) -> None:
+        super().__init__(inner, stopwatch)
         self._prior = prior
 
     def render(self, *arguments: Any, **options: Any) -> Any:
         output = self._inner.render(*arguments, **options)
-        self._laps.mark("render")
+        self._stopwatch.mark("render")
         return output
 
     def update(self, *arguments: Any, **options: Any) -> None:
         # Losses are counted with the guidance: they read what it answered.
-        self._laps.mark("guidance")
+        self._stopwatch.mark("guidance")
         check = options.pop("check_gradients", lambda: None)
 
         def backward_is_done() -> None:
             self._prior.recomputing = False
-            self._laps.mark("backward")
+            self._stopwatch.mark("backward")
             check()
 
         self._prior.recomputing = True
         self._inner.update(*arguments, **options, check_gradients=backward_is_done)
-        self._laps.mark("optimise")
+        self._stopwatch.mark("optimise")
 
 
 @contextmanager
-def timed_parts(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> Iterator[Laps]:
+def timed_parts(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> Iterator[Stopwatch]:
     """Time the steps that the body lets a trainer take; call ``start`` before each."""
-    laps = Laps(trainer.device, clock)
+    stopwatch = Stopwatch(trainer.device, clock)
     scene, prior = trainer.scene, trainer.prior
-    timed_prior = _TimedPrior(prior, laps)
+    timed_prior = _TimedPrior(prior, stopwatch)
     trainer.prior = cast(Any, timed_prior)
-    trainer.scene = cast(Any, _TimedScene(scene, laps, timed_prior))
+    trainer.scene = cast(Any, _TimedScene(scene, stopwatch, timed_prior))
     try:
-        yield laps
+        yield stopwatch
     finally:
         trainer.scene, trainer.prior = scene, prior

@@ -1,7 +1,7 @@
-"""What a card's owner is told beforehand: tier, predicted memory, predicted time.
+"""The shipped predictions for a card: tier, memory, time.
 
-The predictions lie in ``predicted_memory.json``, because counting takes seconds;
-``benchmarks/memory_prediction.py`` writes it and a test counts it anew.
+They are stored in ``predicted_memory.json``, because counting takes seconds and is no part of the package;
+``benchmarks/memory_prediction.py`` writes the file and a test counts rows of it again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 from importlib import resources
 from typing import Any, Literal
 
-from sdi_gs.settings.tiers import Tier, tier_for
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least, tier_for
 
 GIB = 2**30
 MODELS = {"sd21-base": 512, "sd21": 768}
@@ -18,17 +20,28 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 
 
 def predicted(tier: Tier, image_size: int, *, field: Literal["preset", "published"] | None = None) -> Any:
-    """Peak bytes and seconds by card of a step on a tier, with Perp-Neg: four views of 200 000 Gaussians, or one view
-    of a field, the presets' or the paper's.
+    """Return peak bytes and seconds by card of a step on a tier, with Perp-Neg: four views of 200 000 Gaussians, or one
+    view of a field, the presets' or the paper's.
 
-    None for what was not counted.
+    None if the case was not counted.
     """
-    text = resources.files("sdi_gs.runs").joinpath("predicted_memory.json").read_text(encoding="utf-8")
-    return json.loads(text).get(":".join(filter(None, (tier.name, str(image_size), field))))
+    return _table().get(":".join(filter(None, (tier.name, str(image_size), field))))
+
+
+def predicted_of_check(config: RunConfig) -> int | None:
+    """Return the peak bytes of tensors in a step of the doctor's check "cost", which starts with the initial Gaussians.
+
+    ``config`` is a Gaussian run of sd21-base, its compute settings a tier's. None if these settings were not counted.
+    """
+    tier = next((tier for tier in TIERS if saving_at_least(ComputeConfig(), tier.compute) == config.compute), None)
+    row = None if tier is None else _table().get(f"{tier.name}:{MODELS['sd21-base']}:check")
+    if row is None or (row["views"], row["gaussians"]) != (config.views_per_step, config.gaussians.num_initial):
+        return None
+    return row["tensor_bytes"]
 
 
 def tier_lines(free_bytes: int, card_name: str) -> list[str]:
-    """The tier of a card by its free memory, and what a step needs on it; one fact per line."""
+    """Return lines for the terminal: a card's tier by its free memory, and memory and time of a step on that tier."""
     tier = tier_for(free_bytes)
     if tier is None:
         return [f"tier        none fits into {free_bytes / GIB:.1f} GiB of free memory"]
@@ -51,7 +64,12 @@ def tier_lines(free_bytes: int, card_name: str) -> list[str]:
     return lines
 
 
+def _table() -> dict[str, Any]:
+    text = resources.files("sdi_gs.runs").joinpath("predicted_memory.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
 def _times(seconds: dict[str, float], card_name: str) -> str:
-    """The named card's time, or those of all that are known."""
+    """Format the named card's time, or the times of all known cards."""
     own = [name for name in seconds if name in card_name]
     return ", ".join(f"{seconds[name]:.2f} s" if own else f"{seconds[name]:.2f} s on {name}" for name in own or seconds)

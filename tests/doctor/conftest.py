@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.doctor.rig import CPU, DRY_RUN, Rig
+from sdi_gs.doctor.check_setup import CPU, DRY_RUN, CheckSetup
 from sdi_gs.doctor.rows import Row
 from sdi_gs.gsplat_build.toolchain import Card, Toolchain, Toolkit
 
@@ -83,8 +83,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig(
+def setup() -> CheckSetup:
+    return CheckSetup(
         device=CPU,
         size=TINY,
         toybox=preset_named("smoke").config,

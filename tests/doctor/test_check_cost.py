@@ -1,4 +1,4 @@
-"""Time is told by part, and memory stands beside what was counted ahead."""
+"""Check "cost": the time of each part of a step, and peak memory beside the shipped prediction."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor import check_cost as module
 from sdi_gs.doctor.check_cost import MIB, check_cost
+from sdi_gs.doctor.check_setup import CPU, CheckSetup
 from sdi_gs.doctor.check_throughput import check_throughput
-from sdi_gs.doctor.rig import CPU, Rig
 from sdi_gs.doctor.rows import Row
-from sdi_gs.doctor.stopwatch import Laps, Part, timed_parts
+from sdi_gs.doctor.stopwatch import Part, Stopwatch, timed_parts
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.settings.tiers import TIERS
 from sdi_gs.training.trainer import Trainer
 
 PARTS = ["render", "encode", "guidance", "backward", "optimise"]
@@ -28,8 +30,8 @@ def figure(rows: list[Row], what: str) -> float:
 
 
 @pytest.fixture
-def trainer(rig: Rig) -> Trainer:
-    config = replace(rig.toybox, prompt="a blue robot")
+def trainer(setup: CheckSetup) -> Trainer:
+    config = replace(setup.toybox, prompt="a blue robot")
     return Trainer(config, load_prior(config.prior, config.ideal_prior, device=CPU), device=CPU)
 
 
@@ -71,10 +73,10 @@ def test_the_time_of_a_call_goes_to_its_part(
     scene: Any = trainer.scene
     target = {"scene": scene, "prior": trainer.prior, "optimizer": scene.optimizers["means"]}[owner]
     monkeypatch.setattr(target, name, clock.slowed(getattr(target, name), 1.0))
-    with timed_parts(trainer, clock) as laps:
-        laps.start()
+    with timed_parts(trainer, clock) as stopwatch:
+        stopwatch.start()
         trainer.train_step()
-    seconds = laps.seconds()
+    seconds = stopwatch.seconds()
     assert list(seconds) == PARTS
     assert seconds[part] >= 1.0
     assert sum(seconds.values()) == seconds[part]
@@ -82,19 +84,19 @@ def test_the_time_of_a_call_goes_to_its_part(
 
 def test_the_time_of_the_backward_pass_is_its_own(trainer: Trainer, clock: Clock) -> None:
     trainer.gaussians.params["means"].register_hook(clock.slowed(lambda gradient: None, 1.0))
-    with timed_parts(trainer, clock) as laps:
-        laps.start()
+    with timed_parts(trainer, clock) as stopwatch:
+        stopwatch.start()
         trainer.train_step()
-    assert laps.seconds() == dict.fromkeys(PARTS, 0.0) | {"backward": 1.0}
+    assert stopwatch.seconds() == dict.fromkeys(PARTS, 0.0) | {"backward": 1.0}
 
 
-def test_timing_changes_neither_the_step_nor_the_trainer(rig: Rig) -> None:
-    config = replace(rig.toybox, prompt="a blue robot")
+def test_timing_changes_neither_the_step_nor_the_trainer(setup: CheckSetup) -> None:
+    config = replace(setup.toybox, prompt="a blue robot")
     prior = load_prior(config.prior, config.ideal_prior, device=CPU)
     plain, timed = (Trainer(config, prior, device=CPU) for _ in range(2))
     scene = timed.scene
-    with timed_parts(timed) as laps:
-        laps.start()
+    with timed_parts(timed) as stopwatch:
+        stopwatch.start()
         told = timed.train_step()
     assert (timed.scene, timed.prior) == (scene, prior)
     assert told.losses == plain.train_step().losses
@@ -104,37 +106,38 @@ def test_encoding_that_is_repeated_in_the_backward_pass_belongs_to_it(trainer: T
     trainer.train_step()
     assert trainer.last_views is not None
     pictures, means = trainer.last_views.rgb, trainer.gaussians.params["means"]
-    with timed_parts(trainer, clock) as laps:
+    with timed_parts(trainer, clock) as stopwatch:
         encode = clock.slowed(trainer.prior.encode_images, 1.0)
 
         def again(_: Tensor) -> None:
             encode(pictures, trainer.device_generator)
 
         means.register_hook(again)
-        laps.start()
+        stopwatch.start()
         trainer.train_step()
-    assert laps.seconds() == dict.fromkeys(PARTS, 0.0) | {"backward": 1.0}
+    assert stopwatch.seconds() == dict.fromkeys(PARTS, 0.0) | {"backward": 1.0}
 
 
 def test_what_lies_before_a_start_belongs_to_nobody(clock: Clock) -> None:
-    laps = Laps(CPU, clock)
-    laps.start()
+    stopwatch = Stopwatch(CPU, clock)
+    stopwatch.start()
     clock.now = 1.0
-    laps.mark("render")
+    stopwatch.mark("render")
     clock.now = 5.0
-    laps.start()
+    stopwatch.start()
     clock.now = 7.0
-    laps.mark("render")
-    assert laps.seconds() == {"render": 3.0}
+    stopwatch.mark("render")
+    assert stopwatch.seconds() == {"render": 3.0}
 
 
-def test_both_runs_are_timed_and_memory_is_predicted(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    rows = list(check_cost(rig))
+def test_both_runs_are_timed_and_a_cpus_memory_is_skipped(
+    setup: CheckSetup, failures: Callable[..., list[str]]
+) -> None:
+    rows = list(check_cost(setup))
     assert failures(rows) == []
     for name in ("toybox-ideal", "sd21-base"):
         for part in [*PARTS, "speed"]:
             assert figure(rows, f"{name}: {part}") > 0.0
-    assert figure(rows, "sd21-base: predicted peak memory") > 1.0
     [skipped] = [row for row in rows if row.verdict == "skipped"]
     assert (skipped.what, skipped.note) == (
         "sd21-base: measured peak memory",
@@ -142,25 +145,45 @@ def test_both_runs_are_timed_and_memory_is_predicted(rig: Rig, failures: Callabl
     )
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.05, "pass"), (0.85, "fail"), (1.2, "fail")])
-def test_memory_far_from_the_prediction_fails(
-    factor: float, verdict: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted = 500 * MIB
-
-    class Counted:
-        peak_bytes = counted
-
+@pytest.fixture
+def full_size(setup: CheckSetup, monkeypatch: pytest.MonkeyPatch) -> CheckSetup:
+    """A setup for the published networks, none of whose steps are taken."""
     monkeypatch.setattr(module, "_step_rows", lambda *_, **__: iter(()))
-    monkeypatch.setattr(module, "count_step", lambda *_: Counted)
-    rows = list(check_cost(rig, measure=lambda device: int(factor * counted)))
+    monkeypatch.setattr(module, "load_sd21", lambda *_, **__: None)
+    return replace(setup, size=replace(setup.size, miniature=False))
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.05, "pass"), (0.85, "fail"), (1.2, "fail")])
+def test_memory_far_from_the_prediction_fails(factor: float, verdict: str, full_size: CheckSetup) -> None:
+    rows = list(check_cost(full_size, measure=lambda _: int(factor * 500 * MIB), predict=lambda config: 500 * MIB))
     [row] = [row for row in rows if row.what == "sd21-base: prediction off"]
     assert row.verdict == verdict
+    assert figure(rows, "sd21-base: predicted peak memory") == 500
     assert figure(rows, "sd21-base: measured peak memory") == pytest.approx(500 * factor, rel=1e-3)
 
 
-def test_throughput_is_told_for_every_size(rig: Rig) -> None:
-    rows = list(check_throughput(rig))
+def test_the_step_of_a_tier_is_compared_with_the_shipped_prediction(full_size: CheckSetup) -> None:
+    config = replace(preset_named("sd21-base").config, compute=TIERS[0].compute)
+    rows = list(check_cost(replace(full_size, stable_diffusion=config), measure=lambda _: 8900 * MIB))
+    [row] = [row for row in rows if row.what == "sd21-base: prediction off"]
+    assert row.verdict == "pass" and row.figure is not None and row.figure > 0.01
+
+
+def test_without_a_prediction_memory_is_shown_without_a_verdict(full_size: CheckSetup) -> None:
+    rows = list(check_cost(full_size, measure=lambda _: 500 * MIB))
+    assert [(row.what, row.verdict, row.figure, row.note) for row in rows] == [
+        ("sd21-base: measured peak memory", "shown", 500, "no prediction for these settings")
+    ]
+
+
+def test_narrow_networks_have_no_prediction(setup: CheckSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_step_rows", lambda *_, **__: iter(()))
+    rows = list(check_cost(setup, measure=lambda _: 500 * MIB, predict=lambda config: 1))
+    assert [row.verdict for row in rows] == ["shown"]
+
+
+def test_throughput_is_told_for_every_size(setup: CheckSetup) -> None:
+    rows = list(check_throughput(setup))
     assert [row.what for row in rows] == [
         "100 Gaussians at 16 pixels: forward",
         "100 Gaussians at 16 pixels: forward and backward",

@@ -11,7 +11,7 @@ import torch
 
 from sdi_gs.contracts import StepReport
 from sdi_gs.doctor.check_fallback import check_fallback
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.training.scene import GaussianScene
@@ -50,32 +50,38 @@ def verdicts(rows: list[Row]) -> dict[str, str]:
 
 
 def test_a_run_that_falls_back_passes(
-    rig: Rig, one_view_fits: Callable[..., Any], failures: Callable[..., list[str]]
+    setup: CheckSetup, one_view_fits: Callable[..., Any], failures: Callable[..., list[str]]
 ) -> None:
-    rows = list(check_fallback(rig, hold_to=one_view_fits))
+    rows = list(check_fallback(setup, hold_to=one_view_fits))
     assert failures(rows) == []
     [fell] = [row for row in rows if row.what == FELL]
     assert fell.figure == 1.0
     assert "out of memory; it is taken again on tier 24" in fell.note
 
 
-def test_memory_that_never_was_short_proves_nothing(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_memory_that_never_was_short_proves_nothing(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     @contextmanager
     def hold(_: torch.device, __: float) -> Iterator[None]:
         yield
 
-    assert failures(check_fallback(rig, hold_to=hold)) == [FELL]
+    assert failures(check_fallback(setup, hold_to=hold)) == [FELL]
 
 
 def test_gradients_of_the_step_that_was_given_up_are_found(
-    rig: Rig, one_view_fits: Callable[..., Any], failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    setup: CheckSetup,
+    one_view_fits: Callable[..., Any],
+    failures: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(GaussianScene, "drop_gradients", lambda self: None)
-    assert failures(check_fallback(rig, hold_to=one_view_fits)) == [OFF]
+    assert failures(check_fallback(setup, hold_to=one_view_fits)) == [OFF]
 
 
 def test_draws_that_stay_taken_are_found(
-    rig: Rig, one_view_fits: Callable[..., Any], failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    setup: CheckSetup,
+    one_view_fits: Callable[..., Any],
+    failures: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     step = Trainer.train_step
 
@@ -87,8 +93,8 @@ def test_draws_that_stay_taken_are_found(
             raise
 
     monkeypatch.setattr(Trainer, "train_step", careless)
-    assert DRAWS in failures(check_fallback(rig, hold_to=one_view_fits))
+    assert DRAWS in failures(check_fallback(setup, hold_to=one_view_fits))
 
 
-def test_on_a_cpu_it_is_left_out(rig: Rig) -> None:
-    assert verdicts(list(check_fallback(rig))) == {"a step that runs out of memory": "skipped"}
+def test_on_a_cpu_it_is_left_out(setup: CheckSetup) -> None:
+    assert verdicts(list(check_fallback(setup))) == {"a step that runs out of memory": "skipped"}

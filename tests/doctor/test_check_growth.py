@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from sdi_gs.doctor.check_growth import check_growth, fitted_robot
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.gaussians import Strategy
 from sdi_gs.settings.run import RunConfig
 
 
-def test_every_strategy_grows_learns_and_repeats_itself(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    rows = list(check_growth(rig))
+def test_every_strategy_grows_learns_and_repeats_itself(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_growth(setup))
     assert failures(rows) == []
     assert len(rows) == 4 * len(get_args(Strategy))
     for row in rows:
@@ -53,19 +53,19 @@ def grey(cloud: Gaussians) -> Gaussians:
     ],
 )
 def test_a_wrong_cloud_is_named(
-    wrong: Callable[[Gaussians], Gaussians], named: str, rig: Rig, failures: Callable[..., list[str]]
+    wrong: Callable[[Gaussians], Gaussians], named: str, setup: CheckSetup, failures: Callable[..., list[str]]
 ) -> None:
     def fit(config: RunConfig, device: torch.device) -> Gaussians:
-        return wrong(fitted_robot(config, device, image_size=rig.size.growth_image_size))
+        return wrong(fitted_robot(config, device, image_size=setup.size.growth_image_size))
 
-    rows = check_growth(rig, fit=fit, strategies=("share",))
+    rows = check_growth(setup, fit=fit, strategies=("share",))
     assert named in failures(rows)
 
 
-def test_a_run_that_learns_nothing_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_a_run_that_learns_nothing_is_named(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     def start_again(config: RunConfig, device: torch.device) -> Gaussians:
         slow = replace(config, learning_rate_scale=1e-3)
-        return fitted_robot(slow, device, image_size=rig.size.growth_image_size)
+        return fitted_robot(slow, device, image_size=setup.size.growth_image_size)
 
-    rows = check_growth(rig, fit=start_again, strategies=("share",))
+    rows = check_growth(setup, fit=start_again, strategies=("share",))
     assert "share: loss over that at the start" in failures(rows)

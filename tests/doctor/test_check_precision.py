@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sdi_gs.doctor.check_precision import check_precision
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 
 
-def test_half_precision_passes_and_says_which_weights(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    rows = list(check_precision(rig))
+def test_half_precision_passes_and_says_which_weights(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_precision(setup))
     assert failures(rows) == []
     cosines = [row for row in rows if "cosine" in row.what]
     assert [row.what for row in cosines] == ["float16: cosine of the target", "bfloat16: cosine of the target"]
@@ -38,29 +38,31 @@ def spoilt(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     return load
 
 
-def test_a_prediction_that_overflows_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_a_prediction_that_overflows_is_named(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     def overflown(predicted: Tensor) -> Tensor:
         predicted[..., 0, 0] = float("inf")
         return predicted
 
-    assert failures(check_precision(rig, load=spoilt(overflown))) == [
+    assert failures(check_precision(setup, load=spoilt(overflown))) == [
         "float16: finite share of the target",
         "float16: cosine of the target",
     ]
 
 
-def test_the_published_networks_are_held_to_more_than_a_dry_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_networks_are_held_to_more_than_a_dry_run(
+    setup: CheckSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     narrow = weights_at_hand(miniature=True)
     told = replace(narrow, miniature=False)
     monkeypatch.setattr("sdi_gs.doctor.check_precision.weights_at_hand", lambda *, miniature: told)
-    rows = check_precision(rig, load=lambda weights, **options: load_sd21(narrow, **options))
+    rows = check_precision(setup, load=lambda weights, **options: load_sd21(narrow, **options))
     assert {row.limit for row in rows if "cosine" in row.what} == {0.999}
 
 
-def test_a_prediction_that_loses_digits_is_named(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_a_prediction_that_loses_digits_is_named(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     def coarse(predicted: Tensor) -> Tensor:
         return predicted + 0.2 * predicted.std() * torch.randn_like(predicted)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert failures(check_precision(rig, load=spoilt(coarse))) == ["float16: cosine of the target"]
+        assert failures(check_precision(setup, load=spoilt(coarse))) == ["float16: cosine of the target"]

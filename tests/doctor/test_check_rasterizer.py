@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from sdi_gs.doctor.check_rasterizer import check_rasterizer
-from sdi_gs.doctor.rig import Rig
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.rasterize import rasterization
 
 Answer = tuple[Tensor, Tensor, dict[str, Any]]
 
 
-def test_the_kernels_pass_beside_float64(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    rows = list(check_rasterizer(rig))
+def test_the_kernels_pass_beside_float64(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_rasterizer(setup))
     assert failures(rows) == []
     assert {row.what.partition(":")[0] for row in rows} >= {"image", "alpha", "depth", "radii"}
     gradients = {row.what.removeprefix("gradient of ") for row in rows if row.what.startswith("gradient")}
@@ -68,15 +68,15 @@ def fewer(answer: Answer) -> Answer:
     ],
 )
 def test_a_wrong_picture_or_radius_is_named(
-    wrong: Callable[[Answer], Answer], named: str, rig: Rig, failures: Callable[..., list[str]]
+    wrong: Callable[[Answer], Answer], named: str, setup: CheckSetup, failures: Callable[..., list[str]]
 ) -> None:
-    rows = check_rasterizer(rig, tested=lambda **given: wrong(rasterization(**given)), oracle=rasterization)
+    rows = check_rasterizer(setup, tested=lambda **given: wrong(rasterization(**given)), oracle=rasterization)
     assert named in failures(rows)
 
 
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors", "viewmats", "backgrounds"])
 def test_a_gradient_that_is_off_in_one_mode_is_named_with_its_case(
-    name: str, rig: Rig, failures: Callable[..., list[str]]
+    name: str, setup: CheckSetup, failures: Callable[..., list[str]]
 ) -> None:
     class Stretched(torch.autograd.Function):
         """A value whose gradient comes back 2 % too long."""
@@ -94,27 +94,29 @@ def test_a_gradient_that_is_off_in_one_mode_is_named_with_its_case(
             given[name] = Stretched.apply(given[name])
         return rasterization(**given)
 
-    rows = list(check_rasterizer(rig, tested=tested, oracle=rasterization))
+    rows = list(check_rasterizer(setup, tested=tested, oracle=rasterization))
     assert failures(rows) == [f"gradient of {name}"]
     [row] = [row for row in rows if row.verdict == "fail"]
     assert row.note == "worst: antialiased, degree 2, packed"
     assert row.figure == pytest.approx(0.02, rel=1e-3)
 
 
-def test_a_gradient_that_does_not_come_is_a_failure(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_a_gradient_that_does_not_come_is_a_failure(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     def tested(**given: Any) -> Answer:
         return rasterization(**given | {"quats": given["quats"].detach()})
 
-    assert failures(check_rasterizer(rig, tested=tested, oracle=rasterization)) == ["gradient of quats"]
+    assert failures(check_rasterizer(setup, tested=tested, oracle=rasterization)) == ["gradient of quats"]
 
 
-def test_a_case_that_stops_is_named_and_the_others_are_looked_at(rig: Rig, failures: Callable[..., list[str]]) -> None:
+def test_a_case_that_stops_is_named_and_the_others_are_looked_at(
+    setup: CheckSetup, failures: Callable[..., list[str]]
+) -> None:
     def tested(**given: Any) -> Answer:
         if given["packed"] and given["sh_degree"] == 2:
             raise AssertionError("torch.Size([2, 4])")
         return rasterization(**given)
 
-    rows = list(check_rasterizer(rig, tested=tested))
+    rows = list(check_rasterizer(setup, tested=tested))
     assert failures(rows) == ["classic, degree 2, packed", "antialiased, degree 2, packed"]
     assert next(row for row in rows if row.verdict == "fail").note == "AssertionError: torch.Size([2, 4])"
     assert "image: worst pixel" in {row.what for row in rows}

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.check_toybox import check_toybox
-from sdi_gs.doctor.rig import Rig
 from sdi_gs.priors.catalog import load_prior
 
 
-def test_a_prior_passes_beside_itself(rig: Rig, failures: Callable[..., list[str]]) -> None:
-    rows = list(check_toybox(rig))
+def test_a_prior_passes_beside_itself(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
+    rows = list(check_toybox(setup))
     assert failures(rows) == []
     assert [row.what for row in rows if row.what.startswith("toybox-ideal")] == [
         "toybox-ideal: cosine of the target",
@@ -27,10 +27,10 @@ def test_a_prior_passes_beside_itself(rig: Rig, failures: Callable[..., list[str
 
 
 def test_weights_that_are_not_here_are_no_failure(
-    rig: Rig, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    setup: CheckSetup, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
-    rows = list(check_toybox(rig))
+    rows = list(check_toybox(setup))
     assert failures(rows) == []
     assert [(row.what, row.note) for row in rows if row.verdict == "skipped"] == [
         ("toybox", "its weights did not come with this installation")
@@ -38,12 +38,12 @@ def test_weights_that_are_not_here_are_no_failure(
 
 
 def test_a_prediction_that_is_off_is_named(
-    rig: Rig, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    setup: CheckSetup, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
 
     def load(name: str, device: torch.device) -> DiffusionPrior:
-        prior: Any = load_prior(name, rig.toybox.ideal_prior, device=device)
+        prior: Any = load_prior(name, setup.toybox.ideal_prior, device=device)
         plain = prior.predict_noise
 
         def tilted(noised: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
@@ -53,4 +53,4 @@ def test_a_prediction_that_is_off_is_named(
         prior.predict_noise = tilted
         return prior
 
-    assert "toybox-ideal: cosine of the target" in failures(check_toybox(rig, load=load))
+    assert "toybox-ideal: cosine of the target" in failures(check_toybox(setup, load=load))

@@ -8,21 +8,21 @@ from typing import get_args
 import torch
 
 from sdi_gs.doctor.check_names import CHECK_NAMES, SUMMARIES, CheckName
+from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.checks import Check, check_of, run_checks
-from sdi_gs.doctor.rig import Rig
 from sdi_gs.doctor.rows import Row, at_most
 
 
-def fine(rig: Rig) -> Iterator[Row]:
+def fine(setup: CheckSetup) -> Iterator[Row]:
     yield at_most("it", 0.5, 1.0)
 
 
-def too_large(rig: Rig) -> Iterator[Row]:
+def too_large(setup: CheckSetup) -> Iterator[Row]:
     yield at_most("first", 0.5, 1.0)
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has little.")
 
 
-def not_built(rig: Rig) -> Iterator[Row]:
+def not_built(setup: CheckSetup) -> Iterator[Row]:
     raise AttributeError("'NoneType' object has no attribute 'CameraModelType'")
     yield
 
@@ -31,9 +31,9 @@ def check_named(name: CheckName) -> Check:
     return {"field": too_large, "growth": not_built}.get(name, fine)
 
 
-def test_a_check_that_breaks_fails_in_one_line_and_the_others_go_on(rig: Rig) -> None:
+def test_a_check_that_breaks_fails_in_one_line_and_the_others_go_on(setup: CheckSetup) -> None:
     said: list[str] = []
-    results = run_checks(rig, ("rasterizer", "field", "growth", "cost"), say=said.append, check_named=check_named)
+    results = run_checks(setup, ("rasterizer", "field", "growth", "cost"), say=said.append, check_named=check_named)
     assert [(result.name, result.passed) for result in results] == [
         ("rasterizer", True),
         ("field", False),

@@ -7,20 +7,20 @@ import torch
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
+from sdi_gs.doctor.check_setup import FULL, CheckSetup
 from sdi_gs.doctor.checks import run_checks
-from sdi_gs.doctor.rig import FULL, Rig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", CHECK_NAMES)
 def test_the_card_passes(name: CheckName) -> None:
-    rig = Rig(
+    setup = CheckSetup(
         device=torch.device("cuda"),
         size=FULL,
         toybox=preset_named("toybox-ideal").config,
         stable_diffusion=preset_named("sd21-base").config,
     )
-    [result] = run_checks(rig, [name])
+    [result] = run_checks(setup, [name])
     assert result.trace is None, result.trace
     assert [row for row in result.rows if row.verdict == "fail"] == []

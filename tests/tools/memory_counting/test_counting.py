@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from memory_counting.cards import CARDS
-from memory_counting.counting import META, StepCount, count_step, prior_of_networks
+from memory_counting.counting import META, StepCount, count_step, prior_of_networks, published_prior
 from memory_counting.prediction import from_count, mean_calls, predict_step, predictor_calls
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.published import Networks, published_config
-from sdi_gs.runs.predicted_memory import predicted, tier_lines
+from sdi_gs.runs.predicted_memory import predicted, predicted_of_check
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier
 
-GIB = 2**30
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
@@ -115,24 +115,6 @@ def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
     assert all(seconds > 0.0 for seconds in prediction.seconds.values())
 
 
-@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
-@pytest.mark.parametrize("image_size", [512, 768])
-def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) -> None:
-    row = predicted(tier, image_size)
-    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
-    assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
-
-
-@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
-@pytest.mark.parametrize("field", ["preset", "published"])
-def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
-    tier: Tier, field: Literal["preset", "published"]
-) -> None:
-    row = predicted(tier, 512, field=field)
-    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
-    assert row["peak_bytes"] <= tier.budget_bytes
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("tier", "image_size"), [(TIERS[0], 512), (TIERS[-1], 768)])
 def test_the_predictions_that_come_with_the_package_are_those_of_this_code(tier: Tier, image_size: int) -> None:
@@ -144,21 +126,13 @@ def test_the_predictions_that_come_with_the_package_are_those_of_this_code(tier:
     assert anew.peak_bytes == pytest.approx(row["peak_bytes"], rel=0.05)
 
 
-def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
-    lines = tier_lines(11 * GIB, "NVIDIA GeForce RTX 4090")
-    assert lines[0].startswith("tier        12, for 11.0 GiB of free memory")
-    assert "sd21-base" in lines[1]
-    assert lines[1].count(" s ") == 1
-    assert "--representation ngp" in lines[3]
-    assert lines[3].endswith(" s a step of one view")
-    assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
-    assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
-        False,
-        False,
-        True,
-        False,
-    ]
-    assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in (TIERS[0], TIERS[-1])])
+def test_the_predictions_for_the_doctors_check_are_those_of_this_code(tier: Tier) -> None:
+    settings = preset_named("sd21-base").config
+    settings = replace(settings, prompt="a chair", compute=tier.compute)
+    anew = count_step(settings, published_prior("sd21-base", image_size=None, dtype=torch.float16))
+    assert anew.peak_bytes == pytest.approx(predicted_of_check(settings), rel=0.05)
 
 
 @pytest.mark.slow
@@ -168,8 +142,9 @@ def test_a_measured_step_is_within_a_tenth_of_the_count(tmp_path: Path) -> None:
         "import json, sys; sys.path.insert(0, sys.argv[1]); import memory_prediction as m; "
         "print(json.dumps(m.validate(['vae-128'])))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(BENCHMARKS)], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    # The benchmark's own process finds its neighbours in the folder of its script.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, "-c", script, str(BENCHMARKS)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     (row,) = json.loads(done.stdout.splitlines()[-1])
     assert row["counted"] == pytest.approx(row["measured"], rel=0.10)

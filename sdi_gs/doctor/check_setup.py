@@ -62,7 +62,7 @@ DRY_RUN = CheckSize(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rig:
+class CheckSetup:
     """A device under test beside the one that is taken for right, with the settings of the runs that are tried."""
 
     device: torch.device

@@ -1,0 +1,65 @@
+"""The shipped predictions: tiers fit their cards, and lines for a card's owner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.runs.predicted_memory import predicted, predicted_of_check, tier_lines
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.tiers import TIERS, Tier
+
+GIB = 2**30
+CARDS = ("RTX 4090", "A6000", "A100", "H100")
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("image_size", [512, 768])
+def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) -> None:
+    row = predicted(tier, image_size)
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
+    assert (row["peak_bytes"] <= tier.budget_bytes) == (image_size <= tier.largest_pixels)
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("field", ["preset", "published"])
+def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
+    tier: Tier, field: Literal["preset", "published"]
+) -> None:
+    row = predicted(tier, 512, field=field)
+    assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
+    assert row["peak_bytes"] <= tier.budget_bytes
+
+
+def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
+    lines = tier_lines(11 * GIB, "NVIDIA GeForce RTX 4090")
+    assert lines[0].startswith("tier        12, for 11.0 GiB of free memory")
+    assert "sd21-base" in lines[1]
+    assert lines[1].count(" s ") == 1
+    assert "--representation ngp" in lines[3]
+    assert lines[3].endswith(" s a step of one view")
+    assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
+    assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
+
+
+def test_the_doctors_step_has_a_prediction_on_every_tier() -> None:
+    config = preset_named("sd21-base").config
+    needs = [predicted_of_check(replace(config, compute=tier.compute)) for tier in TIERS]
+    assert all(need is not None and GIB < need <= tier.budget_bytes for need, tier in zip(needs, TIERS, strict=True))
+    assert needs == sorted(needs, key=lambda need: need or 0, reverse=True)
+
+
+def test_other_settings_than_those_that_were_counted_have_no_prediction() -> None:
+    config = replace(preset_named("sd21-base").config, compute=TIERS[0].compute)
+    assert predicted_of_check(replace(config, views_per_step=2)) is None
+    assert predicted_of_check(replace(config, gaussians=replace(config.gaussians, num_initial=10))) is None
+    assert predicted_of_check(replace(config, compute=ComputeConfig(views_at_once=3))) is None
