@@ -370,17 +370,13 @@ def _view(command: View) -> int:
 
 
 def _export(command: Export) -> int:
-    from sdi_gs.commands.export import export_scene
+    from sdi_gs.runs.export import default_path, export
+    from sdi_gs.runs.export_formats import export_format
     from sdi_gs.runs.loading import load_scene
 
-    exported = export_scene(
-        load_scene(command.source),
-        source=command.source,
-        out=command.out,
-        file_format=command.format,
-        frame=command.frame,
-        mesh=command.mesh,
-    )
+    scene, chosen = load_scene(command.source), export_format(command.format)
+    path = command.out or default_path(scene, chosen)
+    exported = export(scene, path, format=chosen, frame=command.frame, mesh=command.mesh)
     _print_paths([exported.path])
     print(exported.summary)
     if exported.remark is not None:

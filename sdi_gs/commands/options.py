@@ -9,23 +9,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from sdi_gs import __version__
 from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.errors import UserError
+from sdi_gs.mesh.formats import MESH_FORMATS
+from sdi_gs.runs.export_formats import export_formats
 from sdi_gs.runs.two_stage import StagesConfig
 from sdi_gs.settings.backgrounds import BackgroundName
-from sdi_gs.settings.mesh import MESH_FORMATS, MeshConfig
+from sdi_gs.settings.frames import Frame
+from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.settings.probe import ProbeOptions
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TierChoice
 
-Frame = Literal["viewer", "train"]
-SplatFormat = Literal["ply", "splat"]
-ExportFormat = Literal["ply", "splat", "glb", "obj", "ply-mesh"]
+if TYPE_CHECKING:
+    ExportFormat = str
+else:
+    ExportFormat = tyro.extras.literal_type_from_choices([row.name for row in export_formats()])
+FORMATS_HELP = f"Kind of file: {'; '.join(f'{row.name} {row.summary}' for row in export_formats())}."
 
 DESCRIPTION = (
     f"sdi-gs {__version__}: a sentence in, a 3D object out. "
@@ -141,8 +146,7 @@ class Export:
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
     """A run folder, a checkpoint, or a .ply or .splat file in the axes of splat viewers."""
-    format: ExportFormat = "ply"
-    """Kind of file: ply holds all there is, splat one colour per Gaussian; glb, obj, ply-mesh are triangles."""
+    format: Annotated[ExportFormat, tyro.conf.arg(help=FORMATS_HELP)] = "ply"
     out: Path | None = None
     """The file, which must not exist; a name with the step in the run folder or beside the source if not given."""
     frame: Frame = "viewer"
@@ -150,10 +154,9 @@ class Export:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
-        if self.format not in MESH_FORMATS and self.mesh != MeshConfig():
-            raise ValueError(
-                f"--mesh.* options are for meshes, not for format {self.format}: add --format {MESH_FORMATS[0]}"
-            )
+        meshes = [row.name for row in MESH_FORMATS]
+        if self.format not in meshes and self.mesh != MeshConfig():
+            raise ValueError(f"--mesh.* options are for meshes, not for format {self.format}: add --format {meshes[0]}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from sdi_gs.runs.checkpoint import (
     unpack_state,
 )
 from sdi_gs.runs.folder import RunFolder, open_run_folder
+from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.splats.formats import read_splats
-from sdi_gs.splats.splat_cloud import Frame
+from sdi_gs.splats.formats import read_splats, readable_suffixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def load_scene(path: Path, *, device: torch.device | str = "cpu", frame: Frame =
         representation, run = load_run_scene(path, device=device)
         return SavedScene(representation=representation, path=path, run=run)
     if not path.exists():
-        raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a .ply or a .splat file")
+        raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a {readable_suffixes()} file")
     gaussians = gaussians_from_cloud(read_splats(path, frame=frame), device=device)
     return SavedScene(representation=gaussians, path=path, run=None)
 

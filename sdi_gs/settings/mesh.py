@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-MeshFormat = Literal["glb", "obj", "ply-mesh"]
-MESH_FORMATS: tuple[MeshFormat, ...] = get_args(MeshFormat)
 
 MIN_RESOLUTION, MAX_RESOLUTION = 16, 512
 """Below, nothing is left of an object; above, the grid alone takes more than 2 GB while it is cut."""

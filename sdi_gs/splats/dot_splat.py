@@ -9,6 +9,7 @@ Letters: N splats.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +18,34 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file, write_atomically
+from sdi_gs.settings.frames import Frame
+from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
 from sdi_gs.splats.screening import (
     LOG_SCALE_WINDOW,
-    MAX_SPLATS,
     OPACITY_LOGIT_LIMIT,
     ExportReport,
+    require_at_most,
     screened_after_reading,
     screened_for_writing,
 )
-from sdi_gs.splats.splat_cloud import Frame, SplatCloud, rgb_from_sh_dc, sh_dc_from_rgb
+from sdi_gs.splats.splat_cloud import SplatCloud, rgb_from_sh_dc, sh_dc_from_rgb
 
 _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
 ROW_BYTES = _ROW.itemsize
 
 
 def write_dot_splat(
-    path: Path, splats: SplatCloud, *, frame: Frame = "viewer", overwrite: bool = False
+    path: Path,
+    splats: SplatCloud,
+    *,
+    comments: Sequence[str] = (),
+    frame: Frame = "viewer",
+    overwrite: bool = False,
 ) -> ExportReport:
     """Write a cloud given in the training world, biggest and most opaque splats first, as viewers stream a file.
 
-    Harmonics above band 0 have no place in the format. Splats that no viewer could show are dropped and counted.
+    The format has no room for comments nor for harmonics above band 0. Splats that no viewer could show are dropped and
+    counted.
 
     Raises UserError as ``write_splat_ply`` does.
     """
@@ -70,11 +79,7 @@ def read_dot_splat(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX
                 f"{f'{count} splats and {left_over} bytes more' if size else 'no splat'}; the file is cut short or "
                 "of another format: copy or export it anew"
             )
-        if count > max_splats:
-            raise UserError(
-                f"cannot read {path}: its {count} splats are more than the {max_splats} that this program takes; "
-                "thin them out first"
-            )
+        require_at_most(max_splats, count, path)
         rows = np.fromfile(path, dtype=_ROW, count=count)
     _refuse_negative_scales(rows["scales"], path)
     rgba = torch.from_numpy(rows["rgba"] / 255.0)
@@ -110,3 +115,12 @@ def _refuse_negative_scales(
             "the standard deviations in a .splat are never negative; the file is damaged or of another format: "
             "give a .splat or a .ply of splats"
         )
+
+
+def _loss(cloud: SplatCloud) -> str | None:
+    if not cloud.sh_rest.shape[1]:
+        return None
+    return "a .splat holds one colour per Gaussian: what changed with the direction of view is left out"
+
+
+CODEC = SplatCodec(read=read_dot_splat, write=write_dot_splat, loss=_loss)

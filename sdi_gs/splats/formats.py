@@ -1,75 +1,216 @@
-"""The splat files that are read and written, told apart by what is in them."""
+"""The splat formats: one row each; reading and writing are in a module per format.
+
+A new format is a new module that defines ``CODEC`` and a row in ``SPLAT_FORMATS``. torch is not imported here, so that
+the command line can list the formats at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import TYPE_CHECKING, Protocol
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file
-from sdi_gs.splats.dot_splat import read_dot_splat, write_dot_splat
-from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
-from sdi_gs.splats.screening import ExportReport
-from sdi_gs.splats.splat_cloud import Frame, SplatCloud
+from sdi_gs.settings.frames import Frame
 
-SplatFormat = Literal["ply", "splat"]
+if TYPE_CHECKING:
+    from sdi_gs.splats.screening import ExportReport
+    from sdi_gs.splats.splat_cloud import SplatCloud
+
+HEAD_BYTES = 4096
+"""Bytes at the start of a file by which its format is recognized."""
+MAX_SPLATS = 10_000_000
+"""Most splats that are read from a file; more would fill the memory of a common machine."""
 
 
-def read_splats(path: Path, *, frame: Frame = "viewer") -> SplatCloud:
-    """Read a .ply or .splat of any origin into the training world; ``frame`` says which axes the file has.
+class SplatReader(Protocol):
+    """Read a file into a cloud in the training world; ``frame`` names the file's axes.
 
-    Raises UserError where the file is missing, damaged or of another format.
+    Raises UserError where the file is missing, damaged, of another format, or holds more than ``max_splats``; the last
+    before memory is taken for them.
     """
-    match format_of(path):
-        case "ply":
-            return read_splat_ply(path, frame=frame)
-        case "splat":
-            return read_dot_splat(path, frame=frame)
-        case other:
-            assert_never(other)
+
+    def __call__(self, path: Path, /, *, frame: Frame, max_splats: int) -> SplatCloud: ...
+
+
+class SplatWriter(Protocol):
+    """Write a cloud given in the training world; ``frame`` names the file's axes.
+
+    ``comments`` are lines about the file's origin, dropped where the format has no room for them.
+
+    Raises UserError where ``path`` exists (unless ``overwrite``), where no splat is left to write, and for a full disk.
+    """
+
+    def __call__(
+        self, path: Path, cloud: SplatCloud, /, *, frame: Frame, comments: Sequence[str], overwrite: bool
+    ) -> ExportReport: ...
+
+
+def _never(path: Path, head: bytes) -> bool:
+    return False
+
+
+def _no_loss(cloud: SplatCloud) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatCodec:
+    """The functions of one format; each format's module defines one as ``CODEC``."""
+
+    read: SplatReader | None = None
+    """None for a format that is only written."""
+    write: SplatWriter | None = None
+    """None for a format that is only read."""
+    recognizes: Callable[[Path, bytes], bool] = _never
+    """Whether ``path`` holds this format, by its first ``HEAD_BYTES`` bytes (none for a folder) or by what is in it.
+
+    The default leaves the decision to the name.
+    """
+    loss: Callable[[SplatCloud], str | None] = _no_loss
+    """One line on what of a cloud the format cannot hold; None where it holds everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatFormat:
+    """One format that splats are read from or written to: a file, or a folder or an archive of files."""
+
+    name: str
+    """Value of ``--format``."""
+    suffix: str
+    """End of the file's name in lower case, such as ``.ply``; empty for a folder."""
+    summary: str
+    """What the format holds, for the help: completes the sentence that begins with its name."""
+    noun: str
+    """How messages call a file of it, with its article."""
+    module: str
+    """Import path of the module that defines ``CODEC``; imported when a file is read or written."""
+    reads: bool = True
+    writes: bool = True
+
+    def codec(self) -> SplatCodec:
+        """Import the format's functions."""
+        return import_module(self.module).CODEC
+
+    def read(self, path: Path, *, frame: Frame = "viewer", max_splats: int = MAX_SPLATS) -> SplatCloud:
+        """Read a file of this format into the training world (UserError as ``SplatReader``)."""
+        reader = self.codec().read
+        if reader is None:
+            raise UserError(f"cannot read {path}: {self.name} is only written; give {_readable_nouns()}")
+        return reader(path, frame=frame, max_splats=max_splats)
+
+    def write(
+        self,
+        path: Path,
+        cloud: SplatCloud,
+        *,
+        frame: Frame = "viewer",
+        comments: Sequence[str] = (),
+        overwrite: bool = False,
+    ) -> ExportReport:
+        """Write a cloud given in the training world (UserError as ``SplatWriter``)."""
+        writer = self.codec().write
+        if writer is None:
+            known = ", ".join(row.name for row in SPLAT_FORMATS if row.writes)
+            raise UserError(f"cannot write {path}: {self.name} is only read; the formats to write are {known}")
+        return writer(path, cloud, frame=frame, comments=comments, overwrite=overwrite)
+
+
+SPLAT_FORMATS: tuple[SplatFormat, ...] = (
+    SplatFormat(
+        name="ply", suffix=".ply", summary="holds all there is", noun="a .ply of splats", module="sdi_gs.splats.ply"
+    ),
+    SplatFormat(
+        name="splat",
+        suffix=".splat",
+        summary="one colour per Gaussian",
+        noun="an antimatter15 .splat",
+        module="sdi_gs.splats.dot_splat",
+    ),
+)
+"""Every format; where two fit a file, the first one is taken."""
+
+
+def splat_format(name: str) -> SplatFormat:
+    """Return a format by its name; UserError for an unknown one."""
+    for row in SPLAT_FORMATS:
+        if row.name == name:
+            return row
+    raise UserError(f"{name} is no format of splats: the known ones are {', '.join(row.name for row in SPLAT_FORMATS)}")
+
+
+def read_splats(
+    path: Path,
+    file_format: SplatFormat | str | None = None,
+    *,
+    frame: Frame = "viewer",
+    max_splats: int = MAX_SPLATS,
+) -> SplatCloud:
+    """Read a splat file of any origin into the training world; ``frame`` names the file's axes.
+
+    Without ``file_format`` the format is recognized. Raises UserError as ``SplatReader``.
+    """
+    row = format_of(path) if file_format is None else _row(file_format)
+    return row.read(path, frame=frame, max_splats=max_splats)
 
 
 def write_splats(
     path: Path,
     cloud: SplatCloud,
-    file_format: SplatFormat,
+    file_format: SplatFormat | str,
     *,
     frame: Frame = "viewer",
     comments: Sequence[str] = (),
     overwrite: bool = False,
 ) -> ExportReport:
-    """Write a cloud given in the training world; only a .ply has room for comments and harmonics (UserError as they).
+    """Write a cloud given in the training world; ``frame`` names the file's axes (UserError as ``SplatWriter``).
 
-    ``frame`` says which axes the file gets.
+    ``comments`` are lines about the file's origin; not every format has room for them.
     """
-    match file_format:
-        case "ply":
-            return write_splat_ply(path, cloud, comments=comments, frame=frame, overwrite=overwrite)
-        case "splat":
-            return write_dot_splat(path, cloud, frame=frame, overwrite=overwrite)
-        case _:
-            assert_never(file_format)
+    return _row(file_format).write(path, cloud, frame=frame, comments=comments, overwrite=overwrite)
 
 
 def format_of(path: Path) -> SplatFormat:
-    """A file's format: by its first bytes, since a .ply is known by them, else by its name, since a .splat is not.
+    """Return the format of a file or folder: by its content, else by its name.
 
-    Raises UserError where it is missing or neither of the two.
+    Raises UserError where ``path`` is missing or fits no format.
     """
+    readable = [row for row in SPLAT_FORMATS if row.reads]
     with disk_errors(path, "read"):
-        require_file(path)
-        with path.open("rb") as file:
-            start = file.read(4)
-    if start in (b"ply\n", b"ply\r"):
-        return "ply"
-    match path.suffix.lower():
-        case ".splat":
-            return "splat"
-        case ".ply":
-            raise UserError(f"cannot read {path}: it does not start with 'ply', so it is not a .ply file")
-        case suffix:
-            raise UserError(
-                f"cannot read {path}: {f'{suffix} files are' if suffix else 'it is'} none of the formats that this "
-                "program opens; give a .ply of splats, an antimatter15 .splat, a run folder or a checkpoint of one"
-            )
+        head = b"" if path.is_dir() else _head(path)
+    for row in readable:
+        if row.codec().recognizes(path, head):
+            return row
+    # A folder that no format recognizes.
+    require_file(path)
+    for row in readable:
+        if row.suffix and path.name.lower().endswith(row.suffix):
+            return row
+    kind = f"{path.suffix.lower()} files are" if path.suffix else "it is"
+    raise UserError(
+        f"cannot read {path}: {kind} none of the formats that this program opens; "
+        f"give {_readable_nouns()}, a run folder or a checkpoint of one"
+    )
+
+
+def readable_suffixes() -> str:
+    """Return the suffixes of the files that can be read, for messages: ``.ply or .splat``."""
+    suffixes = [row.suffix for row in SPLAT_FORMATS if row.reads and row.suffix]
+    return " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+
+
+def _head(path: Path) -> bytes:
+    require_file(path)
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _row(file_format: SplatFormat | str) -> SplatFormat:
+    return splat_format(file_format) if isinstance(file_format, str) else file_format
+
+
+def _readable_nouns() -> str:
+    return ", ".join(row.noun for row in SPLAT_FORMATS if row.reads)

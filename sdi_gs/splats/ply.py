@@ -17,9 +17,11 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
+from sdi_gs.settings.frames import Frame
+from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
 from sdi_gs.splats.ply_table import read_vertex_table
-from sdi_gs.splats.screening import MAX_SPLATS, ExportReport, screened_after_reading, screened_for_writing
-from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, Frame, SplatCloud
+from sdi_gs.splats.screening import ExportReport, screened_after_reading, screened_for_writing
+from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, SplatCloud
 
 COMMENT_LENGTH = 1000
 """Longest comment line; splat-transform looks for the end of the header in the first 128 KB."""
@@ -121,3 +123,10 @@ def _columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
         for index, name in enumerate(names):
             values[:, index] = table[name]
     return torch.from_numpy(values)
+
+
+CODEC = SplatCodec(
+    read=read_splat_ply,
+    write=write_splat_ply,
+    recognizes=lambda _, head: head.startswith((b"ply\n", b"ply\r")),
+)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file
+from sdi_gs.splats.screening import require_at_most
 
 MAX_HEADER_BYTES = 128 * 1024
 """Where splat-transform gives up looking for the end of a header too."""
@@ -55,11 +56,7 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, wha
                     f"its vertices lack {', '.join(missing)}; "
                     f"give a .ply of {what}"
                 )
-            if layout.count > max_rows:
-                raise UserError(
-                    f"cannot read {path}: its {layout.count} {what} are more than the {max_rows} "
-                    "that this program takes; thin them out first"
-                )
+            require_at_most(max_rows, layout.count, path, what=what)
             body = path.stat().st_size - file.tell()
             if layout.count * layout.row.itemsize > body:
                 raise UserError(

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.splats.splat_cloud import Frame, SplatCloud, from_frame, in_frame
+from sdi_gs.settings.frames import Frame
+from sdi_gs.splats.splat_cloud import SplatCloud, from_frame, in_frame
 
 MIN_OPACITY_LOGIT = math.log((1 / 255) / (1 - 1 / 255))
 """Below it a splat is less than one step of an 8-bit screen; nerfstudio and gsplat drop it too."""
@@ -21,8 +22,6 @@ OPACITY_LOGIT_LIMIT = math.log((1 - 1e-6) / 1e-6)
 """Opacities are kept within [1e-6, 1 - 1e-6], so that every reader's logit stays finite."""
 LOG_SCALE_WINDOW = (-20.0, 10.0)
 """Standard deviations from 2e-9 to 2e4 scene units: squares and products of them stay within float32."""
-MAX_SPLATS = 10_000_000
-"""Most splats that are read from a file; more of them would fill the memory of a common machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,15 @@ class ExportReport:
     dropped_zero_quaternion: int
     clamped_scales: int
     """Splats written with a scale moved into ``LOG_SCALE_WINDOW``."""
+
+
+def require_at_most(max_splats: int, count: int, path: Path, *, what: str = "splats") -> None:
+    """Raise UserError where a file holds more splats than the reader takes."""
+    if count > max_splats:
+        raise UserError(
+            f"cannot read {path}: its {count} {what} are more than the {max_splats} that this program takes; "
+            "thin them out first"
+        )
 
 
 def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[SplatCloud, ExportReport]:

@@ -9,15 +9,13 @@ Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
+from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.sh_rotation import rotate_sh
-
-Frame = Literal["viewer", "train"]
-"""Whose axes a file has: those of splat viewers, or those of training."""
 
 SH_BAND_0 = 0.28209479177387814
 """The constant harmonic, 1 / (2 sqrt(pi))."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from gsplat.exporter import export_splats
 from plyfile import PlyData, PlyElement
 
 from sdi_gs.errors import UserError
-from sdi_gs.splats.formats import format_of, read_splats, write_splats
+from sdi_gs.splats.formats import SPLAT_FORMATS, SplatFormat, format_of, read_splats, write_splats
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 
@@ -80,7 +83,7 @@ def test_each_format_is_known_by_its_content_or_name(tmp_path: Path) -> None:
     cloud = make_cloud(3)
     write_splats(tmp_path / "a.ply", cloud, "ply", comments=["made by hand"])
     write_splats(tmp_path / "a.splat", cloud, "splat")
-    assert [format_of(tmp_path / name) for name in ("a.ply", "a.splat")] == ["ply", "splat"]
+    assert [format_of(tmp_path / name).name for name in ("a.ply", "a.splat")] == ["ply", "splat"]
     # A download that lost its name is still a .ply; a .splat has nothing but its name.
     (tmp_path / "a.ply").rename(tmp_path / "download.splat")
     assert_same(read_splats(tmp_path / "download.splat"), cloud)
@@ -113,3 +116,126 @@ def test_a_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
         read_splats(tmp_path)
     with pytest.raises(UserError, match="no such file"):
         read_splats(tmp_path / "absent.splat")
+
+
+def test_a_file_with_too_many_splats_is_refused_by_every_format(tmp_path: Path) -> None:
+    for row in SPLAT_FORMATS:
+        path = tmp_path / f"a{row.suffix}"
+        row.write(path, make_cloud(0))
+        assert len(read_splats(path, max_splats=30)) == 30
+        with pytest.raises(UserError, match="its 30 splats are more than the 29"):
+            read_splats(path, max_splats=29)
+
+
+def test_rows_agree_with_their_modules() -> None:
+    assert [row.name for row in SPLAT_FORMATS] == ["ply", "splat"]
+    for row in SPLAT_FORMATS:
+        codec = row.codec()
+        assert (codec.read is not None, codec.write is not None) == (row.reads, row.writes)
+        assert row.summary and row.noun
+
+
+def test_a_loss_is_reported_only_where_there_is_one() -> None:
+    losses = {row.name: [row.codec().loss(make_cloud(degree)) for degree in (0, 3)] for row in SPLAT_FORMATS}
+    assert losses["ply"] == [None, None]
+    assert losses["splat"][0] is None
+    assert "one colour per Gaussian" in str(losses["splat"][1])
+
+
+# A format as somebody else would add it: a module, and a row below.
+NPZ = """
+import io
+import numpy as np
+import torch
+from sdi_gs.files import write_atomically
+from sdi_gs.splats.formats import SplatCodec
+from sdi_gs.splats.screening import require_at_most, screened_after_reading, screened_for_writing
+from sdi_gs.splats.splat_cloud import SplatCloud
+
+def write(path, cloud, *, frame, comments, overwrite):
+    kept, report = screened_for_writing(cloud, path, frame)
+    content = io.BytesIO()
+    np.savez(content, comments=list(comments), **{name: value.numpy() for name, value in vars(kept).items()})
+    write_atomically(path, content.getvalue(), overwrite=overwrite)
+    return report
+
+def read(path, *, frame, max_splats):
+    arrays = np.load(path)
+    require_at_most(max_splats, len(arrays["means"]), path)
+    cloud = SplatCloud(**{name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "comments"})
+    return screened_after_reading(cloud, path, frame)
+
+CODEC = SplatCodec(read=read, write=write, recognizes=lambda path, head: head.startswith(b"PK"))
+"""
+PAGE = """
+from sdi_gs.splats.formats import SplatCodec
+from sdi_gs.splats.screening import screened_for_writing
+
+def write(path, cloud, *, frame, comments, overwrite):
+    kept, report = screened_for_writing(cloud, path, frame)
+    path.write_text(f"<title>{comments[0]}</title>")
+    return report
+
+CODEC = SplatCodec(write=write, loss=lambda cloud: "a page is only looked at")
+"""
+NPZ_ROW = SplatFormat(
+    name="npz", suffix=".npz", summary="numpy's arrays", noun="an .npz of splats", module="npz_splats"
+)
+PAGE_ROW = SplatFormat(name="page", suffix=".html", summary="a page", noun="a page", module="page_splats", reads=False)
+RUN_WITH_ROWS = """
+import sys
+import sdi_gs.splats.formats as formats
+from sdi_gs.splats.formats import SplatFormat
+formats.SPLAT_FORMATS = (*formats.SPLAT_FORMATS, {rows})
+from sdi_gs.commands.main import main
+print([main(["export", *line.split()]) for line in sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def own_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the modules of two formats, whose rows are in the table."""
+    (tmp_path / "npz_splats.py").write_text(NPZ)
+    (tmp_path / "page_splats.py").write_text(PAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sdi_gs.splats.formats.SPLAT_FORMATS", (*SPLAT_FORMATS, NPZ_ROW, PAGE_ROW))
+    return tmp_path
+
+
+def test_a_new_format_is_one_module_and_one_row(own_formats: Path) -> None:
+    cloud = make_cloud(3)
+    write_splats(own_formats / "a.npz", cloud, "npz")
+    assert format_of(own_formats / "a.npz") == NPZ_ROW
+    assert_same(read_splats(own_formats / "a.npz"), cloud)
+    # By content alone.
+    (own_formats / "a.npz").rename(own_formats / "download")
+    assert_same(read_splats(own_formats / "download"), cloud)
+
+
+def test_a_format_that_is_only_written_is_never_read(own_formats: Path) -> None:
+    path = own_formats / "a.html"
+    write_splats(path, make_cloud(0), "page", comments=["a blue robot"])
+    assert "a blue robot" in path.read_text()
+    with pytest.raises(UserError, match=r"none of the formats .* an antimatter15 .splat, an .npz of splats, a run"):
+        read_splats(path)
+    with pytest.raises(UserError, match="page is only written"):
+        read_splats(path, "page")
+
+
+def test_the_command_line_takes_a_new_format(own_formats: Path) -> None:
+    write_splats(own_formats / "a.ply", make_cloud(3), "ply")
+    lines = ("a.ply --format npz", "a-export.npz --out b.ply", "a.ply --format page", "a.ply --format spz")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_WITH_ROWS.format(rows=f"{NPZ_ROW!r}, {PAGE_ROW!r}"), *lines],
+        cwd=own_formats,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(own_formats), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 2]", done.stderr
+    assert done.stdout.startswith("a-export.npz\n30 of 30 Gaussians, of a.ply\n")
+    assert_same(read_splats(own_formats / "b.ply"), make_cloud(3))
+    assert (own_formats / "a-export.html").exists()
+    assert "a page is only looked at\n" in done.stderr
+    assert "('ply', 'splat', 'npz', 'page', 'glb', 'obj', 'ply-mesh')" in done.stderr

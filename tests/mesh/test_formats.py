@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import TriangleMesh, cube, mesh_of_field
-from sdi_gs.mesh.files import SUFFIXES, linear_from_srgb, write_mesh
-from sdi_gs.settings.mesh import MeshConfig, MeshFormat
+from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, mesh_format, write_mesh
+from sdi_gs.mesh.glb import linear_from_srgb
+from sdi_gs.settings.mesh import MeshConfig
 
-FORMATS: tuple[MeshFormat, ...] = ("glb", "obj", "ply-mesh")
+FORMATS = ("glb", "obj", "ply-mesh")
 
 
 def made() -> TriangleMesh:
@@ -40,8 +42,8 @@ def read(path: Path, *, process: bool = False) -> Any:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_has_the_mesh_with_y_up_and_its_front_along_z(file_format: MeshFormat, tmp_path: Path) -> None:
-    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+def test_a_file_has_the_mesh_with_y_up_and_its_front_along_z(file_format: str, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{mesh_format(file_format).suffix}"
     write_mesh(path, mesh, file_format)
     found = read(path)
     np.testing.assert_array_equal(found.faces, mesh.faces)
@@ -53,15 +55,15 @@ def test_a_file_has_the_mesh_with_y_up_and_its_front_along_z(file_format: MeshFo
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_in_the_axes_of_training_is_not_turned(file_format: MeshFormat, tmp_path: Path) -> None:
-    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+def test_a_file_in_the_axes_of_training_is_not_turned(file_format: str, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{mesh_format(file_format).suffix}"
     write_mesh(path, mesh, file_format, frame="train")
     np.testing.assert_allclose(read(path).vertices, mesh.vertices, atol=1e-6)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_is_watertight_for_readers_that_merge_vertices(file_format: MeshFormat, tmp_path: Path) -> None:
-    path = tmp_path / f"a{SUFFIXES[file_format]}"
+def test_a_file_is_watertight_for_readers_that_merge_vertices(file_format: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{mesh_format(file_format).suffix}"
     write_mesh(path, made(), file_format)
     found = read(path, process=True)
     assert found.is_watertight
@@ -69,8 +71,8 @@ def test_a_file_is_watertight_for_readers_that_merge_vertices(file_format: MeshF
 
 
 @pytest.mark.parametrize("file_format", ["obj", "ply-mesh"])
-def test_colours_of_obj_and_ply_are_those_of_the_renders(file_format: MeshFormat, tmp_path: Path) -> None:
-    mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
+def test_colours_of_obj_and_ply_are_those_of_the_renders(file_format: str, tmp_path: Path) -> None:
+    mesh, path = made(), tmp_path / f"a{mesh_format(file_format).suffix}"
     write_mesh(path, mesh, file_format)
     np.testing.assert_allclose(read(path).visual.vertex_colors[:, :3] / 255.0, mesh.rgb, atol=0.51 / 255)
 
@@ -127,7 +129,7 @@ def test_linear_light_of_known_greys() -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_files_repeat_to_the_byte_and_nothing_is_overwritten(file_format: MeshFormat, tmp_path: Path) -> None:
+def test_files_repeat_to_the_byte_and_nothing_is_overwritten(file_format: str, tmp_path: Path) -> None:
     mesh, first, second = made(), tmp_path / "first", tmp_path / "second"
     write_mesh(first, mesh, file_format)
     write_mesh(second, mesh, file_format)
@@ -142,3 +144,38 @@ def test_a_missing_trimesh_is_told_with_the_extra(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=r'trimesh: pip install "sdi-gs\[mesh\]"'):
         write_mesh(tmp_path / "a.glb", mesh, "glb")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_row_has_a_writer_a_name_of_its_own_and_a_suffix() -> None:
+    assert tuple(row.name for row in MESH_FORMATS) == FORMATS
+    for row in MESH_FORMATS:
+        assert callable(import_module(row.module).WRITER)
+        assert row.suffix.startswith(".")
+        assert row.summary
+
+
+STL = """
+from sdi_gs.files import write_atomically
+from sdi_gs.mesh.surface import mesh_library
+from sdi_gs.mesh.trimesh_surface import trimesh_surface
+
+def WRITER(path, mesh, *, overwrite):
+    surface = trimesh_surface(mesh, coloured=False)
+    write_atomically(path, mesh_library("trimesh").exchange.stl.export_stl(surface), overwrite=overwrite)
+"""
+
+
+def test_a_new_format_is_one_module_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stl_of_a_test.py").write_text(STL)
+    monkeypatch.syspath_prepend(tmp_path)
+    stl = MeshFormat(name="stl", suffix=".stl", summary="triangles alone", module="stl_of_a_test")
+    monkeypatch.setattr("sdi_gs.mesh.formats.MESH_FORMATS", (*MESH_FORMATS, stl))
+    mesh = made()
+    write_mesh(tmp_path / "a.stl", mesh, "stl")
+    corners = mesh.vertices[mesh.faces][:, :, [1, 2, 0]]
+    np.testing.assert_allclose(read(tmp_path / "a.stl").triangles, corners, atol=1e-6)
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stl is no format of meshes: the known ones are glb, obj, ply-mesh"):
+        write_mesh(tmp_path / "a.stl", made(), "stl")

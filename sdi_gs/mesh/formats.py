@@ -1,0 +1,91 @@
+"""The mesh formats: one row each; writing is in a module per format.
+
+A new format is a new module that defines ``WRITER`` and a row in ``MESH_FORMATS``. No torch and no trimesh is imported
+here, so that the command line can list the formats at once.
+
+Viewers of meshes take y as up and look at an object's front along -z, as glTF's asset frame says (+y up, front +z);
+the training world has z up and the front along +x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from sdi_gs.errors import UserError
+from sdi_gs.settings.frames import Frame
+
+if TYPE_CHECKING:
+    from sdi_gs.mesh.extraction import TriangleMesh
+
+Y_UP_FROM_TRAIN = (1, 2, 0)
+"""Which training axis becomes x', y', z': x' = y, y' = z, z' = x, a rotation."""
+
+
+class MeshWriter(Protocol):
+    """Write a mesh whose vertices and normals are already in the file's axes.
+
+    Raises UserError where a package is missing, where ``path`` exists (unless ``overwrite``), and for a full disk.
+    """
+
+    def __call__(self, path: Path, mesh: TriangleMesh, /, *, overwrite: bool) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshFormat:
+    """One format that meshes are written to."""
+
+    name: str
+    """Value of ``--format``."""
+    suffix: str
+    """End of the file's name, such as ``.glb``."""
+    summary: str
+    """What the format holds, for the help: completes the sentence that begins with its name."""
+    module: str
+    """Import path of the module that defines ``WRITER``; imported when a file is written."""
+
+    def write(self, path: Path, mesh: TriangleMesh, *, frame: Frame = "viewer", overwrite: bool = False) -> None:
+        """Write a mesh given in the training world; ``frame`` names the file's axes (UserError as ``MeshWriter``)."""
+        writer: MeshWriter = import_module(self.module).WRITER
+        writer(path, _in_frame(mesh, frame), overwrite=overwrite)
+
+
+MESH_FORMATS: tuple[MeshFormat, ...] = (
+    MeshFormat(name="glb", suffix=".glb", summary="triangles in one binary glTF file", module="sdi_gs.mesh.glb"),
+    MeshFormat(name="obj", suffix=".obj", summary="triangles as text", module="sdi_gs.mesh.obj"),
+    MeshFormat(name="ply-mesh", suffix=".ply", summary="triangles as a binary .ply", module="sdi_gs.mesh.ply"),
+)
+
+
+def mesh_format(name: str) -> MeshFormat:
+    """Return a format by its name; UserError for an unknown one."""
+    for row in MESH_FORMATS:
+        if row.name == name:
+            return row
+    raise UserError(f"{name} is no format of meshes: the known ones are {', '.join(row.name for row in MESH_FORMATS)}")
+
+
+def write_mesh(
+    path: Path,
+    mesh: TriangleMesh,
+    file_format: MeshFormat | str,
+    *,
+    frame: Frame = "viewer",
+    overwrite: bool = False,
+) -> None:
+    """Write a mesh given in the training world; ``frame`` names the file's axes (UserError as ``MeshWriter``)."""
+    row = mesh_format(file_format) if isinstance(file_format, str) else file_format
+    row.write(path, mesh, frame=frame, overwrite=overwrite)
+
+
+def _in_frame(mesh: TriangleMesh, frame: Frame) -> TriangleMesh:
+    match frame:
+        case "viewer":
+            columns = list(Y_UP_FROM_TRAIN)
+            return replace(mesh, vertices=mesh.vertices[:, columns], normals=mesh.normals[:, columns])
+        case "train":
+            return mesh
+        case _:
+            assert_never(frame)

@@ -1,0 +1,82 @@
+"""A finished scene as one file: splats, or a mesh of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdi_gs import __version__
+from sdi_gs.files import refuse_existing
+from sdi_gs.mesh.formats import MeshFormat
+from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix
+from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.provenance import ply_comments
+from sdi_gs.settings.frames import Frame
+from sdi_gs.settings.mesh import MeshConfig
+from sdi_gs.splats.formats import SplatFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    summary: str
+    """One line about it."""
+    remark: str | None = None
+    """What the format could not hold; None if nothing."""
+
+
+def export(
+    scene: SavedScene,
+    path: Path | str,
+    *,
+    format: ExportFormat | str | None = None,
+    frame: Frame = "viewer",
+    mesh: MeshConfig | None = None,
+) -> Exported:
+    """Write a scene as a new file; without ``format`` the path's suffix decides.
+
+    ``format`` is a name from ``SPLAT_FORMATS`` or ``MESH_FORMATS``, or a format of your own. ``frame`` names the file's
+    axes, ``mesh`` how a mesh is cut out of the scene. Raises UserError where the format is unknown, the file exists or
+    the scene cannot be written in this format.
+    """
+    path = Path(path)
+    if format is None:
+        chosen = format_by_suffix(path)
+    else:
+        chosen = export_format(format) if isinstance(format, str) else format
+    refuse_existing(path)
+    if isinstance(chosen, MeshFormat):
+        return _export_mesh(scene, path, chosen, frame, mesh or MeshConfig())
+    return _export_splats(scene, path, chosen, frame)
+
+
+def default_path(scene: SavedScene, chosen: ExportFormat) -> Path:
+    """Return the usual name: with the step in the run's folder, or beside the file that the scene was loaded from."""
+    kind, ending = ("mesh", "mesh") if isinstance(chosen, MeshFormat) else ("splats", "export")
+    if scene.run is not None:
+        return scene.run.folder.path / f"{kind}_step_{scene.run.step:06d}{chosen.suffix}"
+    return scene.path.with_name(f"{scene.path.stem}-{ending}{chosen.suffix}")
+
+
+def _export_splats(scene: SavedScene, path: Path, chosen: SplatFormat, frame: Frame) -> Exported:
+    run, cloud = scene.run, splat_cloud(scene.gaussians)
+    comments = ply_comments(run.config, run.step) if run is not None else [f"sdi-gs {__version__}"]
+    report = chosen.write(path, cloud, frame=frame, comments=comments)
+    origin = f"after {run.step} steps" if run is not None else f"of {scene.path}"
+    return Exported(
+        path=path,
+        summary=f"{report.written} of {report.total} Gaussians, {origin}",
+        remark=chosen.codec().loss(cloud),
+    )
+
+
+def _export_mesh(scene: SavedScene, path: Path, chosen: MeshFormat, frame: Frame, config: MeshConfig) -> Exported:
+    # Needs packages of the extra "mesh".
+    from sdi_gs.mesh.extraction import mesh_of_scene
+
+    triangles, report = mesh_of_scene(scene.representation, config)
+    chosen.write(path, triangles, frame=frame)
+    return Exported(path=path, summary=report.line())
