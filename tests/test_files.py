@@ -1,3 +1,5 @@
+"""Files are replaced atomically or not at all."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Pictures as files, and sheets of views."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Turntable films."""
+
 from __future__ import annotations
 
 import re

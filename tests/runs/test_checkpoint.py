@@ -1,3 +1,5 @@
+"""Checkpoints: exact, atomic, and refused when damaged."""
+
 from __future__ import annotations
 
 import json

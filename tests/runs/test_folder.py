@@ -1,3 +1,5 @@
+"""Run folders: names, files, results."""
+
 from __future__ import annotations
 
 import errno
