@@ -1,15 +1,34 @@
-"""Child processes run what is installed, and tests that need what this machine lacks skip themselves."""
+"""The test lanes: what slow tests are left out, what this machine cannot run, and threads of parallel runs.
+
+``pytest`` runs the quick lane, ``pytest -m ""`` everything; ``-n 2`` shares either between two processes.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 # Without it `python -m` and `python -c` prefer the sdi_gs/ of the working folder to the one that these tests import,
 # which in CI is the installed wheel.
 os.environ["PYTHONSAFEPATH"] = "1"
+# Threads that wait by spinning take the cores from those that work, where torch and numba share two.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IS_WORKER:
+    # The processes of a parallel run share the cores, one thread each. Torch reads it when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LEFT_OUT = pytest.StashKey[int]()
+"""How many slow tests the markers left out."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,6 +41,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f"{reason}: the browser tests must run in CI, not skip")
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup() -> None:
+    numba = sys.modules.get("numba") if IS_WORKER else None
+    if numba is not None:
+        numba.set_num_threads(1)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        item.config.stash[LEFT_OUT] += item.get_closest_marker("slow") is not None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["slow_left_out"] = session.config.stash[LEFT_OUT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Every worker collects everything.
+    config: pytest.Config = node.config
+    config.stash[LEFT_OUT] = max(config.stash[LEFT_OUT], getattr(node, "workeroutput", {}).get("slow_left_out", 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    count = config.stash[LEFT_OUT]
+    if count:
+        terminalreporter.write_line(f'slow tests left out: {count} (pytest -m "" runs all tests)')
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """Set torch's number of threads, the one that the rasteriser and the field's kernels use too, for one test."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(set_threads: Callable[[int], None]) -> None:
+    """Compute with one thread: operations on small tensors only get slower when they are shared out."""
+    set_threads(1)
 
 
 def _no_gpu() -> str | None:

@@ -62,6 +62,7 @@ def test_an_arm_that_repeats_another_is_left_out() -> None:
     assert distinct_arms(network_config(), list(ARMS)) == list(ARMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_calls_are_counted_as_a_run_makes_them(arm: str) -> None:
     smoke = preset_named("smoke").config

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import viser
     from headless_page import ViewerPage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture

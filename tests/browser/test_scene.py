@@ -22,7 +22,7 @@ from sdi_gs.viewer import labels
 if TYPE_CHECKING:
     from headless_page import ViewerPage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 C0 = 0.28209479177387814
 WHITE = np.array([255, 255, 255])
@@ -191,7 +191,6 @@ def test_the_render_picture_follows_a_dragged_camera(box_address: str, viewer_pa
     assert_same_picture(viewer_page.still_scene(), rest)
 
 
-@pytest.mark.slow
 def test_the_view_command_shows_a_dot_splat_until_ctrl_c_and_the_page_then_says_so(
     viewer_page: ViewerPage, tmp_path: Path
 ) -> None:

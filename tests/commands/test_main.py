@@ -510,6 +510,7 @@ def test_a_checkpoint_and_a_splat_file_are_filmed_as_a_run_is(run: Path, here: P
     assert pictures["splat"].min() < 200, "the picture shows nothing"
 
 
+@pytest.mark.slow
 def test_eval_prints_one_json_object_and_writes_only_what_it_is_told_to(
     run: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -659,6 +660,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"{text!r} was not said")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_exports_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with endless_run(folder, film=(2, 16)) as process:
@@ -675,6 +677,7 @@ def test_ctrl_c_saves_exports_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert all(path.is_file() for path in written)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with endless_run(folder, film=(400, 512)) as process:

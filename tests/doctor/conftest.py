@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.check_setup import CPU, DRY_RUN, CheckSetup
@@ -74,12 +73,8 @@ TINY = replace(DRY_RUN, gaussians=60, image_size=24, growth_steps=60, growth_ima
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small only get slower when they are shared out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def one_thread_in_every_test(one_thread: None) -> None:
+    """Every test here computes on small tensors."""
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ def test_what_lies_before_a_start_belongs_to_nobody(clock: Clock) -> None:
     assert stopwatch.seconds() == {"render": 3.0}
 
 
+@pytest.mark.slow
 def test_both_runs_are_timed_and_a_cpus_memory_is_skipped(
     setup: CheckSetup, failures: Callable[..., list[str]]
 ) -> None:

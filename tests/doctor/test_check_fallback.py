@@ -17,6 +17,8 @@ from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.training.scene import GaussianScene
 from sdi_gs.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 FELL = "times that it went a tier down"
 DRAWS = "random draws that were not taken back"
 OFF = "positions off a run on that tier"

@@ -15,6 +15,8 @@ from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
 from sdi_gs.settings.ngp import NgpConfig
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_kernels_pass_beside_torch(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     rows = list(check_field(setup))

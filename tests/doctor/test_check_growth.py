@@ -15,6 +15,8 @@ from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.gaussians import Strategy
 from sdi_gs.settings.run import RunConfig
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_strategy_grows_learns_and_repeats_itself(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     rows = list(check_growth(setup))

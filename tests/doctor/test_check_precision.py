@@ -14,6 +14,8 @@ from sdi_gs.doctor.check_precision import check_precision
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 
+pytestmark = pytest.mark.slow
+
 
 def test_half_precision_passes_and_says_which_weights(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     rows = list(check_precision(setup))

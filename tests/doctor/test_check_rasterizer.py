@@ -13,6 +13,8 @@ from sdi_gs.doctor.check_rasterizer import check_rasterizer
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.rasterize import rasterization
 
+pytestmark = pytest.mark.slow
+
 Answer = tuple[Tensor, Tensor, dict[str, Any]]
 
 

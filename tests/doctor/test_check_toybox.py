@@ -14,6 +14,8 @@ from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.check_toybox import check_toybox
 from sdi_gs.priors.catalog import load_prior
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_prior_passes_beside_itself(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
     rows = list(check_toybox(setup))

@@ -55,6 +55,7 @@ def test_the_summary_counts_and_names_what_failed(report: FullReport) -> None:
     assert not report.passed
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_a_table_and_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "report.json"
     assert main([*FAST, "--report", str(path)]) == 0

@@ -109,6 +109,7 @@ def test_nonsense_is_refused(options: dict[str, Any]) -> None:
         ProbeOptions(prompt="a blue robot", **options)
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_and_a_figure(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image

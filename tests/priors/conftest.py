@@ -69,12 +69,8 @@ VAE: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small only get slower when they are shared out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def one_thread_in_every_test(one_thread: None) -> None:
+    """Every test here computes on small tensors."""
 
 
 @pytest.fixture(scope="session")

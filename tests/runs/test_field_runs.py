@@ -194,6 +194,7 @@ def test_splats_start_from_a_field(field: Path, here: Path) -> None:
     assert len(plyfile.PlyData.read(here / "splats/splats.ply")["vertex"]) == summary["n_exported"] > 200
 
 
+@pytest.mark.slow
 def test_splats_start_from_one_of_a_fields_checkpoints(field: Path) -> None:
     early, late = (start_from(field / "checkpoints" / name) for name in ("step_000003", "step_000006"))
     assert not torch.equal(early.params["means"], late.params["means"])

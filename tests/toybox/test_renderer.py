@@ -187,10 +187,11 @@ def test_occupied_agrees_with_what_is_seen(cameras_at: CamerasAt) -> None:
 def test_same_scene_gives_the_same_bytes_for_any_number_of_threads(cameras_at: CamerasAt) -> None:
     cameras = cameras_at([(float(10 * k), 15.0) for k in range(6)])
     scenes: list[Scene] = [(canonical_object("car", "yellow"),)] * 6
-    first = render_scenes(scenes, cameras)
     threads = numba.get_num_threads()
-    numba.set_num_threads(1)
     try:
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)  # pyright: ignore
+        first = render_scenes(scenes, cameras)
+        numba.set_num_threads(1)
         second = render_scenes(scenes, cameras)
     finally:
         numba.set_num_threads(threads)

@@ -52,6 +52,7 @@ def test_a_field_that_trains_is_rendered_from_the_start(live_field: Any, browser
     assert browser.of_kind("NotificationShowMessage") == []
 
 
+@pytest.mark.slow
 def test_the_render_of_a_field_follows_the_run(live_field: Any, browsers: Browse, wait_until: Wait) -> None:
     browser = browsers(live_field.port)
     live_field.start()

@@ -63,6 +63,7 @@ def test_a_client_sees_the_start_before_the_first_step(live_run: Any, browsers: 
     assert 32 * 60 in message["_sizes"]
 
 
+@pytest.mark.slow
 def test_splats_follow_the_run(live_run: Any, watched: Any, wait_until: Wait) -> None:
     def updates() -> int:
         return len(watched.of_kind("SceneNodeUpdateMessage"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,13 +131,6 @@ def test_a_look_at_no_points_is_empty() -> None:
     assert seen.logits.shape == seen.slopes.shape == (0, 3)
     assert weights.table.grad is not None
     assert (weights.table.grad == 0.0).all()
-
-
-@pytest.fixture
-def set_threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def test_results_are_bitwise_equal_for_any_number_of_threads(set_threads: Callable[[int], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -257,13 +257,6 @@ def test_the_state_of_something_else_is_refused_and_nothing_is_lost(make_ngp: Ca
         with pytest.raises(UserError, match="representation"):
             ngp.load_state(state)
     assert all(torch.equal(before[name], value) for name, value in ngp.state()["params"].items())
-
-
-@pytest.fixture
-def set_threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def test_training_is_bitwise_the_same_for_any_number_of_threads(

@@ -82,6 +82,7 @@ def test_a_step_is_counted_part_by_part() -> None:
     assert counted.flops("vae") > 0
 
 
+@pytest.mark.slow
 def test_every_lever_of_memory_lowers_the_count() -> None:
     whole = count(config())
     in_turn = count(config(compute=ComputeConfig(views_at_once=1)))
@@ -96,6 +97,7 @@ def test_every_lever_of_memory_lowers_the_count() -> None:
     assert "text" not in freed.peak or freed.peak["text"] < 0.1 * whole.peak["text"]
 
 
+@pytest.mark.slow
 def test_more_gaussians_need_more_and_move_alike() -> None:
     few, many = (count(replace(config(), gaussians=replace(config().gaussians, num_initial=n))) for n in (2000, 20_000))
     assert many.peak["optimiser"] == 10 * few.peak["optimiser"]

@@ -18,6 +18,8 @@ from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
 from sdi_gs.settings.run import RunConfig
 
+pytestmark = pytest.mark.slow
+
 
 def config(ngp: NgpConfig | None = None, **compute: Any) -> RunConfig:
     base = preset_named("sd21-base").config

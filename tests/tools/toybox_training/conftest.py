@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from smallest_networks import smallest_unet, smallest_vae
 from toybox_training.autoencoder import VaeTrainingConfig
 from toybox_training.denoiser import UnetTrainingConfig
@@ -15,12 +12,8 @@ LOOP = LoopConfig(steps=3, learning_rate=1e-3, report_every=3)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small only get slower when they are shared out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def one_thread_in_every_test(one_thread: None) -> None:
+    """Every test here computes on small tensors."""
 
 
 @pytest.fixture

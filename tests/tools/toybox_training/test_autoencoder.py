@@ -27,6 +27,8 @@ from toybox_training.loop import averaged_weights, batch_generator, train
 
 from sdi_gs.toybox.splits import split_seed
 
+pytestmark = pytest.mark.slow
+
 
 def test_latents_are_a_quarter_of_the_picture_along_each_axis(small_vae: VaeTrainingConfig) -> None:
     vae = build_vae(small_vae)

@@ -32,6 +32,8 @@ from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import Judge, JudgeNetwork
 from sdi_gs.toybox.objects import HELD_OUT_PAIRS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:

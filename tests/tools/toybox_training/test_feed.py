@@ -16,6 +16,8 @@ from toybox_training.workers import Workers
 
 from sdi_gs.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_batches_come_in_order_from_other_processes_and_from_wherever_asked() -> None:
     feed = Feed(operator.neg, processes=2)

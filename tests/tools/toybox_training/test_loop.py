@@ -25,6 +25,8 @@ from toybox_training.workers import Workers
 
 from sdi_gs.errors import NonFiniteError, UserError
 
+pytestmark = pytest.mark.slow
+
 
 class Line:
     """Learns the slope of a line from random points, or of several at once."""

@@ -21,7 +21,10 @@ from toybox_training.vocabulary import write_tokenizer
 from sdi_gs.toybox.judge import Judge, JudgeNetwork
 
 # Then torch multiplies in float32 and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning"),
+]
 
 LOOP = LoopConfig(steps=3, learning_rate=1e-3, muon_learning_rate=0.02)
 # Without a card torch knows none but by its number.
