@@ -184,7 +184,7 @@ def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
     """Train, score, and save a row of four views."""
     device = torch.device("cpu")
     started = time.process_time()
-    trainer = Trainer(config, load_prior(config.prior, config.ideal_prior, device=device), device=device)
+    trainer = Trainer(config, load_prior(config, device=device), device=device)
     counts = []
     while trainer.step < config.steps:
         report = trainer.train_step()

@@ -31,13 +31,15 @@ import torch
 import yaml
 from evidence_arms import ARMS, BUDGETS, Budget, Calls, Cost, budgeted, count_calls, distinct_arms, measure_cost
 from evidence_tables import page_tables, summary
-from scored_runs import PROMPTS, insert_table, prior_of, sheet, train_and_score
+from scored_runs import CPU, PROMPTS, insert_table, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
+from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.folder import slug
-from sdi_gs.settings.run import RunConfig, config_from_dict, config_to_dict, differing_keys, with_values
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys, with_values
 
 END_MARK = "<!-- end of tables -->"
 SHEETS = ("sds-annealed", "sdi")
@@ -75,7 +77,7 @@ def plan_runs(
     cost: Cost | None,
 ) -> list[Run]:
     """All runs, prompt by prompt, so that what is stopped early has all arms of some prompts."""
-    schedule = prior_of(base).schedule
+    schedule = load_prior(base, device=CPU).schedule
     given: list[tuple[Budget, str, RunConfig]] = [
         (budget, arm, budgeted(base, arm, budget, schedule=schedule, cost=cost))
         for budget in budgets
@@ -146,7 +148,7 @@ def cost_of(base: RunConfig, folder: Path, *, keep: bool) -> Cost:
 
 def print_plan(base: RunConfig, runs: list[Run], cost: Cost) -> dict[str, Any]:
     """What each arm gets and costs, and how much is left to do."""
-    schedule, plan, seen = prior_of(base).schedule, [], set()
+    schedule, plan, seen = load_prior(base, device=CPU).schedule, [], set()
     for run in runs:
         if (run.budget, run.arm) not in seen:
             seen.add((run.budget, run.arm))

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
 import torch
-from scored_runs import PROMPTS, prior_of, warm_up
+from scored_runs import CPU, PROMPTS, warm_up
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.inversion import inversion_timesteps
 from sdi_gs.guidance.score_distillation import plan_step
+from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.run import RunConfig
@@ -134,7 +135,7 @@ class Cost:
 def measure_cost(base: RunConfig) -> Cost:
     """The median of several rounds, each of one SDS step and one call of every kind."""
     config = arm_config(replace(base, prompt=base.prompt or PROMPTS[0], steps=ROUNDS), "sds")
-    prior = prior_of(config)
+    prior = load_prior(config, device=CPU)
     trainer = Trainer(config, prior, device=torch.device("cpu"))
     warm_up(trainer)
     calls = _calls_of_every_kind(trainer, prior)

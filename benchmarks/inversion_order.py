@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
 
 TIMESTEP = 700
@@ -86,12 +88,12 @@ def main() -> None:
         toys = [ToyMixture(seed) for seed in range(SEEDS)]
         cases = [(toy.guided(scale), toy.latents) for toy in toys]
         summary[f"mixture, gamma {scale:g}"] = errors(cases, SCHEDULE)
-    small = IdealPriorConfig(renders_per_view=128, unconditional_renders=400)
+    small = RunConfig(ideal_prior=IdealPriorConfig(renders_per_view=128, unconditional_renders=400))
     for scale in (-1.0, -3.0, -7.5):
-        ideal = load_prior("toybox-ideal", small, device="cpu")
+        ideal = load_prior(small, device="cpu")
         summary[f"toybox-ideal, gamma {scale:g}"] = errors([views_case(ideal, scale, 8)], ideal.schedule)
     if options.prior is not None:
-        network = load_prior(options.prior, small, device="cpu")
+        network = load_prior(replace(small, prior=options.prior), device="cpu")
         for scale in (-3.0, -7.5):
             found = errors([views_case(network, scale, 4)], network.schedule, NETWORK_WIDTH)
             summary[f"network, gamma {scale:g}"] = found

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from sdi_gs.cameras import VIEW_WORDS
-from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.evaluation.evaluate import judge_scene, score_scene
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
@@ -38,19 +37,13 @@ PROMPTS = (
 CPU = torch.device("cpu")
 
 
-def prior_of(config: RunConfig) -> DiffusionPrior:
-    """The run's prior, as ``sdi-gs train`` loads it."""
-    published = config.guidance.renoise == "reference"
-    return load_prior(config.prior, config.ideal_prior, device=CPU, published_source_time=published)
-
-
 def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
     """Train, score, and save a row of four views.
 
     ``train_seconds`` counts from the loading of the prior on, ``loop_seconds`` the steps alone once all is warm.
     """
     started = time.perf_counter()
-    trainer = Trainer(config, prior_of(config), device=CPU)
+    trainer = Trainer(config, load_prior(config, device=CPU), device=CPU)
     warm_up(trainer)
     loop_started, cpu_started, calls = time.perf_counter(), time.process_time(), 0
     while trainer.step < config.steps:

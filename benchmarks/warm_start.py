@@ -42,8 +42,9 @@ from sdi_gs.runs.folder import slug
 from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.runs.saving import save_state
-from sdi_gs.runs.two_stage import StagesConfig, field_stage, splat_stage
+from sdi_gs.runs.two_stage import field_stage, splat_stage
 from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.truth import held_out_cameras
 from sdi_gs.training.trainer import Trainer
@@ -149,7 +150,7 @@ def _two_stages(
     config: RunConfig, stages: StagesConfig, folder: Path
 ) -> tuple[list[Representation], dict[str, float], dict[str, Any]]:
     """The field, the first splats and the last; costs; scores on the way."""
-    schedule = load_prior(config.prior, config.ideal_prior, device=CPU).schedule
+    schedule = load_prior(config, device=CPU).schedule
     first, second = stages_within(config, stages, schedule, folder / "field")
     trainer, costs = trained(first, folder / "field")
     field = trainer.scene.representation

@@ -1,15 +1,16 @@
-"""Which device a command computes on, and why."""
+"""The device that a command computes on, and the reason for it."""
 
 from __future__ import annotations
 
 import torch
 
-from sdi_gs.doctor.diagnosis import why_no_cuda
 from sdi_gs.errors import UserError
+from sdi_gs.gsplat_build.remedies import card_problems
+from sdi_gs.gsplat_build.toolchain import card_on_bus, driver_cuda_version, examine_toolchain
 
 
 def device_reason(device: torch.device, *, asked: bool) -> str:
-    """Why a run is on this device, in a few words."""
+    """Return in a few words why a run is on this device; ``asked`` if the user named it."""
     if asked:
         return "as asked"
     if device.type == "cuda":
@@ -19,7 +20,10 @@ def device_reason(device: torch.device, *, asked: bool) -> str:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The named device, or the best one there is; UserError for a name that means nothing or is not there."""
+    """Return the named device, or cuda if torch finds a card, else cpu.
+
+    Raises UserError for an unknown or unsupported name and for a card that torch does not find.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,3 +39,14 @@ def pick_device(name: str | None) -> torch.device:
             + (reason or "use --device cpu, or see sdi-gs doctor")
         )
     return device
+
+
+def why_no_cuda() -> str | None:
+    """Return why torch cannot use this machine's card, with the fix; None if there is no card.
+
+    A machine without a card is recognised at once, without examining the toolchain.
+    """
+    if not card_on_bus() and driver_cuda_version() is None:
+        return None
+    problems = card_problems(examine_toolchain())
+    return f"{problems[0].what}: {problems[0].fix}" if problems else None

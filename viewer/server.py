@@ -17,7 +17,7 @@ from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.provenance import ply_comments
 from sdi_gs.runs.saving import change_settings
-from sdi_gs.settings.run import with_values
+from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import (

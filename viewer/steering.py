@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdi_gs.settings.run import RunConfig, config_to_dict, flatten
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_to_dict, flatten
 from sdi_gs.viewer import labels
 
 MAX_PROMPT_LENGTH = 1000

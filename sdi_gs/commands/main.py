@@ -32,7 +32,8 @@ from sdi_gs.console import say
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS
 from sdi_gs.settings.probe import ProbeOptions
-from sdi_gs.settings.run import RunConfig, differing_keys, flatten, with_values
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import differing_keys, flatten, with_values
 
 if TYPE_CHECKING:
     import torch
@@ -294,7 +295,7 @@ def _require_same_config(command: Train, run: Path) -> dict[str, Any]:
     from dataclasses import replace
 
     from sdi_gs.runs.prepare import load_run_config
-    from sdi_gs.settings.run import config_to_dict
+    from sdi_gs.settings.tree import config_to_dict
     from sdi_gs.training.trainer import TUNABLE
 
     if command.output_dir is not None:

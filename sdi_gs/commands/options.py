@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from sdi_gs import __version__
-from sdi_gs.doctor.check_names import CheckName
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.formats import MESH_FORMATS
 from sdi_gs.runs.export_formats import export_formats
-from sdi_gs.runs.two_stage import StagesConfig
 from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.check_names import CheckName
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.settings.probe import ProbeOptions
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.settings.tiers import TierChoice
 
 if TYPE_CHECKING:

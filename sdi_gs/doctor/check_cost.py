@@ -42,7 +42,7 @@ def check_cost(
     peak has no verdict.
     """
     toybox = replace(setup.toybox, prompt=PROMPT)
-    yield from _step_rows(setup, toybox, load_prior(toybox.prior, toybox.ideal_prior, device=setup.device))
+    yield from _step_rows(setup, toybox, load_prior(toybox, device=setup.device))
     weights = weights_at_hand(miniature=setup.size.miniature)
     config, tier = setup.stable_diffusion_on_tier()
     config = replace(config, prompt=PROMPT)

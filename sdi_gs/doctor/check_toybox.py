@@ -16,6 +16,7 @@ from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.layout import lacks_anything
 from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.compute import ComputeConfig
 
 COSINE_LIMIT = 0.9999
 """Both sides compute in float32, without TF32; ten inversion steps multiply what they round."""
@@ -32,7 +33,8 @@ def check_toybox(setup: CheckSetup, *, load: Load | None = None) -> Iterator[Row
     """Four rows per prior; ``load`` makes the prior of the side under test."""
 
     def usual(name: str, device: torch.device) -> DiffusionPrior:
-        return load_prior(name, setup.toybox.ideal_prior, device=device, dtype=torch.float32)
+        compute = ComputeConfig(precision="float32")
+        return load_prior(replace(setup.toybox, prior=name, compute=compute), device=device)
 
     for entry in (TOYBOX_IDEAL, TOYBOX):
         if entry.packaged is not None and lacks_anything(entry.packaged):

@@ -11,10 +11,10 @@ from typing import Any, assert_never
 
 import torch
 
-from sdi_gs.doctor.check_names import SUMMARIES, CheckName
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, failed
 from sdi_gs.priors.layout import in_one_line
+from sdi_gs.settings.check_names import SUMMARIES, CheckName
 
 Check = Callable[[CheckSetup], Iterator[Row]]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from sdi_gs import __version__
 from sdi_gs.gsplat_build.problem import Problem
-from sdi_gs.gsplat_build.remedies import card_problems, forecast, toolchain_problems
-from sdi_gs.gsplat_build.toolchain import Toolchain, card_on_bus, driver_cuda_version, examine_toolchain
+from sdi_gs.gsplat_build.remedies import forecast, toolchain_problems
+from sdi_gs.gsplat_build.toolchain import Toolchain, examine_toolchain
 
 DISTRIBUTION = "sdi-gs"
 
@@ -120,17 +120,6 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
         ffmpeg=ffmpeg,
         problems=[*_package_problems(packages), *toolchain_problems(toolchain), *_tool_problems(cache, ffmpeg)],
     )
-
-
-def why_no_cuda() -> str | None:
-    """The line that mends a card which torch cannot use; None where there is no card to mend.
-
-    Machines without one are not kept waiting for the rest of the toolchain.
-    """
-    if not card_on_bus() and driver_cuda_version() is None:
-        return None
-    problems = card_problems(examine_toolchain())
-    return f"{problems[0].what}: {problems[0].fix}" if problems else None
 
 
 def kernel_cache() -> KernelCache:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sdi_gs.console import say
-from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
 from sdi_gs.doctor.check_setup import DRY_RUN, FULL, CheckSetup
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rows import Row
@@ -23,6 +22,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.gsplat_build.toolchain import ask_nvidia_smi
 from sdi_gs.runs.provenance import versions
+from sdi_gs.settings.check_names import CHECK_NAMES, CheckName
 from sdi_gs.settings.run import RunConfig
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from sdi_gs.runs.loading import load_scene
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
-from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.settings.probe import ProbeOptions
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
 from sdi_gs.toybox.truth import render_truth, truth_draws
 
@@ -177,7 +177,7 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
     """
     if options.out is not None:
         refuse_existing(options.out)
-    prior = load_prior(options.prior, IdealPriorConfig(), device=device)
+    prior = load_prior(RunConfig(prior=options.prior), device=device)
     images, cameras = _subject_images(options, prior.image_size, device)
     latents = prior.encode_images(images.to(device), torch.Generator(device).manual_seed(options.seed)).detach()
     conditions = PromptConditions(prior, options.prompt)

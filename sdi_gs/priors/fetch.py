@@ -16,7 +16,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.priors.layout import UNWANTED_FILES, WANTED_FILES, WHAT_ELSE, has_weights, in_one_line, what_lacks
 
 if TYPE_CHECKING:
-    from sdi_gs.priors.catalog import CatalogEntry, HubSource
+    from sdi_gs.priors.sources import CatalogEntry, HubSource
 
 _PART_BYTES = 16 * 2**20
 _PATIENCE_SECONDS = 15.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,6 @@ from sdi_gs.priors.tuning import (
 )
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.settings.compute import ComputeConfig
-from sdi_gs.toybox.captions import parse_request
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -53,8 +52,8 @@ class LatentDiffusionConfig:
     """Whether images become a draw from the VAE's posterior (published SDI code) or its mode, free of noise."""
     published_source_time: bool = False
     """Tell the U-Net negative timesteps as they are (published SDI code) instead of 0."""
-    words: Literal["any", "toybox"] = "any"
-    """Which prompts are taken: any text, or only what toybox's words can ask for; a network would guess at the rest."""
+    check_prompt: Callable[[str], object] | None = None
+    """Called with every prompt before it is embedded; raises UserError for one that the network was not made for."""
 
 
 class LatentDiffusionPrior:
@@ -120,16 +119,11 @@ class LatentDiffusionPrior:
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """The text encoder's last hidden states [B, L, E]; warns of the part of a text that does not fit.
 
-        Raises UserError for a prompt that the config's ``words`` do not allow.
+        Raises UserError for a prompt that the config's ``check_prompt`` refuses.
         """
-        match self.config.words:
-            case "any":
-                pass
-            case "toybox":
-                for text in prompts:
-                    parse_request(text)
-            case _:
-                assert_never(self.config.words)
+        if self.config.check_prompt is not None:
+            for text in prompts:
+                self.config.check_prompt(text)
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         self._warn_of_cut(prompts, length)
         tokens: Any = self.tokenizer(

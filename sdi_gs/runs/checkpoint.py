@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, sync_folder
-from sdi_gs.settings.run import RunConfig, config_from_dict
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_from_dict
 
 FORMAT = "sdi-gs checkpoint"
 FORMAT_VERSION = 1

@@ -17,7 +17,7 @@ from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
 from sdi_gs.runs.saving import ring_of_views, save_state
-from sdi_gs.settings.run import config_to_dict
+from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.splats.ply import write_splat_ply
 from sdi_gs.training.trainer import Trainer
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.errors import UserError
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
 from sdi_gs.runs.finish import read_summary
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
-from sdi_gs.settings.run import RunConfig, config_from_dict, config_to_dict, require_prompt
+from sdi_gs.settings.run import RunConfig, require_prompt
+from sdi_gs.settings.tree import config_from_dict, config_to_dict
 from sdi_gs.training.trainer import Trainer
 
 OUTPUT_ROOT = Path("outputs")
@@ -33,7 +33,7 @@ def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None)
     if config.representation == "gaussians":
         require_kernels(device)
     with _memory_to_begin(device):
-        trainer = Trainer(config, _prior_of(config, device), device=device)
+        trainer = Trainer(config, load_prior(config, device=device), device=device)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
@@ -59,7 +59,7 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
         )
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     with _memory_to_begin(device):
-        trainer = Trainer(config_in_force(checkpoint), _prior_of(config, device), device=device, saved=state)
+        trainer = Trainer(config_in_force(checkpoint), load_prior(config, device=device), device=device, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
@@ -108,16 +108,3 @@ def _memory_to_begin(device: torch.device) -> Iterator[None]:
             f"{device} has too little free memory to load the networks and the scene: close other programs, choose "
             "another --device, or use --device cpu --prior toybox-ideal"
         ) from error
-
-
-def _prior_of(config: RunConfig, device: torch.device) -> DiffusionPrior:
-    """The run's prior in its precision; the published form of SDI tells it a clean latent's negative source time."""
-    published = config.guidance.renoise == "reference"
-    precision = config.compute.precision
-    return load_prior(
-        config.prior,
-        config.ideal_prior,
-        device=device,
-        dtype=None if precision == "auto" else getattr(torch, precision),
-        published_source_time=published,
-    )

@@ -10,7 +10,8 @@ from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.runs.checkpoint import pack_state, save_checkpoint
 from sdi_gs.runs.folder import SETTINGS_EVENT, RunFolder
-from sdi_gs.settings.run import RunConfig, config_to_dict
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
 
 PREVIEW_VIEWS = 4

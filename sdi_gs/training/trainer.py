@@ -19,7 +19,8 @@ from sdi_gs.guidance.score_distillation import distill, noise_to_carry, plan_ste
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import restore_generator
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
-from sdi_gs.settings.run import RunConfig, config_to_dict, differing_keys, flatten, require_prompt
+from sdi_gs.settings.run import RunConfig, require_prompt
+from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
 from sdi_gs.training.losses import distillation_loss
 from sdi_gs.training.scene import make_scene
 

@@ -18,7 +18,8 @@ from scored_runs import insert_table
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.settings.run import RunConfig, config_to_dict
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
 
 SCHEDULE = scaled_linear_schedule()
@@ -73,7 +74,7 @@ def test_calls_are_counted_as_a_run_makes_them(arm: str) -> None:
         smoke, prompt="a red ball", steps=7, ideal_prior=ideal, gaussians=gaussians, guidance=guidance, views_per_step=1
     )
     config = arm_config(base, arm)
-    prior = load_prior(config.prior, config.ideal_prior, device="cpu")
+    prior = load_prior(config, device="cpu")
     made = {1: 0, 2: 0}
     predict = prior.predict_noise
 

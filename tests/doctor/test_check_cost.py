@@ -32,7 +32,7 @@ def figure(rows: list[Row], what: str) -> float:
 @pytest.fixture
 def trainer(setup: CheckSetup) -> Trainer:
     config = replace(setup.toybox, prompt="a blue robot")
-    return Trainer(config, load_prior(config.prior, config.ideal_prior, device=CPU), device=CPU)
+    return Trainer(config, load_prior(config, device=CPU), device=CPU)
 
 
 class Clock:
@@ -92,7 +92,7 @@ def test_the_time_of_the_backward_pass_is_its_own(trainer: Trainer, clock: Clock
 
 def test_timing_changes_neither_the_step_nor_the_trainer(setup: CheckSetup) -> None:
     config = replace(setup.toybox, prompt="a blue robot")
-    prior = load_prior(config.prior, config.ideal_prior, device=CPU)
+    prior = load_prior(config, device=CPU)
     plain, timed = (Trainer(config, prior, device=CPU) for _ in range(2))
     scene = timed.scene
     with timed_parts(timed) as stopwatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_prediction_that_is_off_is_named(
     monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
 
     def load(name: str, device: torch.device) -> DiffusionPrior:
-        prior: Any = load_prior(name, setup.toybox.ideal_prior, device=device)
+        prior: Any = load_prior(replace(setup.toybox, prior=name), device=device)
         plain = prior.predict_noise
 
         def tilted(noised: Tensor, timestep: int, embeddings: Tensor) -> Tensor:

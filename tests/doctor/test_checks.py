@@ -7,10 +7,10 @@ from typing import get_args
 
 import torch
 
-from sdi_gs.doctor.check_names import CHECK_NAMES, SUMMARIES, CheckName
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.checks import Check, check_of, run_checks
 from sdi_gs.doctor.rows import Row, at_most
+from sdi_gs.settings.check_names import CHECK_NAMES, SUMMARIES, CheckName
 
 
 def fine(setup: CheckSetup) -> Iterator[Row]:

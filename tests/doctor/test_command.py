@@ -119,8 +119,8 @@ def old_driver(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("sdi_gs.doctor.diagnosis.card_on_bus", lambda: True)
-    monkeypatch.setattr("sdi_gs.doctor.diagnosis.examine_toolchain", lambda: machine(**OLD_DRIVER))
+    monkeypatch.setattr("sdi_gs.devices.card_on_bus", lambda: True)
+    monkeypatch.setattr("sdi_gs.devices.examine_toolchain", lambda: machine(**OLD_DRIVER))
 
 
 def test_a_device_that_the_driver_is_too_old_for_is_refused_with_what_mends_it(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.doctor.check_names import CHECK_NAMES, CheckName
 from sdi_gs.doctor.check_setup import FULL, CheckSetup
 from sdi_gs.doctor.checks import run_checks
+from sdi_gs.settings.check_names import CHECK_NAMES, CheckName
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

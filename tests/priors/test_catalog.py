@@ -17,11 +17,14 @@ from sdi_gs.priors import catalog
 from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, load_prior
 from sdi_gs.priors.fetch import SourceUnavailableError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.guidance import GuidanceConfig, Renoise
 from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.run import RunConfig
 
 
-def load(name: str, dtype: torch.dtype | None = None) -> Any:
-    return load_prior(name, IdealPriorConfig(), device="cpu", dtype=dtype)
+def load(name: str, **compute: Any) -> Any:
+    return load_prior(RunConfig(prior=name, compute=ComputeConfig(**compute)), device="cpu")
 
 
 def test_looking_at_the_catalogue_imports_nothing_heavy() -> None:
@@ -44,8 +47,8 @@ def test_every_entry_is_pinned_to_a_commit_and_named_once() -> None:
 
 
 def test_the_ideal_prior_is_made_with_its_config() -> None:
-    config = IdealPriorConfig(image_size=32)
-    prior = load_prior("toybox-ideal", config, device="cpu")
+    config = RunConfig(prior="toybox-ideal", ideal_prior=IdealPriorConfig(image_size=32))
+    prior = load_prior(config, device="cpu")
     assert (prior.name, prior.image_size) == ("toybox-ideal", 32)
 
 
@@ -55,7 +58,7 @@ def test_a_folder_is_loaded_as_it_stands(pristine_models: dict[str, Path], predi
     assert isinstance(prior, LatentDiffusionPrior)
     assert prior.prediction_type == prediction_type
     assert prior.unet.dtype == torch.float32
-    assert load(str(pristine_models[prediction_type]), torch.bfloat16).unet.dtype == torch.bfloat16
+    assert load(str(pristine_models[prediction_type]), precision="bfloat16").unet.dtype == torch.bfloat16
 
 
 class FakeHub:
@@ -77,7 +80,8 @@ def put_in_place(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
     # The toy models that it has are not the published ones.
     sources = tuple(replace(source, known_sha256={}) for source in SD21_BASE.sources)
-    monkeypatch.setattr(catalog, "SD21_BASE", replace(SD21_BASE, sources=sources))
+    entries = tuple(replace(entry, sources=sources) if entry is SD21_BASE else entry for entry in CATALOG)
+    monkeypatch.setattr(catalog, "CATALOG", entries)
 
 
 @pytest.mark.parametrize("entry", [SD21_BASE, SD21], ids=lambda entry: entry.name)
@@ -137,11 +141,12 @@ def test_a_hub_id_goes_to_the_hub_without_a_revision(
     assert hub.asked == [("owner/name", None)]
 
 
-@pytest.mark.parametrize("published", [False, True])
-def test_the_published_source_time_reaches_the_prior(
-    pristine_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, published: bool
+@pytest.mark.parametrize(("renoise", "published"), [("paper", False), ("reference", True)])
+def test_the_published_form_shows_the_prior_negative_timesteps(
+    pristine_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, renoise: Renoise, published: bool
 ) -> None:
     put_in_place(FakeHub({SD21_BASE.sources[0].repo_id: pristine_models["epsilon"]}), monkeypatch)
     for name in (str(pristine_models["epsilon"]), "sd21-base"):
-        prior: Any = load_prior(name, IdealPriorConfig(), device="cpu", published_source_time=published)
+        config = RunConfig(prior=name, guidance=GuidanceConfig(renoise=renoise))
+        prior: Any = load_prior(config, device="cpu")
         assert prior.config.published_source_time == published

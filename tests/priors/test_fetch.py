@@ -14,7 +14,7 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors import catalog, listing
-from sdi_gs.priors.catalog import SD21, SD21_BASE, CatalogEntry, HubSource, load_prior
+from sdi_gs.priors.catalog import CATALOG, SD21, SD21_BASE, load_prior
 from sdi_gs.priors.fetch import (
     SourceUnavailableError,
     check_sums,
@@ -25,7 +25,8 @@ from sdi_gs.priors.fetch import (
 )
 from sdi_gs.priors.layout import has_weights, what_lacks
 from sdi_gs.priors.listing import fetch_prior
-from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.priors.sources import CatalogEntry, HubSource
+from sdi_gs.settings.run import RunConfig
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -34,6 +35,12 @@ def entry_of(sources: list[str], hub: Any, **known_sha256: str) -> CatalogEntry:
     """A catalogue entry whose sums are those of the toy model."""
     pinned = [HubSource(repo_id=name, revision=hub.commit(name), known_sha256=known_sha256) for name in sources]
     return replace(SD21_BASE, sources=tuple(pinned))
+
+
+def put_in_catalog(entry: CatalogEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has an entry take the place of the one of its name."""
+    entries = tuple(entry if known.name == entry.name else known for known in CATALOG)
+    monkeypatch.setattr(catalog, "CATALOG", entries)
 
 
 @pytest.fixture
@@ -63,11 +70,11 @@ def test_weights_on_disk_are_loaded_without_asking_anybody(
     hub: Any, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repositories["second/model"] = model
-    monkeypatch.setattr(catalog, "SD21_BASE", entry_of(["first/model", "second/model"], hub))
-    assert load_prior("sd21-base", IdealPriorConfig(), device="cpu").name == "second/model"
+    put_in_catalog(entry_of(["first/model", "second/model"], hub), monkeypatch)
+    assert load_prior(RunConfig(prior="sd21-base"), device="cpu").name == "second/model"
     hub.asked.clear()
     hub.repositories.clear()
-    assert load_prior("sd21-base", IdealPriorConfig(), device="cpu").name == "second/model"
+    assert load_prior(RunConfig(prior="sd21-base"), device="cpu").name == "second/model"
     assert hub.asked == []
 
 
@@ -100,7 +107,7 @@ def test_the_toy_model_is_not_taken_for_stable_diffusion(hub: Any, model: Path) 
     """The sums in the catalogue are really compared."""
     hub.repositories[SD21_BASE.sources[0].repo_id] = model
     with pytest.raises(UserError, match="not 6dfae3e5f7d459b5"):
-        load_prior("sd21-base", IdealPriorConfig(), device="cpu")
+        load_prior(RunConfig(prior="sd21-base"), device="cpu")
 
 
 def test_a_checked_file_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -174,7 +181,8 @@ def test_the_list_tells_of_every_prior_where_it_comes_from_and_whether_it_is_her
     hub: Any, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.repositories["a/model"] = model
-    monkeypatch.setattr(listing, "CATALOG", (catalog.TOYBOX_IDEAL, entry_of(["a/model"], hub), SD21))
+    for module in (catalog, listing):
+        monkeypatch.setattr(module, "CATALOG", (catalog.TOYBOX_IDEAL, entry_of(["a/model"], hub), SD21))
     fetched = fetch_prior("sd21-base", say=lambda _: None)
     hub.asked.clear()
     ideal, base, other = listing.known_priors()
@@ -211,8 +219,8 @@ def test_a_folder_that_lacks_something_is_refused_by_name(model_copy: Callable[.
 
 def test_the_loaded_model_is_of_the_fetched_files(hub: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repositories["a/model"] = model
-    monkeypatch.setattr(catalog, "SD21_BASE", entry_of(["a/model"], hub, **{UNET: sha256_of(model / UNET)}))
-    prior: Any = load_prior("sd21-base", IdealPriorConfig(), device="cpu")
-    own: Any = load_prior(str(model), IdealPriorConfig(), device="cpu")
+    put_in_catalog(entry_of(["a/model"], hub, **{UNET: sha256_of(model / UNET)}), monkeypatch)
+    prior: Any = load_prior(RunConfig(prior="sd21-base"), device="cpu")
+    own: Any = load_prior(RunConfig(prior=str(model)), device="cpu")
     for one, other in zip(prior.unet.parameters(), own.unet.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -24,7 +24,7 @@ from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors import catalog, listing
 from sdi_gs.priors.catalog import TOYBOX, is_instrument, load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.run import RunConfig
 
 MAX_BYTES = 20e6
 """What the folder of the package may weigh."""
@@ -51,7 +51,6 @@ def package_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     def put(folder: Path) -> None:
         entry = replace(TOYBOX, packaged=folder)
         entries = tuple(entry if known is TOYBOX else known for known in catalog.CATALOG)
-        monkeypatch.setattr(catalog, "TOYBOX", entry)
         for module in (catalog, listing):
             monkeypatch.setattr(module, "CATALOG", entries)
 
@@ -61,7 +60,7 @@ def package_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 @pytest.fixture
 def prior(trained: Path, package_with: Callable[[Path], None]) -> LatentDiffusionPrior:
     package_with(trained)
-    loaded = load_prior("toybox", IdealPriorConfig(), device="cpu")
+    loaded = load_prior(RunConfig(prior="toybox"), device="cpu")
     assert isinstance(loaded, LatentDiffusionPrior)
     return loaded
 
@@ -116,7 +115,7 @@ def test_it_understands_every_text_that_a_run_makes_of_a_prompt(prior: LatentDif
 
 
 def test_the_folder_given_by_its_path_takes_any_words(trained: Path) -> None:
-    by_path: Any = load_prior(str(trained), IdealPriorConfig(), device="cpu")
+    by_path: Any = load_prior(RunConfig(prior=str(trained)), device="cpu")
     assert torch.isfinite(by_path.embed_prompts(["a blue dragon"])).all()
 
 

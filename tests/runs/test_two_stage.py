@@ -10,8 +10,10 @@ import pytest
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
-from sdi_gs.runs.two_stage import StagesConfig, field_stage, splat_stage
-from sdi_gs.settings.run import RunConfig, differing_keys
+from sdi_gs.runs.two_stage import field_stage, splat_stage
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.stages import StagesConfig
+from sdi_gs.settings.tree import differing_keys
 
 FIELD = Path("somewhere/robot-field")
 

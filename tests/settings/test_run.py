@@ -11,7 +11,8 @@ import yaml
 
 from sdi_gs.configs.presets import presets
 from sdi_gs.errors import UserError
-from sdi_gs.settings.run import RunConfig, config_from_dict, config_to_dict, differing_keys, flatten
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys, flatten
 
 CONFIGS = {name: preset.config for name, preset in presets().items()}
 every_preset = pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in CONFIGS.items()])
@@ -83,6 +84,11 @@ def test_a_bad_value_is_refused_by_its_name(key: str, value: Any, says: str) -> 
         config_from_dict(with_value(key, value))
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_representation_is_refused_with_the_accepted_names() -> None:
+    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, got 'planes'"):
+        RunConfig(representation="planes")  # pyright: ignore[reportArgumentType]
 
 
 def test_none_stands_for_a_value_that_is_derived() -> None:

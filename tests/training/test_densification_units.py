@@ -41,7 +41,7 @@ def config(strategy: Strategy, *, loss: float = 1.0, image_size: int = 64) -> Ru
 def counts(strategy: Strategy, **units: Any) -> list[int]:
     """Gaussians after every step."""
     settings = config(strategy, **units)
-    trainer = Trainer(settings, load_prior(settings.prior, settings.ideal_prior, device=CPU), device=CPU)
+    trainer = Trainer(settings, load_prior(settings, device=CPU), device=CPU)
     return [trainer.train_step().num_gaussians for _ in range(STEPS)]
 
 

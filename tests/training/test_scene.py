@@ -179,7 +179,7 @@ def test_dropped_gradients_leave_the_scene_as_it_was(kind: Kind) -> None:
 @pytest.mark.parametrize("where", ["latents", "gradient"])
 def test_a_step_that_comes_to_nothing_leaves_the_trainers_state(kind: Kind, where: str) -> None:
     settings = config(kind)
-    prior = load_prior(settings.prior, settings.ideal_prior, device=CPU)
+    prior = load_prior(settings, device=CPU)
     trainer = Trainer(settings, prior, device=CPU)
     for _ in range(2):
         trainer.train_step()
@@ -244,7 +244,7 @@ def test_a_field_of_another_size_is_refused() -> None:
 
 def test_only_a_clouds_trainer_has_gaussians() -> None:
     settings = config("ngp")
-    trainer = Trainer(settings, load_prior(settings.prior, settings.ideal_prior, device=CPU), device=CPU)
+    trainer = Trainer(settings, load_prior(settings, device=CPU), device=CPU)
     with pytest.raises(TypeError, match="this run optimises a field, not Gaussians"):
         _ = trainer.gaussians
 

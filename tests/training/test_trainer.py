@@ -20,7 +20,8 @@ from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
 from sdi_gs.settings.guidance import NoiseSource, ViewPromptsConfig
-from sdi_gs.settings.run import RunConfig, with_values
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import STEERABLE, Trainer
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.settings.run import RunConfig, with_values
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import STEERABLE
 from sdi_gs.viewer.steering import (
     MAX_PROMPT_LENGTH,

@@ -1,4 +1,4 @@
-"""The checks of ``sdi-gs doctor --full`` by name; free of torch for the command line's sake."""
+"""Names of the checks of ``sdi-gs doctor --full``."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ SUMMARIES: dict[CheckName, str] = {
     "fallback": "a training step that runs out of memory and is taken again with less",
     "throughput": "pictures per second of the rasteriser",
 }
-"""What each of them looks at, in one line."""
+"""What each check compares or measures, in one line."""

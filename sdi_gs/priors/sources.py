@@ -1,0 +1,72 @@
+"""What a catalogue entry of a prior consists of: facts for lists, hub repositories, and a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sdi_gs.errors import UserError
+from sdi_gs.priors.layout import lacks_anything
+
+if TYPE_CHECKING:
+    import torch
+
+    from sdi_gs.contracts import DiffusionPrior, PredictionType
+    from sdi_gs.settings.run import RunConfig
+
+
+class PriorLoader(Protocol):
+    """Loads the prior of a catalogue entry; imports what it needs when it is called."""
+
+    def __call__(self, entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+        """Return the loaded prior; raises UserError for a model that cannot be had."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A repository on the hub at a fixed commit."""
+
+    repo_id: str
+    """``owner/name``."""
+    revision: str | None
+    """Commit, so that a name always means the same weights; None for the newest."""
+    known_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Published sha256 sums of files, which a download must match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogEntry:
+    """A prior known by name: facts for lists, and the function that loads it."""
+
+    name: str
+    """Name that ``--prior`` takes."""
+    summary: str
+    """One line for lists."""
+    sources: tuple[HubSource, ...]
+    """Mirrors in the order in which they are tried; empty if there is nothing to download."""
+    licence: str
+    """Licence of the weights."""
+    download_bytes: int
+    """Size of the safetensors of all components in float32; 0 if there is nothing to download."""
+    prediction_type: PredictionType
+    """What the network predicts, for lists; loading reads it from the model's own config."""
+    load: PriorLoader
+    """Function that loads it, called as ``load(entry, config, device=device)``."""
+    is_instrument: bool = False
+    """Whether it knows only toybox: made to measure the method, not to generate arbitrary objects."""
+    packaged: Path | None = None
+    """The folder in Stable Diffusion 2.1's layout that comes with this package."""
+
+    def packaged_folder(self) -> Path:
+        """Return the folder that came with the package; UserError if it is missing or incomplete."""
+        assert self.packaged is not None
+        lacking = lacks_anything(self.packaged)
+        if lacking is not None:
+            raise UserError(
+                f"{self.name} comes with this package, but the model in {self.packaged} lacks its {lacking}: "
+                f"install the package again, or use toybox-ideal, which needs no weights"
+            )
+        return self.packaged
