@@ -73,7 +73,6 @@ MOST_ENTRIES = 26
 
 
 KNOWN = {
-    ("sdi_gs/devices.py", "sdi_gs.doctor.diagnosis.why_no_cuda"),
     ("sdi_gs/training/initial_cloud.py", "sdi_gs.runs.loading.load_run_scene"),
     ("sdi_gs/training/scene.py", "sdi_gs.runs.loading.require_same_kind"),
     ("sdi_gs/training/trainer.py", "sdi_gs.runs.checkpoint.restore_generator"),
