@@ -12,8 +12,9 @@ from scored_runs import CPU, PROMPTS, warm_up
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.guidance.inversion import inversion_timesteps
-from sdi_gs.guidance.score_distillation import plan_step
+from sdi_gs.guidance.guided_predictor import needed_branches
+from sdi_gs.guidance.score_distillation import predictor_calls
+from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.guidance import GuidanceConfig
@@ -92,27 +93,16 @@ def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
     guidance = config.guidance
     if guidance.perp_neg or guidance.noise not in ("inversion", "random"):
         raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
-    counts = {"conditional": 0, "unconditional": 0, "both": 0}
+    target, inversion = (
+        needed_branches(scale) for scale in (guidance.guidance_scale, guidance.resolved_inversion_scale)
+    )
+    counts = {"conditional": 0, "unconditional": 0, "all": 0}
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(config.steps):
         plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
-        counts[branches(guidance.guidance_scale)] += 1
-        if plan.source == "inversion":
-            grid = inversion_timesteps(
-                plan.timestep,
-                plan.overshoot,
-                num_steps=guidance.inversion_steps,
-                schedule=schedule,
-                order=guidance.inversion_order,
-                data_std=guidance.inversion_data_std,
-            )
-            counts[branches(guidance.resolved_inversion_scale)] += len(grid) - 1
-    return Calls(**counts)
-
-
-def branches(scale: float) -> Literal["conditional", "unconditional", "both"]:
-    """What a guided call evaluates at a scale (``GuidedPredictor``)."""
-    return "conditional" if scale == 1.0 else "unconditional" if scale == 0.0 else "both"
+        counts[target] += 1
+        counts[inversion] += predictor_calls(guidance, plan, schedule) - 1
+    return Calls(conditional=counts["conditional"], unconditional=counts["unconditional"], both=counts["all"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +131,10 @@ def measure_cost(base: RunConfig) -> Cost:
     calls = _calls_of_every_kind(trainer, prior)
     rows = [[_cpu_seconds(trainer.train_step), *map(_cpu_seconds, calls)] for _ in range(ROUNDS)]
     step, conditional, unconditional, both = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
-    costs = {"conditional": conditional, "unconditional": unconditional, "both": both}
+    costs = {"conditional": conditional, "unconditional": unconditional, "all": both}
     # A step is what is left of SDS without its one call.
-    rest = max(step - costs[branches(config.guidance.guidance_scale)], 0.0)
-    return Cost(step=rest, **costs)
+    rest = max(step - costs[needed_branches(config.guidance.guidance_scale)], 0.0)
+    return Cost(step=rest, conditional=conditional, unconditional=unconditional, both=both)
 
 
 def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
@@ -152,8 +142,8 @@ def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callab
     views, config = trainer.config.views_per_step, trainer.config
     words: list[ViewWord] = [VIEW_WORDS[index % 3] for index in range(views)]
     grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
-    conditional = trainer.conditions.conditional(words, grounds)
-    unconditional = trainer.conditions.unconditional(views)
+    conditional = trainer.conditions.prompt_embeddings(words, grounds)
+    unconditional = trainer.conditions.negative_embeddings(views)
     generator = torch.Generator().manual_seed(config.seed)
     images = torch.rand(views, prior.image_size, prior.image_size, 3, generator=generator)
     with torch.no_grad():

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, Negatives
-from sdi_gs.guidance.score_distillation import StepPlan, distill
+from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, PerpNegBranches
+from sdi_gs.guidance.prompts import Conditions
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig
 
@@ -86,8 +88,13 @@ def main() -> None:
     prior, generator = NetworkPrior(device), torch.Generator(device).manual_seed(0)
     latents = torch.randn(views, *LATENT_SHAPE, generator=generator, device=device)
     branches = torch.randn(views, 2 + NUM_NEGATIVES, TOKENS, WIDTH, generator=generator, device=device)
-    negatives = Negatives(embeddings=branches[:, 2:], weights=-torch.ones(views, NUM_NEGATIVES, device=device))
-    plan = StepPlan(timestep=options.timestep, overshoot=16, source="inversion")
+    weights = -torch.ones(views, NUM_NEGATIVES, device=device)
+    conditions = Conditions(
+        prompt_embeddings=branches[:, 0],
+        negative_embeddings=branches[:, 1],
+        perp_neg=PerpNegBranches(embeddings=branches[:, 2:], weights=weights) if options.perp_neg else None,
+    )
+    plan = StepPlan(timestep=options.timestep, overshoot=16)
 
     def guide() -> None:
         prior.asked.clear()
@@ -95,11 +102,9 @@ def main() -> None:
             GuidanceConfig(),
             cast(DiffusionPrior, prior),
             latents,
-            branches[:, 0],
-            branches[:, 1],
+            conditions,
             plan=plan,
             generator=generator,
-            negatives=negatives if options.perp_neg else None,
         )
 
     def ask_again() -> None:

@@ -18,10 +18,10 @@ from gaussian_mixture import SCHEDULE, ToyMixture
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.inversion import InversionOrder, inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
-from sdi_gs.guidance.prompts import PromptConditions
-from sdi_gs.guidance.score_distillation import GuidedPredictor
+from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
@@ -70,9 +70,13 @@ def views_case(prior: DiffusionPrior, scale: float, count: int) -> tuple[Callabl
     """Views of a blue robot under a prior that knows such pictures."""
     images = render_truth(truth_draws("robot", "blue", 1), held_out_cameras(prior.image_size)).rgb[:count]
     words = held_out_cameras(prior.image_size).view_words()[:count]
-    conditions = PromptConditions(prior, "a blue robot")
+    prompts = PromptConditions(prior, "a blue robot")
     backgrounds: list[BackgroundName] = ["white"] * count
-    predictor = GuidedPredictor(prior, conditions.conditional(words, backgrounds), conditions.unconditional(count))
+    conditions = Conditions(
+        prompt_embeddings=prompts.prompt_embeddings(words, backgrounds),
+        negative_embeddings=prompts.negative_embeddings(count),
+    )
+    predictor = GuidedPredictor(prior, conditions)
     latents = prior.encode_images(images, torch.Generator().manual_seed(0)).detach()
     return lambda noised, timestep: predictor(noised, timestep, scale), latents
 

@@ -70,10 +70,10 @@ def warm_up(trainer: Trainer) -> None:
     prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
     size = prior.image_size
     latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
-    prior.predict_noise(latents, 500, conditions.unconditional(1))
+    prior.predict_noise(latents, 500, conditions.negative_embeddings(1))
     for view in VIEW_WORDS:
         for background in backgrounds:
-            prior.predict_noise(latents, 500, conditions.conditional([view], [background]))
+            prior.predict_noise(latents, 500, conditions.prompt_embeddings([view], [background]))
     # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
     Trainer(replace(trainer.config, steps=1), prior, device=CPU).train_step()
 

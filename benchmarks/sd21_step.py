@@ -21,9 +21,12 @@ import tools_on_path  # noqa: F401
 import torch
 from memory_counting.counting import META, prior_of_networks
 from memory_counting.meter import StepMeter
-from memory_counting.prediction import mean_calls, predictor_calls
+from memory_counting.prediction import mean_calls
 
-from sdi_gs.guidance.score_distillation import StepPlan, distill
+from sdi_gs.guidance.prompts import Conditions
+from sdi_gs.guidance.score_distillation import distill, predictor_calls
+from sdi_gs.guidance.step_plan import StepPlan
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.run import RunConfig
@@ -60,7 +63,10 @@ def count(name: ModelName) -> dict[str, Any]:
     image_size = networks.unet.config.sample_size * VAE_FACTOR
     branch = unet_flops(networks.unet, 1)
     forward, backward = vae_flops(networks.vae, image_size)
-    calls: dict[str, float] = {str(timestep): predictor_calls(config.guidance, timestep) for timestep in TIMESTEPS}
+    schedule = scaled_linear_schedule()
+    calls: dict[str, float] = {
+        str(timestep): predictor_calls(config.guidance, StepPlan(timestep=timestep), schedule) for timestep in TIMESTEPS
+    }
     calls["mean"] = mean_calls(config)
     report: dict[str, Any] = {
         "image_size": image_size,
@@ -120,9 +126,8 @@ def run_full_size(dtype: torch.dtype, timestep: int) -> dict[str, Any]:
         GuidanceConfig(),
         prior,
         latents.detach(),
-        embeddings[:1],
-        embeddings[1:],
-        plan=StepPlan(timestep=timestep, overshoot=20, source="inversion"),
+        Conditions(prompt_embeddings=embeddings[:1], negative_embeddings=embeddings[1:]),
+        plan=StepPlan(timestep=timestep, overshoot=20),
         generator=generator,
     )
     lap("guidance", now)

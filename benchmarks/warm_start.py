@@ -33,8 +33,8 @@ from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule, Representation
 from sdi_gs.evaluation.evaluate import IMAGE_SIZE, score_scene
 from sdi_gs.files import write_atomically
-from sdi_gs.guidance.inversion import inversion_timesteps
-from sdi_gs.guidance.score_distillation import plan_step
+from sdi_gs.guidance.score_distillation import predictor_calls
+from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
@@ -80,21 +80,12 @@ COLUMNS = {
 
 
 def planned_calls(config: RunConfig, schedule: NoiseSchedule) -> int:
-    """Calls of the prior that a run will make; t alone decides them where it is annealed."""
+    """Count the predictor calls that a run will make."""
     guidance, calls = config.guidance, 0
     draws = torch.Generator().manual_seed(config.seed)
     for step in range(config.steps):
         plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=draws)
-        calls += 1
-        if plan.source == "inversion":
-            grid = inversion_timesteps(
-                plan.timestep,
-                plan.overshoot,
-                num_steps=guidance.inversion_steps,
-                schedule=schedule,
-                order=guidance.inversion_order,
-            )
-            calls += len(grid) - 1
+        calls += predictor_calls(guidance, plan, schedule)
     return calls
 
 

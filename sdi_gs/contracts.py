@@ -26,7 +26,7 @@ class NoiseSchedule:
 
     alphas_cumprod: Tensor  # [T] float64 on CPU, decreasing
     initial_alpha_cumprod: float
-    """Level of a clean latent: alphas_cumprod[0] where SD's ``set_alpha_to_one`` is false, else 1."""
+    """a of clean latents: alphas_cumprod[0] if SD's ``set_alpha_to_one`` is false, else 1."""
     steps_offset: int = 1
     """Offset of the "leading" timestep grid (1 for Stable Diffusion)."""
     timestep_spacing: TimestepSpacing = "leading"
@@ -38,7 +38,7 @@ class NoiseSchedule:
         return len(self.alphas_cumprod)
 
     def alpha_cumprod(self, timestep: int) -> float:
-        """The level at a timestep; anything before 0 is the clean latent's level."""
+        """Return a_t; for t below 0, which stands for clean latents, ``initial_alpha_cumprod``."""
         return self.initial_alpha_cumprod if timestep < 0 else float(self.alphas_cumprod[timestep])
 
 
@@ -55,15 +55,15 @@ class RenderOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceOutput:
-    """What the guidance says of a batch of latents; nothing in it carries a gradient."""
+    """The guidance's result for a batch of latents; without gradients."""
 
-    target: Tensor  # [B, C, h, w] the latent that the current one should move to (predicted x0)
+    target: Tensor  # [B, C, h, w] the latents to move to (predicted x0)
     noise: Tensor  # [B, C, h, w] kappa, the noise that was added
-    predicted_noise: Tensor  # [B, C, h, w] the prior's answer at the noised latent
-    noised_latents: Tensor  # [B, C, h, w] what the prior was shown last
+    predicted_noise: Tensor  # [B, C, h, w] the prior's guided prediction at the noised latents
+    noised_latents: Tensor  # [B, C, h, w] the latents with kappa added
     timestep: int
     predictor_calls: int
-    """Questions to the prior, each about all branches; one that is asked in pieces (ComputeConfig) counts once."""
+    """Calls of the guided predictor; all branches count as one call, however ComputeConfig splits it."""
 
 
 @dataclass(frozen=True, kw_only=True)

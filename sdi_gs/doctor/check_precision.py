@@ -14,6 +14,7 @@ from sdi_gs.doctor.check_setup import CheckSetup, full_float32
 from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
 from sdi_gs.doctor.rows import Row, at_least, shown
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 COSINE_LIMIT = 0.999
@@ -52,12 +53,13 @@ def check_precision(setup: CheckSetup, *, load: Load = load_sd21) -> Iterator[Ro
 
 def _target(setup: CheckSetup, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
     """The target of a step on one view of toybox's robot, on the host in float32."""
-    told = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
+    embeddings = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
+    conditions = Conditions(prompt_embeddings=embeddings[:1], negative_embeddings=embeddings[1:])
     latents = _drawn(prior, setup.device) if random else _seen(prior, setup.device)
     # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
     prior.text_encoder.to("cpu")
     prior.vae.to("cpu")
-    made = distil_without_chance(setup.stable_diffusion.guidance, prior, latents, told[:1], told[1:], timestep=TIMESTEP)
+    made = distil_without_chance(setup.stable_diffusion.guidance, prior, latents, conditions, timestep=TIMESTEP)
     return made.target.float().cpu()
 
 

@@ -58,7 +58,5 @@ def _step(setup: CheckSetup, prior: DiffusionPrior, device: torch.device) -> Gui
         prior.config = replace(prior.config, encoding="mode")
     latents = prior.encode_images(pictures.to(device), torch.Generator(device)).detach()
     backgrounds: list[BackgroundName] = ["white"] * _VIEWS
-    told = PromptConditions(prior, PROMPT).for_cameras(cameras, backgrounds, perp_neg=False)
-    return distil_without_chance(
-        setup.toybox.guidance, prior, latents, told.conditional, told.unconditional, timestep=TIMESTEP
-    )
+    conditions = PromptConditions(prior, PROMPT).for_cameras(cameras, backgrounds, perp_neg=False)
+    return distil_without_chance(setup.toybox.guidance, prior, latents, conditions, timestep=TIMESTEP)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
-from sdi_gs.guidance.score_distillation import StepPlan, distill
+from sdi_gs.guidance.prompts import Conditions
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, canonical_object
 from sdi_gs.toybox.renderer import render_scenes
@@ -37,8 +39,7 @@ def distil_without_chance(
     config: GuidanceConfig,
     prior: DiffusionPrior,
     latents: Tensor,  # [B, C, h, w]
-    conditional: Tensor,  # [B, L, E]
-    unconditional: Tensor,  # [B, L, E]
+    conditions: Conditions,
     *,
     timestep: int,
 ) -> GuidanceOutput:
@@ -47,9 +48,8 @@ def distil_without_chance(
         replace(config, inversion_eta=0.0, perp_neg=False, noise="inversion"),
         prior,
         latents,
-        conditional,
-        unconditional,
-        plan=StepPlan(timestep=timestep, overshoot=0, source="inversion"),
+        conditions,
+        plan=StepPlan(timestep=timestep),
         generator=torch.Generator(latents.device).manual_seed(0),
     )
 

@@ -22,22 +22,24 @@ from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import toybox_prompt
 from sdi_gs.evaluation.plots import save_probe_figure
 from sdi_gs.files import refuse_existing, write_atomically
-from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.guidance.schedule import annealed_timestep
-from sdi_gs.guidance.score_distillation import StepPlan, distill
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.folder import slug
 from sdi_gs.runs.loading import load_scene
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.cameras import CameraConfig
-from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.noise_sources import NoiseName
 from sdi_gs.settings.probe import ProbeOptions
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
 from sdi_gs.toybox.truth import render_truth, truth_draws
 
-SOURCES: tuple[NoiseSource, ...] = ("inversion", "unconditional", "random", "fixed-point")
+SOURCES: tuple[NoiseName, ...] = ("inversion", "unconditional", "random", "fixed-point")
 INVERSION_SCALES = (-7.5, 0.0, 1.0, 7.5)
 """gamma_inv where gamma_fwd is 7.5; in proportion to it elsewhere."""
 INVERSION_STEPS = (2, 4, 8, 16)
@@ -53,34 +55,31 @@ class Subject:
 
     prior: DiffusionPrior
     latents: Tensor  # [B, C, h, w]
-    conditional: Tensor  # [B, L, E]
-    unconditional: Tensor  # [B, L, E]
+    conditions: Conditions
 
     def repeated(self, copies: int) -> Subject:
         """Every latent ``copies`` times in a row."""
-        return Subject(
-            prior=self.prior,
-            latents=self.latents.repeat_interleave(copies, dim=0),
-            conditional=self.conditional.repeat_interleave(copies, dim=0),
-            unconditional=self.unconditional.repeat_interleave(copies, dim=0),
+        repeated = Conditions(
+            prompt_embeddings=self.conditions.prompt_embeddings.repeat_interleave(copies, dim=0),
+            negative_embeddings=self.conditions.negative_embeddings.repeat_interleave(copies, dim=0),
         )
+        return Subject(prior=self.prior, latents=self.latents.repeat_interleave(copies, dim=0), conditions=repeated)
 
     def target(
         self,
         config: GuidanceConfig,
         timestep: int,
-        source: NoiseSource,
+        source: NoiseName,
         generator: torch.Generator,
         latents: Tensor | None = None,  # [B, C, h, w] the own ones if not given
     ) -> Tensor:
         """Where the guidance would move the latents, [B, C, h, w]."""
         output = distill(
-            config,
+            replace(config, noise=source),
             self.prior,
             self.latents if latents is None else latents,
-            self.conditional,
-            self.unconditional,
-            plan=StepPlan(timestep=timestep, overshoot=0, source=source),
+            self.conditions,
+            plan=StepPlan(timestep=timestep),
             generator=generator,
         )
         return output.target
@@ -102,7 +101,7 @@ def probe(
     config = GuidanceConfig(guidance_scale=guidance_scale, inversion_eta=0.0)
     device = subject.latents.device
 
-    def residuals(source: NoiseSource, **settings: Any) -> list[float]:
+    def residuals(source: NoiseName, **settings: Any) -> list[float]:
         chosen, values = replace(config, **settings), []
         for timestep in timesteps:
             generator = torch.Generator(device).manual_seed(seed)
@@ -111,7 +110,7 @@ def probe(
         return values
 
     scales = [scale * guidance_scale / 7.5 for scale in INVERSION_SCALES]
-    sources: tuple[NoiseSource, ...] = ("inversion", "random")
+    sources: tuple[NoiseName, ...] = ("inversion", "random")
     eta_config = replace(config, inversion_eta=GuidanceConfig.inversion_eta)
     return {
         "prior": subject.prior.name,
@@ -137,7 +136,7 @@ def probe(
 
 
 def _target_variance(
-    subject: Subject, config: GuidanceConfig, timestep: int, source: NoiseSource, repeats: int, seed: int
+    subject: Subject, config: GuidanceConfig, timestep: int, source: NoiseName, repeats: int, seed: int
 ) -> float:
     """Variance of the target of a latent that stays where it is, over draws of the noise."""
     generator = torch.Generator(subject.latents.device).manual_seed(seed)
@@ -146,7 +145,7 @@ def _target_variance(
 
 
 def _target_changes(
-    subject: Subject, config: GuidanceConfig, source: NoiseSource, num_steps: int, seed: int
+    subject: Subject, config: GuidanceConfig, source: NoiseName, num_steps: int, seed: int
 ) -> list[float]:
     """Mean squared change of the target between consecutive steps, for latents that start at zero and follow it."""
     generator = torch.Generator(subject.latents.device).manual_seed(seed)
@@ -182,8 +181,9 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
     latents = prior.encode_images(images.to(device), torch.Generator(device).manual_seed(options.seed)).detach()
     conditions = PromptConditions(prior, options.prompt)
     backgrounds: list[BackgroundName] = ["white"] * len(cameras)
-    told = conditions.for_cameras(cameras, backgrounds, perp_neg=False)
-    subject = Subject(prior=prior, latents=latents, conditional=told.conditional, unconditional=told.unconditional)
+    subject = Subject(
+        prior=prior, latents=latents, conditions=conditions.for_cameras(cameras, backgrounds, perp_neg=False)
+    )
     measured = probe(
         subject,
         guidance_scale=GuidanceConfig.guidance_scale if options.guidance_scale is None else options.guidance_scale,

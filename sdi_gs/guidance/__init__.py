@@ -1,1 +1,1 @@
-"""Score distillation: from latents and a prompt to the latent that they should become."""
+"""Score distillation: from latents and a prompt to the target that the latents should move to."""

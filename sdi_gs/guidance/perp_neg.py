@@ -1,4 +1,4 @@
-"""Perp-Neg: guidance towards a blend of view words and away from those that a camera does not see.
+"""Perp-Neg: guidance towards a blend of view words and away from the wrong ones.
 
 Formula of Armandpour et al. (arXiv 2304.04968), weights and blends of threestudio's prompt processor.
 
@@ -17,36 +17,36 @@ from sdi_gs.cameras import ViewWord, view_word, wrap_degrees
 
 NUM_NEGATIVES = 2
 
-# a, b, c of a exp(-b r) + c for the four pairs of a seen side and a side to be pushed away (published constants).
+# a, b, c of a exp(-b r) + c for the side of each negative among the two visible sides (published constants).
 _FRONT_AMONG_FRONT_AND_SIDE = (4.0, 0.5, -2.426)
 _SIDE_AMONG_FRONT_AND_SIDE = (4.0, 0.5, -2.426)
 _SIDE_AMONG_SIDE_AND_BACK = (1.0, 0.5, -0.606)
 _FRONT_AMONG_SIDE_AND_BACK = (1.0, 0.5, 0.967)
 
 _SMALLEST_SQUARE = 1e-6
-"""Least |y|^2 that a projection divides by (published code)."""
+"""Lower bound of the |y|^2 that a projection divides by (published code)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewBlend:
-    """What the prior is told of one camera's side."""
+    """View words for one camera, with their weights."""
 
     positive: tuple[tuple[ViewWord, float], ...]
-    """View words to be blended, with shares that add up to 1."""
+    """View words to blend, with weights that sum to 1."""
     negative: tuple[tuple[ViewWord, float], ...]
-    """View words to be pushed away from, with weights of at most 0; always NUM_NEGATIVES of them."""
+    """NUM_NEGATIVES view words to push away from, with weights of at most 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Negatives:
-    """The negative branches of a batch."""
+class PerpNegBranches:
+    """The negative branches of a batch of images."""
 
     embeddings: Tensor  # [B, N, L, E]
-    weights: Tensor  # [B, N] at most 0
+    weights: Tensor  # [B, N], each at most 0
 
 
 def view_blend(azimuth_deg: float, elevation_deg: float) -> ViewBlend:
-    """The blend for a camera: front and side in the front half, side and back behind, overhead alone."""
+    """Return the blend for a camera: front and side in the front half, side and back behind, overhead from above."""
     if view_word(azimuth_deg, elevation_deg) == "overhead view":
         return ViewBlend(positive=(("overhead view", 1.0),), negative=(("overhead view", 0.0), ("overhead view", 0.0)))
     turn = abs(wrap_degrees(azimuth_deg)) / 90.0
@@ -73,7 +73,7 @@ def perpendicular(
     vector: Tensor,  # [B, C, h, w]
     direction: Tensor,  # [B, C, h, w]
 ) -> Tensor:
-    """The part of each image's vector that is orthogonal to its direction, [B, C, h, w]."""
+    """Return the part of each image's vector that is orthogonal to its direction, [B, C, h, w]."""
     inner = (vector * direction).sum(dim=(1, 2, 3), keepdim=True)
     square = direction.square().sum(dim=(1, 2, 3), keepdim=True)
     return vector - inner / square.clamp_min(_SMALLEST_SQUARE) * direction
@@ -86,7 +86,7 @@ def combine_branches(
     weights: Tensor,  # [B, N]
     scale: float,
 ) -> Tensor:
-    """e_u + scale (d + sum_i w_i perp(e_i - e_u, d)) with d = e_c - e_u, [B, C, h, w]."""
+    """Return the guided noise e_u + scale (d + sum_i w_i perp(e_i - e_u, d)) with d = e_c - e_u, [B, C, h, w]."""
     towards = conditional - unconditional
     guided = towards
     for negative, weight in zip(negatives, weights.to(towards).T, strict=True):

@@ -1,4 +1,4 @@
-"""View-dependent prompts, embedded once per run.
+"""View-dependent prompts and their embeddings.
 
 Letters: B images, N negatives per image, L tokens, E embedding width.
 """
@@ -13,22 +13,26 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.guidance.perp_neg import Negatives, view_blend
+from sdi_gs.guidance.perp_neg import PerpNegBranches, view_blend
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.guidance import ViewPromptsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What the prior is told of each image of a batch."""
+    """The embeddings that condition the prior on each image of a batch."""
 
-    conditional: Tensor  # [B, L, E]
-    unconditional: Tensor  # [B, L, E]
-    negatives: Negatives | None = None
+    prompt_embeddings: Tensor  # [B, L, E]
+    negative_embeddings: Tensor  # [B, L, E] of the negative prompt, by default the empty text
+    perp_neg: PerpNegBranches | None = None
+    """Further negative branches; None for classifier-free guidance."""
 
 
 class PromptConditions:
-    """Embeddings of a prompt under every view word and background, and of the unconditional (or negative) text."""
+    """A prompt's embeddings for every view word and background, and those of the negative prompt.
+
+    All texts are embedded once, on creation.
+    """
 
     def __init__(
         self,
@@ -39,46 +43,51 @@ class PromptConditions:
         backgrounds: Sequence[BackgroundName] = ("white",),
         view_prompts: ViewPromptsConfig | None = None,
     ) -> None:
-        overrides = view_prompts or ViewPromptsConfig()
+        texts_by_view = view_prompts or ViewPromptsConfig()
         given: dict[ViewWord, str | None] = {
-            "front view": overrides.front,
-            "side view": overrides.side,
-            "back view": overrides.back,
-            "overhead view": overrides.overhead,
+            "front view": texts_by_view.front,
+            "side view": texts_by_view.side,
+            "back view": texts_by_view.back,
+            "overhead view": texts_by_view.overhead,
         }
-        sides = {view: f"{prompt}, {view}" if given[view] is None else given[view] for view in VIEW_WORDS}
-        situations = [(view, background) for view in VIEW_WORDS for background in backgrounds]
-        texts = [f"{sides[view]}, {background} background" for view, background in situations]
+        by_view = {view: f"{prompt}, {view}" if given[view] is None else given[view] for view in VIEW_WORDS}
+        combinations = [(view, background) for view in VIEW_WORDS for background in backgrounds]
+        texts = [f"{by_view[view]}, {background} background" for view, background in combinations]
         rows = prior.embed_prompts([*texts, negative_prompt])
-        self._by_situation = dict(zip(situations, rows[:-1], strict=True))
-        self._unconditional = rows[-1]
+        self._by_view_and_background = dict(zip(combinations, rows[:-1], strict=True))
+        self._negative = rows[-1]
 
     def for_cameras(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName], *, perp_neg: bool) -> Conditions:
-        """All branches for a batch of cameras: with Perp-Neg blended by angle, else by the nearest view word."""
-        if not perp_neg:
-            conditional, negatives = self.conditional(cameras.view_words(), backgrounds), None
+        """Return the embeddings for a batch of cameras: those of the nearest view words, or Perp-Neg's blends."""
+        if perp_neg:
+            prompt_embeddings, branches = self._blended(cameras, backgrounds)
         else:
-            conditional, negatives = self._blended(cameras, backgrounds)
-        return Conditions(conditional=conditional, unconditional=self.unconditional(len(cameras)), negatives=negatives)
+            prompt_embeddings, branches = self.prompt_embeddings(cameras.view_words(), backgrounds), None
+        return Conditions(
+            prompt_embeddings=prompt_embeddings,
+            negative_embeddings=self.negative_embeddings(len(cameras)),
+            perp_neg=branches,
+        )
 
-    def conditional(self, views: Sequence[ViewWord], backgrounds: Sequence[BackgroundName]) -> Tensor:
-        """Embeddings [B, L, E] for images seen from the given sides over the given backgrounds."""
-        return torch.stack([self._by_situation[situation] for situation in zip(views, backgrounds, strict=True)])
+    def prompt_embeddings(self, views: Sequence[ViewWord], backgrounds: Sequence[BackgroundName]) -> Tensor:
+        """Return the prompt's embeddings [B, L, E] for images with the given view words and backgrounds."""
+        combinations = zip(views, backgrounds, strict=True)
+        return torch.stack([self._by_view_and_background[combination] for combination in combinations])
 
-    def unconditional(self, count: int) -> Tensor:
-        """The unconditional embedding repeated, [B, L, E]."""
-        return self._unconditional.expand(count, *self._unconditional.shape)
+    def negative_embeddings(self, count: int) -> Tensor:
+        """Return the negative prompt's embedding, repeated to [B, L, E]."""
+        return self._negative.expand(count, *self._negative.shape)
 
-    def _blended(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName]) -> tuple[Tensor, Negatives]:
-        """Positive embeddings [B, L, E] and negative branches by the angles of the cameras."""
+    def _blended(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName]) -> tuple[Tensor, PerpNegBranches]:
+        """Return positive embeddings [B, L, E], blended by the cameras' angles, and the negative branches."""
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
         blends = [view_blend(azimuth, elevation) for azimuth, elevation in angles]
-        positives, negatives = [], []
+        embeddings, positives, negatives = self._by_view_and_background, [], []
         for blend, background in zip(blends, backgrounds, strict=True):
-            parts = [share * self._by_situation[view, background] for view, share in blend.positive]
+            parts = [weight * embeddings[view, background] for view, weight in blend.positive]
             positives.append(torch.stack(parts).sum(dim=0))
-            negatives.append(torch.stack([self._by_situation[view, background] for view, _ in blend.negative]))
+            negatives.append(torch.stack([embeddings[view, background] for view, _ in blend.negative]))
         weights = torch.tensor([[weight for _, weight in blend.negative] for blend in blends], dtype=torch.float64)
-        return torch.stack(positives), Negatives(
-            embeddings=torch.stack(negatives), weights=weights.to(self._unconditional.device, non_blocking=True)
+        return torch.stack(positives), PerpNegBranches(
+            embeddings=torch.stack(negatives), weights=weights.to(self._negative.device, non_blocking=True)
         )

@@ -1,4 +1,4 @@
-"""Timesteps and levels: the annealing of t over a run, the inversion grid, and DDIM's algebra.
+"""The annealing of t over a run, the inversion grid, and DDIM's formulas.
 
 Notation of the SDI paper (arXiv 2405.15891): a_t = alphas_cumprod[t], sigma(t) = sqrt((1 - a_t) / a_t).
 
@@ -18,9 +18,9 @@ from sdi_gs.settings.guidance import Annealing
 
 
 def sigma(schedule: NoiseSchedule, timestep: int) -> float:
-    """Noise to signal ratio sqrt((1 - a_t) / a_t)."""
-    level = schedule.alpha_cumprod(timestep)
-    return math.sqrt((1.0 - level) / level)
+    """Return the noise to signal ratio sqrt((1 - a_t) / a_t)."""
+    alpha_cumprod = schedule.alpha_cumprod(timestep)
+    return math.sqrt((1.0 - alpha_cumprod) / alpha_cumprod)
 
 
 def annealed_timestep(
@@ -33,10 +33,10 @@ def annealed_timestep(
     num_timesteps: int,
     generator: torch.Generator,
 ) -> int:
-    """The timestep of a training step; ``t_max`` and ``t_min`` are fractions of the diffusion's length.
+    """Return the timestep of step ``step`` of ``num_steps``; ``t_max`` and ``t_min`` are fractions of T.
 
-    "linear" is ``int(T * ((t_max - t_min) * (1 - step / num_steps) + t_min))`` (published code), tied
-    to the run's own length. "sqrt" spends more of the run at low noise, "uniform" draws t as DreamFusion does.
+    "linear" is ``int(T * ((t_max - t_min) * (1 - step / num_steps) + t_min))`` (published code). "sqrt" spends more
+    of the run at low noise; "uniform" draws t from the range, as DreamFusion does, and alone uses the generator.
     """
     match annealing:
         case "linear":
@@ -58,11 +58,11 @@ def inversion_grid(
     num_steps: int,
     schedule: NoiseSchedule,
 ) -> list[int]:
-    """Timesteps that an inversion visits: a clean start, the fixed grid below t, and t + overshoot.
+    """Return the timesteps that a first-order inversion visits: the clean start, the grid below t, t + overshoot.
 
-    The stride is ``T // num_steps`` whatever t is, so small t costs fewer calls (published code). The
-    first entry is one stride before the grid, hence negative: it stands for the clean latent. The grid itself is the
-    one of the schedule's spacing: from the offset up, or from T - 1 down.
+    The stride is ``T // num_steps`` for every t, so small t needs fewer calls (published code). The first entry is
+    one stride before the grid, hence negative, and stands for the clean latents. The grid follows the schedule's
+    spacing: up from the offset, or down from T - 1.
 
     >>> inversion_grid(500, 50, num_steps=10, schedule=...)
     [-99, 1, 101, 201, 301, 401, 550]
@@ -80,28 +80,28 @@ def inversion_grid(
 
 
 def inversion_end(timestep: int, overshoot: int, schedule: NoiseSchedule) -> int:
-    """The timestep at which an inversion ends: past t by the overshoot, but no further than the last."""
+    """Return the timestep at which an inversion ends: t + overshoot, at most T - 1."""
     return min(timestep + overshoot, schedule.num_timesteps - 1)
 
 
 def add_noise(
     latents: Tensor,  # [B, C, h, w]
     noise: Tensor,  # [B, C, h, w]
-    level: float,
+    alpha_cumprod: float,
 ) -> Tensor:
-    """sqrt(a) z + sqrt(1 - a) kappa at level a."""
-    return math.sqrt(level) * latents + math.sqrt(1.0 - level) * noise
+    """Return the noised latents sqrt(a) z + sqrt(1 - a) kappa [B, C, h, w] at a = ``alpha_cumprod``."""
+    return math.sqrt(alpha_cumprod) * latents + math.sqrt(1.0 - alpha_cumprod) * noise
 
 
 def predicted_clean(
     noised_latents: Tensor,  # [B, C, h, w]
     noise: Tensor,  # [B, C, h, w]
-    level: float,
+    alpha_cumprod: float,
 ) -> Tensor:
-    """The clean latent (x - sqrt(1 - a) eps) / sqrt(a) that a noise prediction implies at level a."""
-    return (noised_latents - math.sqrt(1.0 - level) * noise) / math.sqrt(level)
+    """Return the clean latents (x - sqrt(1 - a) eps) / sqrt(a) [B, C, h, w] that predicted noise implies."""
+    return (noised_latents - math.sqrt(1.0 - alpha_cumprod) * noise) / math.sqrt(alpha_cumprod)
 
 
-def ddim_variance(source_level: float, destination_level: float) -> float:
-    """DDIM's variance of the move between two levels, as the published inversion uses it."""
-    return (1.0 - source_level) / (1.0 - destination_level) * (1.0 - destination_level / source_level)
+def ddim_variance(source: float, destination: float) -> float:
+    """Return DDIM's variance of a step between two values of alpha_cumprod, as the published inversion uses it."""
+    return (1.0 - source) / (1.0 - destination) * (1.0 - destination / source)

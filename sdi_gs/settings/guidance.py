@@ -1,4 +1,4 @@
-"""How latents are turned into targets; free of torch, so that the command line can show it at once."""
+"""Settings of the guidance; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
+
 Annealing = Literal["linear", "sqrt", "uniform"]
-NoiseSource = Literal["inversion", "random", "fixed-random", "unconditional", "cached", "fixed-point"]
 Renoise = Literal["paper", "reference"]
 InversionOrder = Literal[1, 2]
+
+_NOISE_HELP = f"Where kappa comes from. {'; '.join(f'{name}: {row.summary}' for name, row in NOISE_SOURCES.items())}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPromptsConfig:
-    """Texts for single sides of the object; the background's words are still added to them."""
+    """Prompts for single sides of the object; the background's words are appended to them as well."""
 
     front: str | None = None
-    """Text instead of "<prompt>, front view"; None keeps that one (threestudio's prompt_front)."""
+    """Text instead of "<prompt>, front view"; None for no change (threestudio's prompt_front)."""
     side: str | None = None
     """Text instead of "<prompt>, side view"."""
     back: str | None = None
@@ -30,50 +33,52 @@ class ViewPromptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
-    """How latents are turned into targets."""
+    """How the target of the latents is computed."""
 
-    noise: Annotated[NoiseSource, tyro.conf.arg(aliases=("--noise",))] = "inversion"
-    """Where kappa comes from: DDIM inversion under the prompt (SDI), i.i.d. draws (SDS), one draw for the whole run,
-    inversion without the prompt (ISM-like), the previous prediction (DDIM), or iterations of the paper's eq. 8."""
+    noise: Annotated[NoiseName, tyro.conf.arg(aliases=("--noise",), help=_NOISE_HELP)] = "inversion"
+    """Where kappa comes from: a name in NOISE_SOURCES."""
     guidance_scale: float = 7.5
-    """gamma_fwd in the convention e_u + s (e_c - e_u); 7.5 for SD 2.1 (SDI paper, 5.1)."""
+    """gamma_fwd, the s of e_u + s (e_c - e_u); 7.5 for SD 2.1 (SDI paper, 5.1)."""
     inversion_guidance_scale: float | None = None
-    """gamma_inv in the same convention; None means minus the guidance scale (SDI paper, 4.3)."""
+    """gamma_inv, the s of the inversion; None for minus the guidance scale (SDI paper, 4.3)."""
     inversion_steps: int = 10
-    """Length of the full inversion grid; smaller t uses the part below it (published code)."""
+    """Number of timesteps in the full inversion grid, of which only those below t are used (published code)."""
     inversion_order: InversionOrder = 1
-    """Order of the solver that inverts: 1 is DDIM's step as published, 2 is a multistep solver in sigma."""
+    """Order of the inversion's solver: 1 for DDIM steps as published, 2 for a two-step solver in sigma."""
     inversion_data_std: float = 0.05
     """Standard deviation of the data, in latent units, in the second-order solver's model and grid
     (docs/reports/probe.md)."""
     inversion_eta: float = 0.3
     """Share of DDIM's variance that is added at every inversion step (published code)."""
     inversion_overshoot: float = 1.0 / 30.0
-    """Upper end of the uniform draw tau by which the inversion passes t, as a share of T (paper, A.3).
+    """Largest tau by which the inversion passes t, as a share of T; tau is drawn uniformly (paper, A.3).
 
     With ``renoise="reference"`` it is one stride of the inversion grid instead, as in the published code."""
     renoise: Renoise = "paper"
-    """What the prior is shown at t after an inversion: the latents noised at t with kappa (paper, algorithm 2), or the
-    inverted latents themselves, which stand at t + tau (published code)."""
+    """Latents from which the target is predicted after an inversion: "paper" noises them with kappa to t (paper,
+    algorithm 2), "reference" takes the inverted latents, which are at t + tau (published code)."""
     fixed_point_iterations: int = 10
-    """Iterations of kappa = eps_t(z noised with kappa) from a random start, for the noise source "fixed-point"."""
+    """Iterations of kappa = eps_t(z noised with kappa) from a random start; for the noise source "fixed-point"."""
     perp_neg: bool = False
-    """Blend the view words by angle and push away from the wrong ones (Perp-Neg): four branches for two."""
+    """Blend the view words by angle and push away from the wrong ones (Perp-Neg); four branches instead of two."""
     gradient_clip: float | None = None
-    """Largest pull on a latent element, |z - target| in latent units; None for no limit (threestudio's grad_clip)."""
+    """Upper limit of |z - target| for each element, in latent units; None for no limit (threestudio's grad_clip)."""
     random_fraction: float = 0.0
-    """Share of the run, from its start, in which kappa is random whatever the noise source is."""
+    """Share of the run, from its start, with random kappa instead of the noise source's."""
     t_max: float = 0.98
     """First timestep as a share of T (published config)."""
     t_min: float = 0.25
     """Last timestep as a share of T (published config)."""
     annealing: Annealing = "linear"
-    """How t moves over the run's own length; "uniform" draws it from the range at every step."""
+    """How t goes from t_max to t_min over the run; "uniform" draws it from that range at every step."""
 
     def __post_init__(self) -> None:
-        for name, given, known in (("noise", self.noise, NoiseSource), ("renoise", self.renoise, Renoise)):
-            if given not in get_args(known):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {given!r}")
+        for name, value, choices in (
+            ("noise", self.noise, NOISE_SOURCES),
+            ("renoise", self.renoise, get_args(Renoise)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if not 0.0 < self.t_min <= self.t_max <= 1.0:
             raise ValueError(f"t range must obey 0 < t_min <= t_max <= 1, got {self.t_min} and {self.t_max}")
         if not 1 <= self.inversion_steps <= 1000:
@@ -99,6 +104,6 @@ class GuidanceConfig:
 
     @property
     def resolved_inversion_scale(self) -> float:
-        """gamma_inv with its default filled in."""
-        given = self.inversion_guidance_scale
-        return -self.guidance_scale if given is None else given
+        """gamma_inv, with None replaced by minus the guidance scale."""
+        scale = self.inversion_guidance_scale
+        return -self.guidance_scale if scale is None else scale

@@ -14,8 +14,11 @@ from torch import Tensor
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport, TunablePrior
 from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.guidance.noise_sources.catalog import load_noise_source
+from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
 from sdi_gs.guidance.prompts import PromptConditions
-from sdi_gs.guidance.score_distillation import distill, noise_to_carry, plan_step
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import restore_generator
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
@@ -59,9 +62,14 @@ class Trainer:
         prior: DiffusionPrior,
         *,
         device: torch.device,
+        noise_source: InfersNoise | None = None,
         saved: dict[str, Any] | None = None,
     ) -> None:
-        """``saved`` is what ``state`` returned; a run that goes on from it does not look for its initial cloud."""
+        """Set up a run, or one that continues from ``saved``, which ``state`` returned.
+
+        ``noise_source`` infers kappa; None for the source that ``config.guidance.noise`` names. A run that continues
+        does not need its initial cloud.
+        """
         self.config = config
         self.started_with = config
         self.changes: list[dict[str, Any]] = []
@@ -76,7 +84,11 @@ class Trainer:
         self.device_generator.manual_seed(config.seed + 1)
         _tune(prior, config)
         self.conditions = _conditions(prior, config)
+        self._own_source = None if noise_source is None else source_name(noise_source)
+        configured = load_noise_source(config.guidance.noise)
+        self.noise_source = configured if noise_source is None else with_defaults(noise_source)
         self.carried_noise: Tensor | None = None
+        """What the noise source carries to the next step."""
         self.last_views: GuidedViews | None = None
         self._moving = False
         """Whether this step has begun to change the parameters."""
@@ -136,16 +148,15 @@ class Trainer:
         seen_by = cameras.to(self.device)
         render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
         latents = self.prior.encode_images(render.rgb, self.device_generator)
-        told = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
+        conditions = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
         guided = distill(
             config.guidance,
             self.prior,
             latents.detach(),
-            told.conditional,
-            told.unconditional,
-            negatives=told.negatives,
+            conditions,
             plan=plan,
             generator=self.device_generator,
+            noise_source=self.noise_source,
             carried_noise=self.carried_noise,
             compute=config.compute,
         )
@@ -169,7 +180,7 @@ class Trainer:
             timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
             check_gradients=read_values,
         )
-        self.carried_noise = noise_to_carry(config.guidance, guided)
+        self.carried_noise = self.noise_source.carry(guided)
         self.last_views = GuidedViews(
             cameras=cameras, rgb=render.rgb.detach(), target=guided.target, timestep=plan.timestep
         )
@@ -202,25 +213,30 @@ class Trainer:
             _tune(self.prior, config)
         self.config, self.conditions = config, conditions
         self.scene.update_config(config)
-        if "views_per_step" in keys and config.guidance.noise == "cached":
-            # One prediction per view: with another number of views none is the next step's.
-            self.carried_noise = None
         if changed:
             self.changes.append({"step": self.step, "changed": changed})
         return changed
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as nested dicts of tensors and numbers."""
+        own_source = {} if self._own_source is None else {"noise_source": self._own_source}
         return {
             "step": self.step,
             **self.scene.state(),
+            **own_source,
             "carried_noise": self.carried_noise,
             "host_generator": self.host_generator.get_state(),
             "device_generator": self.device_generator.get_state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one."""
+        """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one.
+
+        Raises UserError if the state is of a run with another noise source of one's own, or with none.
+        """
+        if state.get("noise_source") != self._own_source:
+            saved, own = (name or "the configured one" for name in (state.get("noise_source"), self._own_source))
+            raise UserError(f"the run's noise source was {saved}, not {own}: pass the same noise_source to Trainer")
         self.step = state["step"]
         self.scene.load_state(state)
         carried = state["carried_noise"]

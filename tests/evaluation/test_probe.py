@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.probe import INVERSION_STEPS, SOURCES, Subject, probe
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.probe import ProbeOptions
 
@@ -43,8 +44,10 @@ def subject() -> Subject:
     return Subject(
         prior=BlindPrior(),
         latents=latents,
-        conditional=torch.zeros(2, 1, 1, dtype=torch.float64),
-        unconditional=torch.zeros(2, 1, 1, dtype=torch.float64),
+        conditions=Conditions(
+            prompt_embeddings=torch.zeros(2, 1, 1, dtype=torch.float64),
+            negative_embeddings=torch.zeros(2, 1, 1, dtype=torch.float64),
+        ),
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdi_gs.guidance.perp_neg import Negatives
+from sdi_gs.guidance.perp_neg import PerpNegBranches
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, read_scheduler
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,11 +29,15 @@ class GoldenCase:
     """Timesteps that the U-Net has been told in this test."""
 
     @property
-    def negatives(self) -> Negatives | None:
-        """Perp-Neg's branches where the case has them."""
-        if "negatives" not in self.tensors:
-            return None
-        return Negatives(embeddings=self.tensors["negatives"][None], weights=self.tensors["negative_weights"])
+    def conditions(self) -> Conditions:
+        """The embeddings, with Perp-Neg's branches if the case has them."""
+        branches = None
+        if "negatives" in self.tensors:
+            weights = self.tensors["negative_weights"]
+            branches = PerpNegBranches(embeddings=self.tensors["negatives"][None], weights=weights)
+        return Conditions(
+            prompt_embeddings=self.tensors["cond"], negative_embeddings=self.tensors["uncond"], perp_neg=branches
+        )
 
 
 @pytest.fixture(autouse=True)

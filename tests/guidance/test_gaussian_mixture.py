@@ -11,12 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
+from sdi_gs.guidance.noise_sources.inversion import Inversion
+from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import annealed_timestep, predicted_clean
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill, infer_noise
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.noise_sources import NoiseName
 
 DIMENSIONS, MODES, PROMPTED_MODES, STD, POINTS = 16, 8, 3, 0.8, 128
 SEEDS = range(6)
@@ -58,23 +64,21 @@ class Probe:
 
     prior: MixturePrior
     latents: Tensor
-    conditional: Tensor
-    unconditional: Tensor
+    conditions: Conditions
     generator: torch.Generator
 
-    def distill(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> Tensor:
+    def distill(self, timestep: int, source: NoiseName = "inversion", **config: Any) -> Tensor:
         """The targets."""
         return distill(
-            GuidanceConfig(**config),
+            GuidanceConfig(noise=source, **config),
             self.prior,
             self.latents,
-            self.conditional,
-            self.unconditional,
-            plan=StepPlan(timestep=timestep, overshoot=0, source=source),
+            self.conditions,
+            plan=StepPlan(timestep=timestep),
             generator=self.generator,
         ).target
 
-    def residual(self, timestep: int, source: NoiseSource = "inversion", **config: Any) -> float:
+    def residual(self, timestep: int, source: NoiseName = "inversion", **config: Any) -> float:
         """Mean square of sigma (eps - kappa): how far kappa is from solving eq. 8, in units of the latents."""
         return (self.latents - self.distill(timestep, source, **config)).square().mean().item()
 
@@ -96,13 +100,15 @@ def make_probe(seed: int, points: int = POINTS, copies: int = 1) -> Probe:
     return Probe(
         prior=prior,
         latents=latents.repeat_interleave(copies, dim=0),
-        conditional=conditional.repeat_interleave(copies, dim=0),
-        unconditional=torch.full((points * copies, 1, MODES), 1.0 / MODES, dtype=torch.float64),
+        conditions=Conditions(
+            prompt_embeddings=conditional.repeat_interleave(copies, dim=0),
+            negative_embeddings=torch.full((points * copies, 1, MODES), 1.0 / MODES, dtype=torch.float64),
+        ),
         generator=generator,
     )
 
 
-def mean_residual(timestep: int, source: NoiseSource = "inversion", **config: Any) -> float:
+def mean_residual(timestep: int, source: NoiseName = "inversion", **config: Any) -> float:
     values = [make_probe(seed).residual(timestep, source, **config) for seed in SEEDS]
     return sum(values) / len(values)
 
@@ -126,7 +132,7 @@ def test_residuals_have_the_recorded_size(timestep: int, recorded: float) -> Non
     assert mean_residual(timestep, inversion_eta=0.0) == pytest.approx(recorded, rel=0.15)
 
 
-RECORDED: dict[NoiseSource, tuple[float, float, float, float]] = {
+RECORDED: dict[NoiseName, tuple[float, float, float, float]] = {
     "unconditional": (6.71, 4.43, 1.76, 0.263),
     "random": (9.15, 10.3, 5.79, 1.11),
     "fixed-point": (55.9, 32.6, 21.1, 12.2),
@@ -134,7 +140,7 @@ RECORDED: dict[NoiseSource, tuple[float, float, float, float]] = {
 
 
 @pytest.mark.parametrize("source", RECORDED)
-def test_residuals_of_the_other_sources_have_the_recorded_size(source: NoiseSource) -> None:
+def test_residuals_of_the_other_sources_have_the_recorded_size(source: NoiseName) -> None:
     for timestep, recorded in zip(TIMESTEPS, RECORDED[source], strict=True):
         assert mean_residual(timestep, source, inversion_eta=0.0) == pytest.approx(recorded, rel=0.3)
 
@@ -147,7 +153,7 @@ def test_ten_fixed_point_iterations_are_worse_than_no_inference_at_all(timestep:
 
 @pytest.mark.parametrize("timestep", TIMESTEPS)
 def test_targets_vary_far_less_than_with_random_noise(timestep: int) -> None:
-    def variance(source: NoiseSource) -> float:
+    def variance(source: NoiseName) -> float:
         probe = make_probe(0, points=16, copies=64)
         targets = probe.distill(timestep, source).view(16, 64, DIMENSIONS)
         return targets.var(dim=1).mean().item()
@@ -160,14 +166,15 @@ def test_more_inversion_steps_come_closer_to_the_same_noise() -> None:
     probe = make_probe(0)
 
     def noise(steps: int) -> Tensor:
-        return infer_noise(
-            GuidanceConfig(inversion_steps=steps, inversion_eta=0.0),
-            StepPlan(timestep=700, overshoot=0, source="inversion"),
-            GuidedPredictor(probe.prior, probe.conditional, probe.unconditional),
-            probe.prior.schedule,
-            probe.latents,
-            probe.generator,
+        request = NoiseRequest(
+            config=GuidanceConfig(inversion_steps=steps, inversion_eta=0.0),
+            plan=StepPlan(timestep=700),
+            schedule=probe.prior.schedule,
+            latents=probe.latents,
+            predict=GuidedPredictor(probe.prior, probe.conditions),
+            generator=probe.generator,
         )
+        return Inversion().infer(request)
 
     reference = noise(500)
     errors = [(noise(steps) - reference).square().mean().item() for steps in (5, 10, 20, 50)]
@@ -183,7 +190,7 @@ def test_second_order_with_five_calls_comes_as_close_as_first_order_with_ten(sca
     probes = [make_probe(seed) for seed in range(4)]
 
     def noise(probe: Probe, steps: int, order: Literal[1, 2]) -> tuple[Tensor, int]:
-        predictor = GuidedPredictor(probe.prior, probe.conditional, probe.unconditional)
+        predictor = GuidedPredictor(probe.prior, probe.conditions)
         kappa = invert_ddim(
             lambda noised, timestep: predictor(noised, timestep, -scale),
             probe.latents,
@@ -209,7 +216,7 @@ def test_second_order_with_five_calls_comes_as_close_as_first_order_with_ten(sca
 def test_a_run_moves_its_target_less_and_ends_sharper_than_with_random_noise() -> None:
     """200 steps of z += 0.2 (target - z) with t annealed; recorded changes 2.05 and 0.096, distances .25 and .85."""
 
-    def run(source: NoiseSource) -> tuple[float, float]:
+    def run(source: NoiseName) -> tuple[float, float]:
         probe = make_probe(0)
         latents, targets = torch.zeros_like(probe.latents), []
         for step in range(200):
@@ -223,12 +230,11 @@ def test_a_run_moves_its_target_less_and_ends_sharper_than_with_random_noise() -
                 generator=probe.generator,
             )
             output = distill(
-                GuidanceConfig(),
+                GuidanceConfig(noise=source),
                 probe.prior,
                 latents,
-                probe.conditional,
-                probe.unconditional,
-                plan=StepPlan(timestep=timestep, overshoot=0, source=source),
+                probe.conditions,
+                plan=StepPlan(timestep=timestep),
                 generator=probe.generator,
             )
             targets.append(output.target)

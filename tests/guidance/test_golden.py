@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.inversion import invert_ddim
-from sdi_gs.guidance.perp_neg import Negatives
+from sdi_gs.guidance.perp_neg import PerpNegBranches
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import inversion_grid, sigma
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill
-from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, NoiseSource, Renoise
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
+from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, Renoise
+from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 
 if TYPE_CHECKING:
     from conftest import GoldenCase
 
 PARITY: dict[str, Any] = {"atol": 1e-10, "rtol": 0.0}
-PLAN = StepPlan(timestep=500, overshoot=50, source="inversion")
+PLAN = StepPlan(timestep=500, overshoot=50)
 both_forms = pytest.mark.parametrize("renoise", ["paper", "reference"])
 
 
@@ -32,11 +36,9 @@ def guide(
         config,
         case.prior,
         case.tensors["z"],
-        case.tensors["cond"],
-        case.tensors["uncond"],
+        case.conditions,
         plan=plan,
         generator=generator or torch.Generator(),
-        negatives=case.negatives,
     )
 
 
@@ -44,7 +46,7 @@ def published(case: GoldenCase, timestep: int, last: int) -> dict[str, Tensor]:
     """The published code's step from its description, in terms of what the U-Net predicts."""
     prior, given = case.prior, case.tensors
     levels = prior.schedule.alphas_cumprod.tolist()
-    latents, negatives = given["z"], case.negatives
+    latents, negatives = given["z"], case.conditions.perp_neg
 
     def level(at: int) -> float:
         return levels[max(at, 0)]
@@ -96,7 +98,7 @@ def assert_agrees(case: GoldenCase, expected: dict[str, Tensor], plan: StepPlan)
 
 def test_the_inverted_latent_is_the_published_one(every_golden: GoldenCase) -> None:
     tensors, settings, schedule = every_golden.tensors, every_golden.settings, every_golden.prior.schedule
-    predictor = GuidedPredictor(every_golden.prior, tensors["cond"], tensors["uncond"], every_golden.negatives)
+    predictor = GuidedPredictor(every_golden.prior, every_golden.conditions)
     grid = inversion_grid(settings["t"], settings["delta"], num_steps=settings["n_steps"], schedule=schedule)
     inverted = invert_ddim(
         lambda noised, timestep: predictor(noised, timestep, settings["inversion_scale"]),
@@ -111,7 +113,7 @@ def test_the_inverted_latent_is_the_published_one(every_golden: GoldenCase) -> N
 
 def test_noise_and_targets_are_the_published_ones_in_both_forms(every_golden: GoldenCase) -> None:
     settings = every_golden.settings
-    plan = StepPlan(timestep=settings["t"], overshoot=settings["delta"], source="inversion")
+    plan = StepPlan(timestep=settings["t"], overshoot=settings["delta"])
     assert_agrees(every_golden, every_golden.tensors, plan)
     # Both forms ask as often as the published code, which the record lists with one more call for the second target.
     calls = settings["unet_timesteps"][:-1]
@@ -134,27 +136,27 @@ def test_every_prediction_type_is_guided_as_published(
     if not perp_neg:
         case = replace(case, tensors={key: case.tensors[key] for key in ("z", "cond", "uncond")})
     expected = published(case, timestep, min(timestep + overshoot, 999))
-    assert_agrees(case, expected, StepPlan(timestep=timestep, overshoot=overshoot, source="inversion"))
+    assert_agrees(case, expected, StepPlan(timestep=timestep, overshoot=overshoot))
 
 
-@pytest.mark.parametrize("source", get_args(NoiseSource))
+@pytest.mark.parametrize("source", NOISE_SOURCES)
 def test_the_distance_to_the_target_is_that_of_the_noises_in_units_of_sigma(
-    golden: GoldenCase, source: NoiseSource
+    golden: GoldenCase, source: NoiseName
 ) -> None:
-    plan = StepPlan(timestep=500, overshoot=20, source=source)
-    output = guide(golden, GuidanceConfig(), plan, torch.Generator().manual_seed(0))
+    plan = StepPlan(timestep=500, overshoot=20)
+    output = guide(golden, GuidanceConfig(noise=source), plan, torch.Generator().manual_seed(0))
     expected = sigma(golden.prior.schedule, 500) * (output.predicted_noise - output.noise)
     torch.testing.assert_close(golden.tensors["z"] - output.target, expected, **PARITY)
 
 
 @pytest.mark.parametrize(
     ("source", "order"),
-    [(source, 1) for source in get_args(NoiseSource)] + [("inversion", 2), ("unconditional", 2)],
+    [(source, 1) for source in NOISE_SOURCES] + [("inversion", 2), ("unconditional", 2)],
 )
 @pytest.mark.parametrize("perp_neg", [False, True])
 @both_forms
 def test_a_batch_is_guided_as_its_members_are(
-    golden: GoldenCase, source: NoiseSource, perp_neg: bool, renoise: Renoise, order: InversionOrder
+    golden: GoldenCase, source: NoiseName, perp_neg: bool, renoise: Renoise, order: InversionOrder
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     latents, kept = torch.randn(2, 3, 4, 8, 8, generator=generator, dtype=torch.float64)
@@ -162,18 +164,18 @@ def test_a_batch_is_guided_as_its_members_are(
     weights = -torch.rand(3, 2, generator=generator, dtype=torch.float64)
 
     def guide_rows(rows: slice, generator: torch.Generator) -> Tensor:
-        negatives = Negatives(embeddings=embeddings[rows, 2:], weights=weights[rows]) if perp_neg else None
+        branches = PerpNegBranches(embeddings=embeddings[rows, 2:], weights=weights[rows]) if perp_neg else None
         output = distill(
             GuidanceConfig(
                 inversion_eta=0.0, inversion_order=order, renoise=renoise, noise=source, fixed_point_iterations=3
             ),
             golden.prior,
             latents[rows],
-            embeddings[rows, 0],
-            embeddings[rows, 1],
-            plan=replace(PLAN, source=source),
+            Conditions(
+                prompt_embeddings=embeddings[rows, 0], negative_embeddings=embeddings[rows, 1], perp_neg=branches
+            ),
+            plan=PLAN,
             generator=generator,
-            negatives=negatives,
             carried_noise={"cached": kept[rows], "fixed-random": kept[:1]}.get(source),
         )
         return torch.stack([output.target, output.noise])

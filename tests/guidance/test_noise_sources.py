@@ -12,11 +12,16 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
-from sdi_gs.guidance.noise import iterated_noise
+from sdi_gs.guidance.noise_sources.catalog import load_noise_source
+from sdi_gs.guidance.noise_sources.fixed_point import FixedPoint
+from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import sigma
-from sdi_gs.guidance.score_distillation import StepPlan, distill, noise_to_carry, plan_step
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.settings.guidance import GuidanceConfig, NoiseSource
+from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.noise_sources import NoiseName
 
 if TYPE_CHECKING:
     from conftest import GoldenCase
@@ -32,9 +37,11 @@ def guide(
         config,
         case.prior,
         latents,
-        case.tensors["cond"].expand(count, -1, -1),
-        case.tensors["uncond"].expand(count, -1, -1),
-        plan=StepPlan(timestep=timestep, overshoot=17, source=config.noise),
+        Conditions(
+            prompt_embeddings=case.tensors["cond"].expand(count, -1, -1),
+            negative_embeddings=case.tensors["uncond"].expand(count, -1, -1),
+        ),
+        plan=StepPlan(timestep=timestep, overshoot=17),
         generator=torch.Generator().manual_seed(seed),
         **options,
     )
@@ -51,7 +58,7 @@ def test_with_the_cached_prediction_a_latent_that_jumps_to_its_target_runs_ddim(
     cond, uncond = golden.tensors["cond"], golden.tensors["uncond"]
     for timestep in scheduler.timesteps.tolist():
         output = guide(golden, latents, config, timestep, carried_noise=carried)
-        latents, carried = output.target, noise_to_carry(config, output)
+        latents, carried = output.target, load_noise_source(config.noise).carry(output)
         step = torch.tensor([timestep])
         without = golden.prior.unet(theirs, step, encoder_hidden_states=uncond).sample
         prompted = golden.prior.unet(theirs, step, encoder_hidden_states=cond).sample
@@ -81,7 +88,7 @@ def test_without_a_prediction_yet_the_cached_source_draws(golden: GoldenCase) ->
 def test_fixed_noise_is_drawn_once_and_is_the_same_for_every_view(golden: GoldenCase) -> None:
     config, latents = GuidanceConfig(noise="fixed-random"), golden.tensors["z"].expand(3, -1, -1, -1)
     first = guide(golden, latents, config, 400, seed=1)
-    carried = noise_to_carry(config, first)
+    carried = load_noise_source(config.noise).carry(first)
     assert carried is not None
     assert carried.shape == (1, *latents.shape[1:])
     assert torch.equal(first.noise, carried.expand_as(latents))
@@ -91,9 +98,9 @@ def test_fixed_noise_is_drawn_once_and_is_the_same_for_every_view(golden: Golden
 
 
 @pytest.mark.parametrize("source", ["inversion", "random", "unconditional", "fixed-point"])
-def test_the_other_sources_carry_nothing(golden: GoldenCase, source: NoiseSource) -> None:
+def test_the_other_sources_carry_nothing(golden: GoldenCase, source: NoiseName) -> None:
     config = GuidanceConfig(noise=source, fixed_point_iterations=1)
-    assert noise_to_carry(config, guide(golden, golden.tensors["z"], config, 101)) is None
+    assert load_noise_source(config.noise).carry(guide(golden, golden.tensors["z"], config, 101)) is None
 
 
 def test_unconditional_noise_is_inversion_without_the_prompt(golden: GoldenCase) -> None:
@@ -120,17 +127,25 @@ def test_fixed_point_iteration_contracts_as_a_gaussian_says(timestep: int, contr
     """For data N(mu, s^2): towards sigma (z - mu) / s^2, by sigma^2 / (s^2 + sigma^2) each time."""
     mean, std, spread = 1.3, 0.8, sigma(SCHEDULE, timestep)
 
-    def predict(noised: Tensor, at: int) -> Tensor:
+    def predict(noised: Tensor, at: int, scale: float) -> Tensor:
         scaled = noised / math.sqrt(SCHEDULE.alpha_cumprod(at))
         return sigma(SCHEDULE, at) * (scaled - mean) / (std**2 + sigma(SCHEDULE, at) ** 2)
 
     points = torch.tensor([-0.5, 0.2, 2.0, 3.1], dtype=torch.float64)
-    start = torch.zeros_like(points)
+    start = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     solution = spread * (points - mean) / std**2
     factor = spread**2 / (std**2 + spread**2)
     assert factor == pytest.approx(contraction, abs=1e-3)
     for iterations in (1, 7):
-        noise = iterated_noise(predict, points, timestep, start, schedule=SCHEDULE, iterations=iterations)
+        request = NoiseRequest(
+            config=GuidanceConfig(fixed_point_iterations=iterations),
+            plan=StepPlan(timestep=timestep),
+            schedule=SCHEDULE,
+            latents=points,
+            predict=predict,
+            generator=torch.Generator().manual_seed(0),
+        )
+        noise = FixedPoint().infer(request)
         torch.testing.assert_close(noise - solution, factor**iterations * (start - solution))
 
 
@@ -152,14 +167,13 @@ def shown_with(overshoot: int, timestep: int) -> GuidanceOutput:
         def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
             return torch.zeros_like(noised_latents)
 
-    one, told = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)
+    one, empty = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)
     return distill(
         GuidanceConfig(renoise="reference", inversion_eta=0.0),
         SilentPrior(),
         one,
-        told,
-        told,
-        plan=StepPlan(timestep=timestep, overshoot=overshoot, source="inversion"),
+        Conditions(prompt_embeddings=empty, negative_embeddings=empty),
+        plan=StepPlan(timestep=timestep, overshoot=overshoot),
         generator=torch.Generator(),
     )
 
@@ -189,7 +203,7 @@ def test_the_published_form_passes_t_by_up_to_a_stride() -> None:
 
 
 @pytest.mark.parametrize("source", ["random", "fixed-random", "cached", "fixed-point"])
-def test_what_is_not_inverted_is_noised_at_t_in_both_forms(golden: GoldenCase, source: NoiseSource) -> None:
+def test_what_is_not_inverted_is_noised_at_t_in_both_forms(golden: GoldenCase, source: NoiseName) -> None:
     paper = GuidanceConfig(noise=source, fixed_point_iterations=2)
     forms = [
         guide(golden, golden.tensors["z"], config, 400).noised_latents

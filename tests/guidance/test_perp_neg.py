@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.guidance.perp_neg import Negatives, combine_branches, perpendicular, view_blend
-from sdi_gs.guidance.score_distillation import GuidedPredictor
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
+from sdi_gs.guidance.perp_neg import PerpNegBranches, combine_branches, perpendicular, view_blend
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 
 
@@ -116,9 +117,12 @@ def test_four_branches_ride_in_one_call_and_each_image_meets_its_own(scale: floa
     """threestudio #456 pairs negatives with the latents of other images."""
     prior, latents, embeddings = ProjectingPrior(), normal(3, 4, 5, 5), normal(3, 4, 1, 4, seed=1)
     weights = -normal(3, 2, seed=2).abs()
-    together = GuidedPredictor(
-        prior, embeddings[:, 0], embeddings[:, 1], Negatives(embeddings=embeddings[:, 2:], weights=weights)
-    )(latents, 300, scale)
+    conditions = Conditions(
+        prompt_embeddings=embeddings[:, 0],
+        negative_embeddings=embeddings[:, 1],
+        perp_neg=PerpNegBranches(embeddings=embeddings[:, 2:], weights=weights),
+    )
+    together = GuidedPredictor(prior, conditions)(latents, 300, scale)
     assert prior.rows == [rows]
     for index in range(3):
         own = latents[index].flatten()

@@ -48,12 +48,12 @@ def texts_of(embeddings: Tensor, prior: NumberingPrior) -> list[str]:
 def test_views_get_the_prompt_with_their_word_and_background() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
-    conditional = conditions.conditional(
+    embeddings = conditions.prompt_embeddings(
         ["back view", "front view", "back view", "overhead view", "side view"],
         ["white", "black", "black", "white", "white"],
     )
-    assert conditional.shape == (5, 3, 2)
-    assert texts_of(conditional, prior) == [
+    assert embeddings.shape == (5, 3, 2)
+    assert texts_of(embeddings, prior) == [
         "a red mug, back view, white background",
         "a red mug, front view, black background",
         "a red mug, back view, black background",
@@ -62,21 +62,21 @@ def test_views_get_the_prompt_with_their_word_and_background() -> None:
     ]
 
 
-def test_the_unconditional_text_is_empty_or_the_negative_prompt() -> None:
+def test_the_negative_prompt_is_empty_by_default() -> None:
     for negative_prompt in ("", "blurry"):
         prior = NumberingPrior()
         conditions = PromptConditions(prior, "a red mug", negative_prompt=negative_prompt)
-        unconditional = conditions.unconditional(2)
-        assert unconditional.shape == (2, 3, 2)
-        assert texts_of(unconditional, prior) == [negative_prompt, negative_prompt]
+        embeddings = conditions.negative_embeddings(2)
+        assert embeddings.shape == (2, 3, 2)
+        assert texts_of(embeddings, prior) == [negative_prompt, negative_prompt]
 
 
 def test_texts_are_embedded_once() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug")
     for _ in range(3):
-        conditions.conditional(["back view", "side view"], ["white", "white"])
-        conditions.unconditional(4)
+        conditions.prompt_embeddings(["back view", "side view"], ["white", "white"])
+        conditions.negative_embeddings(4)
         conditions.for_cameras(looking_from(30.0, 170.0), ["white", "white"], perp_neg=True)
     assert (prior.calls, len(prior.texts)) == (1, 5)
 
@@ -90,51 +90,51 @@ def looking_from(*azimuths: float, elevation: float = 0.0) -> CameraBatch:
 def test_without_perp_neg_a_camera_gets_its_nearest_word_and_no_negatives() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
-    told = conditions.for_cameras(looking_from(40.0, 200.0), ["black", "white"], perp_neg=False)
-    assert told.negatives is None
+    batch = conditions.for_cameras(looking_from(40.0, 200.0), ["black", "white"], perp_neg=False)
+    assert batch.perp_neg is None
     expected = ["a red mug, front view, black background", "a red mug, back view, white background"]
-    assert texts_of(told.conditional, prior) == expected
-    assert torch.equal(told.unconditional, conditions.unconditional(2))
+    assert texts_of(batch.prompt_embeddings, prior) == expected
+    assert torch.equal(batch.negative_embeddings, conditions.negative_embeddings(2))
 
 
 def test_with_perp_neg_words_are_blended_by_angle_and_every_camera_has_its_own_negatives() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"))
     # Embeddings are the order of the texts: front 0 and 1, side 2 and 3, back 4 and 5, overhead 6 and 7.
-    told = conditions.for_cameras(looking_from(22.5, 162.0), ["black", "white"], perp_neg=True)
+    batch = conditions.for_cameras(looking_from(22.5, 162.0), ["black", "white"], perp_neg=True)
     torch.testing.assert_close(
-        told.conditional[:, 0, 0], torch.tensor([0.75 * 1 + 0.25 * 3, 0.2 * 2 + 0.8 * 4], dtype=torch.float64)
+        batch.prompt_embeddings[:, 0, 0], torch.tensor([0.75 * 1 + 0.25 * 3, 0.2 * 2 + 0.8 * 4], dtype=torch.float64)
     )
-    assert told.negatives is not None
-    assert told.negatives.embeddings.shape == (2, 2, 3, 2)
-    assert texts_of(told.negatives.embeddings[0], prior) == [
+    assert batch.perp_neg is not None
+    assert batch.perp_neg.embeddings.shape == (2, 2, 3, 2)
+    assert texts_of(batch.perp_neg.embeddings[0], prior) == [
         "a red mug, front view, black background",
         "a red mug, side view, black background",
     ]
-    assert texts_of(told.negatives.embeddings[1], prior) == [
+    assert texts_of(batch.perp_neg.embeddings[1], prior) == [
         "a red mug, side view, white background",
         "a red mug, front view, white background",
     ]
-    assert told.negatives.weights.shape == (2, 2)
+    assert batch.perp_neg.weights.shape == (2, 2)
     # -(e^(-r/2) - 0.606) and -(e^(-r/2) + 0.967) with r = 0.2.
-    assert told.negatives.weights[1].tolist() == pytest.approx([-0.298837, -1.871837], abs=1e-6)
+    assert batch.perp_neg.weights[1].tolist() == pytest.approx([-0.298837, -1.871837], abs=1e-6)
 
 
 def test_a_view_from_above_is_not_blended() -> None:
     prior = NumberingPrior()
     conditions = PromptConditions(prior, "a red mug")
-    told = conditions.for_cameras(looking_from(22.5, elevation=70.0), ["white"], perp_neg=True)
-    assert texts_of(told.conditional, prior) == ["a red mug, overhead view, white background"]
-    assert told.negatives is not None
-    assert told.negatives.weights.tolist() == [[0.0, 0.0]]
+    batch = conditions.for_cameras(looking_from(22.5, elevation=70.0), ["white"], perp_neg=True)
+    assert texts_of(batch.prompt_embeddings, prior) == ["a red mug, overhead view, white background"]
+    assert batch.perp_neg is not None
+    assert batch.perp_neg.weights.tolist() == [[0.0, 0.0]]
 
 
 def test_a_side_can_have_a_text_of_its_own() -> None:
     prior = NumberingPrior()
     overrides = ViewPromptsConfig(back="the plain back of a mug", overhead="coffee")
     conditions = PromptConditions(prior, "a red mug", view_prompts=overrides)
-    conditional = conditions.conditional(["front view", "back view", "overhead view"], ["white", "white", "white"])
-    assert texts_of(conditional, prior) == [
+    embeddings = conditions.prompt_embeddings(["front view", "back view", "overhead view"], ["white", "white", "white"])
+    assert texts_of(embeddings, prior) == [
         "a red mug, front view, white background",
         "the plain back of a mug, white background",
         "coffee, white background",

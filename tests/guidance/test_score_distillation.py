@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.guidance.perp_neg import Negatives
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
+from sdi_gs.guidance.noise_sources.inversion import Inversion
+from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
+from sdi_gs.guidance.perp_neg import PerpNegBranches
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise
-from sdi_gs.guidance.score_distillation import GuidedPredictor, StepPlan, distill, infer_noise, plan_step
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 from sdi_gs.training.losses import distillation_loss
 
 
@@ -45,6 +52,7 @@ class LinearPrior:
 
 CONDITIONAL = torch.tensor([2.0, 5.0], dtype=torch.float64)[:, None, None]
 UNCONDITIONAL = torch.tensor([1.0, 1.0], dtype=torch.float64)[:, None, None]
+CONDITIONS = Conditions(prompt_embeddings=CONDITIONAL, negative_embeddings=UNCONDITIONAL)
 
 
 def two_latents() -> Tensor:
@@ -53,7 +61,7 @@ def two_latents() -> Tensor:
 
 def guide(config: GuidanceConfig, prior: LinearPrior, plan: StepPlan, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
-    return distill(config, prior, two_latents(), CONDITIONAL, UNCONDITIONAL, plan=plan, generator=generator)
+    return distill(config, prior, two_latents(), CONDITIONS, plan=plan, generator=generator)
 
 
 def make_plan(config: GuidanceConfig, step: int, seed: int = 0) -> StepPlan:
@@ -64,7 +72,7 @@ def make_plan(config: GuidanceConfig, step: int, seed: int = 0) -> StepPlan:
 @pytest.mark.parametrize("scale", [7.5, -7.5, 0.5])
 def test_both_branches_ride_in_one_call(scale: float) -> None:
     prior, latents = LinearPrior(), two_latents()
-    predictor = GuidedPredictor(prior, CONDITIONAL, UNCONDITIONAL)
+    predictor = GuidedPredictor(prior, CONDITIONS)
     guided = predictor(latents, 300, scale)
     assert prior.asked == [(300, 4, [2.0, 5.0, 1.0, 1.0])]
     assert predictor.calls == 1
@@ -76,7 +84,7 @@ def test_both_branches_ride_in_one_call(scale: float) -> None:
 @pytest.mark.parametrize(("scale", "embeddings"), [(1.0, [2.0, 5.0]), (0.0, [1.0, 1.0])])
 def test_a_branch_without_weight_is_left_out(scale: float, embeddings: list[float]) -> None:
     prior, latents = LinearPrior(), two_latents()
-    guided = GuidedPredictor(prior, CONDITIONAL, UNCONDITIONAL)(latents, 300, scale)
+    guided = GuidedPredictor(prior, CONDITIONS)(latents, 300, scale)
     assert prior.asked == [(300, 2, embeddings)]
     torch.testing.assert_close(guided, latents + torch.tensor(embeddings)[:, None, None, None])
 
@@ -84,7 +92,7 @@ def test_a_branch_without_weight_is_left_out(scale: float, embeddings: list[floa
 def test_inversion_runs_under_the_negative_of_the_guidance_scale_by_default() -> None:
     assert GuidanceConfig(guidance_scale=3.0).resolved_inversion_scale == -3.0
     assert GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=0.0).resolved_inversion_scale == 0.0
-    plan = StepPlan(timestep=300, overshoot=0, source="inversion")
+    plan = StepPlan(timestep=300)
     default = guide(GuidanceConfig(guidance_scale=3.0), LinearPrior(), plan)
     stated = guide(GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=-3.0), LinearPrior(), plan)
     opposite = guide(GuidanceConfig(guidance_scale=3.0, inversion_guidance_scale=3.0), LinearPrior(), plan)
@@ -94,15 +102,15 @@ def test_inversion_runs_under_the_negative_of_the_guidance_scale_by_default() ->
 
 def test_inversion_asks_along_the_grid_and_then_once_at_the_timestep() -> None:
     prior = LinearPrior()
-    output = guide(GuidanceConfig(), prior, StepPlan(timestep=250, overshoot=30, source="inversion"))
+    output = guide(GuidanceConfig(), prior, StepPlan(timestep=250, overshoot=30))
     assert [timestep for timestep, _, _ in prior.asked] == [-99, 1, 101, 201, 250]
     assert output.predictor_calls == 5
     assert output.timestep == 250
 
 
 def test_random_noise_costs_one_call_and_is_the_generators() -> None:
-    prior, plan = LinearPrior(), StepPlan(timestep=250, overshoot=30, source="random")
-    output = guide(GuidanceConfig(), prior, plan, seed=4)
+    prior, plan = LinearPrior(), StepPlan(timestep=250, overshoot=30)
+    output = guide(GuidanceConfig(noise="random"), prior, plan, seed=4)
     drawn = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     assert torch.equal(output.noise, drawn)
     assert [timestep for timestep, _, _ in prior.asked] == [250]
@@ -111,23 +119,24 @@ def test_random_noise_costs_one_call_and_is_the_generators() -> None:
 
 @pytest.mark.parametrize("source", ["inversion", "random"])
 def test_the_prior_is_shown_the_latents_noised_at_the_timestep_itself(source: Any) -> None:
-    output = guide(GuidanceConfig(), LinearPrior(), StepPlan(timestep=400, overshoot=33, source=source))
+    output = guide(GuidanceConfig(noise=source), LinearPrior(), StepPlan(timestep=400, overshoot=33))
     level = LinearPrior.schedule.alpha_cumprod(400)
     assert torch.equal(output.noised_latents, add_noise(two_latents(), output.noise, level))
-    answer = GuidedPredictor(LinearPrior(), CONDITIONAL, UNCONDITIONAL)(output.noised_latents, 400, 7.5)
+    answer = GuidedPredictor(LinearPrior(), CONDITIONS)(output.noised_latents, 400, 7.5)
     assert torch.equal(output.predicted_noise, answer)
 
 
 def test_the_overshoot_changes_the_noise_that_is_inferred() -> None:
     def noise(overshoot: int) -> Tensor:
-        return infer_noise(
-            GuidanceConfig(inversion_eta=0.0),
-            StepPlan(timestep=400, overshoot=overshoot, source="inversion"),
-            GuidedPredictor(LinearPrior(), CONDITIONAL, UNCONDITIONAL),
-            LinearPrior.schedule,
-            two_latents(),
-            torch.Generator(),
+        request = NoiseRequest(
+            config=GuidanceConfig(inversion_eta=0.0),
+            plan=StepPlan(timestep=400, overshoot=overshoot),
+            schedule=LinearPrior.schedule,
+            latents=two_latents(),
+            predict=GuidedPredictor(LinearPrior(), CONDITIONS),
+            generator=torch.Generator(),
         )
+        return Inversion().infer(request)
 
     assert not torch.allclose(noise(0), noise(33), rtol=1e-2)
 
@@ -143,7 +152,7 @@ def test_the_loss_pulls_every_element_by_its_distance_over_their_number() -> Non
 
 
 def test_a_clip_bounds_the_gradient_of_every_element_and_nothing_else() -> None:
-    plan = StepPlan(timestep=600, overshoot=0, source="inversion")
+    plan = StepPlan(timestep=600)
     latents = two_latents().requires_grad_()
     free = guide(GuidanceConfig(), LinearPrior(), plan).target
     clip = (latents - free).abs().median().item()
@@ -161,8 +170,8 @@ def test_a_clip_does_not_hide_what_is_not_finite() -> None:
         def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
             return torch.full_like(noised_latents, torch.inf)
 
-    plan = StepPlan(timestep=600, overshoot=0, source="random")
-    target = guide(GuidanceConfig(gradient_clip=0.5, guidance_scale=1.0), BrokenPrior(), plan).target
+    plan = StepPlan(timestep=600)
+    target = guide(GuidanceConfig(noise="random", gradient_clip=0.5, guidance_scale=1.0), BrokenPrior(), plan).target
     assert not target.isfinite().any()
 
 
@@ -177,8 +186,17 @@ def test_a_plan_follows_the_runs_own_length_and_its_generator() -> None:
 @pytest.mark.parametrize(("fraction", "random_steps"), [(0.0, 0), (0.4, 40), (1.0, 100)])
 def test_the_run_may_begin_with_random_noise(fraction: float, random_steps: int) -> None:
     config = GuidanceConfig(random_fraction=fraction)
-    sources = [make_plan(config, step).source for step in range(100)]
-    assert sources == ["random"] * random_steps + ["inversion"] * (100 - random_steps)
+    warming_up = [make_plan(config, step).warming_up for step in range(100)]
+    assert warming_up == [True] * random_steps + [False] * (100 - random_steps)
+
+
+@pytest.mark.parametrize("source", NOISE_SOURCES)
+def test_the_noise_of_a_warm_up_is_random_whatever_the_source_is(source: NoiseName) -> None:
+    config = GuidanceConfig(noise=source, renoise="reference")
+    warm_up = guide(config, LinearPrior(), StepPlan(timestep=400, overshoot=33, warming_up=True), seed=5)
+    drawn = guide(GuidanceConfig(noise="random"), LinearPrior(), StepPlan(timestep=400), seed=5)
+    for name in ("target", "noise", "predicted_noise", "noised_latents", "predictor_calls"):
+        assert torch.equal(torch.as_tensor(getattr(warm_up, name)), torch.as_tensor(getattr(drawn, name))), name
 
 
 def test_a_warm_up_draws_as_the_rest_does() -> None:
@@ -223,19 +241,19 @@ def test_a_config_without_sense_is_refused(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("views", "branches"), [(1, 0), (0, 1), (1, 3), (2, 2)])
 @pytest.mark.parametrize("scale", [1.0, 7.5])
 def test_few_rows_at_once_have_the_same_answer(views: int, branches: int, scale: float) -> None:
-    negatives = Negatives(
+    branches_of_perp_neg = PerpNegBranches(
         embeddings=torch.tensor([[3.0, 4.0], [0.5, 6.0]], dtype=torch.float64)[..., None, None],
         weights=torch.tensor([[-1.0, -0.5], [-0.3, -2.0]], dtype=torch.float64),
     )
     config = GuidanceConfig(guidance_scale=scale, inversion_guidance_scale=0.0, inversion_steps=4)
-    plan = StepPlan(timestep=600, overshoot=10, source="inversion")
+    plan = StepPlan(timestep=600, overshoot=10)
 
     def answer(compute: ComputeConfig) -> tuple[Any, LinearPrior]:
         prior = LinearPrior()
         draws = torch.Generator().manual_seed(0)
-        told = (CONDITIONAL, UNCONDITIONAL)
-        options: dict[str, Any] = {"plan": plan, "generator": draws, "negatives": negatives, "compute": compute}
-        return distill(config, prior, two_latents(), *told, **options), prior
+        conditions = replace(CONDITIONS, perp_neg=branches_of_perp_neg)
+        output = distill(config, prior, two_latents(), conditions, plan=plan, generator=draws, compute=compute)
+        return output, prior
 
     (whole, _), (pieces, asked) = (
         answer(ComputeConfig()),

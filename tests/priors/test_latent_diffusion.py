@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.errors import UserError
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
+from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
-from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors.latent_diffusion import (
     LatentDiffusionConfig,
     LatentDiffusionPrior,
@@ -97,7 +98,7 @@ def test_guided_denoising_ends_where_the_pipeline_does(folder: Path) -> None:
     pipeline, prior = load_pipeline(folder), load(folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     start, embeddings = some_latents(1), prior.embed_prompts(["a blue robot", ""])
-    predictor = GuidedPredictor(prior, embeddings[:1], embeddings[1:])
+    predictor = GuidedPredictor(prior, Conditions(prompt_embeddings=embeddings[:1], negative_embeddings=embeddings[1:]))
     ours = start
     for timestep, following in ((667, 334), (334, 1), (1, -332)):
         noise = predictor(ours, timestep, 3.0)

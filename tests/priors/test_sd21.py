@@ -16,7 +16,9 @@ from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.score_distillation import StepPlan, distill
+from sdi_gs.guidance.prompts import Conditions
+from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName, published_networks
@@ -121,9 +123,8 @@ def sdi_step(prior: LatentDiffusionPrior, **changes: Any) -> tuple[GuidanceOutpu
         GuidanceConfig(**changes),
         prior,
         latents.detach(),
-        embeddings[:2],
-        embeddings[2:].expand(2, -1, -1),
-        plan=StepPlan(timestep=500, overshoot=20, source="inversion"),
+        Conditions(prompt_embeddings=embeddings[:2], negative_embeddings=embeddings[2:].expand(2, -1, -1)),
+        plan=StepPlan(timestep=500, overshoot=20),
         generator=generator,
     )
     loss = 0.5 * (latents - output.target).square().mean()

@@ -18,9 +18,9 @@ from toybox_training.vocabulary import write_tokenizer
 from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
-from sdi_gs.guidance.prompts import PromptConditions
+from sdi_gs.guidance.guided_predictor import GuidedPredictor
+from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
-from sdi_gs.guidance.score_distillation import GuidedPredictor
 from sdi_gs.priors import catalog, listing
 from sdi_gs.priors.catalog import TOYBOX, is_instrument, load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
@@ -81,7 +81,10 @@ def test_the_stock_pipeline_samples_from_the_same_folder_what_ours_does(
     texts, scale = ["a red ball, front view, white background", "a blue robot"], 3.0
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     images = pipeline(texts, guidance_scale=scale, num_inference_steps=4, latents=latents, output_type="pt").images
-    predict = GuidedPredictor(prior, prior.embed_prompts(texts), prior.embed_prompts(["", ""]))
+    conditions = Conditions(
+        prompt_embeddings=prior.embed_prompts(texts), negative_embeddings=prior.embed_prompts(["", ""])
+    )
+    predict = GuidedPredictor(prior, conditions)
     for timestep in (751, 501, 251, 1):
         noise = predict(latents, timestep, scale)
         clean = predicted_clean(latents, noise, prior.schedule.alpha_cumprod(timestep))
@@ -109,8 +112,8 @@ def test_it_refuses_what_it_would_only_guess_at(prior: LatentDiffusionPrior, pro
 def test_it_understands_every_text_that_a_run_makes_of_a_prompt(prior: LatentDiffusionPrior) -> None:
     config = preset_named("toybox").config
     conditions = PromptConditions(prior, "a house with a purple roof", backgrounds=config.backgrounds)
-    assert conditions.unconditional(1).shape == (1, prior.tokenizer.model_max_length, 16)
-    front, back = (conditions.conditional([side], ["gray"]) for side in ("front view", "back view"))
+    assert conditions.negative_embeddings(1).shape == (1, prior.tokenizer.model_max_length, 16)
+    front, back = (conditions.prompt_embeddings([side], ["gray"]) for side in ("front view", "back view"))
     assert (front - back).abs().max() > 1e-3
 
 

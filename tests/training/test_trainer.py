@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
+from sdi_gs.contracts import DiffusionPrior, GuidanceOutput, NoiseSchedule
 from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.guidance.noise_sources.protocol import InfersNoise, NoiseRequest
 from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
-from sdi_gs.settings.guidance import NoiseSource, ViewPromptsConfig
+from sdi_gs.settings.guidance import ViewPromptsConfig
+from sdi_gs.settings.noise_sources import NoiseName
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import STEERABLE, Trainer
@@ -284,7 +286,7 @@ def with_guidance(**changes: Any) -> RunConfig:
 
 
 @pytest.mark.parametrize("source", ["cached", "fixed-random", "fixed-point", "unconditional", "random"])
-def test_every_noise_source_can_be_resumed_bit_for_bit(source: NoiseSource) -> None:
+def test_every_noise_source_can_be_resumed_bit_for_bit(source: NoiseName) -> None:
     settings = with_guidance(noise=source, fixed_point_iterations=2)
     straight, stopped = trained(settings, 6), trained(settings, 3)
     tensors, packed = pack_state(stopped.state())
@@ -304,6 +306,72 @@ def test_a_run_of_fixed_noise_keeps_its_first_draw() -> None:
     trainer.train_step()
     assert trainer.carried_noise is not None
     assert torch.equal(trainer.carried_noise, first)
+
+
+class Scaled:
+    """A noise source from outside: no base class, and only the methods that it needs."""
+
+    def infer(self, request: NoiseRequest) -> Tensor:
+        if request.carried is None:
+            return torch.randn(request.latents.shape, generator=request.generator)
+        return 0.9 * request.carried + 0.01 * request.config.guidance_scale
+
+    def carry(self, output: GuidanceOutput) -> Tensor:
+        return output.noise
+
+
+class Flat:
+    """The least that a noise source may be."""
+
+    def infer(self, request: NoiseRequest) -> Tensor:
+        return torch.full_like(request.latents, 0.5)
+
+
+@pytest.mark.parametrize("source", [Scaled(), Flat()])
+def test_a_noise_source_of_ones_own_trains_and_is_resumed_bit_for_bit(source: InfersNoise) -> None:
+    settings = with_guidance()
+
+    def steps(trainer: Trainer, count: int) -> Trainer:
+        for _ in range(count):
+            trainer.train_step()
+        return trainer
+
+    straight = steps(Trainer(settings, CertainPrior(), device=CPU, noise_source=source), 6)
+    stopped = steps(Trainer(settings, CertainPrior(), device=CPU, noise_source=source), 3)
+    tensors, packed = pack_state(stopped.state())
+    saved = unpack_state({name: value.clone() for name, value in tensors.items()}, packed)
+    resumed = steps(Trainer(settings, CertainPrior(), device=CPU, noise_source=source, saved=saved), 3)
+    assert_equal_states(straight, resumed)
+    assert (resumed.carried_noise is not None) == isinstance(source, Scaled)
+    name = type(source).__name__
+    with pytest.raises(UserError, match=f"the run's noise source was {name}, not the configured one"):
+        Trainer(settings, CertainPrior(), device=CPU, saved=saved)
+    with pytest.raises(UserError, match=f"the run's noise source was the configured one, not {name}"):
+        Trainer(settings, CertainPrior(), device=CPU, noise_source=source, saved=trained(settings, 1).state())
+
+
+def test_a_noise_source_of_ones_own_waits_for_the_warm_up_and_reads_the_settings_in_force() -> None:
+    asked: list[tuple[int, float]] = []
+
+    class Watching(Scaled):
+        def infer(self, request: NoiseRequest) -> Tensor:
+            asked.append((trainer.step, request.config.guidance_scale))
+            return super().infer(request)
+
+    settings = with_guidance(guidance_scale=1.0)
+    settings = replace(settings, guidance=replace(settings.guidance, random_fraction=0.25))
+    trainer = Trainer(settings, CertainPrior(), device=CPU, noise_source=Watching())
+    for _ in range(4):
+        trainer.train_step()
+    trainer.change_settings(with_values(trainer.config, {"guidance.guidance_scale": 2.0}))
+    trainer.train_step()
+    assert asked == [(3, 1.0), (4, 2.0)]
+
+
+def test_the_configured_source_follows_settings_that_change_while_it_trains() -> None:
+    trainer = trained(with_guidance(inversion_steps=5), 1)
+    trainer.change_settings(with_values(trainer.config, {"guidance.inversion_steps": 20}))
+    assert trainer.train_step().predictor_calls > 10
 
 
 def test_the_exact_prior_is_guided_under_blended_view_words() -> None:
@@ -413,12 +481,19 @@ def test_a_prompt_that_the_prior_does_not_know_leaves_everything_as_it_was() -> 
     assert trainer.changes == []
 
 
-def test_cached_noise_of_other_views_is_dropped() -> None:
-    trainer = trained(with_guidance(noise="cached"), 2)
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 3)])
+def test_cached_noise_of_other_views_is_not_used(before: int, after: int) -> None:
+    settings = replace(with_guidance(noise="cached"), views_per_step=before)
+    trainer = trained(settings, 2)
     assert trainer.carried_noise is not None
-    trainer.change_settings(with_values(trainer.config, {"views_per_step": 3}))
-    assert trainer.carried_noise is None
+    trainer.change_settings(with_values(trainer.config, {"views_per_step": after}))
+    without = trained(settings, 2)
+    without.change_settings(with_values(without.config, {"views_per_step": after}))
+    without.carried_noise = None
     trainer.train_step()
+    without.train_step()
+    assert_equal_states(trainer, without)
+    assert trainer.carried_noise.shape == (after, 3, 32, 32)
 
 
 def test_the_last_views_can_be_looked_at() -> None:
@@ -444,7 +519,7 @@ def test_a_step_reads_its_numbers_together(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("source", ["inversion", "cached", "fixed-random"])
 @pytest.mark.parametrize("strategy", ["share", "mcmc"])
-def test_a_run_in_groups_of_views_is_the_run_of_all_at_once(source: NoiseSource, strategy: Strategy) -> None:
+def test_a_run_in_groups_of_views_is_the_run_of_all_at_once(source: NoiseName, strategy: Strategy) -> None:
     settings = with_guidance(noise=source, perp_neg=True)
     settings = replace(settings, views_per_step=3, densify=replace(settings.densify, strategy=strategy, every=2))
     whole, pieces = (

@@ -10,12 +10,12 @@ import torch
 from memory_counting.cards import CARDS, HOST_SECONDS, Card
 from memory_counting.counting import StepCount, count_step, published_prior
 from memory_counting.meter import Part
-from sdi_gs.guidance.inversion import inversion_timesteps
 from sdi_gs.guidance.schedule import annealed_timestep
+from sdi_gs.guidance.score_distillation import predictor_calls
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName
 from sdi_gs.settings.compute import Precision
-from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.run import RunConfig
 
 CONTEXT_BYTES = 700 * 2**20
@@ -116,31 +116,9 @@ def card_precision(precision: Precision) -> torch.dtype:
             assert_never(precision)
 
 
-def predictor_calls(config: GuidanceConfig, timestep: int) -> int:
-    """Calls of a step without overshoot: one less than the grid's entries to invert, and one for the target."""
-    match config.noise:
-        case "inversion" | "unconditional":
-            schedule = scaled_linear_schedule()
-            grid = inversion_timesteps(
-                timestep,
-                0,
-                num_steps=config.inversion_steps,
-                schedule=schedule,
-                order=config.inversion_order,
-                data_std=config.inversion_data_std,
-            )
-            return len(grid)
-        case "fixed-point":
-            return config.fixed_point_iterations + 1
-        case "random" | "fixed-random" | "cached":
-            return 1
-        case _:
-            assert_never(config.noise)
-
-
 def mean_calls(config: RunConfig) -> float:
-    """Calls per step averaged over a run, its random start left out."""
-    guidance, generator = config.guidance, torch.Generator()
+    """Predictor calls per step, averaged over a run as if it had no random start."""
+    guidance, generator, schedule = config.guidance, torch.Generator(), scaled_linear_schedule()
     steps = range(0, config.steps, max(config.steps // 1000, 1))
     timesteps = [
         annealed_timestep(
@@ -149,10 +127,12 @@ def mean_calls(config: RunConfig) -> float:
             t_max=guidance.t_max,
             t_min=guidance.t_min,
             annealing=guidance.annealing,
-            num_timesteps=1000,
+            num_timesteps=schedule.num_timesteps,
             generator=generator,
         )
         for step in steps
     ]
-    counted = {timestep: predictor_calls(guidance, timestep) for timestep in set(timesteps)}
+    counted = {
+        timestep: predictor_calls(guidance, StepPlan(timestep=timestep), schedule) for timestep in set(timesteps)
+    }
     return sum(counted[timestep] for timestep in timesteps) / len(timesteps)

@@ -14,9 +14,12 @@ import pytest
 import torch
 from memory_counting.cards import CARDS
 from memory_counting.counting import META, StepCount, count_step, prior_of_networks, published_prior
-from memory_counting.prediction import from_count, mean_calls, predict_step, predictor_calls
+from memory_counting.prediction import from_count, mean_calls, predict_step
 
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.guidance.score_distillation import predictor_calls
+from sdi_gs.guidance.step_plan import StepPlan
+from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import Networks, published_config
 from sdi_gs.runs.predicted_memory import predicted, predicted_of_check
 from sdi_gs.settings.compute import ComputeConfig
@@ -108,7 +111,9 @@ def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
     settings = config(steps=10_000, guidance=replace(config().guidance, t_min=0.25))
     # 86 250 calls in a published run of 10 000 steps.
     assert mean_calls(settings) == pytest.approx(8.625, abs=0.01)
-    assert [predictor_calls(settings.guidance, timestep) for timestep in (980, 500, 250)] == [12, 7, 5]
+    plans = [StepPlan(timestep=timestep) for timestep in (980, 500, 250)]
+    calls_at = [predictor_calls(settings.guidance, plan, scaled_linear_schedule()) for plan in plans]
+    assert calls_at == [12, 7, 5]
     counted = count(settings)
     prediction = from_count(counted, settings)
     calls = prediction.predictor_calls / counted.predictor_calls

@@ -1,0 +1,1 @@
+"""Where kappa comes from: one class per noise source."""
