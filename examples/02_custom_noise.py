@@ -18,7 +18,7 @@ class Blend:
 
 
 config = replace(preset_named("smoke").config, prompt="a blue robot")
-prior = load_prior(config.prior, config.ideal_prior, device="cpu")
+prior = load_prior(config, device="cpu")
 trainer = Trainer(config, prior, device=torch.device("cpu"), noise_source=Blend())
 for _ in range(config.steps):
     report = trainer.train_step()
