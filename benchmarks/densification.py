@@ -27,7 +27,7 @@ import torch
 from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation.evaluate import score_scene
+from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.files import write_atomically
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras

@@ -24,7 +24,7 @@ from typing import Any
 from scored_runs import PROMPTS, insert_table, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.evaluation.evaluate import score_ceiling
+from sdi_gs.evaluation.metrics.ceiling import score_ceiling
 from sdi_gs.runs.folder import slug
 from sdi_gs.settings.run import RunConfig
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from sdi_gs.cameras import VIEW_WORDS
-from sdi_gs.evaluation.evaluate import judge_scene, score_scene
+from sdi_gs.evaluation.metrics.judge import judge_scene
+from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior

@@ -31,7 +31,8 @@ from scored_runs import insert_table
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule, Representation
-from sdi_gs.evaluation.evaluate import IMAGE_SIZE, score_scene
+from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
+from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.files import write_atomically
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step

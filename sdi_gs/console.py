@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sdi_gs.contracts import StepReport
@@ -108,49 +108,3 @@ def _status(report: StepReport, speed: float | None) -> str:
         f"t {report.timestep}  loss {loss:.4f}  {report.num_gaussians} Gaussians"
         f"  {'-' if speed is None else f'{speed:.1f}'} steps/s"
     )
-
-
-def print_scores(scores: dict[str, Any]) -> None:
-    """A small table of an evaluation on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{scores['prompt']}: {scores['source']}", title_justify="left")
-    for column in ("", "score", "ceiling", "floor"):
-        table.add_column(column, justify="left" if not column else "right")
-    iou_floor = f"{_number(scores['iou_wrong_class'])} ({scores['wrong_class']})"
-    table.add_row(f"PSNR, best of {scores['num_draws']} (dB)", _number(scores["psnr_best"]))
-    table.add_row("PSNR, canonical (dB)", _number(scores["psnr_canonical"]), _number(scores["psnr_ceiling"]))
-    table.add_row(f"IoU, best of {scores['num_draws']}", _number(scores["iou_best"]), "", iou_floor)
-    table.add_row("IoU, canonical", _number(scores["iou_canonical"]), _number(scores["iou_ceiling"]))
-    for key, title in (
-        ("sharpness_ratio", "sharpness over truth's"),
-        ("saturation_error", "saturation minus truth's"),
-        ("fog", "fog outside the silhouette"),
-        ("view_accuracy", "views nearest to the right side"),
-        ("front_back_right", "front and back right"),
-        ("colour_right", "colour right"),
-        ("judge_class", "judge: object right"),
-        ("judge_colour", "judge: colour right"),
-        ("judge_view", "judge: side right"),
-        ("judge_back_as_front", "judge: backs taken for fronts"),
-        ("n_gaussians", "Gaussians"),
-    ):
-        table.add_row(title, _number(scores[key]))
-    console = Console(highlight=False)
-    console.print(table, markup=False)
-    console.print(
-        "toybox is an instrument: it measures the method on toy objects, not quality in the wild", soft_wrap=True
-    )
-
-
-def _number(value: Any) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.3f}"
-        case _:
-            return str(value)

@@ -388,7 +388,6 @@ def _export(command: Export) -> int:
 def _eval(command: Eval) -> int:
     import json
 
-    from sdi_gs.console import print_scores
     from sdi_gs.evaluation.evaluate import evaluate
     from sdi_gs.files import refuse_existing, write_atomically
     from sdi_gs.runs.loading import load_scene
@@ -397,19 +396,22 @@ def _eval(command: Eval) -> int:
         refuse_existing(command.out)
     splats = load_scene(command.source, device=_pick_device(command.device), frame=command.frame)
     config = splats.run.config if splats.run is not None else preset_named(CPU_PRESET).config
-    scores = evaluate(
+    evaluation = evaluate(
         splats,
-        prompt=command.prompt,
+        command.prompt,
         num_draws=command.draws,
         image_size=command.image_size,
         ceiling_config=config if command.ceiling else None,
-    ).as_json()
+    )
+    scores = evaluation.as_json()
     if command.out is not None:
         write_atomically(command.out, f"{json.dumps(scores, indent=2)}\n".encode())
     if command.json:
         print(json.dumps(scores))
     else:
-        print_scores(scores)
+        evaluation.print()
+    if evaluation.left_out is not None:
+        say(evaluation.left_out)
     return 0
 
 

@@ -1,175 +1,108 @@
-"""Scores of a made object against toybox's truth (docs/eval.md).
-
-Letters: V views.
-"""
+"""Scores of a finished scene: every metric that applies to its prompt (docs/eval.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
-from sdi_gs.pictures.views import render_views
-from sdi_gs.runs.finish import read_summary
+from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
+from sdi_gs.evaluation.metrics.table import METRICS
+from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.toybox import metrics
-from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt
-from sdi_gs.toybox.judge import JudgeScore, load_judge
-from sdi_gs.toybox.objects import canonical_object
-from sdi_gs.toybox.renderer import render_scenes
-from sdi_gs.toybox.truth import NUM_DRAWS, TruthScore, held_out_cameras, render_truth, score_against_truth
-from sdi_gs.training.fitting import fit_to_images
+from sdi_gs.toybox.truth import NUM_DRAWS
 
-IMAGE_SIZE = 64
-"""Side of the held-out views in pixels, that of the images which the toybox priors know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """What a representation reaches when it is fitted to true views of the canonical object."""
-
-    psnr: float
-    """Mean PSNR over the held-out views, dB."""
-    iou: float
-    """Mean silhouette IoU over the held-out views."""
-    n_gaussians: int
-    """Gaussians at the end of the fit."""
+INSTRUMENT_REMARK = "toybox is an instrument: it measures the method on toy objects, not quality in the wild"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One object's scores, with what is needed to read them."""
+    """The scores of one scene, with what is needed to read them."""
 
     source: str
-    """What was scored."""
+    """Path of the scene."""
     prompt: str
-    """What it should be."""
-    score: TruthScore
-    judged: JudgeScore
-    ceiling: Ceiling | None
-    """None where it was not asked for."""
-    n_gaussians: int
-    image_size: int
-    """Side of the held-out views in pixels."""
-    step: int | None
-    """Finished steps of the run; None for a bare file."""
-    summary: dict[str, Any]
-    """The run's own summary; empty for a bare file or a run without one."""
+    """What the scene was scored as."""
+    scores: dict[str, Any]
+    """Values of all metrics that were computed, by key."""
+    rows: tuple[TableRow, ...]
+    """Rows of the printed table."""
+    instrument: str | None
+    """``toybox`` where a truth or a judge of toybox was used, else None."""
+    left_out: str | None = None
+    """Why the metrics that need a truth were not computed; None where none was left out."""
 
     def as_json(self) -> dict[str, Any]:
-        """The keys of docs/eval.md."""
-        ceiling = self.ceiling
-        return {
-            "instrument": "toybox",
-            "source": self.source,
-            "prompt": self.prompt,
-            **self.score.as_json(),
-            **self.judged.as_json(),
-            "psnr_ceiling": ceiling.psnr if ceiling is not None else None,
-            "iou_ceiling": ceiling.iou if ceiling is not None else None,
-            "n_gaussians_ceiling": ceiling.n_gaussians if ceiling is not None else None,
-            "n_gaussians": self.n_gaussians,
-            "image_size": self.image_size,
-            "num_views": len(held_out_cameras(self.image_size)),
-            "step": self.step,
-            "wall_seconds": self.summary.get("wall_seconds"),
-            "peak_rss_mb": self.summary.get("peak_rss_mb"),
-        }
+        """Return the keys of docs/eval.md."""
+        return {"instrument": self.instrument, "source": self.source, "prompt": self.prompt, **self.scores}
+
+    def print(self) -> None:
+        """Print a small table on stdout."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"{self.prompt}: {self.source}", title_justify="left")
+        for column in ("", "score", "ceiling", "floor"):
+            table.add_column(column, justify="left" if not column else "right")
+        for row in self.rows:
+            table.add_row(*row.cells(self.scores))
+        console = Console(highlight=False)
+        console.print(table, markup=False)
+        if self.instrument is not None:
+            console.print(INSTRUMENT_REMARK, soft_wrap=True)
 
 
 def evaluate(
     scene: SavedScene,
-    *,
     prompt: str | None = None,
+    *,
+    metrics: Sequence[Metric] | None = None,
     num_draws: int = NUM_DRAWS,
     image_size: int = IMAGE_SIZE,
     ceiling_config: RunConfig | None = None,
 ) -> Evaluation:
-    """Score a cloud under the run's own prompt or another one.
+    """Score a scene under the run's own prompt or another one.
 
-    ``ceiling_config`` says how the ceiling is fitted; None for no ceiling. Raises UserError where there is no
-    prompt, or where it is none of toybox's.
+    Without ``metrics`` all of ``METRICS`` that apply are computed; those that need a truth apply to toybox prompts.
+    ``ceiling_config`` is the run whose settings the ceiling is fitted with; None for no ceiling.
+
+    Raises UserError where there is no prompt, and where one of the given ``metrics`` needs a truth that the prompt does
+    not have.
     """
     prompt = prompt or scene.prompt
     if not prompt:
         raise UserError(f'{scene.path} does not say what it should be: add --prompt "a blue robot"')
-    score = score_scene(scene.representation, prompt, num_draws=num_draws, image_size=image_size)
-    ceiling = None
-    if ceiling_config is not None:
-        device = scene.representation.device
-        ceiling = score_ceiling(ceiling_config, prompt, colour=score.colour, image_size=image_size, device=device)
-    run = scene.run
+    chosen, toybox, left_out = METRICS if metrics is None else tuple(metrics), None, None
+    if any(metric.needs_truth for metric in chosen):
+        try:
+            toybox = toybox_prompt(prompt)
+        except UserError as error:
+            if metrics is not None:
+                raise
+            chosen, left_out = tuple(metric for metric in chosen if not metric.needs_truth), str(error)
+    subject = Subject(
+        scene=scene,
+        prompt=prompt,
+        toybox=toybox,
+        image_size=image_size,
+        num_draws=num_draws,
+        ceiling_config=ceiling_config,
+    )
+    rows: list[TableRow] = []
+    for metric in chosen:
+        values = metric.compute(subject)
+        twice = sorted(values.keys() & subject.scores.keys())
+        if twice:
+            raise ValueError(f"metric {metric.name} gives {', '.join(twice)}, which another metric has given already")
+        subject.scores.update(values)
+        rows += metric.rows_for(values)
     return Evaluation(
         source=str(scene.path),
         prompt=prompt,
-        score=score,
-        judged=judge_scene(scene.representation, prompt, image_size=image_size),
-        ceiling=ceiling,
-        n_gaussians=scene.num_gaussians,
-        image_size=image_size,
-        step=run.step if run is not None else None,
-        summary=(read_summary(run.folder) if run is not None else None) or {},
+        scores=dict(subject.scores),
+        rows=tuple(rows),
+        instrument="toybox" if any(metric.needs_truth for metric in chosen) else None,
+        left_out=left_out,
     )
-
-
-def score_scene(
-    representation: Representation, prompt: str, *, num_draws: int = NUM_DRAWS, image_size: int = IMAGE_SIZE
-) -> TruthScore:
-    """Score the held-out views over white; UserError for a prompt that is none of toybox's."""
-    asked = toybox_prompt(prompt)
-    cameras = held_out_cameras(image_size)
-    render = render_views(representation, cameras)
-    return score_against_truth(render.rgb, render.alpha, cameras, asked, num_draws)
-
-
-def judge_scene(representation: Representation, prompt: str, *, image_size: int = IMAGE_SIZE) -> JudgeScore:
-    """What the judge says of the held-out views over white; UserError for a prompt that is none of toybox's."""
-    cameras = held_out_cameras(image_size)
-    render = render_views(representation, cameras)
-    return load_judge().score(render.rgb, cameras.view_words(), toybox_prompt(prompt))
-
-
-def score_ceiling(
-    config: RunConfig,
-    prompt: str,
-    *,
-    colour: str = "blue",
-    image_size: int = IMAGE_SIZE,
-    device: torch.device | str = "cpu",
-) -> Ceiling:
-    """Fit the run's representation to true views of the canonical object, and score it on the held-out ones.
-
-    ``colour`` is that of the object where the prompt names none. UserError for a prompt that is none of toybox's.
-    """
-    asked = toybox_prompt(prompt)
-    assert asked.class_name is not None
-    item, cameras = canonical_object(asked.class_name, asked.colour or colour), held_out_cameras(image_size)
-    fitted_scene = fit_to_images(
-        config,
-        lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,
-        image_size=image_size,
-        device=torch.device(device),
-    )
-    fitted, truth = render_views(fitted_scene.representation, cameras), render_truth([item], cameras)
-    return Ceiling(
-        psnr=metrics.psnr(fitted.rgb, truth.rgb).mean().item(),
-        iou=metrics.silhouette_iou(fitted.alpha, truth.alpha).mean().item(),
-        n_gaussians=fitted_scene.num_gaussians,
-    )
-
-
-def toybox_prompt(text: str) -> ToyboxPrompt:
-    """A prompt that has a truth; UserError for any other."""
-    try:
-        asked = parse_prompt(text)
-    except UserError as error:
-        # Another prior, which the message ends with, is no help here.
-        reason = str(error).partition("; for anything else")[0]
-        raise UserError(f"truth exists only for toybox prompts: {reason}") from error
-    if asked.class_name is None:
-        raise UserError(f'truth exists only for toybox prompts, and "{text}" names no object: say "a blue robot"')
-    return asked

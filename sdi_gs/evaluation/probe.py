@@ -19,7 +19,7 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.evaluate import toybox_prompt
+from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.evaluation.plots import save_probe_figure
 from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.guidance.prompts import Conditions, PromptConditions

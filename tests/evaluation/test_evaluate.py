@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,14 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.console import print_scores
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.evaluate import Evaluation, evaluate, judge_scene, score_ceiling, score_scene, toybox_prompt
+from sdi_gs.evaluation.evaluate import Evaluation, evaluate
+from sdi_gs.evaluation.metrics.ceiling import score_ceiling
+from sdi_gs.evaluation.metrics.judge import judge_scene
+from sdi_gs.evaluation.metrics.metric import Metric, Subject, TableRow
+from sdi_gs.evaluation.metrics.size import SIZE
+from sdi_gs.evaluation.metrics.table import METRICS, metric_named
+from sdi_gs.evaluation.metrics.truth import TRUTH, score_scene, toybox_prompt
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.prepare import prepare_run
@@ -87,19 +93,18 @@ def test_a_bare_file_has_no_time_and_no_memory(evaluation: Evaluation) -> None:
 def test_the_right_object_scores_above_the_floor_and_another_prompt_below(
     evaluation: Evaluation, red_ball: Gaussians
 ) -> None:
-    assert evaluation.score.iou_best > 0.8
-    assert evaluation.score.colour_right
+    assert evaluation.scores["iou_best"] > 0.8
+    assert evaluation.scores["colour_right"]
     wrong = score_scene(red_ball, "a blue chair", num_draws=2)
     assert not wrong.colour_right
-    assert wrong.iou_best < evaluation.score.iou_best - 0.2
-    assert wrong.psnr_best < evaluation.score.psnr_best - 3.0
+    assert wrong.iou_best < evaluation.scores["iou_best"] - 0.2
+    assert wrong.psnr_best < evaluation.scores["psnr_best"] - 3.0
 
 
 def test_the_judge_sees_the_held_out_views(evaluation: Evaluation, red_ball: Gaussians) -> None:
-    assert evaluation.judged.judge_class > 0.9
-    assert evaluation.judged.judge_colour is not None
-    assert evaluation.judged.judge_colour > 0.9
-    assert evaluation.judged.judge_view is None
+    assert evaluation.scores["judge_class"] > 0.9
+    assert evaluation.scores["judge_colour"] > 0.9
+    assert evaluation.scores["judge_view"] is None
     wrong = judge_scene(red_ball, "a blue chair")
     assert wrong.judge_class < 0.1
     assert wrong.judge_colour is not None
@@ -188,8 +193,80 @@ def test_a_bare_file_needs_a_prompt(red_ball: Gaussians) -> None:
 def test_the_table_for_people_calls_toybox_an_instrument(
     evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_scores(evaluation.as_json())
+    evaluation.print()
     said = capsys.readouterr().out
     assert "toybox is an instrument" in said
     assert PROMPT in said
-    assert f"{evaluation.score.psnr_best:.3f}" in said
+    assert f"{evaluation.scores['psnr_best']:.3f}" in said
+
+
+def darkness(subject: Subject) -> dict[str, Any]:
+    """How far the views are from white, and what they were taken as."""
+    return {"darkness": 1.0 - subject.views.rgb.mean().item(), "seen_as": subject.prompt}
+
+
+DARKNESS = Metric(name="darkness", compute=darkness)
+
+
+def test_a_metric_of_your_own_runs_on_a_prompt_without_truth(
+    red_ball: Gaussians, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = evaluate(splats(red_ball), "a wizard's hat", metrics=[DARKNESS, SIZE])
+    assert scored.as_json() == {
+        "instrument": None,
+        "source": "ball.ply",
+        "prompt": "a wizard's hat",
+        "darkness": pytest.approx(0.15, abs=0.1),
+        "seen_as": "a wizard's hat",
+        "n_gaussians": 300,
+    }
+    scored.print()
+    said = capsys.readouterr().out
+    assert re.search(rf"darkness +│ +{scored.scores['darkness']:.3f} │", said)
+    assert re.search(r"Gaussians +│ +300 │", said)
+    assert "toybox" not in said
+
+
+def test_without_a_truth_everything_else_is_reported_and_one_line_says_why(red_ball: Gaussians) -> None:
+    scored = evaluate(splats(red_ball), "a blue dragon", ceiling_config=config(3))
+    without_truth = [key for metric in METRICS if not metric.needs_truth for key in metric.compute(subject(red_ball))]
+    assert list(scored.scores) == without_truth
+    assert scored.scores["n_gaussians"] == 300
+    assert scored.left_out is not None
+    assert scored.left_out.startswith('truth exists only for toybox prompts: toybox does not know the word "dragon"')
+    assert "\n" not in scored.left_out
+
+
+def subject(gaussians: Gaussians) -> Subject:
+    return Subject(scene=splats(gaussians), prompt="a blue dragon", toybox=None)
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.needs_truth], ids=lambda metric: metric.name)
+def test_a_metric_that_was_asked_for_and_needs_a_truth_is_refused_without_one(
+    metric: Metric, red_ball: Gaussians
+) -> None:
+    with pytest.raises(UserError, match="truth exists only for toybox prompts"):
+        evaluate(splats(red_ball), "a blue dragon", metrics=[SIZE, metric])
+
+
+def test_a_metric_of_your_own_may_read_the_scores_before_it(red_ball: Gaussians) -> None:
+    share = Metric(
+        name="share",
+        compute=lambda subject: {"share": subject.scores["psnr_best"] / subject.scores["psnr_canonical"]},
+        needs_truth=True,
+        rows=(TableRow(title="share of {num_draws}", score="{share}", floor="{absent}"),),
+    )
+    scored = evaluate(splats(red_ball), PROMPT, metrics=[TRUTH, share], num_draws=1)
+    assert scored.scores["share"] == scored.scores["psnr_best"] / scored.scores["psnr_canonical"]
+    assert scored.rows[-1].cells(scored.scores) == ("share of 1", f"{scored.scores['share']:.3f}", "", "-")
+
+
+def test_two_metrics_may_not_give_the_same_key(red_ball: Gaussians) -> None:
+    with pytest.raises(ValueError, match="metric size gives n_gaussians"):
+        evaluate(splats(red_ball), PROMPT, metrics=[SIZE, SIZE])
+
+
+def test_metrics_have_names_of_their_own() -> None:
+    assert [metric_named(metric.name) for metric in METRICS] == list(METRICS)
+    with pytest.raises(UserError, match="no metric ssim: the known ones are truth, judge, ceiling"):
+        metric_named("ssim")

@@ -1,0 +1,60 @@
+"""Scores against the toybox object that the prompt names (docs/eval.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdi_gs.contracts import Representation
+from sdi_gs.errors import UserError
+from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
+from sdi_gs.pictures.views import render_views
+from sdi_gs.toybox.captions import ToyboxPrompt, parse_prompt
+from sdi_gs.toybox.truth import NUM_DRAWS, TruthScore, held_out_cameras, score_against_truth
+
+
+def score_scene(
+    representation: Representation, prompt: str, *, num_draws: int = NUM_DRAWS, image_size: int = IMAGE_SIZE
+) -> TruthScore:
+    """Score the held-out views over white; UserError for a prompt without a toybox truth."""
+    asked = toybox_prompt(prompt)
+    cameras = held_out_cameras(image_size)
+    render = render_views(representation, cameras)
+    return score_against_truth(render.rgb, render.alpha, cameras, asked, num_draws)
+
+
+def toybox_prompt(text: str) -> ToyboxPrompt:
+    """Parse a prompt that names a toybox object; UserError for any other."""
+    try:
+        asked = parse_prompt(text)
+    except UserError as error:
+        # The message ends by naming another prior, which is no help here.
+        reason = str(error).partition("; for anything else")[0]
+        raise UserError(f"truth exists only for toybox prompts: {reason}") from error
+    if asked.class_name is None:
+        raise UserError(f'truth exists only for toybox prompts, and "{text}" names no object: say "a blue robot"')
+    return asked
+
+
+def _compute(subject: Subject) -> dict[str, Any]:
+    assert subject.toybox is not None
+    views = subject.views
+    return score_against_truth(views.rgb, views.alpha, subject.cameras, subject.toybox, subject.num_draws).as_json()
+
+
+TRUTH = Metric(
+    name="truth",
+    compute=_compute,
+    needs_truth=True,
+    rows=(
+        TableRow(title="PSNR, best of {num_draws} (dB)", score="{psnr_best}"),
+        TableRow(title="PSNR, canonical (dB)", score="{psnr_canonical}", ceiling="{psnr_ceiling}"),
+        TableRow(title="IoU, best of {num_draws}", score="{iou_best}", floor="{iou_wrong_class} ({wrong_class})"),
+        TableRow(title="IoU, canonical", score="{iou_canonical}", ceiling="{iou_ceiling}"),
+        TableRow(title="sharpness over truth's", score="{sharpness_ratio}"),
+        TableRow(title="saturation minus truth's", score="{saturation_error}"),
+        TableRow(title="fog outside the silhouette", score="{fog}"),
+        TableRow(title="views nearest to the right side", score="{view_accuracy}"),
+        TableRow(title="front and back right", score="{front_back_right}"),
+        TableRow(title="colour right", score="{colour_right}"),
+    ),
+)
