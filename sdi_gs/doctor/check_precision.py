@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.doctor.check_setup import CheckSetup, full_float32
-from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
+from sdi_gs.doctor.distilled import PROMPT, cosine, distill_without_chance, robot_views
 from sdi_gs.doctor.rows import Row, at_least, shown
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.guidance.prompts import Conditions
@@ -59,7 +59,7 @@ def _target(setup: CheckSetup, prior: LatentDiffusionPrior, *, random: bool) -> 
     # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
     prior.text_encoder.to("cpu")
     prior.vae.to("cpu")
-    made = distil_without_chance(setup.stable_diffusion.guidance, prior, latents, conditions, timestep=TIMESTEP)
+    made = distill_without_chance(setup.stable_diffusion.guidance, prior, latents, conditions, timestep=TIMESTEP)
     return made.target.float().cpu()
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
 from sdi_gs.doctor.check_setup import CheckSetup, full_float32
-from sdi_gs.doctor.distilled import PROMPT, cosine, distil_without_chance, robot_views
+from sdi_gs.doctor.distilled import PROMPT, cosine, distill_without_chance, robot_views
 from sdi_gs.doctor.rows import Row, at_least, at_most, skipped
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
@@ -59,4 +59,4 @@ def _step(setup: CheckSetup, prior: DiffusionPrior, device: torch.device) -> Gui
     latents = prior.encode_images(pictures.to(device), torch.Generator(device)).detach()
     backgrounds: list[BackgroundName] = ["white"] * _VIEWS
     conditions = PromptConditions(prior, PROMPT).for_cameras(cameras, backgrounds, perp_neg=False)
-    return distil_without_chance(setup.toybox.guidance, prior, latents, conditions, timestep=TIMESTEP)
+    return distill_without_chance(setup.toybox.guidance, prior, latents, conditions, timestep=TIMESTEP)

@@ -35,7 +35,7 @@ def robot_views(count: int, size: int) -> tuple[CameraBatch, Tensor]:
     return cameras, render_scenes([(canonical_object("robot", "blue"),)] * count, cameras).rgb
 
 
-def distil_without_chance(
+def distill_without_chance(
     config: GuidanceConfig,
     prior: DiffusionPrior,
     latents: Tensor,  # [B, C, h, w]
