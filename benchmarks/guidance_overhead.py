@@ -14,12 +14,13 @@ import os
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.miniature import Miniature, miniature_networks
 from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, PerpNegBranches
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.score_distillation import distill
@@ -27,29 +28,20 @@ from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig
 
-LATENT_SHAPE, TOKENS, WIDTH = (4, 16, 16), 16, 64
+LATENT_SHAPE, TOKENS = (4, 16, 16), 16
+SIZES = Miniature(
+    image_size=8 * LATENT_SHAPE[1], unet_channels=(64, 128), unet_heads=(4, 8), unet_groups=32, text_layers=1
+)
 
 
 class NetworkPrior:
-    """A random U-Net on latents, as much of a prior as guidance calls; what it is asked is kept, to be asked again."""
+    """A random U-Net on latents with what guidance calls of a prior; its calls are kept, to be repeated."""
 
     name = "random network"
     image_size = 64
 
     def __init__(self, device: torch.device) -> None:
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-        shape: dict[str, Any] = {
-            "sample_size": LATENT_SHAPE[1],
-            "block_out_channels": (64, 128),
-            "layers_per_block": 2,
-            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            "cross_attention_dim": WIDTH,
-            "attention_head_dim": 16,
-        }
-        unet: Any = UNet2DConditionModel(**shape)
-        self.unet = unet.requires_grad_(False).eval().to(device)
+        self.unet = miniature_networks(SIZES, device=device).unet
         self.schedule = scaled_linear_schedule()
         self.asked: list[tuple[Tensor, int, Tensor]] = []
 
@@ -87,7 +79,7 @@ def main() -> None:
     device, views = torch.device(options.device), options.views
     prior, generator = NetworkPrior(device), torch.Generator(device).manual_seed(0)
     latents = torch.randn(views, *LATENT_SHAPE, generator=generator, device=device)
-    branches = torch.randn(views, 2 + NUM_NEGATIVES, TOKENS, WIDTH, generator=generator, device=device)
+    branches = torch.randn(views, 2 + NUM_NEGATIVES, TOKENS, SIZES.text_width, generator=generator, device=device)
     weights = -torch.ones(views, NUM_NEGATIVES, device=device)
     conditions = Conditions(
         prompt_embeddings=branches[:, 0],

@@ -15,24 +15,21 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.doctor.miniature import Miniature, miniature_networks, prior_of_networks
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
-TOKENS, WIDTH = 77, 64
 LEVERS: dict[str, dict[str, Any]] = {
     "views_at_once": {"views_at_once": 1},
     "rays_at_once": {"rays_at_once": 4096},
@@ -49,47 +46,23 @@ LONG = "compile_unet"
 """Its warm-up takes minutes; measured only where it is named."""
 
 
-class RandomPrior(LatentDiffusionPrior):
-    """A random model of 128 pixels whose texts are random as well."""
+SIZES = Miniature(
+    image_size=128,
+    unet_channels=(32, 64),
+    unet_heads=(1, 2),
+    unet_groups=32,
+    unet_layers=1,
+    vae_channels=(16, 16, 32, 32),
+    vae_groups=8,
+    text_inner=64,
+    text_layers=1,
+)
 
-    def __init__(self) -> None:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTextModel
 
-        torch.manual_seed(0)
-        unet: dict[str, Any] = {
-            "sample_size": 16,
-            "block_out_channels": (32, 64),
-            "layers_per_block": 1,
-            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            "cross_attention_dim": WIDTH,
-            "attention_head_dim": (1, 2),
-            "use_linear_projection": True,
-        }
-        vae: dict[str, Any] = {
-            "block_out_channels": (16, 16, 32, 32),
-            "down_block_types": ("DownEncoderBlock2D",) * 4,
-            "up_block_types": ("UpDecoderBlock2D",) * 4,
-            "layers_per_block": 2,
-            "norm_num_groups": 8,
-            "sample_size": 128,
-        }
-        text = CLIPTextConfig(hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=2)
-        super().__init__(
-            name="random model",
-            tokenizer=cast(Any, None),
-            text_encoder=CLIPTextModel(text),
-            unet=cast(Any, UNet2DConditionModel(**unet)),
-            vae=cast(Any, AutoencoderKL(**vae)),
-            schedule=scaled_linear_schedule(),
-            prediction_type="epsilon",
-        )
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Random embeddings [B, L, E]."""
-        return torch.randn(len(prompts), TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+def random_prior() -> DiffusionPrior:
+    """Return a random model of 128 pixels, the same each time."""
+    torch.manual_seed(0)
+    return prior_of_networks(miniature_networks(SIZES, device="cpu"), model="sd21-base")
 
 
 def settings(options: argparse.Namespace, compute: ComputeConfig) -> RunConfig:
@@ -131,7 +104,7 @@ def peak_bytes(trainer: Trainer) -> int:
 
 def trainer_with(options: argparse.Namespace, lever: dict[str, Any]) -> Trainer:
     """A run under one lever."""
-    return Trainer(settings(options, ComputeConfig(**lever)), RandomPrior(), device=torch.device("cpu"))
+    return Trainer(settings(options, ComputeConfig(**lever)), random_prior(), device=torch.device("cpu"))
 
 
 def measure(options: argparse.Namespace, plain: Trainer, before: int, lever: dict[str, Any]) -> dict[str, float]:

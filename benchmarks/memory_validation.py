@@ -20,11 +20,12 @@ from typing import Any
 
 import tools_on_path  # noqa: F401
 import torch
-from memory_counting.counting import META, count_step, prior_of_networks
+from memory_counting.counting import META, count_step
 from memory_counting.meter import StepMeter
 from toybox_training.folder import load_networks
 
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.doctor.miniature import Miniature, miniature_networks, prior_of_networks
 from sdi_gs.priors.published import Networks, published_config, published_networks
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.cameras import CameraConfig
@@ -35,36 +36,20 @@ from sdi_gs.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def toy_networks(device: torch.device, image_size: int) -> Networks:
-    """Stable Diffusion's layout with an eighth of its channels."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+TOY = Miniature(
+    unet_channels=(64, 128, 128, 128),
+    unet_heads=(1, 2, 2, 2),
+    unet_groups=32,
+    vae_channels=(32, 64, 64, 64),
+    vae_groups=8,
+    text_inner=128,
+)
+"""A fifth to a tenth of the published channels."""
 
-    vae = published_config("vae") | {
-        "block_out_channels": (32, 64, 64, 64),
-        "norm_num_groups": 8,
-        "sample_size": image_size,
-    }
-    unet = published_config("unet_512") | {
-        "sample_size": image_size // 8,
-        "block_out_channels": (64, 128, 128, 128),
-        "attention_head_dim": (1, 2, 2, 2),
-        "cross_attention_dim": 64,
-    }
-    text: dict[str, Any] = published_config("text_encoder") | {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-    }
-    with torch.device(device):
-        made: list[Any] = [
-            CLIPTextModel(CLIPTextConfig(**text | {"num_attention_heads": 2, "torch_dtype": "float32"})),
-            UNet2DConditionModel(**unet),
-            AutoencoderKL(**vae),
-        ]
-    text_encoder, unet_made, vae_made = (network.requires_grad_(False).eval() for network in made)
-    return Networks(text_encoder=text_encoder, unet=unet_made, vae=vae_made)
+
+def toy_networks(device: torch.device, image_size: int) -> Networks:
+    """Return Stable Diffusion's layout with few channels."""
+    return miniature_networks(replace(TOY, image_size=image_size), device=device)
 
 
 def whole_step(image_size: int, **changes: Any) -> dict[str, int]:

@@ -19,10 +19,11 @@ from typing import Any, get_args
 
 import tools_on_path  # noqa: F401
 import torch
-from memory_counting.counting import META, prior_of_networks
+from memory_counting.counting import META
 from memory_counting.meter import StepMeter
 from memory_counting.prediction import mean_calls
 
+from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.score_distillation import distill, predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan

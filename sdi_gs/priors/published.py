@@ -60,8 +60,10 @@ def published_networks(
             unet: Any = UNet2DConditionModel(**unet_config)
             text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
         vae: Any = AutoencoderKL(**vae_config)
-    # CLIP's own config names a type of its own.
-    networks = (text_encoder.to(dtype), unet, vae)
+    if text_encoder.dtype != dtype:
+        # CLIP's own config names a type of its own.
+        text_encoder = text_encoder.to(dtype)
+    networks = (text_encoder, unet, vae)
     text_encoder, unet, vae = (network.requires_grad_(False).eval() for network in networks)
     return Networks(text_encoder=text_encoder, unet=unet, vae=vae)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+
+from sdi_gs.doctor.miniature import SMALLEST, miniature_networks
 
 SCHEDULERS: dict[str, dict[str, Any]] = {
     # The files of 2.1-base and of 2.1 as published.
@@ -47,26 +50,6 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     },
 }
 
-UNET: dict[str, Any] = {
-    "sample_size": 8,
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "cross_attention_dim": 16,
-    "attention_head_dim": (4, 8),
-    "use_linear_projection": True,
-    "norm_num_groups": 8,
-}
-VAE: dict[str, Any] = {
-    "block_out_channels": (8, 8, 16, 16),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 4,
-    "norm_num_groups": 4,
-    "sample_size": 64,
-}
-
 
 @pytest.fixture(autouse=True)
 def one_thread_in_every_test(one_thread: None) -> None:
@@ -95,33 +78,19 @@ def model_copy(pristine_models: dict[str, Path], tmp_path: Path) -> Callable[...
 
 
 def write_model(folder: Path, scheduler: dict[str, Any]) -> None:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     torch.manual_seed(0)
     vocabulary = _write_tokenizer(folder / "tokenizer")
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            projection_dim=16,
-            max_position_embeddings=77,
-            bos_token_id=vocabulary["<|startoftext|>"],
-            eos_token_id=vocabulary["<|endoftext|>"],
-            pad_token_id=vocabulary["!"],
-            hidden_act="gelu",
-        )
-    )
-    unet: Any = UNet2DConditionModel(**UNET)
-    vae: Any = AutoencoderKL(**VAE)
-    text_encoder.save_pretrained(folder / "text_encoder")
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
+    tokens = {
+        "vocab_size": len(vocabulary),
+        "bos_token_id": vocabulary["<|startoftext|>"],
+        "eos_token_id": vocabulary["<|endoftext|>"],
+        "pad_token_id": vocabulary["!"],
+    }
+    networks = miniature_networks(replace(SMALLEST, text_tokens=tuple(tokens.items())), device="cpu")
+    networks.text_encoder.save_pretrained(folder / "text_encoder")
+    networks.unet.save_pretrained(folder / "unet")
+    networks.vae.save_pretrained(folder / "vae")
     _write_json(
         folder / "model_index.json",
         {

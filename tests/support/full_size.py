@@ -10,42 +10,14 @@ import torch
 from as_if_cuda import CUDA
 from torch import Tensor
 
+from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import default_dtype, published_config
-
-
-class Tokenizer:
-    """As many tokens as words, by no vocabulary."""
-
-    model_max_length = 77
-
-    def __call__(self, texts: Any, *, return_tensors: str | None = None, **_: Any) -> Any:
-        ids = torch.ones((len(texts), 77), dtype=torch.int64) if return_tensors else [1] * (len(texts.split()) + 2)
-        return type("Tokens", (), {"input_ids": ids})
+from sdi_gs.priors.published import published_networks
 
 
 def full_size_prior() -> LatentDiffusionPrior:
     """As ``load_latent_diffusion`` would place it on a card: U-Net and text encoder in half precision."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device(CUDA), default_dtype(torch.float16):
-        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
-        unet: Any = UNet2DConditionModel(**published_config("unet_512"))
-    with torch.device(CUDA):
-        vae: Any = AutoencoderKL(**published_config("vae"))
-    tokenizer: Any = Tokenizer()
-    return LatentDiffusionPrior(
-        name="stable diffusion 2.1 base",
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
-        vae=vae,
-        schedule=scaled_linear_schedule(),
-        prediction_type="epsilon",
-    )
+    return prior_of_networks(published_networks("sd21-base", device=CUDA, dtype=torch.float16), model="sd21-base")
 
 
 class RasterizerByShape:

@@ -7,10 +7,9 @@ rays of a field have (``memory_counting.field_samples``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from memory_counting.allocator import reserved_bytes
 from memory_counting.field_samples import samples_of_rays, shares_met
 from memory_counting.meter import Kernels, Operation, Part, StepMeter
 from sdi_gs.cameras import sample_cameras
+from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_networks
+from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
@@ -59,21 +58,6 @@ def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dt
     """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own."""
     networks = published_networks(model, device=META, dtype=dtype, image_size=image_size)
     return prior_of_networks(networks, model=model)
-
-
-def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusionPrior:
-    """A prior of networks that come without a tokenizer; every text is the same and as long as may be to it."""
-    text: Any = networks.text_encoder
-    tokenizer: Any = _Words(text.device, text.config.max_position_embeddings)
-    return LatentDiffusionPrior(
-        name=model,
-        tokenizer=tokenizer,
-        text_encoder=networks.text_encoder,
-        unet=networks.unet,
-        vae=networks.vae,
-        schedule=scaled_linear_schedule(),
-        prediction_type=PREDICTION_TYPES[model],
-    )
 
 
 def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
@@ -171,17 +155,3 @@ def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
 def _weights(network: Any) -> Iterator[Tensor]:
     yield from network.parameters()
     yield from network.buffers()
-
-
-@dataclass(frozen=True)
-class _Words:
-    """A tokenizer that finds the same in every text."""
-
-    device: torch.device
-    model_max_length: int
-
-    def __call__(self, texts: Sequence[str] | str, **options: Any) -> Any:
-        if isinstance(texts, str):
-            return SimpleNamespace(input_ids=[0, 0, 0])
-        shape = (len(texts), self.model_max_length)
-        return SimpleNamespace(input_ids=torch.zeros(shape, dtype=torch.int64, device=self.device))

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 from memory_counting.cards import CARDS
-from memory_counting.counting import META, StepCount, count_step, prior_of_networks, published_prior
+from memory_counting.counting import META, StepCount, count_step, published_prior
 from memory_counting.prediction import from_count, mean_calls, predict_step
 
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.doctor.miniature import SMALLEST, miniature_networks, prior_of_networks
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import Networks, published_config
 from sdi_gs.runs.predicted_memory import predicted, predicted_of_check
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
@@ -35,46 +35,13 @@ def config(**changes: Any) -> RunConfig:
     return replace(base, gaussians=gaussians, densify=replace(base.densify, enabled=False), **changes)
 
 
-def small_networks() -> Networks:
-    """Stable Diffusion's layout, few layers."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    vae = published_config("vae") | {"block_out_channels": (16, 16, 16, 16), "norm_num_groups": 8}
-    vae |= {"layers_per_block": 1, "sample_size": 64}
-    unet = {
-        "sample_size": 8,
-        "block_out_channels": (32, 64),
-        "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 16,
-        "norm_num_groups": 8,
-    }
-    text: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    with torch.device(META):
-        made: list[Any] = [
-            CLIPTextModel(CLIPTextConfig(**text)),
-            UNet2DConditionModel(**unet),
-            AutoencoderKL(**vae),
-        ]
-    text_encoder, unet_made, vae_made = (network.requires_grad_(False).eval() for network in made)
-    return Networks(text_encoder=text_encoder, unet=unet_made, vae=vae_made)
-
-
 def count(settings: RunConfig) -> StepCount:
-    return count_step(settings, prior_of_networks(small_networks(), model="sd21-base"))
+    return count_step(settings, prior_of_networks(miniature_networks(SMALLEST, device=META), model="sd21-base"))
 
 
 def test_a_step_is_counted_part_by_part() -> None:
     counted = count(config())
-    networks = small_networks()
+    networks = miniature_networks(SMALLEST, device=META)
     held = [*networks.unet.parameters(), *networks.vae.parameters()]
     assert counted.peak["weights"] == sum(4 * weight.numel() for weight in held)
     assert {"scene", "vae", "text", "optimiser"} <= set(counted.peak)
