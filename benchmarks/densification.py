@@ -35,7 +35,7 @@ from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.shape_guards import floaters
 from sdi_gs.runs.folder import slug
-from sdi_gs.settings.gaussians import DensifyConfig
+from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 

@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import ViewportSize
 
 from sdi_gs.viewer import labels
+from sdi_gs.viewer.steering import LABELS
 
 SIZE = (1200, 800)
 """Of the browser's window, pixels."""
@@ -64,7 +65,7 @@ def main() -> None:
             page.choose(labels.PICTURE, "render")
             page.choose(labels.MODE, "denoised target")
             page.until(lambda: page.scene().std() > 3, "the denoised target is shown")
-            page.field(labels.LEARNING_RATE_SCALE).scroll_into_view_if_needed()
+            page.field(LABELS["learning_rate_scale"]).scroll_into_view_if_needed()
             page.still_scene()
             save(page, options.out / "viewer-steering.png")
             page.press(labels.STOP_AND_SAVE)

@@ -44,7 +44,8 @@ from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.runs.saving import save_state
 from sdi_gs.runs.two_stage import field_stage, splat_stage
-from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.outputs import OutputConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.truth import held_out_cameras

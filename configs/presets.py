@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from sdi_gs.errors import UserError
 from sdi_gs.settings.cameras import CameraConfig
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.densify import DensifyConfig
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
+from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.priors import IdealPriorConfig
-from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.run import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Every name that a user, or a test in a browser, finds on the page."""
+"""Names on the page, for the page itself and for tests in a browser; settings have theirs in ``STEERED_*``."""
 
 from __future__ import annotations
 
@@ -29,15 +29,6 @@ STEP_ONCE = "One step"
 STOP_AND_SAVE = "Stop and save"
 TRAINING_SHARE = "Training's share"
 
-PROMPT = "Prompt"
-NEGATIVE_PROMPT = "Negative prompt"
-GUIDANCE_SCALE = "γ_fwd"
-INVERSION_SCALE = "γ_inv"
-INVERSION_STEPS = "n (inversion steps)"
-T_MIN = "t min"
-T_MAX = "t max"
-VIEWS_PER_STEP = "Views per step"
-LEARNING_RATE_SCALE = "Learning-rate scale"
 APPLY = "Apply from the next step"
 
 SPLAT_SCALE = "Splat scale"

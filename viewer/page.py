@@ -93,10 +93,17 @@ class Page:
         gui, shown = self._server.gui, shown_values(config)
         self._config = config
         for text in TEXT_CONTROLS:
-            self._inputs[text.key] = gui.add_text(text.label, shown[text.key])
+            setting = text.setting
+            self._inputs[setting.key] = gui.add_text(setting.label, shown[setting.key])
         for number in NUMBER_CONTROLS:
-            self._inputs[number.key] = gui.add_number(
-                number.label, shown[number.key], min=number.low, max=number.high, step=number.step, hint=number.hint
+            setting, bounds = number.setting, number.bounds
+            self._inputs[setting.key] = gui.add_number(
+                setting.label,
+                shown[setting.key],
+                min=bounds.low,
+                max=bounds.high,
+                step=setting.step,
+                hint=setting.hint,
             )
 
         @gui.add_button(labels.APPLY).on_click

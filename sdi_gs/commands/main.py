@@ -295,8 +295,8 @@ def _require_same_config(command: Train, run: Path) -> dict[str, Any]:
     from dataclasses import replace
 
     from sdi_gs.runs.prepare import load_run_config
+    from sdi_gs.settings.steering import TUNABLE
     from sdi_gs.settings.tree import config_to_dict
-    from sdi_gs.training.trainer import TUNABLE
 
     if command.output_dir is not None:
         raise UserError(f"--output-dir does not go with --resume: the run goes on in {run}")

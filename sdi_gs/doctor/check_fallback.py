@@ -24,7 +24,8 @@ from sdi_gs.doctor.rows import Row, at_least, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.runs.folder import create_run_folder_at
 from sdi_gs.runs.loop import train
-from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.outputs import OutputConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
 

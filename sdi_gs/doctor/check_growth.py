@@ -21,7 +21,8 @@ from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, at_least, at_most
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.settings.densify import DensifyConfig, Strategy
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes

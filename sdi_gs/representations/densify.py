@@ -16,7 +16,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.relocation import device_dispatch
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC, PruneRule
-from sdi_gs.settings.gaussians import DensifyConfig
+from sdi_gs.settings.densify import DensifyConfig
 
 
 class Densifier:

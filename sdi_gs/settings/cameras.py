@@ -1,28 +1,25 @@
-"""Where training cameras stand; free of torch for the command line's sake."""
+"""Where training cameras stand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from sdi_gs.settings.bounds import Range, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
     """Where training cameras stand; they look at the origin."""
 
-    elevation_deg: tuple[float, float] = (-10.0, 45.0)
+    elevation_deg: Annotated[tuple[float, float], Range(-90.0, 90.0, ordered=True)] = (-10.0, 45.0)
     """Range of elevations, uniform in angle (published SDI config)."""
-    distance: tuple[float, float] = (3.3, 3.3)
+    distance: Annotated[tuple[float, float], Range(0.1, 1000.0, ordered=True)] = (3.3, 3.3)
     """Range of distances from the origin, scene units."""
-    fov_y_deg: tuple[float, float] = (40.0, 40.0)
+    fov_y_deg: Annotated[tuple[float, float], Range(1.0, 150.0, ordered=True)] = (40.0, 40.0)
     """Range of vertical fields of view."""
     antithetic: bool = False
     """Draw azimuths in pairs that face each other, 180 degrees apart (MV-SDI); needs an even number of views."""
 
     def __post_init__(self) -> None:
-        for name, (low, high), (least, most) in (
-            ("elevation_deg", self.elevation_deg, (-90.0, 90.0)),
-            ("distance", self.distance, (0.1, 1000.0)),
-            ("fov_y_deg", self.fov_y_deg, (1.0, 150.0)),
-        ):
-            if not least <= low <= high <= most:
-                raise ValueError(f"{name} must be an ordered pair within {least} to {most}, got {low} {high}")
+        check_settings(self)

@@ -1,9 +1,12 @@
-"""Options of the probe; free of torch, so that the command line can show them at once."""
+"""Options of the probe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from sdi_gs.settings.bounds import SEED, Range, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,29 +21,22 @@ class ProbeOptions:
     """Folder for probe.json and probe.png, which must not exist; the next free probes/<prompt>-<n> if not given."""
     source: Path | None = None
     """A run folder or a .ply file whose renders are probed; the toybox truth of the prompt if not given."""
-    guidance_scale: float | None = None
+    guidance_scale: Annotated[float | None, Range(0.0, 1000.0, low_open=True)] = None
     """gamma_fwd; that of the prior's preset, or of Stable Diffusion's for a folder or a hub id, if not given."""
-    timesteps: tuple[int, ...] = (300, 500, 700, 900)
+    timesteps: Annotated[tuple[int, ...], Range(1, 1_000_000)] = (300, 500, 700, 900)
     """Where to measure, each within the diffusion's length and not 0."""
-    views: int = 4
+    views: Annotated[int, Range(1, 64)] = 4
     """Renders to probe, on a ring around the object."""
-    repeats: int = 8
+    repeats: Annotated[int, Range(2, 256)] = 8
     """Draws of the noise for variances."""
-    trajectory_steps: int = 40
+    trajectory_steps: Annotated[int, Range(2, 1000)] = 40
     """Length of the short trajectory."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of all draws."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        if not self.timesteps or min(self.timesteps) < 1:
-            raise ValueError(f"timesteps must be 1 or more, got {self.timesteps}")
-        if not 1 <= self.views <= 64:
-            raise ValueError(f"views must be 1 to 64, got {self.views}")
-        if not 2 <= self.repeats <= 256:
-            raise ValueError(f"repeats must be 2 to 256, got {self.repeats}")
-        if not 2 <= self.trajectory_steps <= 1000:
-            raise ValueError(f"trajectory-steps must be 2 to 1000, got {self.trajectory_steps}")
-        if self.guidance_scale is not None and not 0.0 < self.guidance_scale <= 1000.0:
-            raise ValueError(f"guidance-scale must be positive and at most 1000, got {self.guidance_scale}")
+        check_settings(self)
+        if not self.timesteps:
+            raise ValueError("timesteps must name at least one")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from sdi_gs.settings.bounds import Range, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagesConfig:
     """How a run's steps are shared out, and where the second stage takes up the diffusion."""
 
-    field_share: float = 0.6
+    field_share: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.6
     """Share of the steps that train the field; the rest trains the splats."""
-    t_max: float = 0.5
+    t_max: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.5
     """First timestep of the second stage, as a share of T: noisier ones would forget what the first one made."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.field_share < 1.0:
-            raise ValueError(f"field_share must lie between 0 and 1, got {self.field_share}")
-        if not 0.0 < self.t_max <= 1.0:
-            raise ValueError(f"t_max must be above 0 and at most 1, got {self.t_max}")
+        check_settings(self)

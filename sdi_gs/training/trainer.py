@@ -23,34 +23,10 @@ from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import restore_generator
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.run import RunConfig, require_prompt
+from sdi_gs.settings.steering import STEERABLE, TUNABLE
 from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
 from sdi_gs.training.losses import distillation_loss
 from sdi_gs.training.scene import make_scene
-
-STEERABLE = (
-    "prompt",
-    "negative_prompt",
-    "views_per_step",
-    "learning_rate_scale",
-    "guidance.guidance_scale",
-    "guidance.inversion_guidance_scale",
-    "guidance.inversion_steps",
-    "guidance.t_min",
-    "guidance.t_max",
-)
-"""The settings of the result that may change while a run trains."""
-TUNABLE = (
-    "compute.views_at_once",
-    "compute.rays_at_once",
-    "compute.branches_at_once",
-    "compute.vae",
-    "compute.free_text_encoder",
-    "compute.attention",
-    "compute.channels_last",
-    "compute.compile_unet",
-    "compute.cache_cross_attention",
-)
-"""The settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""
 
 
 class Trainer:

@@ -20,6 +20,7 @@ from plyfile import PlyData
 
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.viewer import labels
+from sdi_gs.viewer.steering import LABELS
 
 if TYPE_CHECKING:
     from headless_page import Server, ViewerPage
@@ -132,8 +133,8 @@ def test_an_edited_prompt_and_scale_are_in_force_from_the_next_step_and_logged(
     training: Training, watching: ViewerPage
 ) -> None:
     held = hold(watching, training)
-    watching.write(labels.PROMPT, "a red car")
-    watching.write(labels.GUIDANCE_SCALE, "5.5")
+    watching.write(LABELS["prompt"], "a red car")
+    watching.write(LABELS["guidance.guidance_scale"], "5.5")
     watching.press(labels.APPLY)
     events = watching.until(lambda: [line for line in training.log if "event" in line] or None, "the log tells of it")
     assert events[-1]["step"] == held
@@ -147,7 +148,7 @@ def test_a_prompt_that_the_prior_does_not_know_is_refused_on_the_page_and_traini
     training: Training, watching: ViewerPage
 ) -> None:
     before = len([line for line in training.log if "event" in line])
-    watching.write(labels.PROMPT, "a green dragon")
+    watching.write(LABELS["prompt"], "a green dragon")
     watching.press(labels.APPLY)
     watching.until(lambda: '"dragon"' in watching.text(), "the page says why")
     steps_on(watching, 3)

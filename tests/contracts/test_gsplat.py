@@ -26,7 +26,8 @@ from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC
 from sdi_gs.representations.update import update_gaussians
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.settings.densify import DensifyConfig, Strategy
+from sdi_gs.settings.gaussians import GaussiansConfig
 
 COUNT, VIEWS = 60, 2
 

@@ -12,7 +12,7 @@ import torch
 from sdi_gs.doctor.check_growth import check_growth, fitted_robot
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.settings.gaussians import Strategy
+from sdi_gs.settings.densify import Strategy
 from sdi_gs.settings.run import RunConfig
 
 pytestmark = pytest.mark.slow

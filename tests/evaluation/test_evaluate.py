@@ -25,7 +25,8 @@ from sdi_gs.evaluation.metrics.truth import TRUTH, score_scene, toybox_prompt
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.prepare import prepare_run
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.densify import DensifyConfig
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.fitting import fit_to_images
 from sdi_gs.training.scene import Scene

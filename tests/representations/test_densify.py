@@ -15,7 +15,8 @@ from sdi_gs.errors import UserError
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
 from sdi_gs.representations.strategies import BoundedStrategy
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.densify import DensifyConfig
+from sdi_gs.settings.gaussians import GaussiansConfig
 
 NUM_STEPS = 20
 SIZE = 32
@@ -424,11 +425,11 @@ def test_a_start_over_the_cap_is_refused() -> None:
     ("changes", "says"),
     [
         ({"strategy": "magic"}, "strategy must be one of share, threshold, mcmc, got 'magic'"),
-        ({"stop": 0.5, "prune_stop": 0.4}, "need stop <= prune_stop <= 1, got 0.5 and 0.4"),
+        ({"stop": 0.5, "prune_stop": 0.4}, "prune_stop must be at least stop, got 0.4 and 0.5"),
         ({"grow_share": 1.5}, "grow_share must be 0 to 1, got 1.5"),
         ({"prune_component": math.nan}, "prune_component must be 0 to 1, got nan"),
-        ({"prune_scale3d": 0.0}, "prune_scale3d must be positive"),
-        ({"mcmc_noise_lr": -1.0}, "mcmc_noise_lr must be at least 0"),
+        ({"prune_scale3d": 0.0}, "prune_scale3d must be above 0 and at most 1000000, got 0.0"),
+        ({"mcmc_noise_lr": -1.0}, "mcmc_noise_lr must be 0 to 1000000000, got -1.0"),
     ],
 )
 def test_nonsense_is_refused_by_name(changes: dict[str, Any], says: str) -> None:

@@ -26,7 +26,8 @@ from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import load_run_config, prepare_resume, prepare_run
 from sdi_gs.runs.provenance import peak_rss_mb, versions
 from sdi_gs.runs.saving import change_settings
-from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.outputs import OutputConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import with_values
 from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.training.trainer import Trainer

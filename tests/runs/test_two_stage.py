@@ -60,8 +60,8 @@ def test_too_few_steps_for_two_stages_are_refused(steps: int, share: float) -> N
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"field_share": 0.0}, "field_share must lie between 0 and 1, got 0.0"),
-        ({"field_share": 1.0}, "field_share must lie between 0 and 1, got 1.0"),
+        ({"field_share": 0.0}, "field_share must be above 0 and below 1, got 0.0"),
+        ({"field_share": 1.0}, "field_share must be above 0 and below 1, got 1.0"),
         ({"t_max": 0.0}, "t_max must be above 0 and at most 1, got 0.0"),
         ({"t_max": 1.5}, "t_max must be above 0 and at most 1, got 1.5"),
     ],

@@ -12,7 +12,7 @@ from sdi_gs.settings.compute import ComputeConfig
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"views_at_once": -1}, r"views_at_once must be 0 \(all\) to 64, got -1"),
+        ({"views_at_once": -1}, r"views_at_once must be 0 \(all\) or 1 to 64, got -1"),
         ({"rays_at_once": 64}, r"rays_at_once must be 0 \(all\) or 256 to 16777216, got 64"),
         ({"branches_at_once": 65}, "branches_at_once must be"),
         ({"vae": "tiles"}, "vae must be one of whole, checkpoint, got 'tiles'"),

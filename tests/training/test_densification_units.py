@@ -10,7 +10,7 @@ import torch
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.settings.gaussians import DensifyConfig, Strategy
+from sdi_gs.settings.densify import DensifyConfig, Strategy
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 

@@ -285,11 +285,11 @@ def test_colours_of_floats_and_of_bytes_mean_the_same(tmp_path: Path, points: np
     ("changes", "says"),
     [
         ({"init": "cube"}, "init must be one of ball, shell, splats, points, mesh, run, got 'cube'"),
-        ({"init": "ball", "init_from": "a.ply"}, "init ball starts from nothing, not from 'a.ply'"),
+        ({"init": "ball", "init_from": "a.ply"}, "init ball does not start from a file, got init_from 'a.ply'"),
         ({"init": "mesh"}, "init 'mesh' needs init_from"),
         ({"init_axes": "up"}, "init_axes must be one of world, viewer, y-up"),
-        ({"num_initial": 10_000_001}, "num_initial must be at least 1 and at most 10000000"),
-        ({"axis_ratio_cap": 0.5}, "axis_ratio_cap must be at least 1"),
+        ({"num_initial": 10_000_001}, "num_initial must be 1 to 10000000"),
+        ({"axis_ratio_cap": 0.5}, "axis_ratio_cap must be 1 to 1000000, got 0.5"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, Any], says: str) -> None:

@@ -15,7 +15,8 @@ from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig
+from sdi_gs.settings.densify import DensifyConfig
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.scene import GaussianScene, NgpScene, Scene, make_scene

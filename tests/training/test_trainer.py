@@ -19,12 +19,14 @@ from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
-from sdi_gs.settings.gaussians import DensifyConfig, GaussiansConfig, Strategy
+from sdi_gs.settings.densify import DensifyConfig, Strategy
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.guidance import ViewPromptsConfig
 from sdi_gs.settings.noise_sources import NoiseName
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.steering import STEERABLE
 from sdi_gs.settings.tree import with_values
-from sdi_gs.training.trainer import STEERABLE, Trainer
+from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -25,7 +25,8 @@ from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
-from sdi_gs.settings.run import OutputConfig, RunConfig
+from sdi_gs.settings.outputs import OutputConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.viewer.server import LiveViewer
 
 PATIENCE = 20.0

@@ -12,6 +12,7 @@ from sdi_gs.runs.loading import load_scene
 from sdi_gs.runs.saving import save_state
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
+from sdi_gs.viewer.steering import LABELS
 
 Browse = Callable[..., Any]
 Wait = Callable[..., Any]
@@ -66,7 +67,7 @@ def test_nothing_that_only_splats_have_is_offered(live_field: Any, browsers: Bro
     wait_until(lambda: {labels.PICTURE, labels.MODE, labels.BACKGROUND} <= set(controls(browser)))
     shown = controls(browser)
     assert SPLATS_ONLY.isdisjoint(shown)
-    assert {labels.PAUSE, labels.PROMPT, labels.SCREENSHOT} <= set(shown)
+    assert {labels.PAUSE, LABELS["prompt"], labels.SCREENSHOT} <= set(shown)
     assert (list(shown[labels.PICTURE]["options"]), shown[labels.PICTURE]["value"]) == (["render"], "render")
     assert shown[labels.MODE]["visible"]
     visible = {m["props"]["title"]: m["props"]["visible"] for m in browser.messages if "title" in m.get("props", {})}

@@ -16,6 +16,7 @@ from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
 from sdi_gs.viewer.standpoint import standpoint_for
+from sdi_gs.viewer.steering import LABELS
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_nothing_that_only_training_has_is_offered(
     # The client's own controls come when it has connected, and after those that all share.
     wait_until(lambda: {labels.PICTURE, labels.MODE, labels.BACKGROUND} <= shown())
     assert {labels.PICTURE, labels.DOWNLOAD_PLY, labels.CROP} <= shown()
-    assert shown().isdisjoint({labels.PAUSE, labels.PROMPT, labels.APPLY, labels.TRAINING_SHARE})
+    assert shown().isdisjoint({labels.PAUSE, LABELS["prompt"], labels.APPLY, labels.TRAINING_SHARE})
     modes = next(m["props"]["options"] for m in browser.messages if m.get("props", {}).get("label") == labels.MODE)
     assert list(modes) == ["rgb", "depth", "normal", "alpha"]
 

@@ -19,6 +19,7 @@ from sdi_gs.errors import NonFiniteError
 from sdi_gs.splats.ply import read_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.render_worker import LOGGER
+from sdi_gs.viewer.steering import LABELS
 
 Browse = Callable[..., Any]
 Wait = Callable[..., Any]
@@ -117,9 +118,9 @@ def test_stop_and_save_ends_the_training(live_run: Any, watched: Any, wait_until
 def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, watched: Any, wait_until: Wait) -> None:
     watched.press(labels.PAUSE)
     step = holds(live_run, wait_until)
-    watched.set_value(labels.PROMPT, "a red car")
-    watched.set_value(labels.GUIDANCE_SCALE, 1e9)
-    watched.set_value(labels.VIEWS_PER_STEP, 2)
+    watched.set_value(LABELS["prompt"], "a red car")
+    watched.set_value(LABELS["guidance.guidance_scale"], 1e9)
+    watched.set_value(LABELS["views_per_step"], 2)
     watched.press(labels.APPLY)
     [event] = wait_until(live_run.folder.read_events)
     assert event == {
@@ -129,7 +130,7 @@ def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, 
     }
     assert live_run.trainer.config.prompt == "a red car"
     # The page shows what is in force, not what was entered.
-    wait_until(lambda: watched.value_of(labels.GUIDANCE_SCALE) == 100.0)
+    wait_until(lambda: watched.value_of(LABELS["guidance.guidance_scale"]) == 1000.0)
     watched.press(labels.RESUME)
     wait_until(lambda: live_run.trainer.step > step)
     assert len(live_run.trainer.last_views.rgb) == 2
@@ -138,9 +139,9 @@ def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, 
 @pytest.mark.parametrize(
     ("label", "value", "says"),
     [
-        (labels.PROMPT, "a purple dragon", "dragon"),
-        (labels.PROMPT, "", "the prompt is empty"),
-        (labels.T_MIN, 0.99, "t_min"),
+        (LABELS["prompt"], "a purple dragon", "dragon"),
+        (LABELS["prompt"], "", "the prompt is empty"),
+        (LABELS["guidance.t_min"], 0.99, "t_min"),
     ],
 )
 def test_what_cannot_be_is_rejected_and_training_goes_on(
