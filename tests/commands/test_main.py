@@ -102,7 +102,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
         (
             ["train", "--prompt", "a blue robot", "--init", "ball", "--init-from", "a.ply"],
-            "init ball starts from nothing",
+            "init ball does not start from a file",
         ),
         (["train", "--prompt", "a blue robot", "--init-from", "a.ply"], "there is no such file or run"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,13 @@ def test_a_config_survives_yaml_and_json(config: RunConfig) -> None:
     values = config_to_dict(config)
     assert config_from_dict(yaml.safe_load(yaml.safe_dump(values))) == config
     assert config_from_dict(json.loads(json.dumps(values))) == config
+
+
+def test_a_config_of_version_0_1_is_read_as_it_was_written() -> None:
+    """The file is what 0.1 wrote for a config with many settings changed."""
+    written = yaml.safe_load((Path(__file__).parent / "config-0.1.yaml").read_text())
+    read = flatten(config_to_dict(config_from_dict(written)))
+    assert {key: read[key] for key in flatten(written)} == flatten(written)
 
 
 def test_numbers_come_back_exactly() -> None:

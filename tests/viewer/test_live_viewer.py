@@ -126,7 +126,7 @@ def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, 
     assert event == {
         "event": "settings",
         "step": step,
-        "changed": {"prompt": "a red car", "views_per_step": 2, "guidance.guidance_scale": 100.0},
+        "changed": {"prompt": "a red car", "views_per_step": 2, "guidance.guidance_scale": 1000.0},
     }
     assert live_run.trainer.config.prompt == "a red car"
     # The page shows what is in force, not what was entered.
