@@ -189,18 +189,20 @@ def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
     while trainer.step < config.steps:
         report = trainer.train_step()
         if report.step % COUNT_EVERY == 0:
-            counts.append(report.num_gaussians)
+            counts.append(report.num_points)
     seconds = time.process_time() - started
+    gaussians = trainer.scene.representation
+    assert isinstance(gaussians, Gaussians)
     views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
-    save_contact_sheet(picture, render_views(trainer.gaussians, views).rgb, columns=4, overwrite=True)
+    save_contact_sheet(picture, render_views(gaussians, views).rgb, columns=4, overwrite=True)
     return {
         "prompt": config.prompt,
         "seed": config.seed,
         "cpu_seconds": seconds,
-        "n_gaussians": len(trainer.gaussians),
+        "n_gaussians": len(gaussians),
         "counts": counts,
-        **shapes(trainer.gaussians),
-        **score_scene(trainer.gaussians, config.prompt).as_json(),
+        **shapes(gaussians),
+        **score_scene(gaussians, config.prompt).as_json(),
     }
 
 

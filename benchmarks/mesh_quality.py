@@ -30,11 +30,12 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.mesh.extraction import GAUSSIANS_LEVEL, TriangleMesh, cube, mesh_of_field, mesh_of_gaussians
+from sdi_gs.contracts import DensityField, cube
+from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field, mesh_of_scene
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, split_cameras
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.gaussian_density import gaussian_density
+from sdi_gs.representations.gaussian_density import SURFACE_LEVEL, gaussian_density
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.toybox.classes import ClassName
@@ -118,19 +119,21 @@ def methods(gaussians: Gaussians) -> dict[str, Callable[[], tuple[TriangleMesh, 
     """Each way to a mesh by its name: a function to the mesh and whether it is watertight."""
 
     def by_density(config: MeshConfig) -> tuple[TriangleMesh, bool]:
-        mesh, report = mesh_of_gaussians(gaussians, config)
+        mesh, report = mesh_of_scene(gaussians, config)
         return mesh, report.watertight
 
     def by_fusion(shift: float) -> tuple[TriangleMesh, bool]:
-        field = gaussian_density(gaussians)
-        solidity = fused_depths(gaussians, shift)
-        config = MeshConfig(resolution=96, level=0.5)
-        mesh, report = mesh_of_field(solidity, field.albedo_of, cube(HALF_SIDE), config)
+        field = DensityField(
+            density_of=fused_depths(gaussians, shift),
+            albedo_of=gaussian_density(gaussians).albedo_of,
+            box=cube(HALF_SIDE),
+        )
+        mesh, report = mesh_of_field(field, MeshConfig(resolution=96, level=0.5))
         return mesh, report.watertight
 
     made = {f"density {level:g}": partial(by_density, MeshConfig(level=level)) for level in LEVELS}
-    made[f"density {GAUSSIANS_LEVEL:g}, 256 points"] = partial(by_density, MeshConfig(resolution=256))
-    made[f"density {GAUSSIANS_LEVEL:g}, 5000 faces"] = partial(by_density, MeshConfig(max_faces=5000))
+    made[f"density {SURFACE_LEVEL:g}, 256 points"] = partial(by_density, MeshConfig(resolution=256))
+    made[f"density {SURFACE_LEVEL:g}, 5000 faces"] = partial(by_density, MeshConfig(max_faces=5000))
     return made | {f"depth fusion, {shift:g} sd": partial(by_fusion, shift) for shift in DEPTH_SHIFTS}
 
 
@@ -277,7 +280,7 @@ def comparison(scene: Scene, gaussians: Gaussians) -> list[Tensor]:
     """Truth, splats, mesh and the mesh's shape from one side, [H, W, 3] each."""
     one = torch.ones(1)
     camera = orbit_cameras(25.0 * one, 20.0 * one, 3.0 * one, 40.0 * one, width=192, height=192)
-    mesh, _ = mesh_of_gaussians(gaussians, MeshConfig())
+    mesh, _ = mesh_of_scene(gaussians, MeshConfig())
     light = np.array([0.6, 0.35, 0.72])
     grey = np.clip(0.25 + 0.7 * np.clip(mesh.normals @ light, 0.0, None), 0.0, 1.0)
     return [

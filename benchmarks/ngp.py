@@ -24,6 +24,7 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.scene import ngp_losses
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
@@ -112,7 +113,7 @@ def seconds_of_a_step(ngp: Ngp, cameras: CameraBatch, backend: Backend) -> tuple
     render = ngp.render_for_training(cameras, torch.ones(1, 3), progress=0.2, generator=generator)
     forward = time.process_time()
     loss: Tensor = (render.rgb - 0.3).square().mean()
-    for term in ngp.regularizers(render, cameras, 0.2).values():
+    for term in ngp_losses(ngp.config.losses, render, cameras, 0.2).values():
         loss = loss + term
     loss.backward()
     end = time.process_time()

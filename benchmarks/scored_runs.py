@@ -51,7 +51,8 @@ def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
         calls += trainer.train_step().predictor_calls
     ended, cpu_ended = time.perf_counter(), time.process_time()
     views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
-    save_contact_sheet(picture, render_views(trainer.gaussians, views).rgb, columns=4, overwrite=True)
+    made = trainer.scene.representation
+    save_contact_sheet(picture, render_views(made, views).rgb, columns=4, overwrite=True)
     return {
         "prompt": config.prompt,
         "seed": config.seed,
@@ -60,9 +61,9 @@ def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
         "train_seconds": ended - started,
         "loop_seconds": ended - loop_started,
         "loop_cpu_seconds": cpu_ended - cpu_started,
-        "n_gaussians": len(trainer.gaussians),
-        **score_scene(trainer.gaussians, config.prompt).as_json(),
-        **judge_scene(trainer.gaussians, config.prompt).as_json(),
+        "n_gaussians": made.num_points,
+        **score_scene(made, config.prompt).as_json(),
+        **judge_scene(made, config.prompt).as_json(),
     }
 
 

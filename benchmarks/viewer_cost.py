@@ -205,7 +205,7 @@ def main() -> None:
             {
                 "benchmark": "viewer_cost",
                 "preset": options.preset,
-                "n_gaussians": len(trainer.gaussians),
+                "n_gaussians": trainer.scene.representation.num_points,
                 "cores": os.cpu_count(),
                 "rounds": options.rounds,
                 "kinds": results,

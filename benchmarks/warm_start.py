@@ -149,7 +149,7 @@ def _two_stages(
     field = trainer.scene.representation
     # The second run starts from the same cloud: its generator has the same seed.
     start, _ = prepare_run(second, device=CPU, folder=folder / "start")
-    splats = start.gaussians
+    splats = start.scene.representation
     trainer, later = trained(second, folder / "splats")
     cameras = held_out_cameras(IMAGE_SIZE)
     alike = metrics.psnr(render_views(splats, cameras).rgb, render_views(field, cameras).rgb).mean().item()
@@ -158,7 +158,7 @@ def _two_stages(
         scores = score_scene(scene, config.prompt).as_json()
         more |= {f"{key}_{name}": scores[key] for key in ("psnr_best", "iou_best", "view_accuracy")}
     total = {name: value + later[name] for name, value in costs.items()}
-    return [field, splats, trainer.gaussians], total, more
+    return [field, splats, trainer.scene.representation], total, more
 
 
 def ensure(results: Path, arm: str, config: RunConfig) -> None:

@@ -4,7 +4,7 @@ World frame: z up, the object's front looks along +x. Azimuth 0 is in front of t
 elevation is the angle above the xy plane (threestudio's convention). Camera frame: OpenCV (x right, y down,
 z forward), so that ``viewmat = inverse(world_from_camera)`` goes straight into gsplat.
 
-Letters: B cameras, H W pixels.
+Letters: B cameras, H W pixels, R rays.
 """
 
 from __future__ import annotations
@@ -166,4 +166,40 @@ def sample_cameras(
         uniform(config.fov_y_deg),
         width=width,
         height=height,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rays:
+    """Half-lines through the centres of pixels, camera by camera and row by row."""
+
+    origins: Tensor  # [R, 3] world
+    directions: Tensor  # [R, 3] world, unit
+    cosines: Tensor  # [R] between the ray and the camera's axis: z depth per distance
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def part(self, begin: int, end: int) -> Rays:
+        """Return rays ``begin`` to ``end``."""
+        chosen = slice(begin, end)
+        return Rays(origins=self.origins[chosen], directions=self.directions[chosen], cosines=self.cosines[chosen])
+
+
+def camera_rays(cameras: CameraBatch) -> Rays:
+    """Return one ray per pixel, R = B H W; ``origins.view(B, H, W, 3)`` are those of the images."""
+    device, dtype = cameras.intrinsics.device, cameras.intrinsics.dtype
+    columns = torch.arange(cameras.width, device=device, dtype=dtype) + 0.5
+    rows = torch.arange(cameras.height, device=device, dtype=dtype) + 0.5
+    focal_x, focal_y = cameras.intrinsics[:, 0, 0, None], cameras.intrinsics[:, 1, 1, None]
+    center_x, center_y = cameras.intrinsics[:, 0, 2, None], cameras.intrinsics[:, 1, 2, None]
+    shape = (len(cameras), cameras.height, cameras.width)
+    x = ((columns - center_x) / focal_x)[:, None, :].expand(shape)
+    y = ((rows - center_y) / focal_y)[:, :, None].expand(shape)
+    in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    lengths = in_camera.norm(dim=-1, keepdim=True)
+    directions = torch.einsum("bij,bhwj->bhwi", cameras.world_from_camera[:, :3, :3], in_camera / lengths)
+    origins = cameras.world_from_camera[:, None, None, :3, 3].expand(*shape, 3)
+    return Rays(
+        origins=origins.reshape(-1, 3), directions=directions.reshape(-1, 3), cosines=(1.0 / lengths).reshape(-1)
     )

@@ -105,6 +105,6 @@ class _Rate:
 def _status(report: StepReport, speed: float | None) -> str:
     loss = sum(report.losses.values())
     return (
-        f"t {report.timestep}  loss {loss:.4f}  {report.num_gaussians} Gaussians"
+        f"t {report.timestep}  loss {loss:.4f}  {report.num_points} Gaussians"
         f"  {'-' if speed is None else f'{speed:.1f}'} steps/s"
     )

@@ -6,7 +6,8 @@ T diffusion timesteps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.splats.splat_cloud import SplatCloud
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 TimestepSpacing = Literal["leading", "trailing"]
@@ -83,7 +86,8 @@ class StepReport:
     step: int
     timestep: int
     losses: dict[str, float]
-    num_gaussians: int
+    num_points: int
+    """``Representation.num_points`` after the step."""
     predictor_calls: int
     seconds: float
 
@@ -140,20 +144,169 @@ class TunablePrior(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box along the world's axes, scene units."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"a box needs low < high on every axis, got {self.low} and {self.high}")
+
+    @property
+    def longest_side(self) -> float:
+        """Length of its longest edge, scene units."""
+        return max(high - low for low, high in zip(self.low, self.high, strict=True))
+
+    @property
+    def radius(self) -> float:
+        """Distance from the origin to its farthest corner, scene units."""
+        farthest = [max(abs(low), abs(high)) for low, high in zip(self.low, self.high, strict=True)]
+        return math.sqrt(sum(side**2 for side in farthest))
+
+
+def cube(half_side: float) -> Box:
+    """Return the cube around the origin."""
+    return Box(low=(-half_side, -half_side, -half_side), high=(half_side, half_side, half_side))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityField:
+    """A scene as a medium that absorbs and emits light; meshes and warm starts are made of it."""
+
+    density_of: Callable[[Tensor], Tensor]
+    """Points [P, 3] in scene units -> density [P] per scene unit, at least 0."""
+    albedo_of: Callable[[Tensor], Tensor]
+    """Points [P, 3] in scene units -> displayed colour [P, 3] in [0, 1]."""
+    box: Box
+    """Where the density may be above 0."""
+    surface_level: float = 25.0
+    """Density at which a mesh's surface lies; the default is threestudio's isosurface threshold for NeRFs."""
+    device: torch.device = torch.device("cpu")
+    """Where both functions expect their points."""
+
+
 class Representation(Protocol):
-    """A 3D scene that can be rendered with gradients."""
+    """A 3D scene as it is rendered, shown and exported."""
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of its tensors."""
+        ...
+
+    @property
+    def num_points(self) -> int:
+        """Number of Gaussians; 0 for a representation without splats."""
+        ...
+
+    def describe(self) -> str:
+        """Return what it is in a few words, such as "6000 Gaussians" or "a field"."""
         ...
 
     def render(
         self,
-        cameras: CameraBatch,
+        cameras: CameraBatch,  # B of them
         background: Tensor,  # [B, 3] in [0, 1]
         *,
         with_depth: bool = False,
     ) -> RenderOutput:
-        """Render all cameras over their backgrounds."""
+        """Render all cameras over their backgrounds, differentiably; ``with_depth`` requires ``RenderOutput.depth``."""
+        ...
+
+    def detached_copy(self) -> Representation:
+        """Copy it, so that later steps of training do not change the copy."""
+        ...
+
+    def splats(self) -> SplatCloud | None:
+        """Return the splats that a file would hold, detached and not copied; None for a representation without."""
+        ...
+
+    def density(self, *, resolution: int | None = None) -> DensityField | None:
+        """Return the scene as a medium; None for a representation that has no density.
+
+        ``resolution`` is the number of points along the box's longest side at which the density will be evaluated;
+        details finer than their spacing may be blurred.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartScene:
+    """Another run's result, from which a scene starts."""
+
+    representation: Representation
+    cameras: CameraBatch
+    """Views in which the start has to look like ``representation``."""
+
+
+class Scene(Protocol):
+    """What a run optimises: a representation with its optimisers, schedules and regularisers.
+
+    The trainer calls ``render``, ``losses``, ``backward``, ``gradients`` and ``update`` in this order in every step;
+    ``drop_gradients`` takes the place of ``update`` in a step that failed before the parameters moved.
+    """
+
+    @property
+    def representation(self) -> Representation:
+        """What is rendered, shown and exported."""
+        ...
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> RenderOutput:
+        """Render for training; ``progress`` is the finished share of the run, ``generator`` is on the device."""
+        ...
+
+    def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
+        """Return the scene's own weighted loss terms (scalars) by name."""
+        ...
+
+    def backward(self, loss: Tensor, render: RenderOutput, *, step: int) -> None:
+        """Compute the gradients of a loss of ``render``; no parameter moves."""
+        ...
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients that ``update`` is about to use, by parameter name."""
+        ...
+
+    def drop_gradients(self) -> None:
+        """Undo a step that failed before ``update``: gradients, and whatever ``render`` changed."""
+        ...
+
+    def update(
+        self,
+        render: RenderOutput,
+        *,
+        step: int,
+        generator: torch.Generator,
+        timestep_fraction: float | None = None,
+    ) -> None:
+        """Move the parameters along the gradients, and grow or prune.
+
+        ``generator`` is on the host. ``timestep_fraction`` is the diffusion timestep over the number of timesteps;
+        None without diffusion.
+        """
+        ...
+
+    def finalize(self) -> None:
+        """Finish after the last step of a run."""
+        ...
+
+    def update_config(self, config: RunConfig) -> None:
+        """Take over settings that changed during the run, such as ``learning_rate_scale``."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
         ...

@@ -13,7 +13,7 @@ def report(step: int) -> StepReport:
         step=step,
         timestep=900 - step,
         losses={"distillation": 0.25, "fog": 0.05},
-        num_gaussians=6000,
+        num_points=6000,
         predictor_calls=1,
         seconds=0.1,
     )

@@ -59,8 +59,8 @@ class Status:
     num_steps: int = 0
     timestep: int | None = None
     loss: float | None = None
-    num_gaussians: int | None = 0
-    """None for a field."""
+    contents: str = ""
+    """What the scene consists of: "6,000 Gaussians"."""
     steps_per_second: float | None = None
 
 

@@ -21,7 +21,7 @@ RESET_CAMERA = "Reset camera"
 SPLATS_NOTE = "**splats**: preview by your browser"
 RENDER_NOTE = "**render**: what training sees"
 VIEWING_RENDER_NOTE = "**render**: our rasteriser"
-FIELD_NOTE = "**render**: pictures that this machine makes; a field has no splats for your browser to draw"
+NO_SPLATS_NOTE = "**render**: pictures that this machine makes; this scene has no splats for your browser to draw"
 
 PAUSE = "Pause"
 RESUME = "Resume"

@@ -52,7 +52,7 @@ class Page:
 
     # Building.
 
-    def add_training(self, worker: RenderWorker, config: RunConfig) -> None:
+    def add_training(self, worker: RenderWorker, config: RunConfig, *, has_splats: bool) -> None:
         """The controls of a run that trains."""
         gui, post = self._server.gui, self._bridge.post
         with gui.add_folder(labels.FOLDER_TRAINING, order=2):
@@ -84,7 +84,7 @@ class Page:
                 data = (np.zeros(1), np.zeros(1))
                 series = (uplot.Series(label="step"), uplot.Series(label=label, stroke="#2563eb", width=1.5))
                 scales = {"x": uplot.Scale(time=False), "y": uplot.Scale()}
-                applies = label != labels.PLOT_COUNT or config.representation == "gaussians"
+                applies = label != labels.PLOT_COUNT or has_splats
                 self._plots.append(
                     gui.add_uplot(data, series, title=label, scales=scales, height=PLOT_HEIGHT, visible=applies)
                 )
@@ -193,21 +193,16 @@ def plain(text: str) -> str:
 def status_line(status: Status) -> str:
     """One line that begins with the phase and the step."""
     if status.phase == "viewing":
-        return count_words(status.num_gaussians)
+        return status.contents
     parts = [f"**{status.phase}**", f"step {status.step} of {status.num_steps}"]
     if status.timestep is not None:
         parts.append(f"t {status.timestep}")
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4f}")
-    parts.append(count_words(status.num_gaussians))
+    parts.append(status.contents)
     if status.steps_per_second is not None:
         parts.append(f"{status.steps_per_second:.2f} steps/s")
     return " · ".join(parts)
-
-
-def count_words(num_gaussians: int | None) -> str:
-    """What there is."""
-    return "a field, no splats" if num_gaussians is None else f"{num_gaussians:,} Gaussians"
 
 
 def preview_note(arrays: SplatArrays | None) -> str:

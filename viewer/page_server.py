@@ -60,8 +60,10 @@ class PageServer:
         self._status = Status(phase="starting")
         self._errors_told: dict[str, float] = {}
         self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
-        self._modes, self._standpoint, self._has_splats = modes, standpoint, has_splats
-        self._render_note = render_note if has_splats else labels.FIELD_NOTE
+        self._modes, self._standpoint = modes, standpoint
+        self.has_splats = has_splats
+        """Whether a browser can draw it; everything else is only rendered."""
+        self._render_note = render_note if has_splats else labels.NO_SPLATS_NOTE
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
         standpoint.prepare(self.server)
@@ -173,7 +175,7 @@ class PageServer:
                 folder=self.page.view_folder,
                 modes=self._modes,
                 render_note=self._render_note,
-                has_splats=self._has_splats,
+                has_splats=self.has_splats,
                 changed=self.bridge.wake,
             )
         self.worker.add_client(view)

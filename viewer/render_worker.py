@@ -19,8 +19,6 @@ import numpy as np
 import torch
 
 from sdi_gs.contracts import DiffusionPrior
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.splats.splat_cloud import SplatCloud
 from sdi_gs.viewer.bridge import Bridge, Snapshot
 from sdi_gs.viewer.budget import Budget, shares
@@ -134,8 +132,9 @@ class RenderWorker:
     def cloud(self) -> SplatCloud | None:
         """The splats being shown, all of them and on the host; None where the scene has none. Worker's thread only."""
         snapshot = self._snapshot
-        if self._cloud is None and snapshot is not None and isinstance(snapshot.representation, Gaussians):
-            self._cloud = splat_cloud(snapshot.representation)
+        if self._cloud is None and snapshot is not None:
+            splats = snapshot.representation.splats()
+            self._cloud = None if splats is None else splats.cpu()
         return self._cloud
 
     def arrays(self) -> SplatArrays | None:

@@ -11,8 +11,6 @@ import torch
 
 from sdi_gs.contracts import Representation, StepReport
 from sdi_gs.errors import UserError
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.provenance import ply_comments
@@ -57,7 +55,7 @@ class LiveViewer(PageServer):
         port: int = 8080,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        config = trainer.config
+        config, shown = trainer.config, trainer.scene.representation
         super().__init__(
             host=host,
             port=port,
@@ -69,7 +67,7 @@ class LiveViewer(PageServer):
             prior=trainer.prior,
             modes=MODES,
             render_note=labels.RENDER_NOTE,
-            has_splats=has_splats(trainer.scene.representation),
+            has_splats=shown.splats() is not None,
         )
         self._trainer, self._folder, self._interrupted = trainer, folder, interrupted
         self._paused = False
@@ -81,8 +79,8 @@ class LiveViewer(PageServer):
         self._report: StepReport | None = None
         self._published_step: int | None = None
         self._ended = False
-        self.page.add_training(self.worker, config)
-        if has_splats(trainer.scene.representation):
+        self.page.add_training(self.worker, config, has_splats=self.has_splats)
+        if self.has_splats:
             self.page.add_scene(self.worker, with_cameras=True)
 
     def __enter__(self) -> LiveViewer:
@@ -114,7 +112,7 @@ class LiveViewer(PageServer):
             rate = 1.0 / max(now - self._last_step_at, 1e-9)
             self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
         loss = sum(report.losses.values())
-        self.history.add(report.step, loss, report.timestep, report.num_gaussians, self._rate or 0.0)
+        self.history.add(report.step, loss, report.timestep, report.num_points, self._rate or 0.0)
         self._report = report
         self._steps_allowed = max(self._steps_allowed - 1, 0)
         self._obey()
@@ -209,7 +207,7 @@ class LiveViewer(PageServer):
                 num_steps=trainer.config.steps,
                 timestep=None if report is None else report.timestep,
                 loss=None if report is None else sum(report.losses.values()),
-                num_gaussians=trainer.scene.num_gaussians if has_splats(trainer.scene.representation) else None,
+                contents=contents(trainer.scene.representation, has_splats=self.has_splats),
                 steps_per_second=self._rate,
             )
         )
@@ -237,11 +235,11 @@ class FinishedViewer(PageServer):
             prior=None,
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,
-            has_splats=has_splats(shown),
+            has_splats=shown.splats() is not None,
         )
-        if has_splats(shown):
+        if self.has_splats:
             self.page.add_scene(self.worker, with_cameras=False)
-        self.set_status(Status(phase="viewing", num_gaussians=scene.num_gaussians if has_splats(shown) else None))
+        self.set_status(Status(phase="viewing", contents=contents(shown, has_splats=self.has_splats)))
         step = run.step if run is not None else 0
         self.bridge.publish(lambda: Snapshot(step=step, representation=shown), always=True)
 
@@ -260,13 +258,13 @@ class FinishedViewer(PageServer):
             time.sleep(PAUSE_POLL)
 
 
-def has_splats(representation: Representation) -> bool:
-    """Whether a browser can draw it; a field is only rendered."""
-    return isinstance(representation, Gaussians)
+def contents(representation: Representation, *, has_splats: bool) -> str:
+    """Return what the page's status line says of a representation."""
+    return f"{representation.num_points:,} Gaussians" if has_splats else f"{representation.describe()}, no splats"
 
 
 def _standpoint(scene: SavedScene) -> Standpoint:
-    """Where training looked from; a bare file says nothing of that, so all of it is shown."""
+    """Return the cameras' distance in training; for a file, one that shows all of it."""
     if scene.run is not None:
         return training_standpoint(scene.run.config.cameras)
-    return standpoint_for(splat_cloud(scene.gaussians))
+    return standpoint_for(scene.splats())

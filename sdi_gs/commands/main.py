@@ -255,8 +255,9 @@ def _train_until_stopped(trainer: Trainer, folder: RunFolder, started: float, co
         raise UserError(f"stopped at once; {way_on}") from None
     results = (folder.splats, folder.turntable, folder.contact_sheet, folder.summary)
     _print_paths([path for path in results if path.exists()])
-    made = "a field" if summary["representation"] == "ngp" else f"{summary['n_exported']} Gaussians"
-    print(f"{made}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
+    made = trainer.scene.representation
+    described = f"{summary['n_exported']} Gaussians" if made.splats() is not None else made.describe()
+    print(f"{described}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
     if complete:
         return 0
     say(f"stopped after step {trainer.step} of {trainer.config.steps}; go on with: {resume_command}")

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import Representation
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, at_least, at_most
 from sdi_gs.pictures.views import render_views, ring_cameras
-from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.catalog import make_scene, restore_representation
 from sdi_gs.settings.densify import DensifyConfig, Strategy
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.training.fitting import fit_to_images
-from sdi_gs.training.scene import make_scene
 
 COUNT_LIMIT = 0.05
 """Of the reference's final count."""
@@ -38,7 +38,7 @@ AGREEMENT_LIMIT = 1.0
 
 _UNSEEN_VIEWS = 6
 
-Fit = Callable[[RunConfig, torch.device], Gaussians]
+Fit = Callable[[RunConfig, torch.device], Representation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +59,27 @@ def check_growth(
     unseen = ring_cameras(setup.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
     truth = _pictures(unseen, torch.ones(len(unseen), 3))
 
-    def summary(cloud: Gaussians) -> Fitted:
-        loss = float((render_views(cloud, unseen).rgb - truth).square().mean())
-        finite = all(bool(value.isfinite().all()) for value in cloud.params.values())
-        return Fitted(count=len(cloud), loss=loss, finite=finite)
+    def summary(gaussians: Representation) -> Fitted:
+        loss = float((render_views(gaussians, unseen).rgb - truth).square().mean())
+        splats = gaussians.splats()
+        assert splats is not None
+        finite = all(bool(value.isfinite().all()) for value in vars(splats).values())
+        return Fitted(count=gaussians.num_points, loss=loss, finite=finite)
 
-    def usual(config: RunConfig, device: torch.device) -> Gaussians:
+    def usual(config: RunConfig, device: torch.device) -> Representation:
         return fitted_robot(config, device, image_size=size)
 
     for strategy in strategies:
         config = growth_config(setup.toybox, strategy, setup.size.growth_steps)
-        before = summary(Gaussians(_start(config)["gaussians"]))
+        before = summary(restore_representation(config, _start(config), device=torch.device("cpu")))
         ours = summary((fit or usual)(config, setup.device))
         theirs = summary(usual(config, setup.reference))
         yield from _rows(strategy, before, ours, theirs)
 
 
-def fitted_robot(config: RunConfig, device: torch.device, *, image_size: int) -> Gaussians:
+def fitted_robot(config: RunConfig, device: torch.device, *, image_size: int) -> Representation:
     """The cloud after a run on pictures of toybox's robot; it begins as the same cloud on every device."""
-    scene = fit_to_images(config, _pictures, image_size=image_size, device=device, start=_start(config))
-    assert isinstance(scene.representation, Gaussians)
+    scene = fit_to_images(config, _pictures, image_size=image_size, device=device, saved=_start(config))
     return scene.representation
 
 

@@ -96,18 +96,16 @@ class _TimedScene(_Timed):
         self._stopwatch.mark("render")
         return output
 
-    def update(self, *arguments: Any, **options: Any) -> None:
+    def backward(self, *arguments: Any, **options: Any) -> None:
         # Losses are counted with the guidance: they read what it answered.
         self._stopwatch.mark("guidance")
-        check = options.pop("check_gradients", lambda: None)
-
-        def backward_is_done() -> None:
-            self._prior.recomputing = False
-            self._stopwatch.mark("backward")
-            check()
-
         self._prior.recomputing = True
-        self._inner.update(*arguments, **options, check_gradients=backward_is_done)
+        self._inner.backward(*arguments, **options)
+        self._prior.recomputing = False
+        self._stopwatch.mark("backward")
+
+    def update(self, *arguments: Any, **options: Any) -> None:
+        self._inner.update(*arguments, **options)
         self._stopwatch.mark("optimise")
 
 

@@ -14,44 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdi_gs.contracts import Box, DensityField, Representation
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.surface import flaws, level_surface, vertex_normals, with_fewer_faces, without_small_pieces
-from sdi_gs.representations.gaussian_density import CUT_OFF, gaussian_density
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.mesh import MeshConfig
 
-GAUSSIANS_LEVEL = 3.0
-"""Best over toybox objects fitted to true views (docs/reports/mesh.md); fitted splats are softer than a NeRF."""
-FIELD_LEVEL = 25.0
-"""threestudio's isosurface threshold for densities of NeRFs."""
-
-BOX_QUANTILE = 0.002
-"""Share of a cloud, by opacity times area, that the box may leave out on each side: floaters would cost resolution."""
-BOX_MARGIN = 0.1
-"""What the box has over on each side, as a share of its longest."""
 POINTS_AT_ONCE = 2**18
 """Points of the grid evaluated in one call."""
-
-DensityOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P] per scene unit, at least 0
-AlbedoOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P, 3] in [0, 1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A box along the axes, scene units."""
-
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError(f"a box needs low < high on every axis, got {self.low} and {self.high}")
-
-
-def cube(half_side: float) -> Box:
-    """The cube around the origin."""
-    return Box(low=(-half_side, -half_side, -half_side), high=(half_side, half_side, half_side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,47 +63,25 @@ class MeshReport:
         return "; ".join(parts)
 
 
-def mesh_of_scene(representation: Gaussians | Ngp, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:
-    """The surface of a cloud or of a field (errors as ``mesh_of_field``)."""
-    if isinstance(representation, Gaussians):
-        return mesh_of_gaussians(representation, config)
-    with torch.no_grad():
-        return mesh_of_field(
-            representation.density_of,
-            representation.albedo_of,
-            cube(representation.config.radius),
-            config,
-            device=representation.device,
-        )
+def mesh_of_scene(representation: Representation, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:
+    """Extract the surface of anything that has a density (errors as in ``mesh_of_field``).
 
-
-def mesh_of_gaussians(gaussians: Gaussians, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:
-    """The surface where the Gaussians' summed density passes the level (errors as ``mesh_of_field``).
-
-    The box is the cloud's own, but for the outermost ``BOX_QUANTILE`` of it.
+    Raises UserError for a representation without a density.
     """
-    box = gaussians_box(gaussians)
-    blur = 0.5 * _spacing(box, config.resolution)
-    field = gaussian_density(gaussians, blur=blur)
-    return mesh_of_field(field.density_of, field.albedo_of, box, config, default_level=GAUSSIANS_LEVEL)
+    field = representation.density(resolution=config.resolution)
+    if field is None:
+        raise UserError(f"cannot make a mesh: {representation.describe()} has no density; render it instead")
+    return mesh_of_field(field, config)
 
 
-def mesh_of_field(
-    density_of: DensityOf,
-    albedo_of: AlbedoOf,
-    box: Box,
-    config: MeshConfig,
-    *,
-    default_level: float = FIELD_LEVEL,
-    device: torch.device | str = "cpu",
-) -> tuple[TriangleMesh, MeshReport]:
-    """The surface where a density passes the level, coloured by the albedo at its vertices.
+def mesh_of_field(field: DensityField, config: MeshConfig) -> tuple[TriangleMesh, MeshReport]:
+    """Extract the surface where a density passes the level, coloured by the albedo at its vertices.
 
-    Raises UserError where the density is not finite, 0 everywhere, or nowhere or everywhere at the level.
+    Raises UserError if the density is not finite, 0 everywhere, or nowhere or everywhere at the level.
     """
-    level = config.level if config.level is not None else default_level
-    axes, spacing = _grid_axes(box, config.resolution)
-    values = _values_on_grid(density_of, axes, torch.device(device))
+    level = config.level if config.level is not None else field.surface_level
+    axes, spacing = _grid_axes(field.box, config.resolution)
+    values = _values_on_grid(field.density_of, axes, field.device)
     _require_level(values, level)
     low = np.array([axis[0].item() for axis in axes])
     vertices, faces = level_surface(values, level, low=low, spacing=spacing)
@@ -155,44 +102,14 @@ def mesh_of_field(
         vertices=vertices,
         faces=faces,
         normals=vertex_normals(vertices, faces),
-        rgb=_evaluated(albedo_of, torch.from_numpy(vertices).float(), torch.device(device)).clip(0.0, 1.0),
+        rgb=_evaluated(field.albedo_of, torch.from_numpy(vertices).float(), field.device).clip(0.0, 1.0),
     )
     return mesh, report
 
 
-def gaussians_box(gaussians: Gaussians) -> Box:
-    """The box of a cloud without its farthest floaters; UserError where it holds nothing that can be seen."""
-    field = gaussian_density(gaussians)
-    reach = field.reaches * (2.0 / CUT_OFF)
-    # By the definition of the peak this is -ln(1 - opacity) times the mean width squared: what a picture shows of it.
-    width = np.linalg.det(field.precisions) ** (-1.0 / 6.0) if len(field.means) else np.zeros(0)
-    shown = field.peaks * width**3
-    if not shown.sum() > 0.0:
-        raise UserError(f"cannot make a mesh: none of the {len(gaussians)} Gaussians can be seen; train for longer")
-    low = np.array([_quantile(field.means[:, axis] - reach[:, axis], shown, BOX_QUANTILE) for axis in range(3)])
-    high = np.array([-_quantile(-field.means[:, axis] - reach[:, axis], shown, BOX_QUANTILE) for axis in range(3)])
-    margin = BOX_MARGIN * float((high - low).max())
-    return Box(low=tuple((low - margin).tolist()), high=tuple((high + margin).tolist()))
-
-
-def _quantile(
-    values: np.ndarray,  # [N]
-    weights: np.ndarray,  # [N]
-    share: float,
-) -> float:
-    """The value below which ``share`` of the weight lies."""
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(reached, share * reached[-1])]])
-
-
-def _spacing(box: Box, resolution: int) -> float:
-    return max(high - low for low, high in zip(box.low, box.high, strict=True)) / (resolution - 1)
-
-
 def _grid_axes(box: Box, resolution: int) -> tuple[list[Tensor], float]:
     """The coordinates of the grid points along each axis, float64, and the spacing, which is the same on all."""
-    spacing = _spacing(box, resolution)
+    spacing = box.longest_side / (resolution - 1)
     axes = []
     for low, high in zip(box.low, box.high, strict=True):
         # A hair less, so that rounding does not add a point to a side of whole spacings.
@@ -202,7 +119,11 @@ def _grid_axes(box: Box, resolution: int) -> tuple[list[Tensor], float]:
     return axes, spacing
 
 
-def _values_on_grid(density_of: DensityOf, axes: list[Tensor], device: torch.device) -> np.ndarray:
+def _values_on_grid(
+    density_of: Callable[[Tensor], Tensor],
+    axes: list[Tensor],
+    device: torch.device,
+) -> np.ndarray:
     """Densities [X, Y, Z] float32, asked for slab by slab."""
     x, y, z = (axis.float() for axis in axes)
     values = np.empty((len(x), len(y), len(z)), np.float32)

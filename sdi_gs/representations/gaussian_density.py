@@ -17,6 +17,8 @@ import torch
 from gsplat.utils import normalized_quat_to_rotmat
 from torch import Tensor
 
+from sdi_gs.contracts import Box, DensityField
+from sdi_gs.errors import UserError
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 
@@ -24,6 +26,14 @@ CUT_OFF = 4.0
 """Standard deviations beyond which a Gaussian is taken for nothing; there it is 3e-4 of its centre."""
 MAX_OPACITY = 0.999
 """Opacities are kept below this, where the rasteriser stops to tell them apart (gsplat)."""
+SURFACE_LEVEL = 3.0
+"""Best density for a mesh's surface over toybox objects fitted to true views (docs/reports/mesh.md); fitted splats are
+softer than a NeRF."""
+BOX_QUANTILE = 0.002
+"""Share of the Gaussians, by opacity times area, that the box may leave out on each side: floaters would cost
+resolution."""
+BOX_MARGIN = 0.1
+"""Margin of the box on each side, as a share of its longest."""
 _MIN_SCALE = 1e-9
 _POINTS_PER_CELL = 16
 
@@ -70,6 +80,18 @@ class GaussianDensity:
         return torch.from_numpy(out).to(points.device)
 
 
+def density_field(gaussians: Gaussians, *, resolution: int | None = None) -> DensityField:
+    """Return the medium of Gaussians within the box of those that are visible.
+
+    ``resolution`` is the number of grid points along the box's longest side that the density will be evaluated at:
+    the Gaussians are widened by half of their spacing. Raises UserError if no Gaussian is visible.
+    """
+    box = visible_box(gaussians)
+    blur = 0.0 if resolution is None else 0.5 * box.longest_side / (resolution - 1)
+    field = gaussian_density(gaussians, blur=blur)
+    return DensityField(density_of=field.density_of, albedo_of=field.albedo_of, box=box, surface_level=SURFACE_LEVEL)
+
+
 def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDensity:
     """The medium of a cloud; its constant harmonic gives the colours.
 
@@ -95,6 +117,35 @@ def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDens
         peaks=np.ascontiguousarray(peaks.numpy()),
         rgb=np.ascontiguousarray((0.5 + SH_C0 * params["sh0"][:, 0]).clamp(0.0, 1.0).numpy()),
     )
+
+
+def visible_box(gaussians: Gaussians) -> Box:
+    """Return the box of the Gaussians without their farthest floaters.
+
+    Raises UserError if no Gaussian is visible.
+    """
+    field = gaussian_density(gaussians)
+    reach = field.reaches * (2.0 / CUT_OFF)
+    # By the definition of the peak this is -ln(1 - opacity) times the mean width squared: what a picture shows of it.
+    width = np.linalg.det(field.precisions) ** (-1.0 / 6.0) if len(field.means) else np.zeros(0)
+    shown = field.peaks * width**3
+    if not shown.sum() > 0.0:
+        raise UserError(f"cannot make a mesh: none of the {len(gaussians)} Gaussians can be seen; train for longer")
+    low = np.array([_quantile(field.means[:, axis] - reach[:, axis], shown, BOX_QUANTILE) for axis in range(3)])
+    high = np.array([-_quantile(-field.means[:, axis] - reach[:, axis], shown, BOX_QUANTILE) for axis in range(3)])
+    margin = BOX_MARGIN * float((high - low).max())
+    return Box(low=tuple((low - margin).tolist()), high=tuple((high + margin).tolist()))
+
+
+def _quantile(
+    values: np.ndarray,  # [N]
+    weights: np.ndarray,  # [N]
+    share: float,
+) -> float:
+    """The value below which ``share`` of the weight lies."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(reached, share * reached[-1])]])
 
 
 def _cells(

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.contracts import RenderOutput
+from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
 from sdi_gs.settings.gaussians import LEARNING_RATES, GaussiansConfig
+from sdi_gs.splats.splat_cloud import SplatCloud
 
 SH_C0 = 0.28209479177387814
 """Value of the constant spherical harmonic, 1 / (2 sqrt(pi))."""
 
 
 class Gaussians:
-    """A cloud of Gaussians; ``params`` is the only owner of its tensors, since densification replaces them."""
+    """N Gaussians; ``params`` is the only owner of its tensors, since densification replaces them."""
 
     def __init__(self, params: dict[str, Tensor]) -> None:
         _require_shapes(params)
@@ -36,12 +37,44 @@ class Gaussians:
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of its tensors."""
         return self.params["means"].device
 
+    @property
+    def num_points(self) -> int:
+        """N."""
+        return len(self)
+
+    def describe(self) -> str:
+        """Return "N Gaussians"."""
+        return f"{len(self)} Gaussians"
+
     def detached_copy(self) -> Gaussians:
-        """The cloud as it is now, which no later step changes."""
+        """Copy the Gaussians as they are now."""
         return Gaussians({name: value.detach().clone() for name, value in self.params.items()})
+
+    def splats(self) -> SplatCloud:
+        """Return the same raw values, detached and not copied."""
+        params = {name: value.detach() for name, value in self.params.items()}
+        means = params["means"]
+        return SplatCloud(
+            means=means,
+            log_scales=params["scales"],
+            quats=params["quats"],
+            opacity_logit=params["opacities"],
+            sh_dc=params["sh0"][:, 0],
+            sh_rest=params.get("shN", means.new_zeros(len(means), 0, 3)),
+        )
+
+    def density(self, *, resolution: int | None = None) -> DensityField:
+        """Return the Gaussians as a medium (``sdi_gs.representations.gaussian_density``).
+
+        Raises UserError if no Gaussian is visible.
+        """
+        # Compiles numba kernels.
+        from sdi_gs.representations.gaussian_density import density_field
+
+        return density_field(self, resolution=resolution)
 
     def sh_coefficients(self) -> Tensor:  # [N, K, 3]
         """Spherical harmonics of the colours, the constant one first."""
@@ -79,55 +112,18 @@ class Gaussians:
         return RenderOutput(rgb=rgb, alpha=alpha, depth=colours[..., 3:] if with_depth else None, meta=meta)
 
 
-def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """A uniform grey ball, each Gaussian as wide as half the mean spacing of its neighbours."""
-    count = config.num_initial
-    directions = _directions(count, generator=generator, device=device)
-    radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
-    spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
-    widths = torch.full((count,), 0.5 * spacing, dtype=torch.float64, device=device)
-    return round_gaussians(directions * radii * config.initial_radius, widths, config, generator=generator)
-
-
-def gaussian_shell(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """A uniform grey sphere, each Gaussian as wide as the mean spacing of its neighbours: a surface has no depth."""
-    count = config.num_initial
-    directions = _directions(count, generator=generator, device=device)
-    # N squares of one spacing's side have the area of the sphere.
-    widths = torch.full((count,), config.initial_radius * math.sqrt(4.0 * math.pi / count), device=device)
-    return round_gaussians(directions * config.initial_radius, widths, config, generator=generator)
-
-
-def round_gaussians(
-    means: Tensor,  # [N, 3] scene units
-    widths: Tensor,  # [N] standard deviations, scene units
-    config: GaussiansConfig,
-    *,
-    generator: torch.Generator,
-    rgb: Tensor | None = None,  # [N, 3] in [0, 1]
-) -> Gaussians:
-    """Round Gaussians of the configured opacity in given places; grey, give or take the spread, without ``rgb``."""
-    count, device = len(means), means.device
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
-
-    opacity = math.log(config.initial_opacity / (1.0 - config.initial_opacity))
-    return Gaussians(
-        {
-            "means": means,
-            "scales": torch.log(widths.double()).to(means)[:, None].repeat(1, 3),
-            "quats": torch.nn.functional.normalize(normal(count, 4), dim=-1),
-            "opacities": torch.full((count,), opacity, device=device),
-            "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0)
-            if rgb is None
-            else (rgb[:, None] - 0.5) / SH_C0,
-        }
-    )
-
-
-def _directions(count: int, *, generator: torch.Generator, device: torch.device) -> Tensor:  # [count, 3]
-    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device=device), dim=-1)
+def gaussians_from_splats(cloud: SplatCloud, *, device: torch.device | str = "cpu") -> Gaussians:
+    """Return Gaussians that render the splats of a file."""
+    params = {
+        "means": cloud.means,
+        "scales": cloud.log_scales,
+        "quats": cloud.quats,
+        "opacities": cloud.opacity_logit,
+        "sh0": cloud.sh_dc[:, None],
+    }
+    if cloud.sh_rest.shape[1]:
+        params["shN"] = cloud.sh_rest
+    return Gaussians({name: value.to(device, torch.float32) for name, value in params.items()})
 
 
 def _require_shapes(params: dict[str, Tensor]) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -159,22 +158,6 @@ def unpack_state(tensors: Mapping[str, Tensor], packed: Json) -> Any:
             return {key: unpack_state(tensors, value) for key, value in pairs}  # pyright: ignore[reportGeneralTypeIssues]
         case _:
             return packed
-
-
-def generator_state(generator: torch.Generator) -> Tensor:
-    """Where a generator stands, as uint8 on the CPU, fit for ``save_checkpoint``."""
-    return generator.get_state().clone()
-
-
-def restore_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Put a generator where ``generator_state`` found one; UserError where it was one of another device."""
-    try:
-        generator.set_state(state.to("cpu", torch.uint8))
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            f"the checkpoint's random state does not fit a {generator.device.type} generator: resume on the kind of "
-            "device that the run was started on"
-        ) from error
 
 
 def _pack(tree: object, name: str, tensors: dict[str, Tensor]) -> Json:

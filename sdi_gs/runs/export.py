@@ -8,7 +8,6 @@ from pathlib import Path
 from sdi_gs import __version__
 from sdi_gs.files import refuse_existing
 from sdi_gs.mesh.formats import MeshFormat
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.provenance import ply_comments
@@ -62,7 +61,7 @@ def default_path(scene: SavedScene, chosen: ExportFormat) -> Path:
 
 
 def _export_splats(scene: SavedScene, path: Path, chosen: SplatFormat, frame: Frame) -> Exported:
-    run, cloud = scene.run, splat_cloud(scene.gaussians)
+    run, cloud = scene.run, scene.splats()
     comments = ply_comments(run.config, run.step) if run is not None else [f"sdi-gs {__version__}"]
     report = chosen.write(path, cloud, frame=frame, comments=comments)
     origin = f"after {run.step} steps" if run is not None else f"of {scene.path}"

@@ -12,8 +12,6 @@ from typing import Any
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
 from sdi_gs.runs.saving import ring_of_views, save_state
@@ -34,10 +32,10 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         trainer.scene.finalize()
     save_state(trainer, folder)
     _set_aside_results(folder)
-    shown, exported = trainer.scene.representation, 0
-    if isinstance(shown, Gaussians):
+    splats, exported = trainer.scene.representation.splats(), 0
+    if splats is not None:
         comments = ply_comments(config, trainer.step)
-        exported = write_splat_ply(folder.splats, splat_cloud(shown), comments=comments).written
+        exported = write_splat_ply(folder.splats, splats.cpu(), comments=comments).written
     size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
     save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
@@ -51,8 +49,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         "step": trainer.step,
         "steps": config.steps,
         "seed": config.seed,
-        "representation": config.representation,
-        "n_gaussians": trainer.scene.num_gaussians,
+        "representation": trainer.scene_name or config.representation,
+        "n_gaussians": trainer.scene.representation.num_points,
         "n_exported": exported,
         "predictor_calls": sum(record["predictor_calls"] for record in steps),
         "train_seconds": sum(record["seconds"] for record in steps),

@@ -1,18 +1,19 @@
-"""Scenes from where they lie: a run, one of its checkpoints, or a splat file of any origin."""
+"""Load scenes from a run, from one of its checkpoints, or from a splat file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
 
 import torch
 
+from sdi_gs.contracts import Representation, Scene, StartScene
 from sdi_gs.errors import UserError
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.ngp.ngp import Ngp
-from sdi_gs.representations.splat_conversion import gaussians_from_cloud
+from sdi_gs.pictures.views import ring_cameras
+from sdi_gs.representations.catalog import entry_of, restore_representation
+from sdi_gs.representations.gaussians import gaussians_from_splats
 from sdi_gs.runs.checkpoint import (
+    Checkpoint,
     checkpoint_folder,
     config_in_force,
     is_checkpoint,
@@ -24,6 +25,10 @@ from sdi_gs.runs.folder import RunFolder, open_run_folder
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.splats.formats import read_splats, readable_suffixes
+from sdi_gs.splats.splat_cloud import SplatCloud
+
+START_VIEWS, START_SIZE, START_ELEVATION_DEG = 8, 128, 15.0
+"""The ring of views, this many pixels a side, in which a start has to look like the run that it is made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,85 +40,98 @@ class RunOrigin:
     """What was in force at the checkpoint."""
     step: int
     """Finished steps at the checkpoint."""
+    representation: str
+    """The representation by its name in the config, or the class of a scene of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedScene:
-    """A cloud or a field, and where it comes from."""
+    """A representation, and where it comes from."""
 
-    representation: Gaussians | Ngp
+    representation: Representation
     path: Path
     run: RunOrigin | None
-    """None for a bare file."""
+    """None for a file."""
 
-    @property
-    def gaussians(self) -> Gaussians:
-        """The cloud; UserError where it is a field."""
-        if not isinstance(self.representation, Gaussians):
+    def splats(self) -> SplatCloud:
+        """Return its splats on the host; raises UserError for a representation without."""
+        cloud = self.representation.splats()
+        if cloud is None:
+            kind = "" if self.run is None else f"a run of representation {self.run.representation}, "
             raise UserError(
-                f"{self.path} is a run of representation ngp, a field without splats: start splats from it with "
+                f"{self.path} is {kind}{self.representation.describe()} without splats: start splats from it with "
                 "sdi-gs train --init-from, or export a mesh with --format glb"
             )
-        return self.representation
-
-    @property
-    def num_gaussians(self) -> int:
-        """0 for a field."""
-        return len(self.representation) if isinstance(self.representation, Gaussians) else 0
+        return cloud.cpu()
 
     @property
     def prompt(self) -> str | None:
-        """The run's prompt; None for a bare file."""
+        """The run's prompt; None for a file."""
         return self.run.config.prompt if self.run is not None else None
 
 
-def load_scene(path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer") -> SavedScene:
-    """A run folder at its latest checkpoint, one of its checkpoints, or a splat file whose axes ``frame`` names.
+def load_scene(
+    path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer", scene: Scene | None = None
+) -> SavedScene:
+    """Load a run folder at its latest checkpoint, one of its checkpoints, or a splat file whose axes ``frame`` names.
 
-    A checkpoint may be given as its folder or as a file in it. Raises UserError where ``path`` is none of these,
-    and where the checkpoint or the file is damaged.
+    A checkpoint is given as its folder or as a file in it. A run of a scene of your own needs such a ``scene``, which
+    its state is loaded into. Raises UserError for any other path, and for a damaged checkpoint or file.
     """
     if path.is_dir() or is_checkpoint(path):
-        representation, run = load_run_scene(path, device=device)
+        representation, run = load_run_scene(path, device=device, scene=scene)
         return SavedScene(representation=representation, path=path, run=run)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a {readable_suffixes()} file")
-    gaussians = gaussians_from_cloud(read_splats(path, frame=frame), device=device)
+    gaussians = gaussians_from_splats(read_splats(path, frame=frame), device=device)
     return SavedScene(representation=gaussians, path=path, run=None)
 
 
-def load_run_scene(path: Path, *, device: torch.device | str = "cpu") -> tuple[Gaussians | Ngp, RunOrigin]:
-    """What a run optimised, at its latest checkpoint, or of the one that ``path`` names.
+def load_run_scene(
+    path: Path, *, device: torch.device | str = "cpu", scene: Scene | None = None
+) -> tuple[Representation, RunOrigin]:
+    """Load what a run optimised, at its latest checkpoint or at the one that ``path`` names.
 
-    Raises UserError where ``path`` is neither a run nor a checkpoint within one, and for a damaged checkpoint.
+    ``scene`` is for a run of a scene of your own. Raises UserError for a path that is neither a run nor a checkpoint
+    of one, for a damaged checkpoint, and for a ``scene`` of another class than the run's.
     """
     chosen = checkpoint_folder(path) if is_checkpoint(path) else None
     folder = open_run_folder(chosen.parent.parent if chosen is not None else path)
     checkpoint = load_checkpoint(chosen or latest_checkpoint(folder.checkpoints))
+    require_scene(path, checkpoint, scene)
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     config = config_in_force(checkpoint)
-    representation = saved_representation(config, state, device=torch.device(device))
-    return representation, RunOrigin(folder=folder, config=config, step=checkpoint.step)
+    if scene is None:
+        name, representation = config.representation, restore_representation(config, state, device=torch.device(device))
+    else:
+        scene.load_state(state)
+        name, representation = type(scene).__qualname__, scene.representation
+    return representation, RunOrigin(folder=folder, config=config, step=checkpoint.step, representation=name)
 
 
-def saved_representation(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians | Ngp:
-    """What a trainer's ``state`` holds, for looking at; UserError where it is not of the config's representation."""
-    require_same_kind(config, state)
-    match config.representation:
-        case "gaussians":
-            return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
-        case "ngp":
-            ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
-            ngp.load_state(state["ngp"])
-            return ngp
-        case _:
-            assert_never(config.representation)
+def load_start(config: RunConfig, *, device: torch.device) -> StartScene | None:
+    """Load the run that a config's scene starts from; None if it does not start from a run."""
+    run_to_start_from = entry_of(config).run_to_start_from
+    path = None if run_to_start_from is None else run_to_start_from(config)
+    if path is None:
+        return None
+    representation, origin = load_run_scene(path, device=device)
+    views = ring_cameras(origin.config.cameras, START_VIEWS, START_SIZE, elevation_deg=START_ELEVATION_DEG)
+    return StartScene(representation=representation, cameras=views)
 
 
-def require_same_kind(config: RunConfig, state: dict[str, Any]) -> None:
-    """UserError where a trainer's ``state`` is not of the representation that its settings name."""
-    if config.representation not in state:
+def require_scene(path: Path, checkpoint: Checkpoint, scene: Scene | None) -> None:
+    """Raise UserError unless ``scene`` is of the class that the checkpoint was trained with; None: a configured one."""
+    trained, given = checkpoint.meta.get("scene"), None if scene is None else type(scene).__qualname__
+    if trained == given:
+        return
+    if trained is None:
         raise UserError(
-            f"the checkpoint holds no {config.representation}, the representation that its settings name: "
-            "it belongs to another run"
+            f"{path} is a run of representation {config_in_force(checkpoint).representation}, not of a {given}: "
+            "load it without scene="
         )
+    raise UserError(
+        f"{path} is a run of a scene of one's own, {trained}, which only the code that defines it can load: "
+        f"pass scene={trained}(...) to sdi_gs.runs.loading.load_scene or prepare_resume"
+        + ("" if given is None else f", not a {given}")
+    )

@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
@@ -64,7 +65,8 @@ def step_down(trainer: Trainer, folder: RunFolder, *, say: Callable[[str], None]
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
     config, step = trainer.config, trainer.step + 1
-    rays = config.views_per_step * trainer.prior.image_size**2 if config.representation == "ngp" else 0
+    casts_rays = trainer.scene_name is None and entry_of(config).casts_rays
+    rays = config.views_per_step * trainer.prior.image_size**2 if casts_rays else 0
     branches = 4 if config.guidance.perp_neg else 2
     lower = next_lower(config.compute, views=config.views_per_step, branches=branches, rays=rays)
     if lower is None:
@@ -90,7 +92,7 @@ def _log_line(report: StepReport) -> dict[str, Any]:
         "t": report.timestep,
         "loss": sum(report.losses.values()),
         "losses": report.losses,
-        "n_gaussians": report.num_gaussians,
+        "n_gaussians": report.num_points,
         "predictor_calls": report.predictor_calls,
         "seconds": report.seconds,
     }

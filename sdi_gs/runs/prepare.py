@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 
+from sdi_gs.contracts import Scene
 from sdi_gs.errors import UserError
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
 from sdi_gs.runs.finish import read_summary
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
+from sdi_gs.runs.loading import load_start, require_scene
 from sdi_gs.settings.run import RunConfig, require_prompt
 from sdi_gs.settings.tree import config_from_dict, config_to_dict
 from sdi_gs.training.trainer import Trainer
@@ -21,33 +24,41 @@ from sdi_gs.training.trainer import Trainer
 OUTPUT_ROOT = Path("outputs")
 
 
-def prepare_run(config: RunConfig, *, device: torch.device, folder: Path | None) -> tuple[Trainer, RunFolder]:
+def prepare_run(
+    config: RunConfig, *, device: torch.device, folder: Path | None, scene: Scene | None = None
+) -> tuple[Trainer, RunFolder]:
     """Build everything a run needs, then make its folder, so that bad input leaves nothing behind.
 
     ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
+    ``scene`` is a scene of your own to train instead of the configured one.
     Raises ``UserError`` for an empty prompt, a prior that cannot be had or does not know the prompt's words.
     """
     _require_runnable(config)
     if folder is not None and folder.exists():
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
-    if config.representation == "gaussians":
+    if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
     with _memory_to_begin(device):
-        trainer = Trainer(config, load_prior(config, device=device), device=device)
+        start = load_start(config, device=device) if scene is None else None
+        trainer = Trainer(config, load_prior(config, device=device), device=device, scene=scene, start=start)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
 
 
-def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFolder]:
-    """Load a run at its latest checkpoint; raises ``UserError`` where it is finished, damaged or no run."""
+def prepare_resume(path: Path, *, device: torch.device, scene: Scene | None = None) -> tuple[Trainer, RunFolder]:
+    """Load a run at its latest checkpoint, its state into ``scene`` if it is a run of a scene of your own.
+
+    Raises UserError for a run that is finished or damaged or of another scene, and for any other path.
+    """
     folder = open_run_folder(path)
     config = load_run_config(path)
     checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    require_scene(path, checkpoint, scene)
     summary = read_summary(folder)
     if summary is not None and summary.get("step") == config.steps:
         raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
-    if config.representation == "gaussians":
+    if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
     # What the run was started with; a run that was steered goes on with what was in force.
     started_with = checkpoint.meta.get("started_with", checkpoint.meta.get("config"))
@@ -59,7 +70,8 @@ def prepare_resume(path: Path, *, device: torch.device) -> tuple[Trainer, RunFol
         )
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     with _memory_to_begin(device):
-        trainer = Trainer(config_in_force(checkpoint), load_prior(config, device=device), device=device, saved=state)
+        prior = load_prior(config, device=device)
+        trainer = Trainer(config_in_force(checkpoint), prior, device=device, scene=scene, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
@@ -86,8 +98,11 @@ def require_kernels(device: torch.device) -> None:
 def _require_runnable(config: RunConfig) -> None:
     require_prompt(config)
     start = config.gaussians.init_from
-    if config.representation == "ngp" and start is not None:
-        raise UserError(f"a field starts from nothing, not from {start}: leave --init-from out, or train gaussians")
+    entry = entry_of(config)
+    if entry.run_to_start_from is None and start is not None:
+        raise UserError(
+            f"{entry.description} starts from nothing, not from {start}: leave --init-from out, or train gaussians"
+        )
     if start is not None and not Path(start).exists():
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
     if config.outputs.turntable_frames:

@@ -28,6 +28,8 @@ def save_state(trainer: Trainer, folder: RunFolder) -> None:
         "started_with": config_to_dict(trainer.started_with),
         "changes": trainer.changes,
     }
+    if trainer.scene_name is not None:
+        meta["scene"] = trainer.scene_name
     save_checkpoint(folder.checkpoints, trainer.step, tensors, meta)
 
 

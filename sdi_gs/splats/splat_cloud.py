@@ -53,6 +53,10 @@ class SplatCloud:
     def __len__(self) -> int:
         return len(self.means)
 
+    def cpu(self) -> SplatCloud:
+        """The same splats on the host; tensors that are there already are not copied."""
+        return SplatCloud(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
+
     def select(
         self,
         chosen: Tensor,  # [N] bool

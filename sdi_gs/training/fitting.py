@@ -1,4 +1,4 @@
-"""A scene fitted to given pictures: what a representation can do when it is told the answer.
+"""A scene fitted to given pictures: the best that a representation can do.
 
 Letters: B cameras, H W pixels.
 """
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, sample_cameras
+from sdi_gs.contracts import Scene, StartScene
+from sdi_gs.representations.catalog import make_scene
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.training.scene import Scene, make_scene
 
 
 def fit_to_images(
@@ -25,20 +26,22 @@ def fit_to_images(
     image_size: int,
     device: torch.device,
     final_rate: float = 1.0,
-    start: dict[str, Any] | None = None,
+    saved: dict[str, Any] | None = None,
+    start: StartScene | None = None,
 ) -> Scene:
     """Fit by plain mean squared error, all else as in a run of this config.
 
     Start, steps, views per step, cameras, backgrounds (in turn), optimisers and densification are the run's; there
-    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end, and
-    ``start`` a scene's ``state`` to begin with instead of the run's own.
+    is no prior and no regulariser. ``final_rate`` is the share of the learning rates that is left at the end.
+    ``saved`` is a scene's ``state`` to begin with instead of the configured start, ``start`` the result of the run
+    that the configured scene starts from, if it does.
     """
     host_generator = torch.Generator().manual_seed(config.seed)
     # The trainer's seed for the device, so that the start is the run's own.
     device_generator = torch.Generator(device).manual_seed(config.seed + 1)
-    scene = make_scene(config, generator=device_generator, device=device, saved=start)
-    if start is not None:
-        scene.load_state(start)
+    scene = make_scene(config, generator=device_generator, device=device, saved=saved, start=start)
+    if saved is not None:
+        scene.load_state(saved)
     colours = torch.tensor([BACKGROUND_COLOURS[name] for name in config.backgrounds], device=device)
     views = torch.arange(config.views_per_step)
     for step in range(config.steps):
@@ -51,6 +54,7 @@ def fit_to_images(
         )
         render = scene.render(cameras.to(device), background, progress=step / config.steps, generator=device_generator)
         loss = (render.rgb - images_of(cameras, background).to(device)).square().mean()
-        scene.update(loss, render, step=step, generator=host_generator)
+        scene.backward(loss, render, step=step)
+        scene.update(render, step=step, generator=host_generator)
     scene.finalize()
     return scene

@@ -1,11 +1,7 @@
-"""Regularisers as pure functions; each returns a scalar.
-
-Letters: B cameras, N Gaussians, H W pixels.
-"""
+"""The distillation term of the loss."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -13,30 +9,5 @@ def distillation_loss(
     latents: Tensor,  # [B, C, h, w]
     target: Tensor,  # [B, C, h, w]
 ) -> Tensor:
-    """0.5 * mean squared distance (SDI paper, algorithm 2; the published code divides by B once more)."""
+    """Compute 0.5 * mean squared distance (SDI paper, algorithm 2; the published code divides by B once more)."""
     return 0.5 * (latents - target).square().mean()
-
-
-def fog_loss(
-    alpha: Tensor,  # [B, H, W, 1]
-) -> Tensor:
-    """Mean of a(1 - a): zero for pixels that are empty or opaque, 1/4 at most."""
-    return (alpha * (1.0 - alpha)).mean()
-
-
-def compactness_loss(
-    means: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N] in (0, 1)
-) -> Tensor:
-    """Opacity-weighted mean squared distance from the origin."""
-    return (opacities * means.square().sum(dim=-1)).sum() / opacities.detach().sum().clamp_min(1e-8)
-
-
-def needle_loss(
-    log_scales: Tensor,  # [N, 3]
-    max_anisotropy: float,
-) -> Tensor:
-    """Mean squared excess of log(longest / middle axis) over log(max_anisotropy); discs are free, needles are not."""
-    ordered = log_scales.sort(dim=-1).values
-    excess = ordered[:, 2] - ordered[:, 1] - torch.log(torch.tensor(max_anisotropy)).to(log_scales, non_blocking=True)
-    return excess.clamp_min(0.0).square().mean()

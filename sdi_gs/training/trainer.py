@@ -12,21 +12,20 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import sample_cameras
-from sdi_gs.contracts import DiffusionPrior, GuidedViews, StepReport, TunablePrior
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, Scene, StartScene, StepReport, TunablePrior
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
-from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.runs.checkpoint import restore_generator
+from sdi_gs.representations.catalog import make_scene
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.run import RunConfig, require_prompt
 from sdi_gs.settings.steering import STEERABLE, TUNABLE
 from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
+from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.losses import distillation_loss
-from sdi_gs.training.scene import make_scene
 
 
 class Trainer:
@@ -38,13 +37,18 @@ class Trainer:
         prior: DiffusionPrior,
         *,
         device: torch.device,
+        scene: Scene | None = None,
         noise_source: InfersNoise | None = None,
         saved: dict[str, Any] | None = None,
+        start: StartScene | None = None,
     ) -> None:
         """Set up a run, or one that continues from ``saved``, which ``state`` returned.
 
-        ``noise_source`` infers kappa; None for the source that ``config.guidance.noise`` names. A run that continues
-        does not need its initial cloud.
+        ``scene`` is a scene of your own on ``device``, which is trained instead of the configured one.
+        ``noise_source`` infers kappa; None for the source that ``config.guidance.noise`` names.
+        ``start`` is the result of the run that the configured scene starts from, if it does; a run that continues
+        needs neither that nor a file to start from.
+        Raises UserError for a prompt that the prior does not know, and for a start that cannot be had.
         """
         self.config = config
         self.started_with = config
@@ -68,20 +72,15 @@ class Trainer:
         self.last_views: GuidedViews | None = None
         self._moving = False
         """Whether this step has begun to change the parameters."""
-        self.scene = make_scene(config, generator=self.device_generator, device=device, saved=saved)
+        self.scene_name = None if scene is None else type(scene).__qualname__
+        """The class of a scene of one's own; None for the configured scene."""
+        if scene is None:
+            scene = make_scene(config, generator=self.device_generator, device=device, saved=saved, start=start)
+        else:
+            scene.update_config(config)
+        self.scene: Scene = scene
         if saved is not None:
             self.load_state(saved)
-
-    @property
-    def gaussians(self) -> Gaussians:
-        """The cloud of a run that optimises one.
-
-        Raises TypeError where the run optimises a field.
-        """
-        representation = self.scene.representation
-        if not isinstance(representation, Gaussians):
-            raise TypeError("this run optimises a field, not Gaussians")
-        return representation
 
     def train_step(self) -> StepReport:
         """One step: K views that share a timestep.
@@ -138,23 +137,18 @@ class Trainer:
         )
         losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
         losses |= self.scene.losses(render, seen_by, progress)
-        values: dict[str, float] = {}
-
-        def read_values() -> None:
-            """The losses for the report, and a look at all that must be finite: the step's one wait for the device."""
-            watched = {"latents": latents, "target": guided.target}
-            watched |= {f"{name} loss": value for name, value in losses.items()}
-            watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
-            values.update(self._finite_values(losses, watched, plan.timestep))
-            self._moving = True
-
+        self.scene.backward(torch.stack(list(losses.values())).sum(), render, step=self.step)
+        # The step's one wait for the device: the losses for the report, and whether all is finite.
+        watched = {"latents": latents, "target": guided.target}
+        watched |= {f"{name} loss": value for name, value in losses.items()}
+        watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
+        values = self._finite_values(losses, watched, plan.timestep)
+        self._moving = True
         self.scene.update(
-            torch.stack(list(losses.values())).sum(),
             render,
             step=self.step,
             generator=self.host_generator,
             timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
-            check_gradients=read_values,
         )
         self.carried_noise = self.noise_source.carry(guided)
         self.last_views = GuidedViews(
@@ -165,7 +159,7 @@ class Trainer:
             step=self.step,
             timestep=plan.timestep,
             losses=values,
-            num_gaussians=self.scene.num_gaussians,
+            num_points=self.scene.representation.num_points,
             predictor_calls=guided.predictor_calls,
             seconds=time.perf_counter() - started,
         )
@@ -194,16 +188,22 @@ class Trainer:
         return changed
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, as nested dicts of tensors and numbers."""
+        """Return everything that the next step depends on, as nested dicts of tensors and numbers.
+
+        Raises ValueError for a scene whose own state has a key of the trainer's.
+        """
+        step, scene = {"step": self.step}, self.scene.state()
         own_source = {} if self._own_source is None else {"noise_source": self._own_source}
-        return {
-            "step": self.step,
-            **self.scene.state(),
+        rest = {
             **own_source,
             "carried_noise": self.carried_noise,
             "host_generator": self.host_generator.get_state(),
             "device_generator": self.device_generator.get_state(),
         }
+        taken = scene.keys() & (step.keys() | rest.keys())
+        if taken:
+            raise ValueError(f"{type(self.scene).__qualname__}.state() must not have the key {min(taken)!r}")
+        return step | scene | rest
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one.

@@ -22,12 +22,13 @@ from sdi_gs.cameras import orbit_cameras
 from sdi_gs.rasterize import numba_backend, rasterization
 from sdi_gs.rasterize.scenes import ball_scene
 from sdi_gs.representations import densify, relocation, strategies
-from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.gaussian_scene import GaussianScene
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC
-from sdi_gs.representations.update import update_gaussians
 from sdi_gs.settings.densify import DensifyConfig, Strategy
 from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.run import RunConfig
 
 COUNT, VIEWS = 60, 2
 
@@ -171,27 +172,21 @@ def test_strategies_are_driven_by_calls_that_bind(
         for name, recorder in recorders.items():
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, recorder)
-    config = GaussiansConfig(num_initial=COUNT)
-    cloud = make_cloud()
-    cloud.params["opacities"].data[:10] = -9.0
-    optimizers = gaussian_optimizers(cloud, config)
     settings = DensifyConfig(
         strategy=strategy, start=0.0, stop=1.0, every=2, min_gaussians=10, max_gaussians=200, reset_opacity_at=0.5
     )
-    densifier = Densifier(settings, 8)
+    cloud = make_cloud()
+    cloud.params["opacities"].data[:10] = -9.0
+    scene = GaussianScene(
+        RunConfig(steps=8, densify=settings),
+        generator=torch.Generator(cloud.device),
+        device=cloud.device,
+        saved={"gaussians": {name: value.detach() for name, value in cloud.params.items()}},
+    )
     for step in range(8):
-        render = look_at(cloud)
-        update_gaussians(
-            cloud,
-            optimizers,
-            densifier,
-            config,
-            loss=render.rgb.square().mean(),
-            meta=render.meta,
-            step=step,
-            num_steps=8,
-            generator=torch.Generator().manual_seed(step),
-        )
+        render = look_at(scene.gaussians)
+        scene.backward(render.rgb.square().mean(), render, step=step)
+        scene.update(render, step=step, generator=torch.Generator().manual_seed(step))
     assert len(rasterizer.calls) == 8
     assert {name for name, recorder in recorders.items() if recorder.calls} == called | {"reset_opa"}
     for recorder in (recorders[name] for name in called):

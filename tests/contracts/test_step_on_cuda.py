@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.ngp import PUBLISHED
 from sdi_gs.settings.run import RunConfig
@@ -24,6 +25,11 @@ from sdi_gs.training.trainer import Trainer
 pytestmark = pytest.mark.slow
 
 CONFIG = replace(preset_named("sd21-base").config, prompt="a ripe strawberry")
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
 
 
 class Run:
@@ -77,7 +83,7 @@ def field_run(device: tuple[Any, Trace]) -> Run:
 
 def test_the_step_goes_through(run: Run) -> None:
     assert run.report.step == 1
-    assert run.report.num_gaussians == CONFIG.gaussians.num_initial
+    assert run.report.num_points == CONFIG.gaussians.num_initial
     assert run.report.predictor_calls > 1
 
 
@@ -103,7 +109,7 @@ def test_the_unet_runs_in_half_precision_and_the_vae_in_single(run: Run) -> None
 
 
 def test_what_is_optimised_and_carried_is_on_the_device_in_single_precision(run: Run) -> None:
-    state = run.trainer.gaussians.params
+    state = gaussians_of(run.trainer).params
     assert {(value.dtype, value.device) for value in state.values()} == {(torch.float32, CUDA)}
     assert run.trainer.last_views is not None
     assert run.trainer.last_views.target.device == run.trainer.last_views.rgb.device == CUDA

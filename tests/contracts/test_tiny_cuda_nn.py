@@ -17,6 +17,7 @@ from sdi_gs.representations.ngp import networks, tiny_cuda_nn
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
 from sdi_gs.representations.ngp.networks import LookBackend, Weights, look, look_backend
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.scene import ngp_losses
 from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, NgpConfig
 
 GRID = HashGridConfig(num_levels=4, initial_levels=2, log2_table_size=12)
@@ -131,7 +132,7 @@ def test_a_training_step_of_the_field_is_that_of_the_torch_path(
         render = ngp.render_for_training(
             cameras, torch.ones(2, 3), progress=0.3, generator=generator, views_at_once=views_at_once
         )
-        terms = ngp.regularizers(render, cameras, 0.3)
+        terms = ngp_losses(ngp.config.losses, render, cameras, 0.3)
         (render.rgb.square().mean() + torch.stack(list(terms.values())).sum()).backward()
         assert ngp.field.num_levels == 2, "bands are part of what is compared"
         gradients = {name: value.grad for name, value in ngp.parameters().items() if value.grad is not None}

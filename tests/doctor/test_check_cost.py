@@ -17,10 +17,16 @@ from sdi_gs.doctor.check_throughput import check_throughput
 from sdi_gs.doctor.rows import Row
 from sdi_gs.doctor.stopwatch import Part, Stopwatch, timed_parts
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.tiers import TIERS
 from sdi_gs.training.trainer import Trainer
 
 PARTS = ["render", "encode", "guidance", "backward", "optimise"]
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
 
 
 def figure(rows: list[Row], what: str) -> float:
@@ -83,7 +89,7 @@ def test_the_time_of_a_call_goes_to_its_part(
 
 
 def test_the_time_of_the_backward_pass_is_its_own(trainer: Trainer, clock: Clock) -> None:
-    trainer.gaussians.params["means"].register_hook(clock.slowed(lambda gradient: None, 1.0))
+    gaussians_of(trainer).params["means"].register_hook(clock.slowed(lambda gradient: None, 1.0))
     with timed_parts(trainer, clock) as stopwatch:
         stopwatch.start()
         trainer.train_step()
@@ -105,7 +111,7 @@ def test_timing_changes_neither_the_step_nor_the_trainer(setup: CheckSetup) -> N
 def test_encoding_that_is_repeated_in_the_backward_pass_belongs_to_it(trainer: Trainer, clock: Clock) -> None:
     trainer.train_step()
     assert trainer.last_views is not None
-    pictures, means = trainer.last_views.rgb, trainer.gaussians.params["means"]
+    pictures, means = trainer.last_views.rgb, gaussians_of(trainer).params["means"]
     with timed_parts(trainer, clock) as stopwatch:
         encode = clock.slowed(trainer.prior.encode_images, 1.0)
 

@@ -14,7 +14,7 @@ from sdi_gs.doctor.check_fallback import check_fallback
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.training.scene import GaussianScene
+from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 import torch
 
+from sdi_gs.contracts import Representation
 from sdi_gs.doctor.check_growth import check_growth, fitted_robot
 from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.representations.gaussians import Gaussians
@@ -58,14 +59,16 @@ def test_a_wrong_cloud_is_named(
     wrong: Callable[[Gaussians], Gaussians], named: str, setup: CheckSetup, failures: Callable[..., list[str]]
 ) -> None:
     def fit(config: RunConfig, device: torch.device) -> Gaussians:
-        return wrong(fitted_robot(config, device, image_size=setup.size.growth_image_size))
+        fitted = fitted_robot(config, device, image_size=setup.size.growth_image_size)
+        assert isinstance(fitted, Gaussians)
+        return wrong(fitted)
 
     rows = check_growth(setup, fit=fit, strategies=("share",))
     assert named in failures(rows)
 
 
 def test_a_run_that_learns_nothing_is_named(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:
-    def start_again(config: RunConfig, device: torch.device) -> Gaussians:
+    def start_again(config: RunConfig, device: torch.device) -> Representation:
         slow = replace(config, learning_rate_scale=1e-3)
         return fitted_robot(slow, device, image_size=setup.size.growth_image_size)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.contracts import Scene
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import Evaluation, evaluate
 from sdi_gs.evaluation.metrics.ceiling import score_ceiling
@@ -29,7 +30,6 @@ from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.fitting import fit_to_images
-from sdi_gs.training.scene import Scene
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[2] / "docs/eval.md"
@@ -141,7 +141,7 @@ def test_the_ceiling_starts_from_the_cloud_of_the_run(tmp_path: Path) -> None:
         return torch.ones(len(cameras), 64, 64, 3)
 
     fitted = cloud_of(fit_to_images(still, white, image_size=64, device=CPU))
-    for name, value in trainer.gaussians.params.items():
+    for name, value in cloud_of(trainer.scene).params.items():
         assert torch.equal(fitted.params[name], value), name
 
 
@@ -165,7 +165,7 @@ def test_a_fit_densifies_as_the_run_does() -> None:
     growing = DensifyConfig(start=0.0, stop=1.0, every=2, max_gaussians=400, min_gaussians=1, grow_share=0.5)
     settings = replace(config(8), densify=growing)
     fitted = fit_to_images(settings, lambda c, b: torch.zeros(len(c), 64, 64, 3), image_size=64, device=CPU)
-    assert fitted.num_gaussians == 400
+    assert fitted.representation.num_points == 400
 
 
 @pytest.mark.parametrize(

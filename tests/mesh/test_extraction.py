@@ -12,16 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.contracts import Box, DensityField, cube
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import (
-    Box,
+    MeshReport,
     TriangleMesh,
-    cube,
-    gaussians_box,
     mesh_of_field,
-    mesh_of_gaussians,
+    mesh_of_scene,
 )
-from sdi_gs.representations.gaussian_density import gaussian_density
+from sdi_gs.representations.gaussian_density import gaussian_density, visible_box
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 from sdi_gs.settings.mesh import MeshConfig
 
@@ -35,6 +34,12 @@ COARSE = MeshConfig(resolution=48)
 def sphere(points: Tensor) -> Tensor:
     """100 inside and 0 outside with a straight slope between: 50 at radius 0.6."""
     return (0.5 * PEAK + SLOPE * (RADIUS - points.norm(dim=-1))).clamp(0.0, PEAK)
+
+
+def meshed(
+    density_of: Callable[[Tensor], Tensor], albedo_of: Callable[[Tensor], Tensor], box: Box, config: MeshConfig
+) -> tuple[TriangleMesh, MeshReport]:
+    return mesh_of_field(DensityField(density_of=density_of, albedo_of=albedo_of, box=box), config)
 
 
 def radius_at(level: float) -> float:
@@ -63,7 +68,7 @@ def area(mesh: TriangleMesh) -> float:
 
 @pytest.mark.parametrize("level", [10.0, 50.0, 90.0])
 def test_a_sphere_has_the_radius_area_and_volume_of_its_level(level: float) -> None:
-    mesh, report = mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=96, level=level))
+    mesh, report = meshed(sphere, striped, CUBE, MeshConfig(resolution=96, level=level))
     radius = radius_at(level)
     # Along an edge of h = 2 / 95 a distance bends by up to h^2 / (8 radius).
     np.testing.assert_allclose(np.linalg.norm(mesh.vertices, axis=1), radius, atol=1.1e-4)
@@ -76,7 +81,7 @@ def test_a_sphere_has_the_radius_area_and_volume_of_its_level(level: float) -> N
 
 
 def test_normals_point_outwards() -> None:
-    mesh, _ = mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=96))
+    mesh, _ = meshed(sphere, striped, CUBE, MeshConfig(resolution=96))
     radial = mesh.vertices / np.linalg.norm(mesh.vertices, axis=1, keepdims=True)
     assert np.einsum("vi,vi->v", mesh.normals, radial).min() > 0.995
     np.testing.assert_allclose(np.linalg.norm(mesh.normals, axis=1), 1.0, rtol=1e-12)
@@ -84,19 +89,19 @@ def test_normals_point_outwards() -> None:
 
 def test_colours_are_those_of_the_field_at_the_vertices() -> None:
     for config in (COARSE, MeshConfig(resolution=48, max_faces=500)):
-        mesh, _ = mesh_of_field(sphere, striped, CUBE, config)
+        mesh, _ = meshed(sphere, striped, CUBE, config)
         np.testing.assert_allclose(mesh.rgb, 0.5 + 0.5 * mesh.vertices, atol=1e-6)
-    too_bright, _ = mesh_of_field(sphere, lambda points: 3.0 * points, CUBE, COARSE)
+    too_bright, _ = meshed(sphere, lambda points: 3.0 * points, CUBE, COARSE)
     assert (too_bright.rgb.min(), too_bright.rgb.max()) == (0.0, 1.0)
 
 
 def test_fewer_triangles_keep_the_shape() -> None:
-    mesh, report = mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0, max_faces=2000))
+    mesh, report = meshed(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0, max_faces=2000))
     assert 1800 <= report.faces <= 2000
     assert report.watertight
     assert enclosed_volume(mesh) == pytest.approx(4.0 / 3.0 * math.pi * RADIUS**3, rel=0.01)
-    plenty, _ = mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0, max_faces=10**6))
-    whole, _ = mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0))
+    plenty, _ = meshed(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0, max_faces=10**6))
+    whole, _ = meshed(sphere, striped, CUBE, MeshConfig(resolution=96, level=50.0))
     assert len(plenty.faces) == len(whole.faces)
 
 
@@ -115,7 +120,7 @@ def test_pieces_are_kept_by_their_share_of_the_largest(keep_share: float, count:
     # Volumes in the ratio 1 : 0.42 : 0.015.
     field = balls((0.4, -0.5), (0.3, 0.35), (0.1, 0.85))
     config = MeshConfig(resolution=64, level=50.0, keep_share=keep_share)
-    mesh, report = mesh_of_field(field, striped, CUBE, config)
+    mesh, report = meshed(field, striped, CUBE, config)
     volumes = [4.0 / 3.0 * math.pi * radius**3 for radius in (0.4, 0.3, 0.1)]
     assert enclosed_volume(mesh) == pytest.approx(sum(volumes[:count]), rel=0.03)
     assert report.left_out == left_out
@@ -123,7 +128,7 @@ def test_pieces_are_kept_by_their_share_of_the_largest(keep_share: float, count:
 
 
 def test_a_closed_hollow_is_filled() -> None:
-    mesh, report = mesh_of_field(
+    mesh, report = meshed(
         lambda points: sphere(points) * (points.norm(dim=-1) > 0.3),
         striped,
         CUBE,
@@ -135,7 +140,7 @@ def test_a_closed_hollow_is_filled() -> None:
 
 def test_what_the_box_cuts_off_is_closed_flat_and_told() -> None:
     half = Box(low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 0.0))
-    mesh, report = mesh_of_field(sphere, striped, half, MeshConfig(resolution=64, level=50.0))
+    mesh, report = meshed(sphere, striped, half, MeshConfig(resolution=64, level=50.0))
     assert report.cut_off
     assert report.watertight
     assert "cuts the object off" in report.line()
@@ -145,9 +150,7 @@ def test_what_the_box_cuts_off_is_closed_flat_and_told() -> None:
 def test_the_box_need_not_be_a_cube_nor_around_the_origin() -> None:
     box = Box(low=(1.2, -0.7, -1.7), high=(2.8, 0.7, -0.3))
     centre = torch.tensor([2.0, 0.0, -1.0])
-    mesh, report = mesh_of_field(
-        lambda points: sphere(points - centre), striped, box, MeshConfig(resolution=64, level=50.0)
-    )
+    mesh, report = meshed(lambda points: sphere(points - centre), striped, box, MeshConfig(resolution=64, level=50.0))
     np.testing.assert_allclose(np.linalg.norm(mesh.vertices - centre.numpy(), axis=1), RADIUS, atol=2e-3)
     assert report.watertight
     with pytest.raises(ValueError, match="low < high"):
@@ -158,14 +161,14 @@ def test_a_plateau_at_the_level_is_still_watertight() -> None:
     def field(points: Tensor) -> Tensor:
         return torch.where(points.abs().amax(dim=-1) < 0.5, 25.0, 0.0) + 25.0 * (points.norm(dim=-1) < 0.3)
 
-    _, report = mesh_of_field(field, striped, CUBE, MeshConfig(resolution=33, level=25.0))
+    _, report = meshed(field, striped, CUBE, MeshConfig(resolution=33, level=25.0))
     assert report.watertight
 
 
 def test_grids_larger_than_one_part_are_evaluated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = mesh_of_field(sphere, striped, CUBE, COARSE)
+    whole, _ = meshed(sphere, striped, CUBE, COARSE)
     monkeypatch.setattr("sdi_gs.mesh.extraction.POINTS_AT_ONCE", 1000)
-    parts, _ = mesh_of_field(sphere, striped, CUBE, COARSE)
+    parts, _ = meshed(sphere, striped, CUBE, COARSE)
     np.testing.assert_array_equal(whole.vertices, parts.vertices)
     np.testing.assert_array_equal(whole.rgb, parts.rgb)
 
@@ -181,7 +184,7 @@ def test_grids_larger_than_one_part_are_evaluated_whole(monkeypatch: pytest.Monk
 )
 def test_fields_without_a_surface_are_refused(field: Callable[[Tensor], Tensor], level: float, said: str) -> None:
     with pytest.raises(UserError, match=said) as refusal:
-        mesh_of_field(field, striped, CUBE, MeshConfig(resolution=24, level=level))
+        meshed(field, striped, CUBE, MeshConfig(resolution=24, level=level))
     assert "\n" not in str(refusal.value)
 
 
@@ -205,7 +208,7 @@ def test_nonsense_settings_are_refused_by_name(name: str, value: Any) -> None:
 def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r'a mesh needs the package \S+: pip install "sdi-gs\[mesh\]"'):
-        mesh_of_field(sphere, striped, CUBE, MeshConfig(resolution=24, max_faces=100))
+        meshed(sphere, striped, CUBE, MeshConfig(resolution=24, max_faces=100))
 
 
 def ball_of_gaussians(count: int = 4000, *, radius: float = 0.5) -> Gaussians:
@@ -230,7 +233,7 @@ def ball_of_gaussians(count: int = 4000, *, radius: float = 0.5) -> Gaussians:
 
 def test_gaussians_are_meshed_where_their_density_passes_the_level() -> None:
     cloud = ball_of_gaussians()
-    mesh, report = mesh_of_gaussians(cloud, MeshConfig(resolution=128))
+    mesh, report = mesh_of_scene(cloud, MeshConfig(resolution=128))
     assert report.watertight
     assert report.level == 3.0
     density = gaussian_density(cloud).density_of(torch.from_numpy(mesh.vertices)).numpy()
@@ -242,7 +245,7 @@ def test_gaussians_are_meshed_where_their_density_passes_the_level() -> None:
 
 
 def test_the_box_of_a_cloud_leaves_its_floaters_out() -> None:
-    box = gaussians_box(ball_of_gaussians())
+    box = visible_box(ball_of_gaussians())
     assert all(-0.8 < low < -0.5 for low in box.low)
     assert all(0.5 < high < 0.8 for high in box.high)
 
@@ -252,4 +255,4 @@ def test_a_cloud_that_nobody_can_see_is_refused() -> None:
     with torch.no_grad():
         cloud.params["means"][:] = float("nan")
     with pytest.raises(UserError, match="none of the 10 Gaussians can be seen"):
-        mesh_of_gaussians(cloud, COARSE)
+        mesh_of_scene(cloud, COARSE)

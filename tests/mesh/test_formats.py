@@ -16,8 +16,9 @@ import trimesh
 from plyfile import PlyData
 from torch import Tensor
 
+from sdi_gs.contracts import DensityField, cube
 from sdi_gs.errors import UserError
-from sdi_gs.mesh.extraction import TriangleMesh, cube, mesh_of_field
+from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, mesh_format, write_mesh
 from sdi_gs.mesh.glb import linear_from_srgb
 from sdi_gs.settings.mesh import MeshConfig
@@ -32,7 +33,8 @@ def made() -> TriangleMesh:
         stretch = torch.where(points > 0, torch.tensor([0.7, 0.5, 0.9]), 0.5)
         return 100.0 * torch.sigmoid(30.0 * (1.0 - (points / stretch).norm(dim=-1)))
 
-    mesh, report = mesh_of_field(density_of, lambda points: 0.5 + 0.5 * points, cube(1.0), MeshConfig(resolution=40))
+    field = DensityField(density_of=density_of, albedo_of=lambda points: 0.5 + 0.5 * points, box=cube(1.0))
+    mesh, report = mesh_of_field(field, MeshConfig(resolution=40))
     assert report.watertight
     return mesh
 

@@ -7,7 +7,7 @@ import torch
 
 from sdi_gs.cameras import orbit_cameras
 from sdi_gs.pictures.views import render_views, ring_cameras, split_cameras
-from sdi_gs.representations.gaussians import gaussian_ball
+from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 

@@ -17,6 +17,7 @@ from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
 from sdi_gs.priors.tuning import remembered_bytes
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
@@ -24,6 +25,11 @@ from sdi_gs.training.trainer import Trainer
 CPU = torch.device("cpu")
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
 """Of float64, where only the order of summation differs."""
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
 
 
 @pytest.fixture
@@ -214,15 +220,12 @@ def first_gradients(prior: LatentDiffusionPrior, config: RunConfig) -> tuple[dic
     """The gradients that the first step's optimisers get."""
     trainer, gradients = Trainer(config, prior, device=CPU), {}
     # Round ones would have no gradient in their rotation.
-    trainer.gaussians.params["scales"].data += 0.3 * torch.randn(100, 3, generator=seeded(9))
+    gaussians_of(trainer).params["scales"].data += 0.3 * torch.randn(100, 3, generator=seeded(9))
     update = trainer.scene.update
 
-    def watched(*arguments: Any, check_gradients: Callable[[], None], **options: Any) -> None:
-        def check() -> None:
-            check_gradients()
-            gradients.update({name: value.clone() for name, value in trainer.scene.gradients().items()})
-
-        update(*arguments, check_gradients=check, **options)
+    def watched(*arguments: Any, **options: Any) -> None:
+        gradients.update({name: value.clone() for name, value in trainer.scene.gradients().items()})
+        update(*arguments, **options)
 
     trainer.scene.update = watched  # pyright: ignore[reportAttributeAccessIssue]
     trainer.train_step()

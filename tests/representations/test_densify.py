@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_optimizers
+from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers
+from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.strategies import BoundedStrategy
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig

@@ -12,13 +12,8 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.gaussians import (
-    SH_C0,
-    Gaussians,
-    gaussian_ball,
-    gaussian_optimizers,
-    means_learning_rate,
-)
+from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussian_optimizers, means_learning_rate
+from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.settings.gaussians import GaussiansConfig
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import RenderOutput
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.settings.gaussians import GaussiansConfig
 

@@ -17,15 +17,14 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.runs.checkpoint import (
-    generator_state,
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     pack_state,
-    restore_generator,
     save_checkpoint,
     unpack_state,
 )
+from sdi_gs.training.generators import restore_generator
 
 META = {"prompt": "a blue robot", "lr": 0.1 + 0.2, "counts": [1, 2], "nested": {"none": None, "on": True}}
 
@@ -235,7 +234,7 @@ def test_optimisation_goes_on_bit_equal_from_a_checkpoint(tmp_path: Path) -> Non
     adam, generator = adam_on(params), torch.Generator().manual_seed(3)
     take_steps(params, adam, generator, 4)
     tensors, packed = pack_state(adam.state_dict(), "adam")
-    rng = {"rng": generator_state(generator)}
+    rng = {"rng": generator.get_state()}
     path = save_checkpoint(tmp_path, 4, {**params, **tensors, **rng}, {"adam": packed})
     take_steps(params, adam, generator, 3)
 

@@ -18,14 +18,15 @@ import sdi_gs.runs.loop
 from sdi_gs.commands.main import main
 from sdi_gs.pictures.views import render_views
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.initial_gaussians import initial_gaussians
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load_scene, load_start
 from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.truth import held_out_cameras
-from sdi_gs.training.initial_cloud import initial_gaussians
 from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -89,7 +90,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 def start_from(path: Path, **changes: Any) -> Gaussians:
     config = GaussiansConfig(init_from=str(path), **changes)
-    return initial_gaussians(config, generator=torch.Generator().manual_seed(0), device=CPU)
+    start = load_start(RunConfig(gaussians=config), device=CPU)
+    return initial_gaussians(config, generator=torch.Generator().manual_seed(0), device=CPU, start=start)
 
 
 def test_a_field_leaves_pictures_and_a_summary_but_no_splats(field: Path) -> None:
@@ -203,7 +205,8 @@ def test_splats_start_from_one_of_a_fields_checkpoints(field: Path) -> None:
 
 def test_splats_go_on_from_another_runs_cloud(here: Path) -> None:
     assert main([*TINY, "--steps", "2", "--output-dir", "first"]) == 0
-    made = load_scene(here / "first").gaussians
+    made = load_scene(here / "first").representation
+    assert isinstance(made, Gaussians)
     start = start_from(here / "first", num_initial=17)
     assert {name: bool(torch.equal(value, start.params[name])) for name, value in made.params.items()} == dict.fromkeys(
         made.params, True

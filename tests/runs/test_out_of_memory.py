@@ -15,6 +15,8 @@ from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule
 from sdi_gs.errors import UserError
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.representations.gaussian_scene import GaussianScene
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import pack_state
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loop import keep_within_tier, train
@@ -27,6 +29,11 @@ from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS, FAILING = 6, 3
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
 
 
 class SmallCard:
@@ -148,7 +155,7 @@ def test_log_and_checkpoint_remember_so_that_a_resumed_run_keeps_to_it(
     for _ in range(STEPS):
         straight.train_step()
     # The same draws: only the order of sums differs between the tiers.
-    torch.testing.assert_close(resumed.gaussians.params["means"], straight.gaussians.params["means"])
+    torch.testing.assert_close(gaussians_of(resumed).params["means"], gaussians_of(straight).params["means"])
 
 
 def test_the_lowest_tier_ends_the_run_in_one_line_with_the_state_saved(
@@ -180,7 +187,9 @@ def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
 def test_memory_that_ends_once_parameters_move_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(config(), SmallCard(), device=CPU)
     trainer.train_step()
-    last = list(trainer.scene.optimizers.values())[-1]
+    scene = trainer.scene
+    assert isinstance(scene, GaussianScene)
+    last = list(scene.optimizers.values())[-1]
 
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("no room for moments")

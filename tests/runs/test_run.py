@@ -17,7 +17,6 @@ import yaml
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdi_gs.runs.finish import finish, read_summary
 from sdi_gs.runs.folder import RunFolder
@@ -169,7 +168,9 @@ def test_a_run_whose_settings_were_changed_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_can_go_on_after_the_file_it_started_from_has_gone(tmp_path: Path) -> None:
     source = tmp_path / "start.ply"
-    write_splat_ply(source, splat_cloud(start(tmp_path / "first")[0].gaussians))
+    splats = start(tmp_path / "first")[0].scene.representation.splats()
+    assert splats is not None
+    write_splat_ply(source, splats)
     settings = config()
     settings = replace(settings, gaussians=replace(settings.gaussians, init="splats", init_from=str(source)))
     straight = whole_run(tmp_path / "straight", settings)
@@ -349,9 +350,10 @@ def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(
     assert from_run.prompt == "a blue robot"
     assert from_file.run is None
     assert from_file.prompt is None
-    assert len(from_run.gaussians) == len(from_file.gaussians)
-    for name, atol in (("means", 1e-6), ("scales", 0.0), ("opacities", 0.0), ("sh0", 0.0)):
-        left, right = from_run.gaussians.params[name], from_file.gaussians.params[name]
+    run_splats, file_splats = from_run.splats(), from_file.splats()
+    assert len(run_splats) == len(file_splats)
+    for name, atol in (("means", 1e-6), ("log_scales", 0.0), ("opacity_logit", 0.0), ("sh_dc", 0.0)):
+        left, right = getattr(run_splats, name), getattr(file_splats, name)
         torch.testing.assert_close(left, right, rtol=0.0, atol=atol)
 
 
@@ -362,8 +364,8 @@ def test_a_checkpoint_that_is_named_is_the_one_that_is_loaded(whole: RunFolder, 
     assert named.run.step == 6
     assert named.prompt == "a blue robot"
     assert named.run.folder.path.samefile(whole.path)
-    last = load_scene(whole.path).gaussians
-    assert not torch.equal(named.gaussians.params["means"], last.params["means"])
+    last = load_scene(whole.path).splats()
+    assert not torch.equal(named.splats().means, last.means)
 
 
 def test_a_checkpoint_outside_its_run_is_refused(whole: RunFolder, tmp_path: Path) -> None:

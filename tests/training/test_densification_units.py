@@ -42,7 +42,7 @@ def counts(strategy: Strategy, **units: Any) -> list[int]:
     """Gaussians after every step."""
     settings = config(strategy, **units)
     trainer = Trainer(settings, load_prior(settings, device=CPU), device=CPU)
-    return [trainer.train_step().num_gaussians for _ in range(STEPS)]
+    return [trainer.train_step().num_points for _ in range(STEPS)]
 
 
 def grown(strategy: Strategy, **units: Any) -> float:

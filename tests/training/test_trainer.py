@@ -17,6 +17,8 @@ from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, NoiseRequest
 from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.representations.gaussian_scene import GaussianScene
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig, Strategy
@@ -29,6 +31,16 @@ from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
+
+
+def optimizers_of(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
+    assert isinstance(trainer.scene, GaussianScene)
+    return trainer.scene.optimizers
 
 
 class CertainPrior:
@@ -105,7 +117,7 @@ def test_a_continued_run_ends_bit_equal_to_one_that_never_stopped(stop: int) -> 
         resumed.train_step()
     assert_equal_states(straight, resumed)
     # Densification took part, so that its state was needed.
-    assert len(straight.gaussians) == 200
+    assert len(gaussians_of(straight)) == 200
 
 
 @pytest.mark.parametrize("strategy", ["share", "threshold", "mcmc"])
@@ -124,7 +136,7 @@ def test_every_strategy_can_be_resumed_bit_for_bit(strategy: Strategy, stop: int
     while resumed.step < 10:
         resumed.train_step()
     assert_equal_states(straight, resumed)
-    assert len(straight.gaussians) != 150
+    assert len(gaussians_of(straight)) != 150
 
 
 def test_the_cap_on_axes_holds_after_every_step() -> None:
@@ -134,7 +146,7 @@ def test_the_cap_on_axes_holds_after_every_step() -> None:
 
     def ratio(cap: float | None) -> float:
         trainer = trained(replace(settings, gaussians=replace(wild, axis_ratio_cap=cap), losses=weights), 6)
-        axes = trainer.gaussians.params["scales"].detach().sort(dim=-1).values
+        axes = gaussians_of(trainer).params["scales"].detach().sort(dim=-1).values
         return (axes[:, 2] - axes[:, 1]).max().exp().item()
 
     assert ratio(None) > 1.6
@@ -149,13 +161,13 @@ def test_the_densifier_is_told_how_noisy_the_step_was() -> None:
         trainer = Trainer(replace(settings, densify=densify), CertainPrior(), device=CPU)
         for _ in range(int(share * 12)):
             trainer.train_step()
-        before = torch.sigmoid(trainer.gaussians.params["opacities"].detach()).max()
+        before = torch.sigmoid(gaussians_of(trainer).params["opacities"].detach()).max()
         if resets:
             trainer.train_step()
         else:
             with pytest.warns(UserWarning, match="reset at step 10 is left out"):
                 trainer.train_step()
-        after = torch.sigmoid(trainer.gaussians.params["opacities"].detach()).max()
+        after = torch.sigmoid(gaussians_of(trainer).params["opacities"].detach()).max()
         assert (after < 0.2 * before) == resets
 
 
@@ -168,7 +180,7 @@ def test_a_start_over_the_cap_is_refused() -> None:
 def test_the_seed_decides_the_run() -> None:
     assert_equal_states(trained(config(), 3), trained(config(), 3))
     other = trained(config(seed=1), 3)
-    assert not torch.equal(trained(config(), 3).gaussians.params["means"], other.gaussians.params["means"])
+    assert not torch.equal(gaussians_of(trained(config(), 3)).params["means"], gaussians_of(other).params["means"])
 
 
 def test_global_generators_have_no_say() -> None:
@@ -182,9 +194,9 @@ def test_training_moves_the_object_towards_what_the_prior_wants() -> None:
     # The prior knows red pictures only: the grey start has to become red and to grow.
     settings = replace(config(), densify=DensifyConfig(enabled=False), backgrounds=("white",))
     trainer = Trainer(settings, CertainPrior((0.9, 0.1, 0.1)), device=CPU)
-    before = trainer.gaussians.params["sh0"].detach().mean(dim=(0, 1))
+    before = gaussians_of(trainer).params["sh0"].detach().mean(dim=(0, 1))
     distances = [trainer.train_step().losses["distillation"] for _ in range(12)]
-    moved = trainer.gaussians.params["sh0"].detach().mean(dim=(0, 1)) - before
+    moved = gaussians_of(trainer).params["sh0"].detach().mean(dim=(0, 1)) - before
     assert moved[0] > 0.1
     assert max(moved[1], moved[2]) < -0.1
     assert sum(distances[-4:]) < 0.95 * sum(distances[:4])
@@ -197,7 +209,7 @@ def test_a_report_tells_of_its_step() -> None:
         prior.timesteps.clear()
         report = trainer.train_step()
         assert report.step == trainer.step == expected
-        assert report.num_gaussians == len(trainer.gaussians)
+        assert report.num_points == len(gaussians_of(trainer))
         assert report.predictor_calls == len(prior.timesteps)
         assert prior.timesteps[-1] == report.timestep
         assert report.seconds > 0.0
@@ -251,7 +263,7 @@ def test_the_fog_term_ramps_up_from_its_start() -> None:
 
 def test_the_centres_learn_at_the_final_rate_in_the_last_step() -> None:
     trainer = trained(config(), 12)
-    rate = trainer.scene.optimizers["means"].param_groups[0]["lr"]
+    rate = optimizers_of(trainer)["means"].param_groups[0]["lr"]
     assert rate == pytest.approx(config().gaussians.means_lr_final)
 
 
@@ -439,9 +451,9 @@ def test_the_rate_scale_multiplies_every_rate() -> None:
     halved.change_settings(replace(halved.config, learning_rate_scale=0.5))
     for trainer in (plain, halved):
         trainer.train_step()
-    for name, optimizer in plain.scene.optimizers.items():
+    for name, optimizer in optimizers_of(plain).items():
         rate = optimizer.param_groups[0]["lr"]
-        assert halved.scene.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.5 * rate), name
+        assert optimizers_of(halved)[name].param_groups[0]["lr"] == pytest.approx(0.5 * rate), name
 
 
 def test_no_change_is_no_change() -> None:
@@ -515,7 +527,7 @@ def test_a_step_reads_its_numbers_together(monkeypatch: pytest.MonkeyPatch) -> N
     report = trainer.train_step()
     # The losses, then a flag for latents, target, each loss and each gradient; what else is read are host cameras.
     views = trainer.config.views_per_step
-    together = 2 * len(report.losses) + 2 + len(trainer.gaussians.params)
+    together = 2 * len(report.losses) + 2 + len(gaussians_of(trainer).params)
     assert [count for count in read if count != views] == [together]
 
 
@@ -531,14 +543,14 @@ def test_a_run_in_groups_of_views_is_the_run_of_all_at_once(source: NoiseName, s
     for trainer in (whole, pieces):
         # The rotation of round ones would be moved by rounding alone, and with it whatever splits.
         noise = torch.randn(150, 3, generator=torch.Generator().manual_seed(8))
-        trainer.gaussians.params["scales"].data += 0.5 * noise
+        gaussians_of(trainer).params["scales"].data += 0.5 * noise
         for _ in range(4):
             trainer.train_step()
-    assert len(whole.gaussians) == len(pieces.gaussians) > 150
+    assert len(gaussians_of(whole)) == len(gaussians_of(pieces)) > 150
     assert torch.equal(whole.device_generator.get_state(), pieces.device_generator.get_state())
     assert torch.equal(whole.host_generator.get_state(), pieces.host_generator.get_state())
-    for name, value in whole.gaussians.params.items():
-        close = torch.isclose(pieces.gaussians.params[name], value, rtol=1e-3, atol=1e-4)
+    for name, value in gaussians_of(whole).params.items():
+        close = torch.isclose(gaussians_of(pieces).params[name], value, rtol=1e-3, atol=1e-4)
         # Adam's first steps follow the sign of a gradient, however small it is.
         assert close.double().mean() > 0.95, name
     if source != "inversion":

@@ -15,12 +15,17 @@ import pytest
 import torch
 import viser
 import zstandard
+from torch import Tensor
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball
+from sdi_gs.contracts import RenderOutput, Scene
+from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.initial_gaussians import gaussian_ball
+from sdi_gs.representations.parameter_scene import ParameterScene
 from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -178,18 +183,45 @@ def live_field(tmp_path: Path) -> Iterator[LiveRun]:
         run.stop()
 
 
+class Wall(ParameterScene):
+    """A scene of one's own: a wall of one colour that fills every picture, two units away."""
+
+    def __init__(self) -> None:
+        super().__init__({"colour": torch.zeros(3)})
+
+    def render(self, cameras: CameraBatch, background: Tensor, *, with_depth: bool = False, **_: Any) -> RenderOutput:
+        shape = (len(cameras), cameras.height, cameras.width)
+        return RenderOutput(
+            rgb=torch.sigmoid(self.params["colour"]).expand(*shape, 3),
+            alpha=torch.ones(*shape, 1),
+            depth=torch.full((*shape, 1), 2.0) if with_depth else None,
+        )
+
+
+@pytest.fixture
+def live_wall(tmp_path: Path) -> Iterator[LiveRun]:
+    """The same of a run that trains a scene of one's own."""
+    run = LiveRun(tmp_path / "run", scene=Wall())
+    with run.viewer:
+        yield run
+        run.stop()
+
+
 @dataclass
 class LiveRun:
     """A run and its viewer; call ``start`` to let it train."""
 
     path: Path
     representation: Literal["gaussians", "ngp"] = "gaussians"
+    scene: Scene | None = None
     interrupted: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
         settings = replace(_endless(), representation=self.representation)
-        self.trainer, self.folder = prepare_run(settings, device=torch.device("cpu"), folder=self.path)
+        self.trainer, self.folder = prepare_run(
+            settings, device=torch.device("cpu"), folder=self.path, scene=self.scene
+        )
         self.viewer = LiveViewer(self.trainer, self.folder, port=0, interrupted=lambda: self.interrupted)
         self._thread = threading.Thread(target=self._train, daemon=True)
         self.error: BaseException | None = None

@@ -145,7 +145,7 @@ def test_a_run_of_a_field_can_be_viewed(
     with program("view", str(folder), "--port", "0") as (process, port):
         browser = browsers(port)
         wait_until(lambda: [m for m in browser.of_kind("BackgroundImageMessage") if m["format"] == "jpeg"])
-        assert labels.FIELD_NOTE in browser.texts()
+        assert labels.NO_SPLATS_NOTE in browser.texts()
         code, out, err = ended_by_ctrl_c(process)
     assert (code, out) == (0, "")
     assert "Traceback" not in err

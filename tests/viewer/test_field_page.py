@@ -47,7 +47,7 @@ def test_a_field_that_trains_is_rendered_from_the_start(live_field: Any, browser
     wait_until(lambda: pictures(browser))
     assert live_field.trainer.step == 0
     assert browser.of_kind("GaussianSplatsMessage") == []
-    assert labels.FIELD_NOTE in browser.texts()
+    assert labels.NO_SPLATS_NOTE in browser.texts()
     assert labels.SPLATS_NOTE not in browser.texts()
     wait_until(lambda: "a field, no splats" in browser.texts())
     assert browser.of_kind("NotificationShowMessage") == []
@@ -91,7 +91,7 @@ def test_every_mode_of_a_finished_field_sends_a_picture(
 ) -> None:
     browser = browsers(finished.port)
     wait_until(lambda: pictures(browser))
-    assert labels.FIELD_NOTE in browser.texts()
+    assert labels.NO_SPLATS_NOTE in browser.texts()
     count = len(pictures(browser))
     browser.set_value(labels.MODE, mode)
     wait_until(lambda: len(pictures(browser)) > count)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.runs.loading import load_scene
 from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.viewer import labels
@@ -22,7 +21,7 @@ from sdi_gs.viewer.steering import LABELS
 @pytest.fixture
 def source(ball: Callable[..., Gaussians], tmp_path: Path) -> Path:
     """A splat file far from the origin and many times as large as an object of ours."""
-    cloud = splat_cloud(ball(50))
+    cloud = ball(50).splats()
     cloud.means[:] = 30.0 * cloud.means + torch.tensor([1000.0, 0.0, -500.0])
     cloud.log_scales[:] += 1.5
     path = tmp_path / "foreign.ply"
@@ -99,7 +98,7 @@ def test_the_render_view_works_on_a_scene_of_any_size(
 
 
 def test_front_is_seen_from_plus_x(ball: Callable[..., Gaussians]) -> None:
-    standpoint = standpoint_for(splat_cloud(ball(50)))
+    standpoint = standpoint_for(ball(50).splats())
     middle = torch.tensor(standpoint.middle)
     sides = {"front": (1, 0, 0), "side": (0, 1, 0), "back": (-1, 0, 0)}
     for (azimuth, elevation), direction in zip([(0, 0), (90, 0), (180, 0)], sides.values(), strict=True):

@@ -14,15 +14,22 @@ import pytest
 import torch
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.contracts import RenderOutput
+from sdi_gs.contracts import RenderOutput, Representation
 from sdi_gs.errors import NonFiniteError
+from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.splats.ply import read_splat_ply
+from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.render_worker import LOGGER
 from sdi_gs.viewer.steering import LABELS
 
 Browse = Callable[..., Any]
 Wait = Callable[..., Any]
+
+
+def gaussians_of(trainer: Trainer) -> Gaussians:
+    assert isinstance(trainer.scene.representation, Gaussians)
+    return trainer.scene.representation
 
 
 def holds(live_run: Any, wait_until: Wait) -> int:
@@ -81,7 +88,7 @@ def test_a_new_count_adds_the_node_anew(live_run: Any, watched: Any, wait_until:
     watched.press(labels.PAUSE)
     holds(live_run, wait_until)
     added = len(watched.of_kind("GaussianSplatsMessage"))
-    gaussians = live_run.trainer.gaussians
+    gaussians = gaussians_of(live_run.trainer)
     with torch.no_grad():
         gaussians.params["opacities"][:5] = -9.0
     watched.press(labels.STEP_ONCE)
@@ -268,7 +275,7 @@ def test_snapshots_are_not_changed_by_later_steps(live_run: Any, watched: Any, w
     wait_until(lambda: live_run.trainer.step > snapshot.step + 5)
     for name, value in snapshot.representation.params.items():
         assert torch.equal(value, copies[name]), name
-    assert not torch.equal(live_run.trainer.gaussians.params["means"], copies["means"])
+    assert not torch.equal(gaussians_of(live_run.trainer).params["means"], copies["means"])
 
 
 @pytest.mark.parametrize("pace", ["caught-up", "behind"])
@@ -293,7 +300,7 @@ def test_the_downloaded_file_holds_the_step_that_is_shown_as_paused(
     assert name == f"splats_step_{step:06d}.ply"
     (tmp_path / name).write_bytes(content)
     cloud = read_splat_ply(tmp_path / name)
-    torch.testing.assert_close(cloud.means, live_run.trainer.gaussians.params["means"].detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(cloud.means, gaussians_of(live_run.trainer).params["means"].detach(), atol=1e-6, rtol=0)
     assert f"steps {step}".encode() in content
     assert len(cloud) == 60
 
@@ -328,7 +335,7 @@ def test_the_crop_box_and_the_splat_scale_reach_the_node(live_run: Any, watched:
     watched.set_value(labels.CROP_MAX, (0.0, 10.0, 10.0))
     watched.set_value(labels.CROP, True)
     wait_until(lambda: "outside the box" in watched.texts())
-    means = live_run.trainer.gaussians.params["means"]
+    means = gaussians_of(live_run.trainer).params["means"]
     inside = int((means[:, 0] <= 0.0).sum())
     assert 32 * inside in watched.of_kind("GaussianSplatsMessage")[-1]["_sizes"]
 
@@ -414,12 +421,12 @@ def test_an_error_of_training_reaches_the_page(live_run: Any, watched: Any, wait
 
 
 def test_a_broken_snapshot_taker_is_no_silent_loss(live_run: Any, watched: Any, wait_until: Wait) -> None:
-    class NoDepth:
+    class NoDepth(Representation):
         def render(self, cameras: CameraBatch, background: torch.Tensor, *, with_depth: bool = False) -> RenderOutput:
             shape = (len(cameras), cameras.height, cameras.width)
             return RenderOutput(rgb=torch.zeros(*shape, 3), alpha=torch.ones(*shape, 1))
 
-    live_run.trainer.gaussians.detached_copy = NoDepth
+    live_run.trainer.scene.representation.detached_copy = NoDepth
     watched.set_value(labels.MODE, "depth")
     watched.set_value(labels.PICTURE, "render")
     wait_until(lambda: "the representation gave no depth" in watched.texts())

@@ -26,13 +26,19 @@ def arrays(shown: int, **counts: int) -> SplatArrays:
 
 def test_the_status_begins_with_phase_and_step() -> None:
     status = Status(
-        phase="training", step=12, num_steps=300, timestep=640, loss=0.0123, num_gaussians=6000, steps_per_second=5.25
+        phase="training",
+        step=12,
+        num_steps=300,
+        timestep=640,
+        loss=0.0123,
+        contents="6,000 Gaussians",
+        steps_per_second=5.25,
     )
     line = "**training** · step 12 of 300 · t 640 · loss 0.0123 · 6,000 Gaussians · 5.25 steps/s"
     assert status_line(status) == line
     assert status_line(Status(phase="starting", num_steps=300)) == "**starting** · step 0 of 300 · 0 Gaussians"
-    assert status_line(Status(phase="viewing", num_gaussians=7)) == "7 Gaussians"
-    assert status_line(Status(phase="viewing", num_gaussians=None)) == "a field, no splats"
+    assert status_line(Status(phase="viewing", contents="7 Gaussians")) == "7 Gaussians"
+    assert status_line(Status(phase="viewing", contents="a field, no splats")) == "a field, no splats"
 
 
 def test_the_preview_says_what_it_leaves_out() -> None:

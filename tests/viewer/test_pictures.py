@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.contracts import GuidedViews, RenderOutput
+from sdi_gs.contracts import GuidedViews, RenderOutput, Representation
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.viewer.labels import Mode
@@ -35,10 +35,12 @@ def orbit_pose(azimuth: float, elevation: float, *, aspect: float = 1.5, fov: fl
     return Pose(world_from_camera=rows, fov_y=math.radians(fov), aspect=aspect), camera
 
 
-class Plane:
+class Plane(Representation):
     """A wall at x = ``at`` that fills every picture; the camera must look along -x."""
 
-    device = CPU
+    @property
+    def device(self) -> torch.device:
+        return CPU
 
     def __init__(self, at: float = 0.0) -> None:
         self.at = at
@@ -77,7 +79,7 @@ def test_rendering_for_a_client_leaves_no_gradients(ball: Callable[..., Gaussian
 
 def picture_of_plane(mode: Mode) -> np.ndarray:
     pose, _ = orbit_pose(0.0, 0.0)
-    return render_picture(Plane(), pose, mode=mode, background=(0, 0, 1), width=30, height=20, device=CPU)
+    return render_picture(Plane(), pose, mode=mode, background=(0, 0, 1), width=30, height=20, device=CPU)  # pyright: ignore[reportAbstractUsage]
 
 
 def test_a_wall_that_faces_us_has_our_direction_as_its_normal() -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.splat_conversion import splat_cloud
 from sdi_gs.splats.ply import write_splat_ply
 from sdi_gs.splats.splat_cloud import SplatCloud, sh_dc_from_rgb
 from sdi_gs.viewer.splat_stream import SplatArrays, StreamOptions, splat_arrays
@@ -137,7 +136,7 @@ def test_what_is_not_finite_or_cannot_be_seen_is_left_out() -> None:
 def test_as_many_are_presentable_as_a_file_would_hold(ball: Callable[..., Gaussians], tmp_path: object) -> None:
     from pathlib import Path
 
-    cloud = splat_cloud(ball(60))
+    cloud = ball(60).splats()
     cloud.opacity_logit[:13] = -8.0
     cloud.means[20] = math.inf
     arrays = splat_arrays(cloud, PLAIN)

@@ -22,7 +22,9 @@ from sdi_gs.cameras import sample_cameras
 from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.published import ModelName, published_networks
+from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
+from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
@@ -91,8 +93,9 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -
     with meter, _sections(prior, meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = max(config.steps - 2, 0)
-        optimizers = trainer.scene.optimizers.values()
-        for optimizer in optimizers:
+        scene = trainer.scene
+        assert isinstance(scene, GaussianScene | NgpScene)
+        for optimizer in scene.optimizers.values():
             optimizer.register_step_pre_hook(lambda *_: meter.begin("optimiser"))
             optimizer.register_step_post_hook(lambda *_: meter.end())
         _make_moments(trainer)
@@ -114,7 +117,8 @@ def _make_moments(trainer: Trainer) -> None:
     cameras = sample_cameras(config.cameras, 1, width=size, height=size, generator=trainer.host_generator)
     background = torch.ones(1, 3, device=META)
     render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
-    trainer.scene.update(render.rgb.sum(), render, step=trainer.step, generator=trainer.host_generator)
+    trainer.scene.backward(render.rgb.sum(), render, step=trainer.step)
+    trainer.scene.update(render, step=trainer.step, generator=trainer.host_generator)
 
 
 @contextmanager

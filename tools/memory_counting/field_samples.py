@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from memory_counting.meter import Assumptions
-from sdi_gs.cameras import sample_cameras
+from sdi_gs.cameras import camera_rays, sample_cameras
 from sdi_gs.representations.ngp.compositing import visible
-from sdi_gs.representations.ngp.marching import camera_rays, candidates_per_ray, march
+from sdi_gs.representations.ngp.marching import candidates_per_ray, march
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.compute import fewest
 from sdi_gs.settings.ngp import NgpConfig

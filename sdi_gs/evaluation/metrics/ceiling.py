@@ -10,6 +10,7 @@ import torch
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.pictures.views import render_views
+from sdi_gs.runs.loading import load_start
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.objects import canonical_object
@@ -53,12 +54,13 @@ def score_ceiling(
         lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,
         image_size=image_size,
         device=torch.device(device),
+        start=load_start(config, device=torch.device(device)),
     )
     fitted, truth = render_views(fitted_scene.representation, cameras), render_truth([item], cameras)
     return Ceiling(
         psnr=metrics.psnr(fitted.rgb, truth.rgb).mean().item(),
         iou=metrics.silhouette_iou(fitted.alpha, truth.alpha).mean().item(),
-        n_gaussians=fitted_scene.num_gaussians,
+        n_gaussians=fitted_scene.representation.num_points,
     )
 
 

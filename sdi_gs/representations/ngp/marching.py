@@ -1,6 +1,6 @@
-"""Rays of pinhole cameras, and the samples along them that lie in occupied cells.
+"""Samples along rays that lie in occupied cells.
 
-Letters: B cameras, H W pixels, R rays, P samples of all rays, G cells along a side of the occupancy grid.
+Letters: R rays, P samples of all rays, G cells along a side of the occupancy grid.
 """
 
 from __future__ import annotations
@@ -13,29 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch
+from sdi_gs.cameras import Rays
 from sdi_gs.representations.ngp.backends import Backend, backend_for
 
 _SMALLEST_RAYS = 256
 _CANDIDATES_AT_ONCE = 2**23
 """Places tested in one go by the torch code: a bound on its memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rays:
-    """Half-lines through the centres of pixels, camera by camera and row by row."""
-
-    origins: Tensor  # [R, 3] world
-    directions: Tensor  # [R, 3] world, unit
-    cosines: Tensor  # [R] between the ray and the camera's axis: z depth per distance
-
-    def __len__(self) -> int:
-        return len(self.origins)
-
-    def part(self, begin: int, end: int) -> Rays:
-        """Rays ``begin`` to ``end``."""
-        chosen = slice(begin, end)
-        return Rays(origins=self.origins[chosen], directions=self.directions[chosen], cosines=self.cosines[chosen])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +50,6 @@ class Samples:
             ray_starts=before[self.ray_starts],
             step=self.step,
         )
-
-
-def camera_rays(cameras: CameraBatch) -> Rays:
-    """One ray per pixel, R = B H W."""
-    device, dtype = cameras.intrinsics.device, cameras.intrinsics.dtype
-    columns = torch.arange(cameras.width, device=device, dtype=dtype) + 0.5
-    rows = torch.arange(cameras.height, device=device, dtype=dtype) + 0.5
-    focal_x, focal_y = cameras.intrinsics[:, 0, 0, None], cameras.intrinsics[:, 1, 1, None]
-    center_x, center_y = cameras.intrinsics[:, 0, 2, None], cameras.intrinsics[:, 1, 2, None]
-    shape = (len(cameras), cameras.height, cameras.width)
-    x = ((columns - center_x) / focal_x)[:, None, :].expand(shape)
-    y = ((rows - center_y) / focal_y)[:, :, None].expand(shape)
-    in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    lengths = in_camera.norm(dim=-1, keepdim=True)
-    directions = torch.einsum("bij,bhwj->bhwi", cameras.world_from_camera[:, :3, :3], in_camera / lengths)
-    origins = cameras.world_from_camera[:, None, None, :3, 3].expand(*shape, 3)
-    return Rays(
-        origins=origins.reshape(-1, 3), directions=directions.reshape(-1, 3), cosines=(1.0 / lengths).reshape(-1)
-    )
 
 
 def cube_spans(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:  # [R], [R]

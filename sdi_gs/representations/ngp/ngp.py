@@ -12,22 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch
-from sdi_gs.contracts import RenderOutput
+from sdi_gs.cameras import CameraBatch, Rays, camera_rays
+from sdi_gs.contracts import DensityField, RenderOutput, cube
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp.background import Environment
 from sdi_gs.representations.ngp.compositing import composite, visible
 from sdi_gs.representations.ngp.field import NgpField
-from sdi_gs.representations.ngp.marching import Rays, Samples, camera_rays, march
+from sdi_gs.representations.ngp.marching import Samples, march
 from sdi_gs.representations.ngp.occupancy import OccupancyGrid
-from sdi_gs.representations.ngp.regularizers import (
-    convexity_loss,
-    opaqueness_loss,
-    orientation_loss,
-    scheduled,
-    sparsity_loss,
-    z_variance_loss,
-)
 from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.settings.compute import fewest
@@ -80,8 +72,26 @@ class Ngp:
         """Where its tensors are."""
         return self._device
 
+    @property
+    def num_points(self) -> int:
+        """0: a field is not made of splats."""
+        return 0
+
+    def describe(self) -> str:
+        """Return "a field"."""
+        return "a field"
+
+    def splats(self) -> None:
+        """Return None: a field has no splats."""
+
+    def density(self, *, resolution: int | None = None) -> DensityField:
+        """Return density and albedo within the field's cube, the same at every resolution."""
+        return DensityField(
+            density_of=self.density_of, albedo_of=self.albedo_of, box=cube(self.config.radius), device=self.device
+        )
+
     def detached_copy(self) -> Ngp:
-        """The field as it is now, which no later step changes."""
+        """Copy the field as it is now."""
         copy = Ngp(self.config, generator=torch.Generator(self.device).manual_seed(0), device=self.device)
         copy.load_state(self.state())
         return copy
@@ -264,34 +274,6 @@ class Ngp:
         self.field.num_levels = self.config.grid.num_levels
         self.occupancy.refresh(self.field.density_of)
 
-    def regularizers(
-        self,
-        render: NgpRender,  # of B views, for training
-        cameras: CameraBatch,
-        progress: float,
-    ) -> dict[str, Tensor]:
-        """The weighted terms that count at a share ``progress`` of the run."""
-        weights = self.config.losses
-        sparsity = scheduled(weights.sparsity, weights.sparsity_final, weights.sparsity_end, progress)
-        convexity = scheduled(weights.convexity, weights.convexity_final, weights.convexity_end, progress)
-        terms = {}
-        if weights.orientation > 0.0:
-            assert render.sample_normals is not None
-            hit = (render.alpha.detach() > 0.0).sum()
-            terms["orientation"] = weights.orientation * orientation_loss(
-                render.sample_weights, render.sample_normals, render.sample_directions, hit
-            )
-        if sparsity > 0.0:
-            terms["sparsity"] = sparsity * sparsity_loss(render.alpha)
-        if weights.opaqueness > 0.0:
-            terms["opaqueness"] = weights.opaqueness * opaqueness_loss(render.alpha)
-        if weights.z_variance > 0.0:
-            terms["z_variance"] = weights.z_variance * z_variance_loss(render.z_variance, render.alpha)
-        if convexity > 0.0:
-            assert render.normals is not None
-            terms["convexity"] = convexity * convexity_loss(render.normals, cameras.camera_from_world)
-        return terms
-
     def parameters(self) -> dict[str, Tensor]:
         """Every trainable tensor by name."""
         own = {f"field.{name}": value for name, value in self.field.params.items()}
@@ -330,18 +312,3 @@ class Ngp:
 def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
-
-
-def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Optimizer]:
-    """One Adam for the field and, where there is one, one for the environment (published rates).
-
-    ``fused`` updates each parameter in one kernel.
-    """
-    config = ngp.config
-    groups = {"field": (list(ngp.field.params.values()), config.geometry_lr)}
-    if ngp.environment is not None:
-        groups["environment"] = (list(ngp.environment.params.values()), config.background_lr)
-    return {
-        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15, fused=fused or None)
-        for name, (params, rate) in groups.items()
-    }

@@ -13,6 +13,7 @@ from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.marching import Samples
 from sdi_gs.representations.ngp.networks import Weights, look, look_backend
 from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.scene import ngp_losses
 from sdi_gs.settings.ngp import PUBLISHED
 
 pytestmark = pytest.mark.gpu
@@ -47,7 +48,7 @@ def test_a_training_step_runs_on_the_device(
     cameras = make_cameras(2, 48).to(device)
     ngp.before_step(0.0, generator)
     render = ngp.render_for_training(cameras, torch.ones(2, 3, device=device), progress=0.0, generator=generator)
-    torch.stack(list(ngp.regularizers(render, cameras, 0.0).values())).sum().backward()
+    torch.stack(list(ngp_losses(ngp.config.losses, render, cameras, 0.0).values())).sum().backward()
     assert all(value.grad is not None for name, value in ngp.parameters().items() if "albedo" not in name)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch
-from sdi_gs.representations.ngp.marching import Rays, camera_rays, cube_spans, march
+from sdi_gs.cameras import CameraBatch, Rays, camera_rays
+from sdi_gs.representations.ngp.marching import cube_spans, march
 
 
 def make_rays(origins: list[list[float]], directions: list[list[float]]) -> Rays:

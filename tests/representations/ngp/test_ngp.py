@@ -15,7 +15,8 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp import ngp as ngp_module
-from sdi_gs.representations.ngp.ngp import Ngp, NgpRender, ngp_optimizers
+from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp.scene import ngp_losses, ngp_optimizers
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 
 WHITE, BLACK = torch.ones(2, 3), torch.zeros(2, 3)
@@ -123,7 +124,7 @@ def train(ngp: Ngp, cameras: CameraBatch, steps: int, generator: torch.Generator
         ngp.before_step(step / 20, generator)
         render = ngp.render_for_training(cameras, WHITE, progress=step / 20, generator=generator)
         loss = (render.rgb - torch.tensor([1.0, 0.0, 0.0])).square().mean()
-        for term in ngp.regularizers(render, cameras, step / 20).values():
+        for term in ngp_losses(ngp.config.losses, render, cameras, step / 20).values():
             loss = loss + term
         loss.backward()
         for optimizer in optimizers.values():
@@ -149,7 +150,10 @@ def test_regularizers_are_the_terms_that_count(
 ) -> None:
     ngp, cameras = make_ngp(), make_cameras()
     render = ngp.render_for_training(cameras, WHITE, progress=0.0, generator=torch.Generator().manual_seed(0))
-    early, late = ngp.regularizers(render, cameras, 0.0), ngp.regularizers(render, cameras, 0.9)
+    early, late = (
+        ngp_losses(ngp.config.losses, render, cameras, 0.0),
+        ngp_losses(ngp.config.losses, render, cameras, 0.9),
+    )
     assert set(early) == {"orientation", "sparsity", "opaqueness", "z_variance", "convexity"}
     assert set(late) == set(early) - {"sparsity"}
     assert late["convexity"].item() == pytest.approx(0.1 * early["convexity"].item())
@@ -162,7 +166,7 @@ def test_regularizers_are_the_terms_that_count(
     bare = make_ngp(replace(ngp.config, losses=none))
     render = bare.render_for_training(cameras, WHITE, progress=0.0, generator=torch.Generator().manual_seed(0))
     assert render.normals is None
-    assert bare.regularizers(render, cameras, 0.0) == {}
+    assert ngp_losses(bare.config.losses, render, cameras, 0.0) == {}
 
 
 def test_both_backends_render_and_learn_alike(

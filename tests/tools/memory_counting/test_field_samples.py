@@ -10,9 +10,9 @@ import torch
 from memory_counting.field_samples import SIDE, SamplesPerRay, samples_of_rays, shares_met
 from memory_counting.meter import StepMeter
 
-from sdi_gs.cameras import sample_cameras
+from sdi_gs.cameras import camera_rays, sample_cameras
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.representations.ngp.marching import camera_rays, march
+from sdi_gs.representations.ngp.marching import march
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.ngp import PUBLISHED, NgpConfig

@@ -13,15 +13,18 @@ from sdi_gs.cameras import sample_cameras
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.representations.catalog import make_scene
+from sdi_gs.representations.gaussian_scene import GaussianScene
+from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.training.scene import GaussianScene, NgpScene, Scene, make_scene
 from sdi_gs.training.trainer import Trainer
 
+Scene = GaussianScene | NgpScene
 Kind = Literal["gaussians", "ngp"]
 CPU = torch.device("cpu")
 KINDS: tuple[Kind, ...] = ("gaussians", "ngp")
@@ -53,7 +56,9 @@ def config(kind: Kind, **changes: Any) -> RunConfig:
 
 
 def scene_of(settings: RunConfig, saved: dict[str, Any] | None = None) -> Scene:
-    return make_scene(settings, generator=torch.Generator().manual_seed(1), device=CPU, saved=saved)
+    scene = make_scene(settings, generator=torch.Generator().manual_seed(1), device=CPU, saved=saved)
+    assert isinstance(scene, GaussianScene | NgpScene)
+    return scene
 
 
 def taken(scene: Scene, steps: range, draws: torch.Generator) -> None:
@@ -64,7 +69,8 @@ def taken(scene: Scene, steps: range, draws: torch.Generator) -> None:
         render = scene.render(cameras, torch.ones(2, 3), progress=progress, generator=draws)
         distance = (render.rgb - torch.tensor([0.5, 0.0, 0.0])).square().mean()
         losses = [distance, *scene.losses(render, cameras, progress).values()]
-        scene.update(torch.stack(losses).sum(), render, step=step, generator=draws, timestep_fraction=0.5)
+        scene.backward(torch.stack(losses).sum(), render, step=step)
+        scene.update(render, step=step, generator=draws, timestep_fraction=0.5)
 
 
 def flat(state: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -102,8 +108,8 @@ def parameters(scene: Scene) -> dict[str, Tensor]:
 def test_the_config_names_the_kind() -> None:
     assert isinstance(scene_of(config("gaussians")), GaussianScene)
     assert isinstance(scene_of(config("ngp")), NgpScene)
-    assert scene_of(config("gaussians")).num_gaussians == 120
-    assert scene_of(config("ngp")).num_gaussians == 0
+    assert scene_of(config("gaussians")).representation.num_points == 120
+    assert scene_of(config("ngp")).representation.num_points == 0
 
 
 @both_kinds
@@ -241,13 +247,6 @@ def test_a_field_of_another_size_is_refused() -> None:
     scene, state = scene_of(small), scene_of(large).state()
     with pytest.raises(UserError, match="not that of a field of this size"):
         scene.load_state(state)
-
-
-def test_only_a_clouds_trainer_has_gaussians() -> None:
-    settings = config("ngp")
-    trainer = Trainer(settings, load_prior(settings, device=CPU), device=CPU)
-    with pytest.raises(TypeError, match="this run optimises a field, not Gaussians"):
-        _ = trainer.gaussians
 
 
 def loss_and_gradients(settings: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -14,11 +14,10 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussian_ball
-from sdi_gs.representations.splat_conversion import splat_cloud
+from sdi_gs.representations.gaussians import SH_C0, Gaussians
+from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, read_points, sample_mesh
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.ply import write_splat_ply
-from sdi_gs.training.initial_cloud import initial_gaussians, read_points, sample_mesh
 
 CPU = torch.device("cpu")
 FLOATS = [(name, "f4") for name in "xyz"]
@@ -72,7 +71,7 @@ def test_a_shell_lies_on_its_sphere_and_covers_it() -> None:
 
 def test_splats_come_back_as_they_were_exported(tmp_path: Path) -> None:
     trained = gaussian_ball(GaussiansConfig(num_initial=80), generator=torch.Generator().manual_seed(1), device=CPU)
-    write_splat_ply(tmp_path / "a.ply", splat_cloud(trained))
+    write_splat_ply(tmp_path / "a.ply", trained.splats())
     found = start(init="splats", init_from=str(tmp_path / "a.ply"))
     for name, value in trained.params.items():
         torch.testing.assert_close(found.params[name].detach(), value.detach(), rtol=0.0, atol=1e-5)
@@ -81,7 +80,7 @@ def test_splats_come_back_as_they_were_exported(tmp_path: Path) -> None:
 def test_splats_can_be_fitted_and_lose_harmonics_that_do_not_train(tmp_path: Path) -> None:
     params = {name: value.detach() for name, value in start(num_initial=40).params.items()}
     trained = Gaussians(params | {"means": 10.0 * params["means"] + 3.0, "shN": torch.ones(40, 3, 3)})
-    write_splat_ply(tmp_path / "a.ply", splat_cloud(trained), frame="train")
+    write_splat_ply(tmp_path / "a.ply", trained.splats(), frame="train")
     path = str(tmp_path / "a.ply")
     found = start(init="splats", init_from=path, init_fit=True, init_axes="world", initial_radius=0.5)
     assert "shN" not in found.params
@@ -212,7 +211,7 @@ def test_a_mesh_is_taken_as_y_up(tmp_path: Path) -> None:
 
 def test_what_a_source_is_need_not_be_said(tmp_path: Path, points: np.ndarray) -> None:
     trained = gaussian_ball(GaussiansConfig(num_initial=80), generator=torch.Generator().manual_seed(1), device=CPU)
-    write_splat_ply(tmp_path / "splats.ply", splat_cloud(trained))
+    write_splat_ply(tmp_path / "splats.ply", trained.splats())
     write_points(tmp_path / "points.ply", points)
     two_triangles().export(tmp_path / "mesh.glb")
     for name, kind in (("splats.ply", "splats"), ("points.ply", "points"), ("mesh.glb", "mesh")):

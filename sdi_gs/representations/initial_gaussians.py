@@ -1,4 +1,4 @@
-"""The cloud that a run starts from: a ball, a shell, what a file holds, or what another run made.
+"""The Gaussians that a run starts from: a ball, a shell, a file's contents, or another run's result.
 
 Letters: N Gaussians, V vertices, F faces.
 """
@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdi_gs.contracts import StartScene
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors
-from sdi_gs.pictures.views import ring_cameras
-from sdi_gs.representations.gaussians import Gaussians, gaussian_ball, gaussian_shell, round_gaussians
+from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussians_from_splats
 from sdi_gs.representations.neighbours import neighbour_distances
-from sdi_gs.representations.splat_conversion import gaussians_from_cloud, splat_cloud
 from sdi_gs.representations.surface_sampling import surface_gaussians
-from sdi_gs.runs.loading import load_run_scene
 from sdi_gs.settings.gaussians import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
 from sdi_gs.splats.ply import read_splat_ply
 from sdi_gs.splats.ply_table import read_vertex_table, vertex_properties
@@ -30,23 +28,22 @@ from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_clou
 NEIGHBOURS = 3
 """Neighbours whose mean distance is a point's width (3DGS, and every text-to-3D system that starts from points)."""
 WIDTH_LIMITS = (1e-3, 0.1)
-"""Widths are kept within these shares of the cloud's radius, against points that coincide or stray."""
-
-CALIBRATION_VIEWS, CALIBRATION_SIZE, CALIBRATION_ELEVATION_DEG = 8, 128, 15.0
-"""The ring of views, of so many pixels a side, in which Gaussians are made to look like a run's field."""
+"""Widths are kept within these shares of the points' radius, against points that coincide or stray."""
 
 WORLD_FROM_Y_UP = (0.5, 0.5, 0.5, 0.5)
 """Quaternion (w, x, y, z) of x' = z, y' = x, z' = y: glTF's axes (y up, front +z) to z up and front +x."""
 
 
-def initial_gaussians(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """The configured start.
+def initial_gaussians(
+    config: GaussiansConfig, *, generator: torch.Generator, device: torch.device, start: StartScene | None = None
+) -> Gaussians:
+    """Return the configured start; ``start`` is the loaded run if it is one.
 
-    Raises UserError for a file that is missing, damaged, empty, of another kind or not finite, and for a field that
-    is nearly empty.
+    Raises UserError for a file that is missing, damaged, empty, of another kind or not finite, and for a start that
+    is nearly empty or has neither splats nor a density. Raises ValueError for a run that was not loaded.
     """
     path = Path(config.init_from or "")
-    init = config.init or _kind_of_source(config)
+    init = kind_of_start(config)
     match init:
         case "ball":
             return gaussian_ball(config, generator=generator, device=device)
@@ -65,17 +62,21 @@ def initial_gaussians(config: GaussiansConfig, *, generator: torch.Generator, de
             cloud = _cloud_of_points(path, points, rgb, config, generator, device)
             usual_axes, usual_fit = "y-up", True
         case "run":
-            return _gaussians_of_run(path, config, generator=generator, device=device)
+            if start is None:
+                raise ValueError(f"the run {path} is not loaded: pass start= (sdi_gs.runs.loading.load_start)")
+            return _gaussians_of_run(start, config, generator=generator, device=device)
         case _:
             assert_never(init)
     cloud = _in_world_axes(cloud, config.init_axes or usual_axes)
     if usual_fit if config.init_fit is None else config.init_fit:
         cloud = _fitted(cloud, config.initial_radius)
-    return gaussians_from_cloud(cloud, device=device)
+    return gaussians_from_splats(cloud, device=device)
 
 
-def _kind_of_source(config: GaussiansConfig) -> InitialCloud:
-    """What ``init_from`` is seen to be; a ball where there is none."""
+def kind_of_start(config: GaussiansConfig) -> InitialCloud:
+    """Return the configured start; without one, infer it from ``init_from``, and take a ball without that either."""
+    if config.init is not None:
+        return config.init
     if config.init_from is None:
         return "ball"
     path = Path(config.init_from)
@@ -86,26 +87,78 @@ def _kind_of_source(config: GaussiansConfig) -> InitialCloud:
     return "splats" if "f_dc_0" in vertex_properties(path) else "points"
 
 
-def _gaussians_of_run(
-    path: Path, config: GaussiansConfig, *, generator: torch.Generator, device: torch.device
+def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
+    """A uniform grey ball, each Gaussian as wide as half the mean spacing of its neighbours."""
+    count = config.num_initial
+    directions = _directions(count, generator=generator, device=device)
+    radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
+    spacing = config.initial_radius * (4.0 / 3.0 * math.pi / count) ** (1.0 / 3.0)
+    widths = torch.full((count,), 0.5 * spacing, dtype=torch.float64, device=device)
+    return round_gaussians(directions * radii * config.initial_radius, widths, config, generator=generator)
+
+
+def gaussian_shell(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
+    """A uniform grey sphere, each Gaussian as wide as the mean spacing of its neighbours: a surface has no depth."""
+    count = config.num_initial
+    directions = _directions(count, generator=generator, device=device)
+    # N squares of one spacing's side have the area of the sphere.
+    widths = torch.full((count,), config.initial_radius * math.sqrt(4.0 * math.pi / count), device=device)
+    return round_gaussians(directions * config.initial_radius, widths, config, generator=generator)
+
+
+def round_gaussians(
+    means: Tensor,  # [N, 3] scene units
+    widths: Tensor,  # [N] standard deviations, scene units
+    config: GaussiansConfig,
+    *,
+    generator: torch.Generator,
+    rgb: Tensor | None = None,  # [N, 3] in [0, 1]
 ) -> Gaussians:
-    """A run's cloud as it is, or Gaussians on the surface of its field that look like it."""
-    representation, origin = load_run_scene(path, device=device)
-    if isinstance(representation, Gaussians):
-        return representation
-    cameras = ring_cameras(
-        origin.config.cameras, CALIBRATION_VIEWS, CALIBRATION_SIZE, elevation_deg=CALIBRATION_ELEVATION_DEG
+    """Round Gaussians of the configured opacity in given places; grey, give or take the spread, without ``rgb``."""
+    count, device = len(means), means.device
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device)
+
+    opacity = math.log(config.initial_opacity / (1.0 - config.initial_opacity))
+    return Gaussians(
+        {
+            "means": means,
+            "scales": torch.log(widths.double()).to(means)[:, None].repeat(1, 3),
+            "quats": torch.nn.functional.normalize(normal(count, 4), dim=-1),
+            "opacities": torch.full((count,), opacity, device=device),
+            "sh0": normal(count, 1, 3) * (config.initial_colour_spread / SH_C0)
+            if rgb is None
+            else (rgb[:, None] - 0.5) / SH_C0,
+        }
     )
-    start = surface_gaussians(
-        representation.density_of,
-        representation.albedo_of,
+
+
+def _gaussians_of_run(
+    start: StartScene, config: GaussiansConfig, *, generator: torch.Generator, device: torch.device
+) -> Gaussians:
+    """Return a run's splats as they are, or Gaussians on the surface of its density that look like it."""
+    representation = start.representation
+    splats = representation.splats()
+    if splats is not None:
+        # A copy, since training changes its tensors in place.
+        return gaussians_from_splats(splats, device=device).detached_copy()
+    field = representation.density()
+    if field is None:
+        raise UserError(
+            f"cannot start from {config.init_from}: {representation.describe()} has neither splats nor a density; "
+            "start from another run"
+        )
+    sampled = surface_gaussians(
+        field.density_of,
+        field.albedo_of,
         lambda cameras, background: representation.render(cameras, background).rgb,
-        cameras.to(device),
+        start.cameras.to(device),
         count=config.num_initial,
-        radius=math.sqrt(3.0) * representation.config.radius,
+        radius=field.box.radius,
         generator=generator,
     )
-    return Gaussians(start.params)
+    return Gaussians(sampled.params)
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -185,6 +238,10 @@ def _mesh_colours(
     return (weights * at_vertices[faces[chosen]]).sum(dim=1)
 
 
+def _directions(count: int, *, generator: torch.Generator, device: torch.device) -> Tensor:  # [count, 3]
+    return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device=device), dim=-1)
+
+
 def _cloud_of_points(
     path: Path,
     points: Tensor,  # [N, 3]
@@ -208,7 +265,7 @@ def _cloud_of_points(
     gaussians = round_gaussians(
         points, widths, config, generator=generator, rgb=None if rgb is None else rgb.to(device)
     )
-    return splat_cloud(gaussians)
+    return gaussians.splats().cpu()
 
 
 def _in_world_axes(cloud: SplatCloud, axes: Axes) -> SplatCloud:

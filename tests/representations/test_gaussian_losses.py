@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.training.losses import compactness_loss, distillation_loss, fog_loss, needle_loss
+from sdi_gs.representations.gaussian_losses import compactness_loss, fog_loss, needle_loss
+from sdi_gs.training.losses import distillation_loss
 
 
 def log_scales(*rows: tuple[float, float, float]) -> Tensor:

@@ -1,0 +1,158 @@
+"""Gaussians as a run optimises them: parameters, optimisers, regularisers and densification.
+
+Letters: B cameras, N Gaussians, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput, StartScene
+from sdi_gs.representations.densify import Densifier
+from sdi_gs.representations.gaussian_losses import compactness_loss, fog_loss, needle_loss
+from sdi_gs.representations.gaussians import (
+    Gaussians,
+    gaussian_optimizers,
+    means_learning_rate,
+    scaled_rates,
+    set_learning_rates,
+)
+from sdi_gs.representations.initial_gaussians import initial_gaussians
+from sdi_gs.representations.shape_guards import cap_axis_ratio
+from sdi_gs.representations.view_groups import render_in_groups
+from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.run import RunConfig
+
+
+class GaussianScene:
+    """Gaussians with their optimisers and their densification."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        saved: dict[str, Any] | None = None,
+        start: StartScene | None = None,
+    ) -> None:
+        """Build the configured start, or the Gaussians of a ``saved`` state, which needs no file to start from.
+
+        ``start`` is the run that ``config.gaussians.init_from`` names, if it names one.
+        Raises UserError for a start that cannot be had, or that exceeds the cap on the number of Gaussians.
+        """
+        self.config = config
+        self.device = device
+        if saved is not None:
+            self.gaussians = restore_gaussians(config, saved, device=device)
+        else:
+            self.gaussians = initial_gaussians(config.gaussians, generator=generator, device=device, start=start)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=config.compute.fused_adam)
+        self.densifier = Densifier(config.densify, config.steps)
+        self.densifier.require_room(self.gaussians)
+
+    @property
+    def representation(self) -> Gaussians:
+        """The Gaussians as they are now."""
+        return self.gaussians
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> RenderOutput:
+        """Rasterise ``compute.views_at_once`` cameras at a time."""
+        return render_in_groups(self.gaussians, cameras, background, self.config.compute.views_at_once)
+
+    def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
+        """Return the weighted fog, compactness and needle terms that apply."""
+        weights, params = self.config.losses, self.gaussians.params
+        terms = {}
+        if weights.fog > 0.0 and progress >= weights.fog_start:
+            ramp = (progress - weights.fog_start) / max(1.0 - weights.fog_start, 1e-6)
+            terms["fog"] = weights.fog * ramp * fog_loss(render.alpha)
+        if weights.compactness > 0.0:
+            terms["compactness"] = weights.compactness * compactness_loss(
+                params["means"], torch.sigmoid(params["opacities"])
+            )
+        if weights.needles > 0.0:
+            terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
+        return terms
+
+    def backward(self, loss: Tensor, render: RenderOutput, *, step: int) -> None:
+        """Compute the gradients, those of the screen-space means for densification included."""
+        self.densifier.before_backward(self.gaussians, self.optimizers, step, render.meta)
+        loss.backward()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients of all parameters that have one, by name."""
+        return {name: value.grad for name, value in self.gaussians.params.items() if value.grad is not None}
+
+    def drop_gradients(self) -> None:
+        """Clear the gradients of a step that failed."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def update(
+        self,
+        render: RenderOutput,
+        *,
+        step: int,
+        generator: torch.Generator,
+        timestep_fraction: float | None = None,
+    ) -> None:
+        """Take one step of every optimiser, cap the axis ratio if configured, then densify."""
+        rates = self._rates
+        self.optimizers["means"].param_groups[0]["lr"] = means_learning_rate(rates, step, self.config.steps)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if rates.axis_ratio_cap is not None:
+            cap_axis_ratio(self.gaussians.params["scales"], rates.axis_ratio_cap)
+        self.densifier.after_step(
+            self.gaussians, self.optimizers, step, render.meta, generator, timestep_fraction=timestep_fraction
+        )
+
+    def finalize(self) -> None:
+        """Do nothing: Gaussians are complete after every step."""
+
+    def update_config(self, config: RunConfig) -> None:
+        """Take over the learning rates of a config that changed during the run."""
+        self.config = config
+        set_learning_rates(self.optimizers, self._rates)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
+        return {
+            "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "densify": self.densifier.state,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.gaussians = restore_gaussians(self.config, state, device=self.device)
+        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=self.config.compute.fused_adam)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.densifier.state = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in state["densify"].items()
+        }
+
+    @property
+    def _rates(self) -> GaussiansConfig:
+        """The settings of the Gaussians with the learning rates now in force."""
+        return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
+
+
+def restore_gaussians(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians:
+    """Return the Gaussians of a scene's ``state``, for rendering."""
+    return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})

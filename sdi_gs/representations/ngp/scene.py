@@ -1,0 +1,180 @@
+"""A hash-grid field as a run optimises it: the field, optimisers, regularisers and schedules.
+
+Letters: B cameras, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput, StartScene
+from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp.regularizers import (
+    convexity_loss,
+    opaqueness_loss,
+    orientation_loss,
+    scheduled,
+    sparsity_loss,
+    z_variance_loss,
+)
+from sdi_gs.settings.ngp import NgpLossConfig
+from sdi_gs.settings.run import RunConfig
+
+
+class NgpScene:
+    """A hash-grid field with its optimisers, schedules and regularisers."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        saved: dict[str, Any] | None = None,
+        start: StartScene | None = None,
+    ) -> None:
+        """Build a new field, whose tensors ``load_state`` fills in if there is a ``saved`` state.
+
+        Raises ValueError for a ``start``: fields always start anew.
+        """
+        if start is not None:
+            raise ValueError("a field does not start from another run's scene")
+        self.config = config
+        self.device = device
+        self.ngp = Ngp(config.ngp, generator=generator, device=device)
+        self.optimizers = ngp_optimizers(self.ngp, fused=config.compute.fused_adam)
+        self._rates = {name: group.param_groups[0]["lr"] for name, group in self.optimizers.items()}
+        self._before_render = self.ngp.state()
+        self.update_config(config)
+
+    @property
+    def representation(self) -> Ngp:
+        """The field as it is now."""
+        return self.ngp
+
+    def render(
+        self,
+        cameras: CameraBatch,  # B of them
+        background: Tensor,  # [B, 3] in [0, 1]
+        *,
+        progress: float,
+        generator: torch.Generator,
+    ) -> NgpRender:
+        """Bring levels and occupancy up to date with ``progress``, then render for training."""
+        self._before_render = self.ngp.state()
+        self.ngp.before_step(progress, generator)
+        return self.ngp.render_for_training(
+            cameras,
+            background,
+            progress=progress,
+            generator=generator,
+            views_at_once=self.config.compute.views_at_once,
+            rays_at_once=self.config.compute.rays_at_once,
+        )
+
+    def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
+        """Return the weighted regularisers of a render of ``render``."""
+        assert isinstance(render, NgpRender)
+        return ngp_losses(self.config.ngp.losses, render, cameras, progress)
+
+    def backward(self, loss: Tensor, render: RenderOutput, *, step: int) -> None:
+        """Compute the gradients of all parameters."""
+        loss.backward()
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients of all parameters that have one, by name."""
+        return {name: value.grad for name, value in self.ngp.parameters().items() if value.grad is not None}
+
+    def drop_gradients(self) -> None:
+        """Clear the gradients of a step that failed, and undo what its render brought up to date."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        self.ngp.load_state(self._before_render)
+
+    def update(
+        self,
+        render: RenderOutput,
+        *,
+        step: int,
+        generator: torch.Generator,
+        timestep_fraction: float | None = None,
+    ) -> None:
+        """Take one step of every optimiser."""
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def finalize(self) -> None:
+        """Turn on all levels, and recompute the occupancy grid."""
+        self.ngp.finalize()
+
+    def update_config(self, config: RunConfig) -> None:
+        """Take over the learning rates of a config that changed during the run."""
+        self.config = config
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = config.learning_rate_scale * self._rates[name]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
+        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return {"ngp": self.ngp.state(), "optimizers": optimizers}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.ngp.load_state(state["ngp"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+
+def ngp_losses(
+    weights: NgpLossConfig,
+    render: NgpRender,  # of B views, for training
+    cameras: CameraBatch,
+    progress: float,
+) -> dict[str, Tensor]:
+    """Return the weighted regularisers that apply at a share ``progress`` of the run."""
+    sparsity = scheduled(weights.sparsity, weights.sparsity_final, weights.sparsity_end, progress)
+    convexity = scheduled(weights.convexity, weights.convexity_final, weights.convexity_end, progress)
+    terms = {}
+    if weights.orientation > 0.0:
+        assert render.sample_normals is not None
+        hit = (render.alpha.detach() > 0.0).sum()
+        terms["orientation"] = weights.orientation * orientation_loss(
+            render.sample_weights, render.sample_normals, render.sample_directions, hit
+        )
+    if sparsity > 0.0:
+        terms["sparsity"] = sparsity * sparsity_loss(render.alpha)
+    if weights.opaqueness > 0.0:
+        terms["opaqueness"] = weights.opaqueness * opaqueness_loss(render.alpha)
+    if weights.z_variance > 0.0:
+        terms["z_variance"] = weights.z_variance * z_variance_loss(render.z_variance, render.alpha)
+    if convexity > 0.0:
+        assert render.normals is not None
+        terms["convexity"] = convexity * convexity_loss(render.normals, cameras.camera_from_world)
+    return terms
+
+
+def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Optimizer]:
+    """Return one Adam for the field and one for the environment, if there is one (published rates).
+
+    ``fused`` updates each parameter in one kernel.
+    """
+    config = ngp.config
+    groups = {"field": (list(ngp.field.params.values()), config.geometry_lr)}
+    if ngp.environment is not None:
+        groups["environment"] = (list(ngp.environment.params.values()), config.background_lr)
+    return {
+        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15, fused=fused or None)
+        for name, (params, rate) in groups.items()
+    }
+
+
+def restore_ngp(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Ngp:
+    """Return the field of a scene's ``state``, for rendering."""
+    ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
+    ngp.load_state(state["ngp"])
+    return ngp
