@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sdi_gs.errors import UserError
 from sdi_gs.settings.cameras import CameraConfig
@@ -14,6 +16,7 @@ from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import with_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,19 @@ def presets() -> dict[str, Preset]:
     }
 
 
+def preset(name: str, values: Mapping[str, Any] | None = None, **settings: Any) -> RunConfig:
+    """Return a preset's settings with some of them changed.
+
+    ``settings`` are fields of RunConfig, ``values`` any settings by their dotted names, as on the command line:
+    ``preset("toybox-ideal", {"guidance.noise": "random"}, prompt="a blue robot", steps=100)``.
+
+    Raises UserError for an unknown preset or setting, and for a value that the settings refuse.
+    """
+    return with_values(preset_named(name).config, {**settings, **(values or {})})
+
+
 def preset_named(name: str) -> Preset:
-    """One preset; raises ``UserError`` with the known names."""
+    """Return a preset; raises UserError for an unknown name."""
     known = presets()
     if name not in known:
         raise UserError(f'unknown preset "{name}"; known: {", ".join(known)}')
@@ -57,7 +71,7 @@ def preset_named(name: str) -> Preset:
 
 
 def preset_for_prior(prior: str) -> str | None:
-    """The name of the preset that is made for a prior and bears its name; None where there is none."""
+    """Return the name of the preset made for a prior, which is the prior's own; None if it has no preset."""
     known = presets()
     return prior if prior in known and known[prior].config.prior == prior else None
 

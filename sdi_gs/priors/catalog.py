@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdi_gs.settings.run import RunConfig
 
 
-def load_prior(config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
+def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> DiffusionPrior:
     """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder in SD 2.1's layout, or a hub id.
 
     Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError

@@ -13,12 +13,12 @@ from sdi_gs.settings.run import RunConfig
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain nested values, ready for YAML or JSON."""
-    return _plain(dataclasses.asdict(config))
+    """Return plain nested values, ready for YAML or JSON."""
+    return _plain(config)
 
 
 def config_from_dict(values: dict[str, Any]) -> RunConfig:
-    """The inverse of ``config_to_dict``; absent keys keep their defaults.
+    """Return the config of ``config_to_dict``'s values; absent keys keep their defaults.
 
     Raises ``UserError`` for unknown keys and for values that the config rejects.
     """
@@ -26,14 +26,20 @@ def config_from_dict(values: dict[str, Any]) -> RunConfig:
 
 
 def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """The config with some leaves changed, given by dotted names; UserError where it rejects a value."""
+    """Return the config with some leaves changed, given by dotted names.
+
+    Raises UserError for a name that is no setting and for a value that the config refuses.
+    """
     tree = config_to_dict(config)
     for name, value in values.items():
         *path, leaf = name.split(".")
         branch = tree
         for part in path:
+            if not isinstance(branch.get(part), dict):
+                groups = ", ".join(key for key, inner in branch.items() if isinstance(inner, dict))
+                raise UserError(f"config: unknown key {name}; known groups there: {groups or 'none'}")
             branch = branch[part]
-        branch[leaf] = value
+        branch[leaf] = _plain(value)
     return config_from_dict(tree)
 
 
@@ -53,6 +59,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -36,13 +36,13 @@ class Trainer:
         config: RunConfig,
         prior: DiffusionPrior,
         *,
-        device: torch.device,
+        device: torch.device | str = "cpu",
         scene: Scene | None = None,
         noise_source: InfersNoise | None = None,
         saved: dict[str, Any] | None = None,
         start: StartScene | None = None,
     ) -> None:
-        """Set up a run, or one that continues from ``saved``, which ``state`` returned.
+        """Set up a run on ``device``, or one that continues from ``saved``, which ``state`` returned.
 
         ``scene`` is a scene of your own on ``device``, which is trained instead of the configured one.
         ``noise_source`` infers kappa; None for the source that ``config.guidance.noise`` names.
@@ -50,6 +50,7 @@ class Trainer:
         needs neither that nor a file to start from.
         Raises UserError for a prompt that the prior does not know, and for a start that cannot be had.
         """
+        device = torch.device(device)
         self.config = config
         self.started_with = config
         self.changes: list[dict[str, Any]] = []
