@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.splats.screening import MIN_OPACITY_LOGIT
-from sdi_gs.splats.splat_cloud import SplatCloud, normalized_quats, rgb_from_sh_dc
+from sdi_gs.splats.splat_cloud import SplatCloud, rgb_from_sh_dc, rotation_matrices
 
 MAX_SPLATS = 200_000
 """Above that a browser stutters (field reports); the ones that contribute least are left out."""
@@ -93,19 +93,6 @@ def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
         cropped=cropped,
         outliers=outliers,
     )
-
-
-def rotation_matrices(
-    quats: Tensor,  # [N, 4] wxyz, of any length but 0
-) -> Tensor:  # [N, 3, 3] float64
-    """Rotations whose columns are a Gaussian's axes."""
-    w, x, y, z = normalized_quats(quats).double().unbind(dim=1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def _finite(cloud: SplatCloud) -> Tensor:  # [N] bool

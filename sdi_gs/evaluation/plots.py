@@ -1,4 +1,4 @@
-"""Figures from measured numbers; matplotlib is asked for only when one is drawn."""
+"""Figures of measured numbers; matplotlib is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches; UserError where matplotlib is not installed."""
+    """Return an empty figure, its size in inches; UserError where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -26,7 +26,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a new PNG file."""
+    """Write a new PNG file; UserError where ``path`` exists and for a full disk."""
     with replacement_for(path, overwrite=False) as aside:
         figure.savefig(aside, format="png")
 
@@ -34,7 +34,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def draw_curves(
     axes: Axes, x: Sequence[float], curves: Mapping[str, Sequence[float]], *, title: str, xlabel: str, ylabel: str
 ) -> None:
-    """Curves over a common x on a logarithmic y axis."""
+    """Draw curves over a common x on a logarithmic y axis."""
     for (label, values), marker in zip(curves.items(), "osd^vP*X", strict=False):
         axes.plot(x, values, marker=marker if len(x) < 12 else "", markersize=5, label=label)
     axes.set_yscale("log")
@@ -47,36 +47,19 @@ def save_probe_figure(
     report: dict[str, Any],
     path: Path,
     *,
-    pictures: Tensor,  # [B, H, W, 3] in [0, 1], what was probed
+    pictures: Tensor,  # [B, H, W, 3] in [0, 1], the probed latents, decoded
 ) -> None:
-    """The six panels of a probe's report (``sdi_gs.evaluation.probe``)."""
+    """Draw the six panels of a probe's report (``sdi_gs.evaluation.probe``) and write them as a PNG file."""
     figure = new_figure(13.0, 7.5)
     panels = figure.subplots(2, 3).flatten()
     timesteps, residual = report["timesteps"], "mean (z - target)²"
-    draw_curves(
-        panels[0],
-        timesteps,
-        report["residual_by_source"],
-        title="residual of eq. 8 by noise source",
-        xlabel="t",
-        ylabel=residual,
-    )
-    draw_curves(
-        panels[1],
-        timesteps,
-        {f"γ_inv = {scale}": values for scale, values in report["residual_by_inversion_scale"].items()},
-        title="... by γ_inv",
-        xlabel="t",
-        ylabel=residual,
-    )
-    draw_curves(
-        panels[2],
-        timesteps,
-        {f"n = {steps}": values for steps, values in report["residual_by_inversion_steps"].items()},
-        title="... by inversion steps",
-        xlabel="t",
-        ylabel=residual,
-    )
+    for panel, key, label, title in (
+        (panels[0], "residual_by_source", "{}", "residual of eq. 8 by noise source"),
+        (panels[1], "residual_by_inversion_scale", "γ_inv = {}", "... by γ_inv"),
+        (panels[2], "residual_by_inversion_steps", "n = {}", "... by inversion steps"),
+    ):
+        curves = {label.format(value): values for value, values in report[key].items()}
+        draw_curves(panel, timesteps, curves, title=title, xlabel="t", ylabel=residual)
     names = {"inversion": "SDI (inversion)", "random": "SDS (random)"}
     draw_curves(
         panels[3],

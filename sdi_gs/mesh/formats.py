@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from sdi_gs.errors import UserError
 from sdi_gs.settings.frames import Frame
+from sdi_gs.settings.named import row_named
 
 if TYPE_CHECKING:
     from sdi_gs.mesh.extraction import TriangleMesh
@@ -59,14 +59,6 @@ MESH_FORMATS: tuple[MeshFormat, ...] = (
 )
 
 
-def mesh_format(name: str) -> MeshFormat:
-    """Return a format by its name; UserError for an unknown one."""
-    for row in MESH_FORMATS:
-        if row.name == name:
-            return row
-    raise UserError(f"{name} is no format of meshes: the known ones are {', '.join(row.name for row in MESH_FORMATS)}")
-
-
 def write_mesh(
     path: Path,
     mesh: TriangleMesh,
@@ -76,8 +68,9 @@ def write_mesh(
     overwrite: bool = False,
 ) -> None:
     """Write a mesh given in the training world; ``frame`` names the file's axes (UserError as ``MeshWriter``)."""
-    row = mesh_format(file_format) if isinstance(file_format, str) else file_format
-    row.write(path, mesh, frame=frame, overwrite=overwrite)
+    if isinstance(file_format, str):
+        file_format = row_named(MESH_FORMATS, file_format, what="format of meshes")
+    file_format.write(path, mesh, frame=frame, overwrite=overwrite)
 
 
 def _in_frame(mesh: TriangleMesh, frame: Frame) -> TriangleMesh:

@@ -1,4 +1,4 @@
-"""Triangles from values on a grid: marching cubes, its separate pieces, fewer triangles, and what is wrong with them.
+"""Triangles from values on a grid: marching cubes, removal of small pieces, simplification, a check for flaws.
 
 Faces are counter-clockwise seen from outside, where the values are low.
 
@@ -16,7 +16,7 @@ from sdi_gs.errors import UserError
 
 
 def mesh_library(name: str) -> ModuleType:
-    """One of the packages that only meshes need; UserError that names the extra where it is missing."""
+    """Import a package that only meshes need; UserError that names the extra where it is missing."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -27,12 +27,13 @@ def level_surface(
     values: np.ndarray,  # [X, Y, Z] float32, at least 0
     level: float,
     *,
-    low: np.ndarray,  # [3] where the first grid point lies
+    low: np.ndarray,  # [3] the first grid point
     spacing: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] float64 and faces [F, 3] of the surface where ``values`` pass ``level``, which must lie within.
+    """Return vertices [V, 3] float64 and faces [F, 3] of the surface where ``values`` cross ``level``.
 
-    Outside of the grid the values are 0, so the surface is closed, flat where the grid cuts the object off.
+    ``level`` must lie between the least and the largest value. Outside the grid the values are taken as 0, so the
+    surface is closed, and flat where the grid cuts the object off.
     """
     measure = mesh_library("skimage.measure")
     padded = np.pad(values, 1)
@@ -44,7 +45,7 @@ def pieces(
     vertices: np.ndarray,  # [V, 3]
     faces: np.ndarray,  # [F, 3]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The piece [F] to which each face belongs, and the volume [K] that each encloses, negative for a hollow's wall."""
+    """Return each face's piece [F], and the volume [K] of each piece, negative for the wall of a closed hollow."""
     sparse, graph = mesh_library("scipy.sparse"), mesh_library("scipy.sparse.csgraph")
     heads, tails = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
     links = sparse.coo_matrix((np.ones(len(heads), bool), (heads, tails)), shape=(len(vertices), len(vertices)))
@@ -60,9 +61,9 @@ def without_small_pieces(
     faces: np.ndarray,  # [F, 3]
     keep_share: float,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The pieces with ``keep_share`` or more of the largest one's volume, and how many others were left out.
+    """Keep the pieces with at least ``keep_share`` of the largest one's volume; also return how many were removed.
 
-    The walls of closed hollows, which nobody sees, always go.
+    Walls of closed hollows are invisible and always removed.
     """
     of_faces, volumes = pieces(vertices, faces)
     kept = (volumes >= keep_share * volumes.max()) & (volumes > 0.0)
@@ -74,7 +75,7 @@ def with_fewer_faces(
     faces: np.ndarray,  # [F, 3]
     max_faces: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh with about ``max_faces`` triangles; edges collapse where that moves the surface least (Garland 1997)."""
+    """Simplify a mesh to about ``max_faces`` triangles by quadric edge collapse (Garland and Heckbert 1997)."""
     if len(faces) <= max_faces:
         return vertices, faces
     simplify = mesh_library("fast_simplification").simplify
@@ -85,7 +86,7 @@ def with_fewer_faces(
 def flaws(
     faces: np.ndarray,  # [F, 3]
 ) -> list[str]:
-    """Why the faces do not enclose a volume, in words; nothing where they are watertight."""
+    """Describe why the faces do not enclose a volume; empty where they are watertight."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     _, shared = np.unique(np.sort(directed, axis=1), axis=0, return_counts=True)
     _, same_way = np.unique(directed, axis=0, return_counts=True)
@@ -101,7 +102,7 @@ def vertex_normals(
     vertices: np.ndarray,  # [V, 3]
     faces: np.ndarray,  # [F, 3]
 ) -> np.ndarray:
-    """Unit normals [V, 3] that point outwards: the mean of the faces around by their area."""
+    """Return unit normals [V, 3] that point outwards: the area-weighted mean of the adjacent faces' normals."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     doubled = np.cross(b - a, c - a)
     sums = np.stack(
@@ -115,6 +116,6 @@ def _compact(
     vertices: np.ndarray,  # [V, 3]
     faces: np.ndarray,  # [F, 3]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same faces without the vertices that none of them uses."""
+    """Remove the vertices that no face uses."""
     used, corners = np.unique(faces, return_inverse=True)
     return vertices[used], corners.reshape(faces.shape)

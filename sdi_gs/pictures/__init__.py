@@ -1,1 +1,1 @@
-"""Images, films and the camera rings they are taken from."""
+"""Images and films of a scene, and the camera rings they are rendered from."""

@@ -1,4 +1,4 @@
-"""Pictures of renders: single PNGs and contact sheets, whose bytes depend on nothing but their pixels.
+"""PNGs and contact sheets of renders; equal pixels give equal bytes.
 
 Letters: V views, H W pixels.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from sdi_gs.files import write_atomically
 
 LABEL_HEIGHT = 14
-"""Pixels above a view for its label, in PIL's built-in font of 10."""
+"""Pixels above a view for its label in PIL's built-in font, size 10."""
 _LABEL_SIZE = 10
 _PAPER, _INK = 255, 0
 
@@ -25,7 +25,7 @@ _PAPER, _INK = 255, 0
 def to_uint8(
     images: Tensor,  # [..., 3] colours in [0, 1], or uint8
 ) -> np.ndarray:
-    """Displayable bytes of the same shape: clamped, rounded to the nearest, NaN as black."""
+    """Return displayable bytes of the same shape: clamped, rounded to the nearest, NaN as black."""
     if images.dtype == torch.uint8:
         return images.cpu().numpy()
     scaled = images.detach().float().cpu().nan_to_num(nan=0.0).clamp(0.0, 1.0) * 255.0
@@ -38,7 +38,7 @@ def save_png(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write one picture (UserError where it exists, unless ``overwrite``, and where the disk is full)."""
+    """Write one picture; UserError where ``path`` exists (unless ``overwrite``) and for a full disk."""
     write_atomically(path, _png(to_uint8(image)), overwrite=overwrite)
 
 
@@ -50,7 +50,7 @@ def save_contact_sheet(
     labels: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write all views in one picture, row by row (errors as ``save_png``)."""
+    """Write all views as one picture, row by row (errors as ``save_png``)."""
     write_atomically(path, _png(contact_sheet(frames, columns=columns, labels=labels)), overwrite=overwrite)
 
 
@@ -60,10 +60,10 @@ def contact_sheet(
     columns: int | None = None,
     labels: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """All views on white paper, row by row, uint8 [rows H', columns W, 3]; H' has room for a label if any.
+    """Return all views on white, row by row, uint8 [rows H', columns W, 3]; H' is H plus the height of a label, if any.
 
-    Without ``columns`` the sheet is about as wide as it is high. ValueError where there are no frames, or not a
-    label for each.
+    Without ``columns`` the sheet has about as many columns as rows. Raises ValueError where there are no frames, and
+    where the labels are fewer or more than the frames.
     """
     count, height, width, _ = frames.shape
     if not count:
@@ -83,7 +83,7 @@ def contact_sheet(
 
 
 def _label(text: str, width: int) -> np.ndarray:
-    """One line of text as uint8 [LABEL_HEIGHT, width, 3], cut off at the right."""
+    """Return one line of text as uint8 [LABEL_HEIGHT, width, 3], cut off at the right."""
     from PIL import Image, ImageDraw, ImageFont
 
     strip = Image.new("RGB", (width, LABEL_HEIGHT), (_PAPER,) * 3)

@@ -1,4 +1,4 @@
-"""The film of an object turning, as an MP4 that every browser plays and whose bytes repeat.
+"""The film of a turning object: an MP4 that every browser plays; equal frames give equal bytes.
 
 Letters: V views, H W pixels.
 """
@@ -15,13 +15,13 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import replacement_for
 from sdi_gs.pictures.images import to_uint8
 
-# One thread, since x264 cuts a picture into slices by their number; no dates and no versions of encoders, of which
-# x264's own sits in the SEI units (type 6).
+# One thread, since x264 cuts a picture into as many slices as it has threads. No dates and no encoder versions; x264
+# writes its own into SEI units (type 6).
 _REPEATABLE = ("-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
 _NO_ENCODER_NAME = ("-bsf:v", "filter_units=remove_types=6")
-# Say which colour matrix is used: players guess by the size of the picture where a file does not.
+# The colour matrix is declared: without it players guess by the size of the picture.
 _BT709 = ("-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_range", "tv")
-# 4:2:0 is what phones and browsers decode; 18 is where x264 becomes hard to tell from the original.
+# Phones and browsers decode 4:2:0; at 18 x264 is hard to tell from the original.
 _H264 = ("-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
 
 
@@ -32,10 +32,10 @@ def save_turntable(
     fps: int = 24,
     overwrite: bool = False,
 ) -> None:
-    """Write the views as a film; a picture of odd size repeats its last row or column.
+    """Write the views as a film; pictures of odd size get their last row or column twice.
 
-    Raises UserError where ``path`` exists (unless ``overwrite``), the disk is full, or there is no ffmpeg;
-    ValueError where there are no frames.
+    Raises UserError where ``path`` exists (unless ``overwrite``), for a full disk and without ffmpeg; ValueError where
+    there are no frames.
     """
     if not len(frames):
         raise ValueError("a turntable needs at least one frame")
@@ -46,7 +46,7 @@ def save_turntable(
     with replacement_for(path, overwrite=overwrite) as aside:
         target = ("-an", "-f", "mp4", "-y", str(aside))
         command = [ffmpeg, "-v", "error", *source, *_BT709, *_H264, *_REPEATABLE, *_NO_ENCODER_NAME, *target]
-        # In a session of its own: a Ctrl-C in the terminal is for the run, which finishes the film.
+        # In a session of its own, so that Ctrl-C in the terminal does not reach it: the run finishes the film.
         done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False, start_new_session=True)
         if done.returncode != 0:
             said = " ".join(done.stderr.decode(errors="replace").split())
@@ -56,13 +56,13 @@ def save_turntable(
 def _even(
     pixels: np.ndarray,  # [V, H, W, 3] uint8
 ) -> np.ndarray:
-    """The same with even H and W, as halved colour planes need."""
+    """Pad to even H and W, which halved colour planes require."""
     _, height, width, _ = pixels.shape
     return np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def find_ffmpeg() -> str:
-    """Path of the ffmpeg binary that imageio-ffmpeg ships or finds; UserError where there is none."""
+    """Return the path of the ffmpeg binary that imageio-ffmpeg ships or finds; UserError where there is none."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
     try:

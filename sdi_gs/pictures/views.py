@@ -1,4 +1,4 @@
-"""Looking at a finished scene: cameras in a ring, and pictures without gradients.
+"""Rings of cameras around a scene, and renders of it without gradients.
 
 Letters: V views, H W pixels.
 """
@@ -15,11 +15,11 @@ from sdi_gs.row_groups import row_groups
 from sdi_gs.settings.cameras import CameraConfig
 
 VIEWS_AT_ONCE = 8
-"""Views rendered in one call: a film at full size would not fit the memory limit as one batch."""
+"""Views rendered in one call: a whole film at full size would exceed the memory limit."""
 
 
 def ring_cameras(config: CameraConfig, count: int, size: int, *, elevation_deg: float) -> CameraBatch:
-    """Evenly spaced cameras around the object, from the front on, at the training cameras' mean distance."""
+    """Return evenly spaced cameras around the object, the first in front, at the training cameras' mean distance."""
     return orbit_cameras(
         torch.arange(count) * (360.0 / count),
         torch.full((count,), float(elevation_deg)),
@@ -36,7 +36,7 @@ def render_views(
     cameras: CameraBatch,  # V of them
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> RenderOutput:
-    """Pictures [V, H, W, 3] in [0, 1] and alpha [V, H, W, 1], on the host."""
+    """Render pictures [V, H, W, 3] in [0, 1] and alpha [V, H, W, 1], returned on the CPU."""
     device = representation.device
     rgb, alpha = [], []
     for part in split_cameras(cameras):
@@ -47,6 +47,6 @@ def render_views(
 
 
 def split_cameras(cameras: CameraBatch, size: int = VIEWS_AT_ONCE) -> Iterator[CameraBatch]:
-    """The same cameras in batches of at most ``size``."""
+    """Split cameras into batches of at most ``size``."""
     for chosen in row_groups(len(cameras), size):
         yield cameras.rows(chosen)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat
+from sdi_gs.settings.named import row_named
 from sdi_gs.splats.formats import SPLAT_FORMATS, SplatFormat
 
 ExportFormat = SplatFormat | MeshFormat
@@ -18,10 +19,7 @@ def export_formats() -> list[ExportFormat]:
 
 def export_format(name: str) -> ExportFormat:
     """Return a format by its name; UserError for an unknown one."""
-    for row in export_formats():
-        if row.name == name:
-            return row
-    raise UserError(f"there is no format {name}: choose one of {', '.join(row.name for row in export_formats())}")
+    return row_named(export_formats(), name, what="format")
 
 
 def format_by_suffix(path: Path) -> ExportFormat:

@@ -42,12 +42,10 @@ def write_dot_splat(
     frame: Frame = "viewer",
     overwrite: bool = False,
 ) -> ExportReport:
-    """Write a cloud given in the training world, biggest and most opaque splats first, as viewers stream a file.
+    """Write a cloud given in the training world, largest and most opaque splats first, since viewers stream the file.
 
-    The format has no room for comments nor for harmonics above band 0. Splats that no viewer could show are dropped and
-    counted.
-
-    Raises UserError as ``write_splat_ply`` does.
+    The format has no room for comments or for harmonics above band 0. Splats that no viewer can show are dropped and
+    counted. Raises UserError as ``write_splat_ply``.
     """
     kept, report = screened_for_writing(splats, path, frame)
     opacity = torch.sigmoid(kept.opacity_logit.double())
@@ -63,11 +61,11 @@ def write_dot_splat(
 
 
 def read_dot_splat(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX_SPLATS) -> SplatCloud:
-    """Read a cloud into the training world, as float32 on the CPU; ``frame`` says which axes the file has.
+    """Read a cloud into the training world, as float32 on the CPU; ``frame`` names the file's axes.
 
-    Splats that are not finite or have no rotation are left out; quaternions come out normalised.
+    Splats that are not finite or have no rotation are dropped; quaternions are normalised.
 
-    Raises UserError where the file is missing, empty, cut short, larger than ``max_splats`` or no .splat.
+    Raises UserError where the file is missing, empty, truncated, no .splat, or holds more than ``max_splats``.
     """
     with disk_errors(path, "read"):
         require_file(path)
@@ -84,7 +82,7 @@ def read_dot_splat(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX
     _refuse_negative_scales(rows["scales"], path)
     rgba = torch.from_numpy(rows["rgba"] / 255.0)
     scales = torch.from_numpy(rows["scales"].astype(np.float32))
-    # A deviation of 0 is what became of one too small for a float32; a byte of alpha has no word for its ends either.
+    # 0 is a deviation too small for a float32; an alpha of 0 or 255 has no finite logit.
     cloud = SplatCloud(
         means=torch.from_numpy(rows["means"].astype(np.float32)),
         log_scales=scales.clamp_min(math.exp(LOG_SCALE_WINDOW[0])).log(),
@@ -97,9 +95,9 @@ def read_dot_splat(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX
 
 
 def _bytes(
-    values: Tensor,  # [N, 4] in [0, 255], or a little beside it
+    values: Tensor,  # [N, 4] in [0, 255], or slightly outside
 ) -> np.ndarray:
-    """The nearest bytes, [N, 4]."""
+    """Return the nearest bytes, [N, 4]."""
     return values.round().clamp(0.0, 255.0).to(torch.uint8).numpy()
 
 
@@ -107,7 +105,7 @@ def _refuse_negative_scales(
     scales: np.ndarray,  # [N, 3]
     path: Path,
 ) -> None:
-    """UserError for bytes that are no standard deviations: the only check that a file without a header allows."""
+    """Raise UserError for negative standard deviations: the only check that a file without a header allows."""
     splats, axes = np.nonzero(scales < 0)
     if len(splats):
         raise UserError(

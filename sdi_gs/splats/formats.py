@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file
 from sdi_gs.settings.frames import Frame
+from sdi_gs.settings.named import row_named
 
 if TYPE_CHECKING:
     from sdi_gs.splats.screening import ExportReport
@@ -134,14 +135,6 @@ SPLAT_FORMATS: tuple[SplatFormat, ...] = (
 """Every format; where two fit a file, the first one is taken."""
 
 
-def splat_format(name: str) -> SplatFormat:
-    """Return a format by its name; UserError for an unknown one."""
-    for row in SPLAT_FORMATS:
-        if row.name == name:
-            return row
-    raise UserError(f"{name} is no format of splats: the known ones are {', '.join(row.name for row in SPLAT_FORMATS)}")
-
-
 def read_splats(
     path: Path,
     file_format: SplatFormat | str | None = None,
@@ -209,7 +202,9 @@ def _head(path: Path) -> bytes:
 
 
 def _row(file_format: SplatFormat | str) -> SplatFormat:
-    return splat_format(file_format) if isinstance(file_format, str) else file_format
+    if isinstance(file_format, SplatFormat):
+        return file_format
+    return row_named(SPLAT_FORMATS, file_format, what="format of splats")
 
 
 def _readable_nouns() -> str:

@@ -1,7 +1,7 @@
 """The standard 3D Gaussian Splatting .ply: raw float32 values, channel-major harmonics, RDF axes.
 
-The layout is INRIA's, with the habits of SuperSplat, Spark, spz, Unity and SIBR in mind: one element, always
-the same properties in the same order, nothing beside them; remarks go into comment lines.
+The layout is INRIA's, restricted to what SuperSplat, Spark, spz, Unity and SIBR all read: one element, always the same
+properties in the same order and no others; the origin is written as comment lines.
 
 Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15), P properties of a row.
 """
@@ -24,7 +24,7 @@ from sdi_gs.splats.screening import ExportReport, screened_after_reading, screen
 from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, SplatCloud
 
 COMMENT_LENGTH = 1000
-"""Longest comment line; splat-transform looks for the end of the header in the first 128 KB."""
+"""Longest comment line in characters; splat-transform requires the end of the header within the first 128 KB."""
 
 _MEANS = ("x", "y", "z")
 _NORMALS = ("nx", "ny", "nz")
@@ -43,12 +43,12 @@ def write_splat_ply(
     frame: Frame = "viewer",
     overwrite: bool = False,
 ) -> ExportReport:
-    """Write a cloud given in the training world; ``frame`` says which axes the file gets.
+    """Write a cloud given in the training world; ``frame`` names the file's axes.
 
-    Splats that no viewer could show are dropped and counted. Comments become one ASCII line each.
+    Splats that no viewer can show are dropped and counted. Each comment is written as one ASCII line.
 
-    Raises UserError for activated values, where nothing is left to write, for a ``path`` that exists (unless
-    ``overwrite``), and for a full disk; the file is then not there, or still the old one.
+    Raises UserError for activated values, where no splat is left to write, where ``path`` exists (unless
+    ``overwrite``), and for a full disk; the file is then absent or unchanged.
     """
     kept, report = screened_for_writing(splats, path, frame)
     rows = _rows(kept)
@@ -57,13 +57,13 @@ def write_splat_ply(
 
 
 def read_splat_ply(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX_SPLATS) -> SplatCloud:
-    """Read a cloud into the training world, as float32 on the CPU; ``frame`` says which axes the file has.
+    """Read a cloud into the training world, as float32 on the CPU; ``frame`` names the file's axes.
 
-    Properties may come in any order and type, and others beside them. Splats that are not finite or have no
-    rotation are left out; quaternions come out normalised.
+    Properties may have any order and type; additional ones are ignored. Splats that are not finite or have no rotation
+    are dropped; quaternions are normalised.
 
-    Raises UserError where the file is missing, cut short, ASCII, larger than ``max_splats``, not of splats, or
-    of activated values.
+    Raises UserError where the file is missing, truncated, ASCII, or holds more than ``max_splats``, no splats, or
+    activated values.
     """
     table = read_vertex_table(path, required=_REQUIRED, max_rows=max_splats)
     names = set(table.dtype.names or ())
@@ -86,12 +86,12 @@ def read_splat_ply(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX
 
 
 def _rows(cloud: SplatCloud) -> np.ndarray:
-    """The body of the file, [N, P] little-endian float32."""
+    """Return the body of the file, [N, P] little-endian float32."""
     columns = [
         cloud.means,
-        torch.zeros_like(cloud.means),  # Normals: nobody uses them, but SIBR's readers count the bytes.
+        torch.zeros_like(cloud.means),  # Normals: unused, but SIBR's readers assume their bytes.
         cloud.sh_dc,
-        cloud.sh_rest.transpose(1, 2).flatten(1),  # [N, 3 K]: all of red, then green, then blue.
+        cloud.sh_rest.transpose(1, 2).flatten(1),  # [N, 3 K]: all red coefficients, then green, then blue.
         cloud.opacity_logit[:, None],
         cloud.log_scales,
         cloud.quats,
@@ -103,7 +103,7 @@ def _header(rows: np.ndarray, comments: Sequence[str]) -> bytes:
     others = len(_NORMALS) + len(_REQUIRED)
     rest = [f"f_rest_{i}" for i in range(rows.shape[1] - others)]
     names = [*_MEANS, *_NORMALS, *_SH_DC, *rest, _OPACITY, *_SCALES, *_QUATS]
-    # The comments follow the element line, since spz wants its first three lines to be just these.
+    # Comments follow the element line: spz requires the first three lines to be exactly these.
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     lines += [f"comment {_ascii_line(comment)}" for comment in comments]
     lines += [f"property float {name}" for name in names]
@@ -111,13 +111,13 @@ def _header(rows: np.ndarray, comments: Sequence[str]) -> bytes:
 
 
 def _ascii_line(text: str) -> str:
-    """Text that cannot break a header: one line, other letters as Python escapes, of bounded length."""
+    """Make text safe for a header: one line of bounded length, non-ASCII characters as Python escapes."""
     line = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
     return line[:COMMENT_LENGTH]
 
 
 def _columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
-    """Some properties of a vertex table as float32 [N, len(names)]."""
+    """Return some properties of a vertex table as float32 [N, len(names)]."""
     values = np.empty((len(table), len(names)), dtype=np.float32)
     with np.errstate(over="ignore"):
         for index, name in enumerate(names):

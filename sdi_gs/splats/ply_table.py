@@ -1,4 +1,4 @@
-"""The vertices of a binary .ply as a numpy table, with every flaw of the file told in one line."""
+"""Reading of a binary .ply's vertices into a numpy table; every flaw of the file is a one-line UserError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdi_gs.files import disk_errors, require_file
 from sdi_gs.splats.screening import require_at_most
 
 MAX_HEADER_BYTES = 128 * 1024
-"""Where splat-transform gives up looking for the end of a header too."""
+"""Longest header that is read; splat-transform has the same limit."""
 
 _BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _TYPES = {
@@ -32,17 +32,18 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a header says of its vertices."""
+    """The vertices that a header describes."""
 
     count: int
     row: np.dtype
 
 
 def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, what: str = "splats") -> np.ndarray:
-    """All vertices as a structured array whose fields are the file's properties; errors call them ``what``.
+    """Return all vertices as a structured array whose fields are the file's properties; errors call them ``what``.
 
-    Raises UserError where ``path`` is no readable file, the header is not of a binary .ply whose first element
-    is its vertices, a ``required`` property is missing, or the vertices are none, too many or cut short.
+    Raises UserError where ``path`` is no readable file, where the header is not that of a binary .ply whose first
+    element is its vertices, where a ``required`` property is missing, and where there are no vertices, too many or
+    fewer than the header declares.
     """
     with disk_errors(path, "read"):
         require_file(path)
@@ -67,7 +68,7 @@ def read_vertex_table(path: Path, *, required: Sequence[str], max_rows: int, wha
 
 
 def vertex_properties(path: Path) -> tuple[str, ...]:
-    """Names of the vertices' properties; UserError where ``path`` is no readable .ply."""
+    """Return the names of the vertices' properties; UserError where ``path`` is no readable .ply."""
     with disk_errors(path, "read"):
         require_file(path)
         with path.open("rb") as file:
@@ -75,7 +76,7 @@ def vertex_properties(path: Path) -> tuple[str, ...]:
 
 
 def _kind(names: Sequence[str], what: str) -> str:
-    """What a file is that is not the one asked for, by its properties."""
+    """Describe a file that lacks required properties, by those it has."""
     if (
         what == "splats"
         and {"x", "y", "z"} <= set(names)
@@ -86,7 +87,7 @@ def _kind(names: Sequence[str], what: str) -> str:
 
 
 def _read_header(file: BinaryIO, path: Path) -> list[list[str]]:
-    """The header's lines in words, without the first and the last; leaves the file at the first vertex."""
+    """Return the words of the header's lines, without the first and last line; seek to the first vertex."""
     start = file.read(MAX_HEADER_BYTES)
     if not re.match(rb"ply\r?\n", start):
         raise UserError(f"cannot read {path}: it does not start with 'ply', so it is not a .ply file")
@@ -102,7 +103,7 @@ def _read_header(file: BinaryIO, path: Path) -> list[list[str]]:
 
 
 def _parse_header(lines: list[list[str]], path: Path) -> _Layout:
-    """Byte order, count and properties of the vertices, which must be the first element."""
+    """Return byte order, count and properties of the vertices, which must be the first element."""
     order: str | None = None
     count: int | None = None
     properties: list[tuple[str, str]] = []
@@ -120,7 +121,7 @@ def _parse_header(lines: list[list[str]], path: Path) -> _Layout:
             case ["element", "vertex", number] if count is None and number.isdecimal() and len(number) < 20:
                 count = int(number)
             case ["element", _, _] if count is not None:
-                break  # What follows the vertices is of no interest.
+                break  # Elements after the vertices are not read.
             case ["property", kind, name] if kind in _TYPES and count is not None:
                 properties.append((name, _TYPES[kind]))
             case _:

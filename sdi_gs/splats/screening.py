@@ -1,4 +1,4 @@
-"""Which splats leave for a file and which of a file's come in: the same rules for every format.
+"""Which splats are written to a file and which are kept on reading: the same rules for every format.
 
 Letters: N splats.
 """
@@ -17,7 +17,7 @@ from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.splat_cloud import SplatCloud, from_frame, in_frame
 
 MIN_OPACITY_LOGIT = math.log((1 / 255) / (1 - 1 / 255))
-"""Below it a splat is less than one step of an 8-bit screen; nerfstudio and gsplat drop it too."""
+"""Less than one step of an 8-bit screen; nerfstudio and gsplat also drop such splats."""
 OPACITY_LOGIT_LIMIT = math.log((1 - 1e-6) / 1e-6)
 """Opacities are kept within [1e-6, 1 - 1e-6], so that every reader's logit stays finite."""
 LOG_SCALE_WINDOW = (-20.0, 10.0)
@@ -26,7 +26,7 @@ LOG_SCALE_WINDOW = (-20.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What became of the splats handed to an export; each dropped one is counted once."""
+    """Counts of written and dropped splats; each dropped one is counted once."""
 
     total: int
     written: int
@@ -47,9 +47,9 @@ def require_at_most(max_splats: int, count: int, path: Path, *, what: str = "spl
 
 
 def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[SplatCloud, ExportReport]:
-    """The splats worth writing as float32 on the CPU in the axes of ``frame``, and what became of all of them.
+    """Return the splats to write, float32 on the CPU in the axes of ``frame``, and the counts of the others.
 
-    Raises UserError for activated values and where nothing is left to write.
+    Raises UserError for activated values and where no splat is left.
     """
     cloud = replace(splats, **{name: _float32(getattr(splats, name)) for name in splats.__dataclass_fields__})
     finite = cloud.select(_finite(cloud))
@@ -65,7 +65,7 @@ def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[
 
 
 def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame) -> SplatCloud:
-    """The splats of a file that can be shown, turned from the axes of ``frame`` to the training world.
+    """Return the usable splats of a file, rotated from the axes of ``frame`` to the training world.
 
     Raises UserError for activated values and where no splat is finite.
     """
@@ -81,10 +81,10 @@ def _float32(tensor: Tensor) -> Tensor:
 
 
 def _refuse_activated(cloud: SplatCloud, what: str) -> None:
-    """UserError where the values have been through exp and sigmoid (the rule of supersplat-viewer#253).
+    """Raise UserError where exp and sigmoid have been applied to the values (the rule of supersplat-viewer#253).
 
-    Such a file opens without complaint as a fog of giant splats, so the refusal leans to the safe side: it
-    also meets raw clouds whose every deviation is over 1 scene unit or whose every opacity is in [0.5, 0.73].
+    Viewers show such a file as a fog of giant splats, without an error. The check has false positives: raw clouds whose
+    deviations all exceed 1 scene unit, or whose opacities all lie in [0.5, 0.73].
     """
     if not len(cloud):
         return
@@ -101,7 +101,7 @@ def _refuse_activated(cloud: SplatCloud, what: str) -> None:
 
 
 def _presentable(finite: SplatCloud, *, total: int) -> tuple[SplatCloud, ExportReport]:
-    """The splats worth writing, their values clamped, and the counts of all others out of ``total``."""
+    """Return the visible splats with clamped values, and the counts of all others out of ``total``."""
     opaque, turned = finite.opacity_logit >= MIN_OPACITY_LOGIT, _has_rotation(finite)
     kept = finite.select(opaque & turned)
     log_scales = kept.log_scales.clamp(*LOG_SCALE_WINDOW)
@@ -118,13 +118,13 @@ def _presentable(finite: SplatCloud, *, total: int) -> tuple[SplatCloud, ExportR
 
 
 def _finite(cloud: SplatCloud) -> Tensor:
-    """Which splats [N] hold no NaN and no infinity."""
+    """Return which splats [N] hold neither NaN nor infinity."""
     parts = (cloud.means, cloud.log_scales, cloud.quats, cloud.sh_dc, cloud.sh_rest.flatten(1))
-    # Zero times a number is zero, times anything else NaN: one pass, where isfinite takes several.
+    # Zero times a finite number is zero, times any other NaN: one pass, where isfinite takes several.
     zero = 0.0 * cloud.opacity_logit + sum((0.0 * part).sum(dim=-1) for part in parts)
     return zero == 0.0
 
 
 def _has_rotation(cloud: SplatCloud) -> Tensor:
-    """Which splats [N] have a quaternion that can be normalised."""
+    """Return which splats [N] have a quaternion that can be normalised."""
     return (cloud.quats != 0).any(dim=-1)

@@ -1,4 +1,4 @@
-"""Rotation of spherical harmonics, so that a scene can change its axes and keep its view-dependent colours.
+"""Rotation of spherical harmonics, which keeps view-dependent colours right when a scene changes its axes.
 
 Wigner matrices of the real harmonics by the recursion of Ivanic and Ruedenberg (J. Phys. Chem. 1996, 100,
 6342 and the erratum of 1998), in the order and signs of INRIA's and gsplat's basis: m = -l..l, and
@@ -19,7 +19,7 @@ def rotate_sh(
     sh_rest: Tensor,  # [N, K, 3]
     rotation: Tensor,  # [3, 3]
 ) -> Tensor:
-    """Coefficients [N, K, 3] whose colour in direction ``rotation @ d`` is the old colour in direction d."""
+    """Return coefficients [N, K, 3] whose colour in direction ``rotation @ d`` is the input's colour in direction d."""
     first_band = _first_band(rotation)
     matrix, degree, start, bands = first_band, 1, 0, []
     while start < sh_rest.shape[1]:
@@ -34,28 +34,28 @@ def rotate_sh(
 
 
 def _first_band(rotation: Tensor) -> Tensor:
-    """Band 1 is the rotation itself, its axes taken as (y, z, x); in float64 on the CPU, as all bands are."""
+    """Return the matrix of band 1: the rotation with its axes in the order (y, z, x), float64 on the CPU."""
     order = torch.tensor([1, 2, 0])
     return rotation.detach().to("cpu", torch.float64)[order][:, order]
 
 
 def _signs(degree: int) -> Tensor:
-    """The factor (-1)^m between the recursion's basis and gsplat's."""
+    """Return the factors (-1)^m between the recursion's basis and gsplat's."""
     return torch.tensor([(-1.0) ** m for m in range(-degree, degree + 1)], dtype=torch.float64)
 
 
 def _next_band(first: Tensor, below: Tensor, degree: int) -> Tensor:
-    """The matrix [2l+1, 2l+1] of band l = ``degree`` from those of band 1 and band l - 1."""
+    """Return the matrix [2l+1, 2l+1] of band l = ``degree`` from those of band 1 and band l - 1."""
     orders = range(-degree, degree + 1)
     rows = [[_entry(first, below, degree, m, n) for n in orders] for m in orders]
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _entry(first: Tensor, below: Tensor, degree: int, m: int, n: int) -> float:
-    """One element, u U + v V + w W in the paper's table 1 (for m, n of band l = ``degree``)."""
+    """Return one element, u U + v V + w W in the paper's table 1 (for m, n of band l = ``degree``)."""
 
     def product(i: int, a: int) -> float:
-        """The paper's P of table 2, with its arguments l and n taken from outside."""
+        """Return the paper's P of table 2 for the l and n of the enclosing function."""
         low, high = first[i + 1], below[a + degree - 1]
         if n == degree:
             return float(low[2] * high[-1] - low[0] * high[0])

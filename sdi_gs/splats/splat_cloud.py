@@ -1,7 +1,7 @@
-"""A cloud of splats as plain raw values, and its change of axes between the training world and viewers.
+"""A cloud of splats as raw values, and its rotation between the axes of training and of splat viewers.
 
-Training world: z up, the object's front along +x. Splat viewers take a file's axes as RDF (x right, y down,
-z forward), so the object's front looks at their default camera along -z.
+Training world: z up, the object's front along +x. Splat viewers read a file's axes as RDF (x right, y down,
+z forward), so the object's front faces their default camera along -z.
 
 Letters: N splats, K harmonics per channel above band 0 (0, 3, 8 or 15).
 """
@@ -20,10 +20,13 @@ from sdi_gs.splats.sh_rotation import rotate_sh
 SH_BAND_0 = 0.28209479177387814
 """The constant harmonic, 1 / (2 sqrt(pi))."""
 
-VIEWER_FROM_TRAIN = (0.5, 0.5, 0.5, -0.5)
-"""Quaternion (w, x, y, z) of x' = y, y' = -z, z' = -x, from the training world to RDF."""
-TRAIN_FROM_VIEWER = (0.5, -0.5, -0.5, 0.5)
-"""The way back."""
+Quaternion = tuple[float, float, float, float]
+"""A unit quaternion (w, x, y, z)."""
+
+VIEWER_FROM_TRAIN: Quaternion = (0.5, 0.5, 0.5, -0.5)
+"""x' = y, y' = -z, z' = -x: from the training world to RDF."""
+TRAIN_FROM_VIEWER: Quaternion = (0.5, -0.5, -0.5, 0.5)
+"""The inverse rotation."""
 
 REST_COEFFICIENTS = (0, 3, 8, 15)
 """Harmonics per channel above band 0, for degrees 0 to 3."""
@@ -31,11 +34,11 @@ REST_COEFFICIENTS = (0, 3, 8, 15)
 
 @dataclass(frozen=True, kw_only=True)
 class SplatCloud:
-    """N Gaussians in the raw values that an optimiser holds and a .ply stores."""
+    """N Gaussians in the raw values that an optimiser updates and a .ply stores."""
 
     means: Tensor  # [N, 3] scene units
     log_scales: Tensor  # [N, 3] ln of the standard deviations
-    quats: Tensor  # [N, 4] wxyz, of any length but 0
+    quats: Tensor  # [N, 4] wxyz, any length but 0
     opacity_logit: Tensor  # [N]
     sh_dc: Tensor  # [N, 3] coefficients of band 0
     sh_rest: Tensor  # [N, K, 3] coefficients of the bands above, gsplat's order
@@ -61,7 +64,7 @@ class SplatCloud:
         self,
         chosen: Tensor,  # [N] bool
     ) -> SplatCloud:
-        """The chosen splats, in their order."""
+        """Return the chosen splats, in their order."""
         rows = chosen.nonzero()[:, 0]
         if len(rows) == len(self):
             return self
@@ -71,20 +74,20 @@ class SplatCloud:
 def sh_dc_from_rgb(
     rgb: Tensor,  # [..., 3] displayed colour in [0, 1]
 ) -> Tensor:
-    """Band-0 coefficients [..., 3] of a colour."""
+    """Return the band-0 coefficients [..., 3] of a colour."""
     return (rgb - 0.5) / SH_BAND_0
 
 
 def rgb_from_sh_dc(
     sh_dc: Tensor,  # [..., 3]
 ) -> Tensor:
-    """The colour [..., 3] of band-0 coefficients; in [0, 1] where they came from such a colour."""
+    """Return the colour [..., 3] of band-0 coefficients, the inverse of ``sh_dc_from_rgb``."""
     return sh_dc * SH_BAND_0 + 0.5
 
 
-def rotate_cloud(cloud: SplatCloud, quaternion: tuple[float, float, float, float]) -> SplatCloud:
-    """Turn the scene about the origin by a unit quaternion (w, x, y, z); its quats come out normalised."""
-    rotation = _rotation_matrix(quaternion)
+def rotate_cloud(cloud: SplatCloud, quaternion: Quaternion) -> SplatCloud:
+    """Rotate the scene about the origin; the quats of the result are normalised."""
+    rotation = rotation_matrices(torch.tensor([quaternion], dtype=torch.float64))[0]
     return replace(
         cloud,
         means=cloud.means @ rotation.T.to(cloud.means),
@@ -94,21 +97,19 @@ def rotate_cloud(cloud: SplatCloud, quaternion: tuple[float, float, float, float
 
 
 def in_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
-    """A cloud of the training world in the axes of ``frame``, its quats normalised."""
-    match frame:
-        case "viewer":
-            return rotate_cloud(cloud, VIEWER_FROM_TRAIN)
-        case "train":
-            return replace(cloud, quats=normalized_quats(cloud.quats))
-        case _:
-            assert_never(frame)
+    """Rotate a cloud from the training world to the axes of ``frame``; its quats are normalised."""
+    return _rotated_unless_train(cloud, frame, VIEWER_FROM_TRAIN)
 
 
 def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
-    """A cloud in the axes of ``frame`` back in the training world, its quats normalised."""
+    """Rotate a cloud from the axes of ``frame`` to the training world; its quats are normalised."""
+    return _rotated_unless_train(cloud, frame, TRAIN_FROM_VIEWER)
+
+
+def _rotated_unless_train(cloud: SplatCloud, frame: Frame, quaternion: Quaternion) -> SplatCloud:
     match frame:
         case "viewer":
-            return rotate_cloud(cloud, TRAIN_FROM_VIEWER)
+            return rotate_cloud(cloud, quaternion)
         case "train":
             return replace(cloud, quats=normalized_quats(cloud.quats))
         case _:
@@ -118,30 +119,30 @@ def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
 def normalized_quats(
     quats: Tensor,  # [N, 4]
 ) -> Tensor:
-    """Unit quaternions [N, 4]; the length is taken in float64, where no finite float32 overflows."""
+    """Return unit quaternions [N, 4]; the length is computed in float64, where no finite float32 overflows."""
     wide = quats.double()
     return (wide / wide.norm(dim=-1, keepdim=True)).to(quats)
 
 
+def rotation_matrices(
+    quats: Tensor,  # [N, 4] wxyz, any length but 0
+) -> Tensor:  # [N, 3, 3] float64
+    """Return the rotations of quaternions; their columns are the Gaussians' axes."""
+    w, x, y, z = normalized_quats(quats).double().unbind(dim=1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
 def _left_multiply(
-    left: tuple[float, float, float, float],
+    left: Quaternion,
     right: Tensor,  # [N, 4] wxyz
 ) -> Tensor:
-    """The Hamilton products [N, 4] of one quaternion with each of many."""
+    """Return the Hamilton products [N, 4] of one quaternion with each of many."""
     w, x, y, z = left
-    # The matrix of "multiply by left".
+    # The matrix of a multiplication by ``left``.
     matrix = torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]], dtype=torch.float64)
     return (right.double() @ matrix.T.to(right.device)).to(right)
-
-
-def _rotation_matrix(quaternion: tuple[float, float, float, float]) -> Tensor:
-    """The matrix [3, 3] float64 of a unit quaternion (w, x, y, z)."""
-    w, x, y, z = quaternion
-    return torch.tensor(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ],
-        dtype=torch.float64,
-    )
