@@ -262,16 +262,6 @@ def test_a_metric_of_your_own_may_read_the_scores_before_it(red_ball: Gaussians)
     assert scored.rows[-1].cells(scored.scores) == ("share of 1", f"{scored.scores['share']:.3f}", "", "-")
 
 
-def test_the_metric_of_the_docs_runs(
-    red_ball: Gaussians, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scripts = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    [script] = [script for script in scripts if "Metric(" in script]
-    monkeypatch.setattr("sdi_gs.runs.loading.load_scene", lambda path: splats(red_ball))
-    exec(script, {})
-    assert re.fullmatch(r"\{'coverage': 0\.\d+\}\n", capsys.readouterr().out)
-
-
 def test_two_metrics_may_not_give_the_same_key(red_ball: Gaussians) -> None:
     with pytest.raises(ValueError, match="metric size gives n_gaussians"):
         evaluate(splats(red_ball), PROMPT, metrics=[SIZE, SIZE])
