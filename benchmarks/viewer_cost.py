@@ -33,6 +33,7 @@ from typing import Any
 import torch
 
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.runs.events import StepDone
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.training.trainer import Trainer
@@ -107,7 +108,7 @@ def step(trainer: Trainer, viewer: LiveViewer | None) -> float:
     report = trainer.train_step()
     before = time.perf_counter()
     if viewer is not None:
-        viewer.observe(trainer, report)
+        viewer.observe(StepDone(report=report))
     return time.perf_counter() - before
 
 

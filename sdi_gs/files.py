@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from sdi_gs.errors import UserError
@@ -40,6 +41,30 @@ def refuse_existing(path: Path) -> None:
     """UserError where something, even a dangling link, already stands at ``path``."""
     if os.path.lexists(path):
         raise UserError(f"{path} exists and is never overwritten: choose another name or move it away")
+
+
+def first_free_number(is_taken: Callable[[int], bool]) -> int:
+    """Return the lowest number from 1 on that is not taken."""
+    return next(number for number in count(1) if not is_taken(number))
+
+
+def make_numbered_folder(stem: Path) -> Path:
+    """Make the folder ``<stem>-<n>`` with the lowest free n from 1 on, and return its path.
+
+    Raises UserError where nothing can be written there.
+    """
+
+    def is_taken(number: int) -> bool:
+        try:
+            # Making it is the one atomic test: two runs that start together get two folders.
+            stem.with_name(f"{stem.name}-{number}").mkdir()
+        except FileExistsError:
+            return True
+        return False
+
+    with disk_errors(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        return stem.with_name(f"{stem.name}-{first_free_number(is_taken)}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, refuse_existing, replacement_for, write_atomically
+from sdi_gs.files import (
+    disk_errors,
+    first_free_number,
+    make_numbered_folder,
+    refuse_existing,
+    replacement_for,
+    write_atomically,
+)
 
 
 def test_chunks_are_joined_and_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
@@ -70,3 +77,23 @@ def test_a_really_full_device_is_recognised() -> None:
 def test_a_missing_parent_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write .*absent/a\.bin: No such file"):
         write_atomically(tmp_path / "absent" / "a.bin", b"x")
+
+
+def test_the_lowest_free_number_is_taken() -> None:
+    assert first_free_number(lambda number: False) == 1
+    assert first_free_number(lambda number: number in (1, 2, 4)) == 3
+
+
+def test_numbered_folders_take_no_name_that_is_taken(tmp_path: Path) -> None:
+    stem = tmp_path / "new" / "a.stem"
+    assert make_numbered_folder(stem) == tmp_path / "new/a.stem-1"
+    (tmp_path / "new/a.stem-2").write_text("a file")
+    (tmp_path / "new/a.stem-3").symlink_to("nowhere")
+    assert make_numbered_folder(stem) == tmp_path / "new/a.stem-4"
+    assert (tmp_path / "new/a.stem-4").is_dir()
+
+
+def test_a_numbered_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        make_numbered_folder(tmp_path / "file" / "stem")

@@ -11,6 +11,7 @@ import torch
 
 from sdi_gs.contracts import Representation, StepReport
 from sdi_gs.errors import UserError
+from sdi_gs.runs.events import Event, Saving, StepDone
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.provenance import ply_comments
@@ -40,7 +41,7 @@ MAX_ERRORS_KEPT = 100
 
 
 class LiveViewer(PageServer):
-    """A page on a run that trains; ``observe`` is the training thread's side of it.
+    """A page on a run that trains; ``observe`` is called by the training thread with the run's events.
 
     Entering serves the page, leaving closes the port. ``interrupted`` says whether Ctrl-C was pressed, which also ends
     a pause. Raises UserError where the host is none of this machine or no port is free.
@@ -105,8 +106,21 @@ class LiveViewer(PageServer):
         """Whether somebody pressed stop-and-save."""
         return self._stop_requested
 
-    def observe(self, trainer: Trainer, report: StepReport) -> None:
-        """Between two steps: obey, show, and hold while paused. Without a client it costs next to nothing."""
+    def observe(self, event: Event) -> None:
+        """After a step, apply queued commands, publish a snapshot and block while paused; show when files are written.
+
+        Without a client it costs next to nothing.
+        """
+        match event:
+            case StepDone():
+                self._after_step(event.report)
+            case Saving():
+                self._show("saving")
+                self.bridge.publish(self._snapshot, always=True)
+            case _:
+                pass
+
+    def _after_step(self, report: StepReport) -> None:
         now = time.perf_counter()
         if self._last_step_at is not None:
             rate = 1.0 / max(now - self._last_step_at, 1e-9)
@@ -127,11 +141,6 @@ class LiveViewer(PageServer):
                 self._obey()
                 self._show("training")
         self._last_step_at = time.perf_counter()
-
-    def saving(self) -> None:
-        """Say that the steps are over and the files are being written."""
-        self._show("saving")
-        self.bridge.publish(self._snapshot, always=True)
 
     def end_run(self, last_words: str) -> None:
         """Say that all is done, then close the port."""

@@ -1,53 +1,105 @@
-"""A finished cloud as pictures in a folder of their own: film, contact sheet, frames."""
+"""``sdi-gs render``: pictures of a finished scene in a folder of their own: film, contact sheet, frames."""
 
 from __future__ import annotations
 
-import os
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
+import tyro
 
-from sdi_gs.files import disk_errors, refuse_existing
-from sdi_gs.pictures.images import save_contact_sheet, save_png, to_uint8
-from sdi_gs.pictures.turntable import save_turntable
-from sdi_gs.pictures.views import render_views, ring_cameras, split_cameras
-from sdi_gs.runs.loading import SavedScene
+from sdi_gs.commands.common import pick_device, print_paths
+from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.frames import Frame
+
+if TYPE_CHECKING:
+    from sdi_gs.runs.loading import SavedScene
+
+MAX_PIXELS = 250_000_000
+"""Pixels of one film, about 2 GiB while it is encoded."""
 
 
-def render_to_folder(
-    scene: SavedScene,
-    *,
-    out: Path | None,
-    size: int,
-    num_frames: int,
-    num_views: int,
-    elevation_deg: float,
-    background: tuple[float, float, float],
-    save_frames: bool = False,
-) -> list[Path]:
-    """Write a film of ``num_frames`` and a sheet of ``num_views`` (none where 0); returns what was written.
+@dataclass(frozen=True, kw_only=True)
+class Render:
+    """Show an object: a turntable film, a contact sheet and, if asked for, its frames."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a .ply or .splat file."""
+    out: Path | None = None
+    """Folder for the pictures, which must not exist; the next free <source>-render-<n> if not given."""
+    size: int = 512
+    """Side of the pictures in pixels."""
+    frames: int = 60
+    """Frames of the film; 0 for no film."""
+    views: int = 8
+    """Views on the contact sheet; 0 for no sheet."""
+    elevation: float = 15.0
+    """Height of the camera above the horizon, degrees."""
+    background: BackgroundName = "white"
+    """Colour behind the object."""
+    save_frames: bool = False
+    """Also write every frame of the film as a picture."""
+    frame: Frame = "viewer"
+    """Axes that a splat file has: those of splat viewers, or those of training."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:1."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 4096:
+            raise ValueError(f"size must be 16 to 4096, got {self.size}")
+        if not (0 <= self.frames <= 3600 and 0 <= self.views <= 256):
+            raise ValueError(f"frames must be 0 to 3600 and views 0 to 256, got {self.frames} and {self.views}")
+        if not -90.0 <= self.elevation <= 90.0:
+            raise ValueError(f"elevation must be -90 to 90 degrees, got {self.elevation}")
+        if self.frames == self.views == 0:
+            raise ValueError("frames and views are both 0, which leaves nothing to make")
+        if max(self.frames, self.views) * self.size**2 > MAX_PIXELS:
+            raise ValueError(
+                f"{max(self.frames, self.views)} pictures of {self.size} x {self.size} pixels are more than "
+                f"{MAX_PIXELS / 1e6:.0f} million pixels, which must fit into memory: lower --size or --frames"
+            )
+
+
+def render(options: Render) -> int:
+    """Render a scene and print the paths of the pictures."""
+    from sdi_gs.runs.loading import load_scene
+
+    scene = load_scene(options.source, device=pick_device(options.device), frame=options.frame)
+    print_paths(render_to_folder(scene, options))
+    return 0
+
+
+def render_to_folder(scene: SavedScene, options: Render) -> list[Path]:
+    """Write film, sheet and frames as the options say; return what was written.
 
     A bare file is seen from the default camera distance. Raises UserError where ``out`` exists.
     """
+    import numpy as np
+    import torch
+
+    from sdi_gs.pictures.images import save_contact_sheet, save_png, to_uint8
+    from sdi_gs.pictures.turntable import save_turntable
+    from sdi_gs.pictures.views import render_views, ring_cameras, split_cameras
+
     cameras = scene.run.config.cameras if scene.run is not None else CameraConfig()
-    folder = _new_folder(out, scene)
+    background = BACKGROUND_COLOURS[options.background]
+    folder = _new_folder(options.out, scene)
     written = []
-    if num_views:
-        ring = ring_cameras(cameras, num_views, size, elevation_deg=elevation_deg)
+    if options.views:
+        ring = ring_cameras(cameras, options.views, options.size, elevation_deg=options.elevation)
         labels = [f"{azimuth:.0f} deg" for azimuth in ring.azimuth_deg.tolist()]
         written.append(folder / "contact_sheet.png")
         save_contact_sheet(written[-1], render_views(scene.representation, ring, background).rgb, labels=labels)
-    if num_frames:
-        ring = ring_cameras(cameras, num_frames, size, elevation_deg=elevation_deg)
+    if options.frames:
+        ring = ring_cameras(cameras, options.frames, options.size, elevation_deg=options.elevation)
         # Bytes and not floats: a film has many pixels.
         parts = [to_uint8(render_views(scene.representation, part, background).rgb) for part in split_cameras(ring)]
         frames = torch.from_numpy(np.concatenate(parts))
         written.append(folder / "turntable.mp4")
         save_turntable(written[-1], frames)
-        if save_frames:
+        if options.save_frames:
             for index, frame in enumerate(frames):
                 written.append(folder / f"frame_{index:04d}.png")
                 save_png(written[-1], frame)
@@ -55,14 +107,13 @@ def render_to_folder(
 
 
 def _new_folder(out: Path | None, scene: SavedScene) -> Path:
-    """The folder asked for, or the next free one in a run or beside a file."""
-    if out is not None:
-        refuse_existing(out)
-        folder = out
-    else:
+    """Make the folder asked for, or the next free one in a run or beside a file."""
+    if out is None:
         source = scene.path
-        stem = scene.run.folder.path / "render" if scene.run else source.with_name(f"{source.stem}-render")
-        folder = next(path for n in count(1) if not os.path.lexists(path := stem.with_name(f"{stem.name}-{n}")))
-    with disk_errors(folder):
-        folder.mkdir(parents=True)
-    return folder
+        return make_numbered_folder(
+            scene.run.folder.path / "render" if scene.run else source.with_name(f"{source.stem}-render")
+        )
+    refuse_existing(out)
+    with disk_errors(out):
+        out.mkdir(parents=True)
+    return out

@@ -22,6 +22,8 @@ from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.distilled import PROMPT
 from sdi_gs.doctor.rows import Row, at_least, at_most, shown, skipped
 from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
+from sdi_gs.runs.console_observer import line_of
+from sdi_gs.runs.events import Event, TierLowered
 from sdi_gs.runs.folder import create_run_folder_at
 from sdi_gs.runs.loop import train
 from sdi_gs.settings.outputs import OutputConfig
@@ -79,14 +81,15 @@ def _rows(setup: CheckSetup, config: RunConfig, prior: DiffusionPrior, hold_to: 
     trainer = Trainer(config, prior, device=setup.device)
     trainer.step = config.steps // 2
     room = _room(trainer)
-    before, said = copy.deepcopy(trainer.state()), list[str]()
+    before, events = copy.deepcopy(trainer.state()), list[Event]()
     last = trainer.step + STEPS
     with tempfile.TemporaryDirectory() as temporary, hold_to(setup.device, room):
         folder = create_run_folder_at(Path(temporary) / "run")
         folder.write_config(config_to_dict(config))
-        train(trainer, folder, should_stop=lambda: trainer.step >= last, say=said.append)
+        train(trainer, folder, observers=[events.append], should_stop=lambda: trainer.step >= last)
+    lowered = [event for event in events if isinstance(event, TierLowered)]
     yield shown("memory left to the run", room / 2**20, unit="MiB")
-    yield at_least("times that it went a tier down", float(len(said)), 1.0, note=" ".join(said))
+    yield at_least("times that it went a tier down", float(len(lowered)), 1.0, note=" ".join(map(line_of, lowered)))
     yield at_least("steps taken all the same", float(trainer.step - before["step"]), float(STEPS))
 
     planned = Trainer(trainer.config, prior, device=setup.device)

@@ -21,7 +21,7 @@ from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.evaluation.plots import save_probe_figure
-from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.files import make_numbered_folder, refuse_existing, write_atomically
 from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import distill
@@ -193,8 +193,11 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
         seed=options.seed,
     )
     report = {"prompt": options.prompt, "source": str(options.source or "toybox truth"), **measured}
-    folder = options.out or _free_folder(options.prompt)
-    folder.mkdir(parents=True)
+    if options.out is None:
+        folder = make_numbered_folder(OUTPUT_ROOT / slug(options.prompt))
+    else:
+        folder = options.out
+        folder.mkdir(parents=True)
     write_atomically(folder / "probe.json", f"{json.dumps(report, indent=2)}\n".encode())
     save_probe_figure(report, folder / "probe.png", pictures=prior.decode_latents(latents).cpu())
     return [folder / "probe.json", folder / "probe.png"]
@@ -211,11 +214,3 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     if asked.colour is None:
         raise UserError(f'"{options.prompt}" leaves the colour open: name one, or give --source to probe its renders')
     return render_truth(truth_draws(asked.class_name, asked.colour, 1), cameras).rgb, cameras
-
-
-def _free_folder(prompt: str) -> Path:
-    """The next free ``probes/<prompt>-<n>``."""
-    number = 1
-    while (OUTPUT_ROOT / f"{slug(prompt)}-{number}").exists():
-        number += 1
-    return OUTPUT_ROOT / f"{slug(prompt)}-{number}"

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
+from sdi_gs.files import first_free_number
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
+from sdi_gs.runs.events import Finished, Observer, Saving, ignore
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
 from sdi_gs.runs.saving import ring_of_views, save_state
@@ -22,15 +25,17 @@ from sdi_gs.training.trainer import Trainer
 SHEET_VIEWS = 8
 
 
-def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, Any]:
-    """Save, export and summarise; ``started`` is the ``time.perf_counter()`` of the command's start.
+def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observer = ignore) -> dict[str, Any]:
+    """Save, export and write the summary, which is returned.
 
-    Results of an earlier stop of the same run are kept as ``<name>_stop_<n>``.
+    ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts. Results of an earlier stop of the
+    same run are kept as ``<name>_stop_<n>``. Emits Saving, CheckpointSaved and Finished.
     """
     config = trainer.config
+    emit(Saving(step=trainer.step))
     if trainer.step >= config.steps:
         trainer.scene.finalize()
-    save_state(trainer, folder)
+    save_state(trainer, folder, emit=emit)
     _set_aside_results(folder)
     splats, exported = trainer.scene.representation.splats(), 0
     if splats is not None:
@@ -62,11 +67,20 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float) -> dict[str, 
         "changes": trainer.changes,
     }
     folder.write_summary(summary)
+    files = tuple(path for path in result_files(folder) if path.exists())
+    made = f"{exported} Gaussians" if splats is not None else trainer.scene.representation.describe()
+    complete = trainer.step >= config.steps
+    emit(Finished(folder=folder.path, files=files, made=made, summary=summary, complete=complete))
     return summary
 
 
+def result_files(folder: RunFolder) -> tuple[Path, ...]:
+    """Return the paths of all that ``finish`` can write besides the checkpoint."""
+    return folder.splats, folder.turntable, folder.contact_sheet, folder.summary
+
+
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """What ``finish`` wrote; None where a run has not come to it, or where the file is damaged."""
+    """Return what ``finish`` wrote; None for a run that has not finished, or a damaged file."""
     try:
         summary = json.loads(folder.summary.read_bytes())
     except (OSError, ValueError):
@@ -75,11 +89,8 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _set_aside_results(folder: RunFolder) -> None:
-    """Rename what an earlier, stopped part of the run exported."""
-    results = (folder.summary, folder.splats, folder.turntable, folder.contact_sheet)
-    number = 1
-    while any(folder.path.glob(f"*_stop_{number}.*")):
-        number += 1
-    for path in results:
+    """Rename the results of an earlier, stopped part of the run."""
+    number = first_free_number(lambda number: any(folder.path.glob(f"*_stop_{number}.*")))
+    for path in result_files(folder):
         if path.exists():
             path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))

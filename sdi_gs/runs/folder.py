@@ -12,14 +12,15 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, refuse_existing, write_atomically
+from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing, write_atomically
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_from_dict
 
 SETTINGS_EVENT = "settings"
 """The log's word for settings that changed while a run trained."""
@@ -168,18 +169,9 @@ def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:
 
     Raises UserError where nothing can be written there.
     """
-    stem = slug(prompt)
-    with disk_errors(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            path = output_dir / f"{stem}-{number}"
-            try:
-                # The one atomic way of asking: two runs that start together get two folders.
-                path.mkdir()
-            except FileExistsError:
-                continue
-            return _with_subfolders(path)
-    raise AssertionError("unreachable: there is always a next number")
+    path = make_numbered_folder(output_dir / slug(prompt))
+    with disk_errors(path):
+        return _with_subfolders(path)
 
 
 def create_run_folder_at(path: Path) -> RunFolder:
@@ -198,6 +190,11 @@ def open_run_folder(path: Path) -> RunFolder:
     if not folder.config.is_file():
         raise UserError(f"{path} is not a run: it has no config.yaml; give one like outputs/a-blue-robot-1")
     return folder
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Return the settings that a run folder was made with; UserError where ``path`` is no run."""
+    return config_from_dict(open_run_folder(path).read_config())
 
 
 def slug(prompt: str) -> str:

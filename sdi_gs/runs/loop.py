@@ -1,7 +1,8 @@
-"""The loop of a run: step, log, show, save, and go on with less memory where it runs out."""
+"""The loop of a run: step, log, preview, checkpoint; and less memory where it runs out."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -11,12 +12,31 @@ import torch
 from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
+from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
+from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
 from sdi_gs.training.trainer import Trainer
 
-Observer = Callable[[Trainer, StepReport], None]
+
+def run(
+    trainer: Trainer,
+    folder: RunFolder,
+    *,
+    observers: Iterable[Observer] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """Train to the last step or until ``should_stop``, save, export, and return the summary.
+
+    ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and
+    ``finish`` do.
+    """
+    started = time.perf_counter() if started is None else started
+    emit = broadcast(observers)
+    train(trainer, folder, observers=[emit], should_stop=should_stop)
+    return finish(trainer, folder, started=started, emit=emit)
 
 
 def train(
@@ -25,42 +45,46 @@ def train(
     *,
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Train to the end or until asked to stop, logging, showing and saving; True if the end was reached.
+    """Train to the last step or until ``should_stop``; return whether the last step was reached.
 
-    A step that runs out of memory is taken again on the next lower memory tier, and ``say`` tells so.
+    Emits TrainingStarted, then for every step PreviewSaved and CheckpointSaved where these are due, and StepDone. A
+    step that runs out of memory is repeated on the next lower memory tier (TierLowered). Settings that an observer
+    changed are reported after the step (SettingsChanged).
 
-    Raises NonFiniteError where a step came to nothing, and UserError where memory does not suffice on the lowest tier;
-    the state before that step is then saved.
+    Raises NonFiniteError where a step yields non-finite values, and UserError where memory does not suffice on the
+    lowest tier; the state before that step is saved first.
     """
-    outputs, observers = trainer.config.outputs, list(observers)
+    outputs, emit = trainer.config.outputs, broadcast(observers)
+    emit(TrainingStarted(step=trainer.step, num_steps=trainer.config.steps))
     while trainer.step < trainer.config.steps and not should_stop():
         try:
             report = trainer.train_step()
         except NonFiniteError:
-            save_state(trainer, folder)
+            save_state(trainer, folder, emit=emit)
             raise
         except torch.OutOfMemoryError:
             report = None
         if report is None:
-            # Only here, where the error has let go of the step's tensors, is there memory to be had.
-            step_down(trainer, folder, say=say)
+            # Only outside the except block is the memory of the failed step free again.
+            step_down(trainer, folder, emit=emit)
             continue
         folder.append_step(_log_line(report))
         if outputs.preview_every and report.step % outputs.preview_every == 0:
-            save_preview(trainer, folder)
+            save_preview(trainer, folder, emit=emit)
         if outputs.checkpoint_every and report.step % outputs.checkpoint_every == 0:
-            save_state(trainer, folder)
-        for observe in observers:
-            observe(trainer, report)
+            save_state(trainer, folder, emit=emit)
+        num_changes = len(trainer.changes)
+        emit(StepDone(report=report))
+        for change in trainer.changes[num_changes:]:
+            emit(SettingsChanged(step=change["step"], changed=change["changed"]))
     return trainer.step >= trainer.config.steps
 
 
-def step_down(trainer: Trainer, folder: RunFolder, *, say: Callable[[str], None]) -> None:
-    """Go on at the next lower memory tier after a step that ran out of memory.
+def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
+    """Move to the next lower memory tier after a step that ran out of memory.
 
-    Raises UserError on the lowest one, with the state saved.
+    Raises UserError on the lowest tier, with the state saved.
     """
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -70,18 +94,18 @@ def step_down(trainer: Trainer, folder: RunFolder, *, say: Callable[[str], None]
     branches = 4 if config.guidance.perp_neg else 2
     lower = next_lower(config.compute, views=config.views_per_step, branches=branches, rays=rays)
     if lower is None:
-        save_state(trainer, folder)
+        save_state(trainer, folder, emit=emit)
         raise UserError(
             f"step {step}: out of memory with all that saves memory turned on; the state before this step is saved: "
             f"close other programs and go on with sdi-gs train --resume {folder.path}, or start anew with fewer views"
         )
     tier, compute = lower
     change_settings(trainer, folder, replace(config, compute=compute))
-    say(f"step {step}: out of memory; it is taken again on tier {tier.name} ({tier.summary}), and nothing is lost")
+    emit(TierLowered(step=step, tier=tier))
 
 
 def keep_within_tier(trainer: Trainer, folder: RunFolder, tier: Tier) -> None:
-    """Have a resumed run save at least what a tier saves."""
+    """Make a resumed run save at least the memory that a tier saves."""
     config = trainer.config
     change_settings(trainer, folder, replace(config, compute=saving_at_least(config.compute, tier.compute)))
 

@@ -1,8 +1,8 @@
-"""Which tier a run gets, by the card's free memory, and what is said about it."""
+"""The memory tier of a run, by the free memory of its card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import TOYBOX_IDEAL
+from sdi_gs.runs.events import Notice, Observer, TierChosen, ignore
 from sdi_gs.settings.tiers import TIERS, Tier, TierChoice, tier_for, tier_named
 
 GIB = 2**30
@@ -24,24 +25,26 @@ class VisibleCard:
     total_bytes: int
 
 
-def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, say: Callable[[str], None]) -> Tier | None:
-    """The tier of a run, and what there is to say about it; "auto" is none on the CPU and for a prior without networks.
+def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, emit: Observer = ignore) -> Tier | None:
+    """Return the memory tier of a run and emit it; None for no tier.
 
-    Raises UserError where a card is too small for every tier and none was named.
+    "auto" is no tier on the CPU and for a prior without networks. Raises UserError where a card is too small for every
+    tier and none was named.
     """
     if choice == "auto" and prior == TOYBOX_IDEAL.name:
         return None
-    if device.type != "cuda":
-        return chosen_tier(choice, free_bytes=None, say=say)
-    index = device.index or 0
-    line = other_cards_line(visible_cards(), used=index)
-    if line is not None:
-        say(line)
-    return chosen_tier(choice, free_bytes=torch.cuda.mem_get_info(index)[0], say=say)
+    free_bytes = None
+    if device.type == "cuda":
+        index = device.index or 0
+        line = other_cards_line(visible_cards(), used=index)
+        if line is not None:
+            emit(Notice(text=line))
+        free_bytes = torch.cuda.mem_get_info(index)[0]
+    return chosen_tier(choice, free_bytes=free_bytes, emit=emit)
 
 
 def visible_cards() -> list[VisibleCard]:
-    """All of them; nothing is started on any."""
+    """Return all cards, without starting anything on them."""
     cards = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -49,8 +52,8 @@ def visible_cards() -> list[VisibleCard]:
     return cards
 
 
-def chosen_tier(choice: TierChoice, *, free_bytes: int | None, say: Callable[[str], None]) -> Tier | None:
-    """The tier that was asked for, or the one that suits ``free_bytes`` of a card (None without one); None for none.
+def chosen_tier(choice: TierChoice, *, free_bytes: int | None, emit: Observer = ignore) -> Tier | None:
+    """Return the named tier, or the one that fits into ``free_bytes`` of a card (None: no card), and emit it.
 
     Raises UserError where the card is too small for every tier and none was named.
     """
@@ -63,19 +66,18 @@ def chosen_tier(choice: TierChoice, *, free_bytes: int | None, say: Callable[[st
             tier = tier_for(free_bytes)
             if tier is None:
                 raise UserError(_too_small(free_bytes))
-            said = f"tier {tier.name} for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"
-            say(f"{said}; --tier chooses another")
+            emit(TierChosen(tier=tier, free_bytes=free_bytes))
             return tier
         case "8" | "12" | "16" | "24" | "40":
             tier = tier_named(choice)
-            say(f"tier {tier.name} as asked: {tier.summary}")
+            emit(TierChosen(tier=tier, free_bytes=None))
             return tier
         case _:
             assert_never(choice)
 
 
 def other_cards_line(cards: Sequence[VisibleCard], used: int) -> str | None:
-    """What to say where cards of different sizes are there; None where there is nothing to choose."""
+    """Return a line about the other cards where their sizes differ; None where there is nothing to choose."""
     if len({card.total_bytes for card in cards}) < 2:
         return None
     mine = next(card for card in cards if card.index == used)

@@ -15,7 +15,7 @@ from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
 from sdi_gs.runs.finish import read_summary
-from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder
+from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
 from sdi_gs.runs.loading import load_start, require_scene
 from sdi_gs.settings.run import RunConfig, require_prompt
 from sdi_gs.settings.tree import config_from_dict, config_to_dict
@@ -76,11 +76,6 @@ def prepare_resume(path: Path, *, device: torch.device, scene: Scene | None = No
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
     return trainer, folder
-
-
-def load_run_config(path: Path) -> RunConfig:
-    """The settings that a run folder was made with."""
-    return config_from_dict(open_run_folder(path).read_config())
 
 
 def require_kernels(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What a run saves on its way: checkpoints, previews and changed settings."""
+"""What a run saves while it trains: checkpoints, previews and changed settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.runs.checkpoint import pack_state, save_checkpoint
+from sdi_gs.runs.events import CheckpointSaved, Observer, PreviewSaved, ignore
 from sdi_gs.runs.folder import SETTINGS_EVENT, RunFolder
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
@@ -19,8 +20,8 @@ ELEVATION_DEG = 15.0
 """Height of the camera in previews, contact sheets and turntables."""
 
 
-def save_state(trainer: Trainer, folder: RunFolder) -> None:
-    """A checkpoint of all that the next step depends on."""
+def save_state(trainer: Trainer, folder: RunFolder, *, emit: Observer = ignore) -> None:
+    """Write a checkpoint of everything that the next step depends on."""
     tensors, state = pack_state(trainer.state())
     meta = {
         "state": state,
@@ -30,18 +31,23 @@ def save_state(trainer: Trainer, folder: RunFolder) -> None:
     }
     if trainer.scene_name is not None:
         meta["scene"] = trainer.scene_name
-    save_checkpoint(folder.checkpoints, trainer.step, tensors, meta)
+    path = save_checkpoint(folder.checkpoints, trainer.step, tensors, meta)
+    emit(CheckpointSaved(step=trainer.step, path=path))
 
 
-def save_preview(trainer: Trainer, folder: RunFolder) -> None:
-    """Front, sides and back as they are now; a picture of the same step from an earlier try stays."""
+def save_preview(trainer: Trainer, folder: RunFolder, *, emit: Observer = ignore) -> None:
+    """Render front, sides and back into one picture; one of the same step from an earlier attempt is kept."""
     path = folder.preview(trainer.step)
     if not path.exists():
         save_contact_sheet(path, ring_of_views(trainer, PREVIEW_VIEWS, trainer.prior.image_size))
+        emit(PreviewSaved(step=trainer.step, path=path))
 
 
 def change_settings(trainer: Trainer, folder: RunFolder, config: RunConfig) -> dict[str, list[Any]]:
-    """Steer a run that trains, and write to its log what changed (as ``Trainer.change_settings``, UserError too)."""
+    """Change the settings of a run that trains and log the change; return dotted name: [before, after].
+
+    Raises UserError as ``Trainer.change_settings`` does.
+    """
     changed = trainer.change_settings(config)
     if changed:
         after = {key: values[1] for key, values in changed.items()}
@@ -50,5 +56,6 @@ def change_settings(trainer: Trainer, folder: RunFolder, config: RunConfig) -> d
 
 
 def ring_of_views(trainer: Trainer, count: int, size: int) -> torch.Tensor:  # [count, size, size, 3]
+    """Render the scene from ``count`` cameras on a ring."""
     cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=ELEVATION_DEG)
     return render_views(trainer.scene.representation, cameras).rgb

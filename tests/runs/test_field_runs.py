@@ -12,6 +12,7 @@ import numpy as np
 import plyfile
 import pytest
 import torch
+from command_line import refusal
 from PIL import Image
 
 import sdi_gs.runs.loop
@@ -64,24 +65,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     train = sdi_gs.runs.loop.train
 
     def patch(steps: int | None) -> None:
-        def stopped(trainer: Trainer, folder: RunFolder, **_: Any) -> bool:
-            return train(trainer, folder, should_stop=lambda: steps is not None and trainer.step >= steps)
+        def stopped(trainer: Trainer, folder: RunFolder, **options: Any) -> bool:
+            options["should_stop"] = lambda: steps is not None and trainer.step >= steps
+            return train(trainer, folder, **options)
 
         monkeypatch.setattr(sdi_gs.runs.loop, "train", stopped)
 
     return patch
-
-
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line with which a command is refused."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    lines = [line for line in said.err.splitlines() if not line.startswith("prior ")]
-    assert len(lines) == 1, said.err
-    assert lines[0].startswith("sdi-gs: ")
-    return lines[0]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.checkpoint import pack_state
+from sdi_gs.runs.console_observer import line_of
+from sdi_gs.runs.events import CheckpointSaved, Event, Observer, StepDone, TierLowered
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loop import keep_within_tier, train
 from sdi_gs.runs.prepare import prepare_resume, prepare_run
@@ -92,11 +94,11 @@ def start(monkeypatch: pytest.MonkeyPatch, folder: Path, prior: SmallCard) -> tu
     return prepare_run(config(), device=CPU, folder=folder)
 
 
-def shrinks(prior: SmallCard, room: int) -> object:
+def shrinks(prior: SmallCard, room: int) -> Observer:
     """An observer after whose step ``FAILING`` - 1 the card has less room."""
 
-    def observe(trainer: Trainer, _: object) -> None:
-        if trainer.step == FAILING - 1:
+    def observe(event: Event) -> None:
+        if isinstance(event, StepDone) and event.report.step == FAILING - 1:
             prior.room = room
 
     return observe
@@ -112,9 +114,9 @@ def assert_equal_states(left: Trainer, right: Trainer) -> None:
 def test_the_run_ends_as_one_that_took_the_lower_tier_from_that_step_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, name: str, at_once: int
 ) -> None:
-    prior, said = SmallCard(), list[str]()
+    prior, events = SmallCard(), list[Event]()
     trainer, folder = start(monkeypatch, tmp_path / "run", prior)
-    assert train(trainer, folder, observers=[shrinks(prior, room)], say=said.append)  # pyright: ignore[reportArgumentType]
+    assert train(trainer, folder, observers=[shrinks(prior, room), events.append])
 
     planned = Trainer(config(), SmallCard(), device=CPU)
     while planned.step < FAILING - 1:
@@ -124,9 +126,12 @@ def test_the_run_ends_as_one_that_took_the_lower_tier_from_that_step_on(
         planned.train_step()
     assert_equal_states(trainer, planned)
     assert trainer.config.compute.views_at_once == at_once == tier_named(name).compute.views_at_once  # pyright: ignore[reportArgumentType]
-    assert f"step {FAILING}: out of memory" in said[-1]
-    assert f"tier {name} " in said[-1]
-    assert [line.count("\n") for line in said] == [0] * len(said)
+    last = [event for event in events if isinstance(event, TierLowered)][-1]
+    assert (last.step, last.tier) == (FAILING, tier_named(name))  # pyright: ignore[reportArgumentType]
+    said = line_of(last)
+    assert f"step {FAILING}: out of memory" in said
+    assert f"tier {name} " in said
+    assert "\n" not in said
 
 
 def test_log_and_checkpoint_remember_so_that_a_resumed_run_keeps_to_it(
@@ -137,7 +142,7 @@ def test_log_and_checkpoint_remember_so_that_a_resumed_run_keeps_to_it(
     train(
         trainer,
         folder,
-        observers=[shrinks(prior, 1)],  # pyright: ignore[reportArgumentType]
+        observers=[shrinks(prior, 1)],
         should_stop=lambda: trainer.step == FAILING + 1,
     )
     save_state(trainer, folder)
@@ -161,14 +166,17 @@ def test_log_and_checkpoint_remember_so_that_a_resumed_run_keeps_to_it(
 def test_the_lowest_tier_ends_the_run_in_one_line_with_the_state_saved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prior, said = SmallCard(), list[str]()
+    prior, events = SmallCard(), list[Event]()
     trainer, folder = start(monkeypatch, tmp_path / "run", prior)
     with pytest.raises(UserError, match=rf"step {FAILING}: out of memory with all that saves") as stopped:
-        train(trainer, folder, observers=[shrinks(prior, 0)], say=said.append)  # pyright: ignore[reportArgumentType]
+        train(trainer, folder, observers=[shrinks(prior, 0), events.append])
     assert "\n" not in str(stopped.value)
     assert trainer.step == FAILING - 1
     assert [path.name for path in folder.checkpoints.iterdir()] == [f"step_{FAILING - 1:06d}"]
-    assert [line.split("tier ")[1].split()[0] for line in said] == ["40", "24", "12", "8"]
+    lowered = [event.tier.name for event in events if isinstance(event, TierLowered)]
+    assert lowered == ["40", "24", "12", "8"]
+    # What follows the last tier is the checkpoint.
+    assert isinstance(events[-1], CheckpointSaved)
 
 
 def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(

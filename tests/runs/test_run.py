@@ -15,14 +15,14 @@ import torch
 import yaml
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.contracts import StepReport
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from sdi_gs.runs.events import Event, StepDone
 from sdi_gs.runs.finish import finish, read_summary
-from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.folder import RunFolder, load_run_config
 from sdi_gs.runs.loading import load_scene
 from sdi_gs.runs.loop import train
-from sdi_gs.runs.prepare import load_run_config, prepare_resume, prepare_run
+from sdi_gs.runs.prepare import prepare_resume, prepare_run
 from sdi_gs.runs.provenance import peak_rss_mb, versions
 from sdi_gs.runs.saving import change_settings
 from sdi_gs.settings.outputs import OutputConfig
@@ -250,10 +250,10 @@ def test_observers_see_every_step_after_it_was_logged(tmp_path: Path) -> None:
     seen: list[int] = []
     trainer, folder = start(tmp_path / "seen", config(steps=3))
 
-    def observe(observed: Trainer, report: StepReport) -> None:
-        assert observed is trainer
-        assert folder.read_steps()[-1]["step"] == report.step
-        seen.append(report.step)
+    def observe(event: Event) -> None:
+        if isinstance(event, StepDone):
+            assert folder.read_steps()[-1]["step"] == event.report.step
+            seen.append(event.report.step)
 
     train(trainer, folder, observers=[observe])
     assert seen == [1, 2, 3]
@@ -385,10 +385,10 @@ def steered_run(folder: Path, *, checkpoint_after: int, stop: int) -> RunFolder:
     """A run whose guidance was changed after steps 2 and 4, and that was stopped with its last checkpoint earlier."""
     trainer, run_folder = start(folder, config(outputs=replace(config().outputs, checkpoint_every=checkpoint_after)))
 
-    def steer(observed: Trainer, report: StepReport) -> None:
-        if report.step in (2, 4):
-            scale = {2: 3.0, 4: 5.0}[report.step]
-            change_settings(observed, run_folder, with_values(observed.config, {"guidance.guidance_scale": scale}))
+    def steer(event: Event) -> None:
+        if isinstance(event, StepDone) and event.report.step in (2, 4):
+            scale = {2: 3.0, 4: 5.0}[event.report.step]
+            change_settings(trainer, run_folder, with_values(trainer.config, {"guidance.guidance_scale": scale}))
 
     train(trainer, run_folder, observers=[steer], should_stop=lambda: trainer.step >= stop)
     return run_folder

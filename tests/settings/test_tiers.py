@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from sdi_gs.errors import UserError
+from sdi_gs.runs.console_observer import line_of
+from sdi_gs.runs.events import Event, TierChosen
 from sdi_gs.runs.memory_tier import VisibleCard, chosen_tier, other_cards_line, tier_of_run
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.tiers import TIERS, next_lower, saving_at_least, tier_for, tier_named
@@ -66,25 +68,30 @@ def test_what_the_user_chose_besides_memory_stays() -> None:
 
 
 def test_the_card_decides_unless_a_tier_is_named() -> None:
-    said = list[str]()
-    tier = chosen_tier("auto", free_bytes=11 * GIB, say=said.append)
+    events = list[Event]()
+    tier = chosen_tier("auto", free_bytes=11 * GIB, emit=events.append)
     assert tier is tier_named("12")
-    assert said == ["tier 12 for 11.0 GiB of free memory: " + tier_named("12").summary + "; --tier chooses another"]
-    assert chosen_tier("8", free_bytes=80 * GIB, say=said.append) is tier_named("8")
-    assert chosen_tier("8", free_bytes=1 * GIB, say=said.append) is tier_named("8")
-    assert chosen_tier("none", free_bytes=11 * GIB, say=said.append) is None
+    assert chosen_tier("8", free_bytes=80 * GIB, emit=events.append) is tier_named("8")
+    assert chosen_tier("8", free_bytes=1 * GIB, emit=events.append) is tier_named("8")
+    assert chosen_tier("none", free_bytes=11 * GIB, emit=events.append) is None
+    named = TierChosen(tier=tier_named("8"), free_bytes=None)
+    assert events == [TierChosen(tier=tier_named("12"), free_bytes=11 * GIB), named, named]
+    assert [line_of(event) for event in events[:2] if isinstance(event, TierChosen)] == [
+        "tier 12 for 11.0 GiB of free memory: " + tier_named("12").summary + "; --tier chooses another",
+        "tier 8 as asked: " + tier_named("8").summary,
+    ]
 
 
 def test_without_a_card_only_a_named_tier_counts() -> None:
     cpu = torch.device("cpu")
-    assert tier_of_run("auto", "sd21-base", device=cpu, say=print) is None
-    assert tier_of_run("16", "sd21-base", device=cpu, say=lambda _: None) is tier_named("16")
-    assert tier_of_run("auto", "toybox-ideal", device=torch.device("cuda"), say=print) is None
+    assert tier_of_run("auto", "sd21-base", device=cpu) is None
+    assert tier_of_run("16", "sd21-base", device=cpu) is tier_named("16")
+    assert tier_of_run("auto", "toybox-ideal", device=torch.device("cuda")) is None
 
 
 def test_a_card_too_small_for_every_tier_is_one_line() -> None:
     with pytest.raises(UserError, match=r"the card has 5\.5 GiB of free memory .* --tier 8 all the same") as refused:
-        chosen_tier("auto", free_bytes=int(5.5 * GIB), say=print)
+        chosen_tier("auto", free_bytes=int(5.5 * GIB))
     assert "\n" not in str(refused.value)
 
 

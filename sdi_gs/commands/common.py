@@ -1,0 +1,48 @@
+"""What several commands share; free of torch, so that help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdi_gs.console import say
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_CHECK_FAILED = 1
+"""A check of ``doctor --full`` did not pass."""
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
+
+LOCAL_HOST = "127.0.0.1"
+VIEWER_PORT = 8080
+
+
+def require_port(name: str, port: int) -> None:
+    """Raise ValueError for a number that is no port."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{name} must be 0 to 65535, got {port}")
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device as ``sdi_gs.devices.pick_device`` does, importing torch only now."""
+    from sdi_gs.devices import pick_device
+
+    return pick_device(name)
+
+
+def print_paths(paths: Iterable[Path]) -> None:
+    """Print one path per line to stdout."""
+    for path in paths:
+        print(path)
+
+
+def print_address(address: tuple[str, list[str]]) -> None:
+    """Print a viewer's address to stdout and the remarks on it to stderr."""
+    line, remarks = address
+    print(line, flush=True)
+    for remark in remarks:
+        say(remark)

@@ -1,0 +1,37 @@
+"""The presets that a command starts from if nothing is named: the only lines that know which fits which machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdi_gs.commands.common import pick_device
+from sdi_gs.configs.presets import preset_for_prior, preset_named
+from sdi_gs.settings.run import RunConfig
+
+CPU_PRESET = "toybox-ideal"
+"""What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
+and docs/reports/evidence.md, which say why."""
+GPU_PRESET = "sd21-base"
+
+
+def named_settings(
+    preset: str | None, prior: str | None, resume: Path | str | None
+) -> tuple[RunConfig | None, str] | None:
+    """Return the settings that these options name and the reason; None if they leave it to the device.
+
+    The settings of a run to resume are None: they lie in its folder. Raises UserError for an unknown preset.
+    """
+    if preset is not None:
+        return preset_named(preset).config, f"preset {preset} as asked"
+    if resume is not None:
+        return None, f"settings of {resume}"
+    if prior is not None:
+        name = preset_for_prior(prior) or GPU_PRESET
+        return preset_named(name).config, f"preset {name} fits this prior"
+    return None
+
+
+def settings_for_device(device: str | None) -> tuple[RunConfig, str]:
+    """Return the settings that suit a device, None for the best one there is, and the reason."""
+    name = GPU_PRESET if pick_device(device).type == "cuda" else CPU_PRESET
+    return preset_named(name).config, f"preset {name}"

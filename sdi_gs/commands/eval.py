@@ -1,0 +1,75 @@
+"""``sdi-gs eval``: the scores of a finished scene."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sdi_gs.commands.common import pick_device
+from sdi_gs.commands.defaults import CPU_PRESET
+from sdi_gs.configs.presets import preset_named
+from sdi_gs.console import say
+from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.settings.frames import Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Score an object against toybox's truth (docs/eval.md); only toybox prompts have one."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is scored), a checkpoint, or a .ply or .splat file."""
+    prompt: str | None = None
+    """What the object should be; needed for a splat file, the run's own prompt if not given."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+    draws: int = 32
+    """K of "best of K": random members of what the prompt may mean."""
+    ceiling: bool = True
+    """Also fit the same representation to true views, the best that it could do."""
+    image_size: int = 64
+    """Side of the 24 held-out views in pixels."""
+    out: Path | None = None
+    """File for the JSON object, which must not exist."""
+    frame: Frame = "viewer"
+    """Axes that a splat file has: those of splat viewers, or those of training."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:1."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.draws <= 4096:
+            raise ValueError(f"draws must be 1 to 4096, got {self.draws}")
+        if not 16 <= self.image_size <= 1024:
+            raise ValueError(f"image-size must be 16 to 1024, got {self.image_size}")
+
+
+def evaluate_scene(options: Eval) -> int:
+    """Score a scene; print the scores and write them to ``out``."""
+    from sdi_gs.evaluation.evaluate import evaluate
+    from sdi_gs.runs.loading import load_scene
+
+    if options.out is not None:
+        refuse_existing(options.out)
+    scene = load_scene(options.source, device=pick_device(options.device), frame=options.frame)
+    config = scene.run.config if scene.run is not None else preset_named(CPU_PRESET).config
+    evaluation = evaluate(
+        scene,
+        options.prompt,
+        num_draws=options.draws,
+        image_size=options.image_size,
+        ceiling_config=config if options.ceiling else None,
+    )
+    scores = evaluation.as_json()
+    if options.out is not None:
+        write_atomically(options.out, f"{json.dumps(scores, indent=2)}\n".encode())
+    if options.json:
+        print(json.dumps(scores))
+    else:
+        evaluation.print()
+    if evaluation.left_out is not None:
+        say(evaluation.left_out)
+    return 0

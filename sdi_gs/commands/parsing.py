@@ -1,0 +1,89 @@
+"""From a command line to the options of one command, with one-line errors; free of torch."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Annotated, Any, Union
+
+import tyro
+
+from sdi_gs import __version__
+from sdi_gs.errors import UserError
+
+DESCRIPTION = (
+    f"sdi-gs {__version__}: a sentence in, a 3D object out. "
+    'Start with: sdi-gs train --prompt "a blue robot". `sdi-gs --version` prints the version.'
+)
+
+_NO_WRAPPING = "10000"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_RULE = re.compile(r"[─-]{3,}")
+_INNER_NAMES = re.compile(r"__tyro[\w-]*\.|^Error parsing [A-Z]\w*: ")
+
+
+def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) -> Any:
+    """Read a command line as one of the commands, given by name with the dataclass of their options.
+
+    Help ends the program as usual (SystemExit 0). Raises UserError, in one line, for anything that is no command, no
+    option or no acceptable value.
+    """
+    commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), _unwrapped_unless_help(arguments):
+            return tyro.cli(commands, prog="sdi-gs", description=DESCRIPTION, args=list(arguments))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        command = f"sdi-gs {arguments[0]}" if arguments and arguments[0] in options else "sdi-gs"
+        raise UserError(one_line(said.getvalue(), command)) from None
+    except ValueError as error:
+        # Raised by the checks of the outermost dataclass, which tyro does not catch.
+        raise UserError(str(error)) from error
+
+
+@contextmanager
+def _unwrapped_unless_help(arguments: Sequence[str]) -> Iterator[None]:
+    """Keep tyro from breaking the words of a message that is to become one line."""
+    if {"-h", "--help"} & set(arguments):
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = _NO_WRAPPING
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def one_line(box: str, command: str) -> str:
+    """Return tyro's framed message as one line: what is wrong, the option that was perhaps meant, where help is."""
+    plain = _COLOURS.sub("", box)
+    sections: list[list[str]] = [[]]
+    for line in plain.splitlines():
+        text = line.strip("│ ")
+        if line.startswith(("╭", "╰")):
+            continue
+        if _RULE.fullmatch(text):
+            sections.append([])
+        elif text:
+            sections[-1].append(text)
+    if "╭" not in plain:
+        # Without UTF-8 the title stands over the first rule and not in the frame.
+        sections = sections[1:]
+    parts = []
+    for section in filter(None, sections):
+        text = " ".join(section)
+        if text.startswith("Perhaps you meant"):
+            options = re.findall(r"(?<!\S)--[\w.-]+", " ".join(section[1:]))
+            parts.append(f"did you mean {options[0]}?" if options else text)
+        elif not text.startswith(("Argument helptext", "For full helptext")):
+            parts.append(_INNER_NAMES.sub("", text).removesuffix("."))
+    return f"{'; '.join(parts) or 'the command line is not understood'} (see {command} --help)"

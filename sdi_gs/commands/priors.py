@@ -1,0 +1,52 @@
+"""``sdi-gs priors``: the diffusion models that are known, and their weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Literal, assert_never
+
+import tyro
+
+from sdi_gs.commands.common import print_paths
+from sdi_gs.console import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priors:
+    """List the diffusion models that are known, where each comes from and whether it is here, or fetch one."""
+
+    action: Annotated[Literal["list", "fetch"], tyro.conf.Positional] = "list"
+    """What to do."""
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
+    """A known name, a folder or a hub id (owner/name); all known ones are listed if not given."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+    def __post_init__(self) -> None:
+        if self.action == "fetch" and self.name is None:
+            raise ValueError("fetch needs a name: see sdi-gs priors for those that are known")
+        if self.action == "fetch" and self.json:
+            raise ValueError("fetch prints a path: leave --json out")
+
+
+def priors(options: Priors) -> int:
+    """List priors, or fetch one and print the folder of its weights."""
+    from sdi_gs.priors.listing import fetch_prior, known_priors, prior_status, status_lines
+
+    match options.action:
+        case "list":
+            statuses = known_priors() if options.name is None else [prior_status(options.name)]
+            if options.json:
+                print(json.dumps({"priors": [status.as_json() for status in statuses]}))
+            else:
+                print("\n".join(status_lines(statuses)))
+        case "fetch":
+            folder = fetch_prior(options.name or "", say=say)
+            if folder is None:
+                say(f"{options.name} has no weights: there is nothing to fetch")
+            else:
+                print_paths([folder])
+        case _:
+            assert_never(options.action)
+    return 0

@@ -1,0 +1,154 @@
+"""``sdi-gs train``: a run from its options to its results, with the viewer if it is wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, VIEWER_PORT, print_address, require_port
+from sdi_gs.commands.defaults import named_settings, settings_for_device
+from sdi_gs.commands.given import given_type
+from sdi_gs.console import say
+from sdi_gs.runs.events import Event, Planned
+from sdi_gs.runs.request import RunRequest
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.stages import StagesConfig
+from sdi_gs.settings.tiers import TierChoice
+from sdi_gs.settings.tree import flatten
+
+if TYPE_CHECKING:
+    from sdi_gs.runs.folder import RunFolder
+    from sdi_gs.runs.launch import Watch
+    from sdi_gs.training.trainer import Trainer
+    from sdi_gs.viewer.server import LiveViewer
+
+    GivenSettings = Mapping[str, Any]
+else:
+    GivenSettings = given_type(RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Turn a sentence into an object: splats.ply, a turntable and a contact sheet in a new run folder."""
+
+    settings: Annotated[GivenSettings, tyro.conf.arg(name="")]
+    preset: str | None = None
+    """Settings to start from: toybox-ideal, toybox, smoke or sd21-base; chosen by prior or device if not given."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:1; the first CUDA device if there is one, if not given."""
+    output_dir: Path | None = None
+    """The run's own folder, which must not exist; the next free outputs/<prompt>-<n> if not given."""
+    resume: Path | None = None
+    """A stopped run's folder to continue; its settings are used again."""
+    tier: TierChoice = "auto"
+    """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
+    two_stage: bool = False
+    """Train a field first and splats from its surface second: two run folders, one after the other."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    viewer: bool = False
+    """Watch and steer the run in a browser; its address is printed."""
+    viewer_host: str = LOCAL_HOST
+    """Address that the viewer listens on; 0.0.0.0 lets every machine in, without a password."""
+    viewer_port: int = VIEWER_PORT
+    """Port of the viewer, or the next free one; 0 for any."""
+    viewer_keep_open: bool = False
+    """Keep showing the finished object until Ctrl-C."""
+
+    def __post_init__(self) -> None:
+        require_port("viewer-port", self.viewer_port)
+
+
+def train(options: Train) -> int:
+    """Train, export and print what was made; return 0, or 130 for a run that was stopped."""
+    started = time.perf_counter()
+    request, chosen = requested_run(options)
+    if options.viewer:
+        from sdi_gs.viewer.guard import free_port
+
+        # Before anything is made: without the viewer that was asked for, no half of a run is left.
+        free_port(options.viewer_host, options.viewer_port)
+    from sdi_gs.runs.console_observer import ConsoleObserver
+    from sdi_gs.runs.launch import launch
+
+    with ConsoleObserver() as console:
+        result = launch(
+            request,
+            observers=[_choice_printer(chosen, asked=options.device is not None), console],
+            watch=_viewer_of(options) if options.viewer else None,
+            started=started,
+        )
+    return 0 if result.is_complete else EXIT_INTERRUPTED
+
+
+def requested_run(options: Train) -> tuple[RunRequest, str]:
+    """Return the run that the options describe, and a few words on the origin of its settings.
+
+    Raises UserError for an unknown preset or device and for settings that are not valid.
+    """
+    given = flatten(dict(options.settings))
+    config, chosen = named_settings(options.preset, given.get("prior"), options.resume) or settings_for_device(
+        options.device
+    )
+    request = RunRequest(
+        config=config,
+        given=given,
+        device=options.device,
+        output_dir=options.output_dir,
+        resume=options.resume,
+        tier=options.tier,
+        two_stage=options.two_stage,
+        stages=options.stages,
+    )
+    return request, chosen
+
+
+def _choice_printer(chosen: str, *, asked: bool) -> Callable[[Event], None]:
+    """Return an observer that prints what is used and why; ``asked`` if the device was named."""
+
+    def print_choice(event: Event) -> None:
+        if isinstance(event, Planned):
+            say(_choice_line(event, chosen, asked=asked))
+
+    return print_choice
+
+
+def _choice_line(event: Planned, chosen: str, *, asked: bool) -> str:
+    import torch
+
+    from sdi_gs.devices import device_reason
+    from sdi_gs.priors.catalog import CATALOG, is_instrument
+
+    prior = event.config.prior
+    if is_instrument(prior):
+        from sdi_gs.toybox.classes import CLASSES
+
+        about = f"an instrument: it knows {len(CLASSES)} toy objects"
+    else:
+        about = {entry.name: entry.summary for entry in CATALOG}.get(prior, "by path or hub id")
+    reason = device_reason(torch.device(event.device), asked=asked)
+    return f"prior {prior} ({about}), {chosen}, device {event.device}: {reason}"
+
+
+def _viewer_of(options: Train) -> Watch:
+    """Return what opens the live viewer around a run's loop."""
+
+    @contextmanager
+    def watch(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> Iterator[LiveViewer]:
+        from sdi_gs.viewer.server import LiveViewer
+
+        with LiveViewer(
+            trainer, folder, host=options.viewer_host, port=options.viewer_port, interrupted=interrupted
+        ) as viewer:
+            print_address(viewer.address)
+            yield viewer
+            if options.viewer_keep_open and not interrupted():
+                say("the viewer stays open; Ctrl-C closes it")
+                viewer.keep_open(interrupted)
+
+    return watch

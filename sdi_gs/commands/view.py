@@ -1,0 +1,48 @@
+"""``sdi-gs view``: a finished scene in a browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sdi_gs.commands.common import LOCAL_HOST, VIEWER_PORT, pick_device, print_address, require_port
+from sdi_gs.settings.frames import Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Show an object in a browser until Ctrl-C."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
+    host: str = LOCAL_HOST
+    """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
+    port: int = VIEWER_PORT
+    """Port to listen on, or the next free one; 0 for any."""
+    frame: Frame = "viewer"
+    """Axes that a file has: those of splat viewers, or those of training."""
+    device: str | None = None
+    """Where to render: cpu, cuda or cuda:1."""
+
+    def __post_init__(self) -> None:
+        require_port("port", self.port)
+
+
+def view(options: View) -> int:
+    """Serve the page of a scene until Ctrl-C."""
+    from sdi_gs.runs.interrupts import Interrupts
+    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.viewer.server import FinishedViewer
+
+    device = pick_device(options.device)
+    scene = load_scene(options.source, device=device, frame=options.frame)
+    with (
+        Interrupts("closing the viewer") as interrupts,
+        FinishedViewer(scene, host=options.host, port=options.port, device=device) as viewer,
+    ):
+        print_address(viewer.address)
+        viewer.serve_until(lambda: interrupts.requested)
+    return 0

@@ -1,0 +1,203 @@
+"""Start a run, or go on with a stopped one, exactly as ``sdi-gs train`` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sdi_gs.contracts import TunablePrior
+from sdi_gs.devices import pick_device
+from sdi_gs.errors import UserError
+from sdi_gs.runs.checkpoint import list_checkpoints
+from sdi_gs.runs.events import Event, Notice, Observer, Planned, Resumed, StageStarted, broadcast, ignore
+from sdi_gs.runs.folder import RunFolder, load_run_config
+from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
+from sdi_gs.runs.loop import keep_within_tier, run
+from sdi_gs.runs.memory_tier import tier_of_run
+from sdi_gs.runs.prepare import prepare_resume, prepare_run, require_kernels
+from sdi_gs.runs.request import RunRequest
+from sdi_gs.runs.saving import change_settings
+from sdi_gs.runs.two_stage import field_stage, splat_stage
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.steering import TUNABLE
+from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten, with_values
+from sdi_gs.training.trainer import Trainer
+
+
+class Watcher(Protocol):
+    """An observer that may end the run, such as the live viewer."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run should stop after this step, then save and export."""
+        ...
+
+    def observe(self, event: Event) -> None:
+        """Take notice of an event; the run waits until it returns."""
+        ...
+
+
+class Watch(Protocol):
+    """Makes the watcher of a run; the run's loop and its exports happen inside the context."""
+
+    def __call__(
+        self, trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]
+    ) -> AbstractContextManager[Watcher | None]:
+        """``interrupted`` returns whether Ctrl-C was pressed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run left."""
+
+    folder: RunFolder
+    summary: dict[str, Any]
+    """The content of ``summary.json``."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last step was reached; a stopped run can be resumed."""
+        return self.summary["step"] >= self.summary["steps"]
+
+
+def launch(
+    request: RunRequest,
+    *,
+    observers: Iterable[Observer] = (),
+    watch: Watch | None = None,
+    started: float | None = None,
+) -> RunResult:
+    """Run what is requested to its end and return what it left; of two stages, what the last one left.
+
+    In the main thread Ctrl-C asks for an orderly stop, after which the run is saved and exported; a second one stops
+    at once. ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises
+    UserError for whatever cannot be run, before anything is written, and for a run that was stopped at once.
+    """
+    started = time.perf_counter() if started is None else started
+    emit = broadcast(observers)
+    device = pick_device(None if request.device is None else str(request.device))
+    watched = _Watched(emit=emit, watch=watch, started=started)
+    if request.resume is not None:
+        return watched.run(*_resume(request, request.resume, device, emit))
+    config = settings_of_new_run(request, device=device, emit=emit)
+    emit(Planned(config=config, device=str(device)))
+    if request.two_stage:
+        return _run_two_stages(request, config, device, watched)
+    return watched.run(*prepare_run(config, device=device, folder=request.output_dir))
+
+
+def settings_of_new_run(request: RunRequest, *, device: torch.device, emit: Observer = ignore) -> RunConfig:
+    """Return the settings of a run that is not resumed: the request's, over those of the memory tier.
+
+    Raises UserError where the card is too small for every tier and none was named.
+    """
+    config = request.settings()
+    tier = tier_of_run(request.tier, config.prior, device=device, emit=emit)
+    return config if tier is None else request.settings(compute=tier.compute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched:
+    """How the runs of one launch are followed."""
+
+    emit: Observer
+    watch: Watch | None
+    started: float
+
+    def run(self, trainer: Trainer, folder: RunFolder) -> RunResult:
+        """Run to the end, or until Ctrl-C or the watcher asks for a stop."""
+        if trainer.config.compute.compile_unet and isinstance(trainer.prior, TunablePrior):
+            text = "compiling the U-Net: the first step takes minutes, and so does one with another number of views"
+            self.emit(Notice(text=text))
+        watch = self.watch or _unwatched
+        try:
+            with (
+                Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
+                watch(trainer, folder, interrupted=lambda: interrupts.requested) as watcher,
+            ):
+                summary = run(
+                    trainer,
+                    folder,
+                    observers=[self.emit] if watcher is None else [self.emit, watcher.observe],
+                    should_stop=lambda: interrupts.requested or (watcher is not None and watcher.stop_requested),
+                    started=self.started,
+                )
+        except StoppedAtOnce:
+            saved = list_checkpoints(folder.checkpoints)
+            way_on = f"{saved[-1].name} is saved; go on with: {resume_command(folder.path)}" if saved else ""
+            raise UserError(f"stopped at once; {way_on or 'no step had been saved'}") from None
+        return RunResult(folder=folder, summary=summary)
+
+
+def _unwatched(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> nullcontext[None]:
+    return nullcontext()
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that continues a stopped run."""
+    return f"sdi-gs train --resume {folder}"
+
+
+def _run_two_stages(request: RunRequest, config: RunConfig, device: torch.device, watched: _Watched) -> RunResult:
+    """Train a field, then splats that start from it, each as a run of its own."""
+    out, emit = request.output_dir, watched.emit
+    first = field_stage(config, request.stages)
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+    # Now rather than hours later, when the second stage begins.
+    require_kernels(device)
+    emit(StageStarted(number=1, config=first))
+    trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
+    result = watched.run(trainer, field)
+    second = splat_stage(config, request.stages, field.path)
+    if not result.is_complete:
+        text = (
+            "once the field is done, start the splats with this run's options, without --two-stage, and with: "
+            f"--init-from {field.path} --steps {second.steps} --guidance.t-max {second.guidance.t_max} "
+            "--guidance.random-fraction 0"
+        )
+        emit(Notice(text=text))
+        return result
+    emit(StageStarted(number=2, config=second))
+    return watched.run(*prepare_run(second, device=device, folder=out))
+
+
+def _resume(request: RunRequest, path: Path, device: torch.device, emit: Observer) -> tuple[Trainer, RunFolder]:
+    """Load a stopped run, with the levers of memory that the request changes."""
+    saved = load_run_config(path)
+    wanted = request.settings(saved)
+    if not wanted.prompt:
+        wanted = replace(wanted, prompt=saved.prompt)
+    levers = _require_same_config(path, saved, wanted)
+    emit(Planned(config=wanted, device=str(device)))
+    trainer, folder = prepare_resume(path, device=device)
+    if levers:
+        change_settings(trainer, folder, with_values(trainer.config, levers))
+    emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.steps))
+    tier = tier_of_run(request.tier, wanted.prior, device=device, emit=emit)
+    if tier is not None:
+        keep_within_tier(trainer, folder, tier)
+    return trainer, folder
+
+
+def _require_same_config(path: Path, saved: RunConfig, wanted: RunConfig) -> dict[str, Any]:
+    """Return the levers of memory and speed that differ, by dotted name: these may change when a run is resumed.
+
+    Raises UserError for any other difference.
+    """
+    before, now = (flatten(config_to_dict(config)) for config in (saved, wanted))
+    differing = differing_keys(saved, wanted)
+    for key in differing:
+        if key not in TUNABLE:
+            raise UserError(
+                f"{path} is a run of another config: its {key} is {before[key]!r}, not {now[key]!r}; "
+                "leave that option (or --preset) out to resume it, or start a new run"
+            )
+    return {key: now[key] for key in differing}

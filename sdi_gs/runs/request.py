@@ -1,0 +1,73 @@
+"""What to run, as data; free of torch for the command line's sake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdi_gs.errors import UserError
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.stages import StagesConfig
+from sdi_gs.settings.tiers import TierChoice
+from sdi_gs.settings.tree import with_values
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A run to start, or a stopped run to resume.
+
+    Settings have three origins, of which the later ones win: ``config``, the memory tier, ``given``. Raises UserError
+    where the parts do not go together or the settings are not valid.
+    """
+
+    config: RunConfig | None = None
+    """Settings to start from. With ``resume`` they must be those of the stopped run; None takes these."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by dotted name, such as {"guidance.noise": "random"}."""
+    device: str | torch.device | None = None
+    """Where to compute; None for the first CUDA device, or the CPU if there is none."""
+    output_dir: Path | None = None
+    """The run's own folder, which must not exist; None for the next free outputs/<prompt>-<n>."""
+    resume: Path | None = None
+    """The folder of a stopped run to continue."""
+    tier: TierChoice = "auto"
+    """Memory tier, which sets what of ``compute`` is not given; "auto" goes by a CUDA card's free memory."""
+    two_stage: bool = False
+    """Whether to train a field first and splats from its surface second: two run folders."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+    def __post_init__(self) -> None:
+        if self.resume is not None:
+            if self.two_stage:
+                raise UserError(
+                    "--two-stage does not go with --resume: resume the stage that stopped, by its own folder"
+                )
+            if self.output_dir is not None:
+                raise UserError(f"--output-dir does not go with --resume: the run goes on in {self.resume}")
+        if self.config is None:
+            if self.resume is None:
+                raise UserError("nothing to run: give a config, or a run to resume")
+            return
+        start = self.settings().gaussians
+        if self.two_stage and (start.init is not None or start.init_from is not None):
+            raise UserError("--two-stage starts the splats from its own field: leave --init and --init-from out")
+
+    def settings(self, base: RunConfig | None = None, *, compute: ComputeConfig | None = None) -> RunConfig:
+        """Return the settings of the run: ``config``, or ``base`` without one, then ``compute``, then ``given``.
+
+        Raises UserError for values that the settings reject.
+        """
+        config = self.config or base
+        if config is None:
+            raise ValueError("a request without a config needs the settings of the run that it resumes")
+        try:
+            return with_values(config if compute is None else replace(config, compute=compute), self.given)
+        except UserError as error:
+            # The values come from no file, so none is named.
+            raise UserError(str(error).removeprefix("config: ").removeprefix("run: ")) from error

@@ -1,0 +1,81 @@
+"""Ctrl-C, in real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command_line import QUICK, SMOKE
+
+from sdi_gs.commands.main import main
+
+
+@contextmanager
+def endless_run(folder: Path, *, film: tuple[int, int]) -> Iterator[subprocess.Popen[str]]:
+    """A run that is there to be interrupted; the film's frames and their size say how long its export takes."""
+    long = [*("--steps", "20000", "--outputs.checkpoint-every", "5", "--outputs.preview-every", "0")]
+    size = ["--outputs.turntable-frames", str(film[0]), "--outputs.turntable-size", str(film[1])]
+    command = [sys.executable, "-m", "sdi_gs", *SMOKE, *QUICK, *long, *size, "--output-dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(folder / "checkpoints/step_000005")
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} was not said")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_exports_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with endless_run(folder, film=(2, 16)) as process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].endswith(f"go on with: sdi-gs train --resume {folder}")
+    step = json.loads((folder / "summary.json").read_text())["step"]
+    assert 5 <= step < 20000
+    assert (folder / f"checkpoints/step_{step:06d}").is_dir()
+    written = [Path(line) for line in out.splitlines()[:4]]
+    assert [path.name for path in written] == ["splats.ply", "turntable.mp4", "contact_sheet.png", "summary.json"]
+    assert all(path.is_file() for path in written)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with endless_run(folder, film=(400, 512)) as process:
+        process.send_signal(signal.SIGINT)
+        read_until(process, "saving and exporting")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    [line] = err.splitlines()
+    assert line.startswith("sdi-gs: stopped at once; step_")
+    assert line.endswith(f"go on with: sdi-gs train --resume {folder}")
+    # Whatever is there is whole: no film yet, no leftovers, and the saved step can be exported.
+    assert list(folder.rglob(".*")) == []
+    assert not (folder / "summary.json").exists()
+    assert main(["export", str(folder), "--out", str(tmp_path / "saved.ply")]) == 0

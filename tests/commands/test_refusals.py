@@ -1,0 +1,101 @@
+"""What a command line is refused for: one line, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import SMOKE, files_in, refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Expected one of {train, render, view, export, eval, doctor, priors, probe}"),
+        (["trian"], "trian; Available subcommands: train"),
+        (["train"], "the prompt is empty"),
+        (["train", "--prompt", "  "], "the prompt is empty"),
+        (["train", "--prompt", "a blue dragon"], '"dragon"'),
+        (["train", "--prompt", "a blue robot", "--preset", "nix"], 'unknown preset "nix"; known: toybox-ideal'),
+        (["train", "--prompt", "a blue robot", "--prior", "nix"], "prior 'nix' is unknown"),
+        (["train", "--prompt", "a blue robot", "--stepz", "3"], "did you mean --steps? (see sdi-gs train --help)"),
+        (["train", "--prompt", "a blue robot", "--guidance.tmin", "3"], "did you mean --guidance.t-min?"),
+        (["train", "--prompt", "a blue robot", "--steps", "many"], "--steps"),
+        (["train", "--prompt", "a blue robot", "--steps", "0"], "steps must be 1 to 10000000, got 0"),
+        (["train", "--prompt", "a blue robot", "--guidance.t-min", "2"], "guidance: t_min must be 0.001 to 1, got 2.0"),
+        (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random', "),
+        (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
+        (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
+        (
+            ["train", "--prompt", "a blue robot", "--init", "ball", "--init-from", "a.ply"],
+            "init ball does not start from a file",
+        ),
+        (["train", "--prompt", "a blue robot", "--init-from", "a.ply"], "there is no such file or run"),
+        (
+            ["train", "--prompt", "a blue robot", "--init", "points", "--init-from", "a.ply"],
+            "start from a.ply: there is",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--densify.enabled", "--densify.max-gaussians", "5999"],
+            "6000 Gaussians",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--representation", "ngp", "--init-from", "."],
+            "a field starts from nothing, not from .:",
+        ),
+        (["train", "--prompt", "a blue robot", "--two-stage", "--steps", "1"], "1 steps are too few for two stages"),
+        (
+            ["train", "--prompt", "a blue robot", "--two-stage", "--stages.field-share", "1"],
+            "field_share must be above 0",
+        ),
+        (["train", "--prompt", "a blue robot", "--two-stage", "--init", "shell"], "leave --init and --init-from out"),
+        (["train", "--two-stage", "--resume", "nowhere", "--preset", "smoke"], "--two-stage does not go with --resume"),
+        (["train", "--prompt", "a blue robot", "--viewer", "--viewer-port", "70000"], "0 to 65535, got 70000"),
+        (["train", "--prompt", "a blue robot", "--viewer", "--viewer-host", "203.0.113.7"], "cannot listen on 203.0"),
+        (["view", "nowhere"], "nowhere does not exist"),
+        (["view", "nowhere", "--port", "-1"], "port must be 0 to 65535, got -1"),
+        (["train", "--prompt", "a blue robot", "--device", "abacus"], "'abacus'"),
+        (["train", "--prompt", "a blue robot", "--device", "cuda:63"], "use --device cpu"),
+        (["train", "--resume", "nowhere"], "there is no such folder"),
+        (["render", "nowhere"], "nowhere does not exist"),
+        (["render", "nowhere", "--size", "4"], "size must be 16 to 4096, got 4"),
+        (["render", "nowhere", "--size", "4096", "--frames", "3600"], "must fit into memory"),
+        (["render"], "RUN|FILE"),
+        (["export", "nowhere"], "nowhere does not exist"),
+        (["export", "nowhere", "--format", "stl"], "('ply', 'splat', 'glb', 'obj', 'ply-mesh')"),
+        (["export", "nowhere", "--format", "glb", "--mesh.resolution", "8"], "resolution must be 16 to 512, got 8"),
+        (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be above 0 and at most 1000000"),
+        (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
+        (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
+        (["priors", "fetch"], "fetch needs a name"),
+        (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"),
+        (["priors", "list", "nix"], "prior 'nix' is unknown"),
+        (["priors", "list", "."], "lacks its tokenizer (no tokenizer/tokenizer.json)"),
+        (["train", "--prompt", "a robot", "--prior", ".", "--device", "cpu"], "lacks its tokenizer"),
+        (["priors", "burn"], "burn"),
+        (["probe"], "--prompt"),
+        (["probe", "--prompt", "a blue robot", "--views", "0"], "views must be 1 to 64, got 0"),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
+)
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(
+    arguments: list[str], says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in refusal(arguments, capsys)
+    assert list(here.iterdir()) == []
+
+
+def test_an_output_folder_that_exists_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine").mkdir()
+    assert "never overwritten" in refusal([*SMOKE, "--output-dir", "mine"], capsys)
+    assert files_in(here) == {}
+
+
+def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    word = "--" + "x" * 60
+    assert word in refusal(["train", word], capsys)
+    assert os.environ["COLUMNS"] == "40"
