@@ -66,6 +66,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
         "config": config_to_dict(config),
         "changes": trainer.changes,
     }
+    if trainer.noise_source_name is not None:
+        summary["noise_source"] = trainer.noise_source_name
     folder.write_summary(summary)
     files = tuple(path for path in result_files(folder) if path.exists())
     made = f"{exported} Gaussians" if splats is not None else trainer.scene.representation.describe()

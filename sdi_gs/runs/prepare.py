@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.contracts import Scene
 from sdi_gs.errors import UserError
+from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.catalog import entry_of
@@ -25,12 +26,17 @@ OUTPUT_ROOT = Path("outputs")
 
 
 def prepare_run(
-    config: RunConfig, *, device: torch.device, folder: Path | None, scene: Scene | None = None
+    config: RunConfig,
+    *,
+    device: torch.device,
+    folder: Path | None,
+    scene: Scene | None = None,
+    noise_source: InfersNoise | None = None,
 ) -> tuple[Trainer, RunFolder]:
     """Build everything a run needs, then make its folder, so that bad input leaves nothing behind.
 
     ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
-    ``scene`` is a scene of your own to train instead of the configured one.
+    ``scene`` and ``noise_source`` are your own, to use instead of the configured ones.
     Raises ``UserError`` for an empty prompt, a prior that cannot be had or does not know the prompt's words.
     """
     _require_runnable(config)
@@ -40,16 +46,20 @@ def prepare_run(
         require_kernels(device)
     with _memory_to_begin(device):
         start = load_start(config, device=device) if scene is None else None
-        trainer = Trainer(config, load_prior(config, device=device), device=device, scene=scene, start=start)
+        prior = load_prior(config, device=device)
+        trainer = Trainer(config, prior, device=device, scene=scene, noise_source=noise_source, start=start)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
     return trainer, run_folder
 
 
-def prepare_resume(path: Path, *, device: torch.device, scene: Scene | None = None) -> tuple[Trainer, RunFolder]:
+def prepare_resume(
+    path: Path, *, device: torch.device, scene: Scene | None = None, noise_source: InfersNoise | None = None
+) -> tuple[Trainer, RunFolder]:
     """Load a run at its latest checkpoint, its state into ``scene`` if it is a run of a scene of your own.
 
-    Raises UserError for a run that is finished or damaged or of another scene, and for any other path.
+    ``noise_source`` is the run's, if it is your own. Raises UserError for a run that is finished or damaged, or of
+    another scene or noise source, and for any other path.
     """
     folder = open_run_folder(path)
     config = load_run_config(path)
@@ -71,7 +81,8 @@ def prepare_resume(path: Path, *, device: torch.device, scene: Scene | None = No
     state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
     with _memory_to_begin(device):
         prior = load_prior(config, device=device)
-        trainer = Trainer(config_in_force(checkpoint), prior, device=device, scene=scene, saved=state)
+        in_force = config_in_force(checkpoint)
+        trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
     folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))

@@ -65,7 +65,8 @@ class Trainer:
         self.device_generator.manual_seed(config.seed + 1)
         _tune(prior, config)
         self.conditions = _conditions(prior, config)
-        self._own_source = None if noise_source is None else source_name(noise_source)
+        self.noise_source_name = None if noise_source is None else source_name(noise_source)
+        """The class of a noise source of one's own; None for the configured source."""
         configured = load_noise_source(config.guidance.noise)
         self.noise_source = configured if noise_source is None else with_defaults(noise_source)
         self.carried_noise: Tensor | None = None
@@ -194,7 +195,7 @@ class Trainer:
         Raises ValueError for a scene whose own state has a key of the trainer's.
         """
         step, scene = {"step": self.step}, self.scene.state()
-        own_source = {} if self._own_source is None else {"noise_source": self._own_source}
+        own_source = {} if self.noise_source_name is None else {"noise_source": self.noise_source_name}
         rest = {
             **own_source,
             "carried_noise": self.carried_noise,
@@ -209,11 +210,13 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one.
 
-        Raises UserError if the state is of a run with another noise source of one's own, or with none.
+        Raises UserError if the state is of a run with another noise source.
         """
-        if state.get("noise_source") != self._own_source:
-            saved, own = (name or "the configured one" for name in (state.get("noise_source"), self._own_source))
-            raise UserError(f"the run's noise source was {saved}, not {own}: pass the same noise_source to Trainer")
+        trained, given = state.get("noise_source"), self.noise_source_name
+        if trained != given:
+            names = f"{trained or 'the configured one'}, not {given or 'the configured one'}"
+            fix = f"pass noise_source={trained}(...)" if trained else "leave noise_source out"
+            raise UserError(f"the run's noise source is {names}: {fix}")
         self.step = state["step"]
         self.scene.load_state(state)
         carried = state["carried_noise"]

@@ -358,9 +358,9 @@ def test_a_noise_source_of_ones_own_trains_and_is_resumed_bit_for_bit(source: In
     assert_equal_states(straight, resumed)
     assert (resumed.carried_noise is not None) == isinstance(source, Scaled)
     name = type(source).__name__
-    with pytest.raises(UserError, match=f"the run's noise source was {name}, not the configured one"):
+    with pytest.raises(UserError, match=f"noise source is {name}, not the configured one: pass noise_source={name}"):
         Trainer(settings, CertainPrior(), device=CPU, saved=saved)
-    with pytest.raises(UserError, match=f"the run's noise source was the configured one, not {name}"):
+    with pytest.raises(UserError, match=f"noise source is the configured one, not {name}: leave noise_source out"):
         Trainer(settings, CertainPrior(), device=CPU, noise_source=source, saved=trained(settings, 1).state())
 
 
