@@ -10,7 +10,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
 from sdi_gs.evaluation.metrics.table import METRICS
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
-from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.truth import NUM_DRAWS
 
@@ -21,8 +21,8 @@ INSTRUMENT_REMARK = "toybox is an instrument: it measures the method on toy obje
 class Evaluation:
     """The scores of one scene, with what is needed to read them."""
 
-    source: str
-    """Path of the scene."""
+    source: str | None
+    """Path of the scene; None for one in memory."""
     prompt: str
     """What the scene was scored as."""
     scores: dict[str, Any]
@@ -43,7 +43,8 @@ class Evaluation:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"{self.prompt}: {self.source}", title_justify="left")
+        title = self.prompt if self.source is None else f"{self.prompt}: {self.source}"
+        table = Table(title=title, title_justify="left")
         for column in ("", "score", "ceiling", "floor"):
             table.add_column(column, justify="left" if not column else "right")
         for row in self.rows:
@@ -55,7 +56,7 @@ class Evaluation:
 
 
 def evaluate(
-    scene: SavedScene,
+    scene: AnyScene,
     prompt: str | None = None,
     *,
     metrics: Sequence[Metric] | None = None,
@@ -63,7 +64,7 @@ def evaluate(
     image_size: int = IMAGE_SIZE,
     ceiling_config: RunConfig | None = None,
 ) -> Evaluation:
-    """Score a scene under the run's own prompt or another one.
+    """Score a loaded scene, ``trainer.scene`` or a representation under a prompt; a run has one of its own.
 
     Without ``metrics`` all of ``METRICS`` that apply are computed; those that need a truth apply to toybox prompts.
     ``ceiling_config`` is the run whose settings the ceiling is fitted with; None for no ceiling.
@@ -71,9 +72,10 @@ def evaluate(
     Raises UserError where there is no prompt, and where one of the given ``metrics`` needs a truth that the prompt does
     not have.
     """
-    prompt = prompt or scene.prompt
+    source, run = (str(scene.path), scene.run) if isinstance(scene, SavedScene) else (None, None)
+    prompt = prompt or (run.config.prompt if run is not None else None)
     if not prompt:
-        raise UserError(f'{scene.path} does not say what it should be: add --prompt "a blue robot"')
+        raise UserError(f'{source or "the scene"} has no prompt to be scored by: add --prompt "a blue robot"')
     chosen, toybox, left_out = METRICS if metrics is None else tuple(metrics), None, None
     if any(metric.needs_truth for metric in chosen):
         try:
@@ -83,7 +85,8 @@ def evaluate(
                 raise
             chosen, left_out = tuple(metric for metric in chosen if not metric.needs_truth), str(error)
     subject = Subject(
-        scene=scene,
+        representation=representation_of(scene),
+        run=run,
         prompt=prompt,
         toybox=toybox,
         image_size=image_size,
@@ -99,7 +102,7 @@ def evaluate(
         subject.scores.update(values)
         rows += metric.rows_for(values)
     return Evaluation(
-        source=str(scene.path),
+        source=source,
         prompt=prompt,
         scores=dict(subject.scores),
         rows=tuple(rows),

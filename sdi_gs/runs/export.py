@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdi_gs import __version__
+from sdi_gs.contracts import Representation
+from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing
-from sdi_gs.mesh.formats import MeshFormat
+from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat
 from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix
-from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
 from sdi_gs.runs.provenance import ply_comments
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.splats.formats import SplatFormat
+from sdi_gs.splats.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Exported:
 
 
 def export(
-    scene: SavedScene,
+    scene: AnyScene,
     path: Path | str,
     *,
     format: ExportFormat | str | None = None,
@@ -37,9 +40,10 @@ def export(
 ) -> Exported:
     """Write a scene as a new file; without ``format`` the path's suffix decides.
 
-    ``format`` is a name from ``SPLAT_FORMATS`` or ``MESH_FORMATS``, or a format of your own. ``frame`` names the file's
-    axes, ``mesh`` how a mesh is cut out of the scene. Raises UserError where the format is unknown, the file exists or
-    the scene cannot be written in this format.
+    ``scene`` is a loaded scene, ``trainer.scene``, or a representation. ``format`` is a name from ``SPLAT_FORMATS`` or
+    ``MESH_FORMATS``, or a format of your own. ``frame`` names the file's axes; ``mesh`` holds the settings of a mesh.
+
+    Raises UserError where the format is unknown, where the file exists, and for splats of a scene without.
     """
     path = Path(path)
     if format is None:
@@ -48,7 +52,7 @@ def export(
         chosen = export_format(format) if isinstance(format, str) else format
     refuse_existing(path)
     if isinstance(chosen, MeshFormat):
-        return _export_mesh(scene, path, chosen, frame, mesh or MeshConfig())
+        return _export_mesh(representation_of(scene), path, chosen, frame, mesh or MeshConfig())
     return _export_splats(scene, path, chosen, frame)
 
 
@@ -60,22 +64,36 @@ def default_path(scene: SavedScene, chosen: ExportFormat) -> Path:
     return scene.path.with_name(f"{scene.path.stem}-{ending}{chosen.suffix}")
 
 
-def _export_splats(scene: SavedScene, path: Path, chosen: SplatFormat, frame: Frame) -> Exported:
-    run, cloud = scene.run, scene.splats()
-    comments = ply_comments(run.config, run.step) if run is not None else [f"sdi-gs {__version__}"]
+def _export_splats(scene: AnyScene, path: Path, chosen: SplatFormat, frame: Frame) -> Exported:
+    comments, origin = [f"sdi-gs {__version__}"], ""
+    if isinstance(scene, SavedScene):
+        cloud, run = scene.splats(), scene.run
+        origin = f", of {scene.path}" if run is None else f", after {run.step} steps"
+        comments = comments if run is None else ply_comments(run.config, run.step)
+    else:
+        cloud = _splats_of(representation_of(scene))
     report = chosen.write(path, cloud, frame=frame, comments=comments)
-    origin = f"after {run.step} steps" if run is not None else f"of {scene.path}"
     return Exported(
         path=path,
-        summary=f"{report.written} of {report.total} Gaussians, {origin}",
+        summary=f"{report.written} of {report.total} Gaussians{origin}",
         remark=chosen.codec().loss(cloud),
     )
 
 
-def _export_mesh(scene: SavedScene, path: Path, chosen: MeshFormat, frame: Frame, config: MeshConfig) -> Exported:
+def _splats_of(representation: Representation) -> SplatCloud:
+    cloud = representation.splats()
+    if cloud is None:
+        meshes = ", ".join(row.name for row in MESH_FORMATS)
+        raise UserError(f"{representation.describe()} has no splats: choose one of the mesh formats {meshes}")
+    return cloud.cpu()
+
+
+def _export_mesh(
+    representation: Representation, path: Path, chosen: MeshFormat, frame: Frame, config: MeshConfig
+) -> Exported:
     # Needs packages of the extra "mesh".
     from sdi_gs.mesh.extraction import mesh_of_scene
 
-    triangles, report = mesh_of_scene(scene.representation, config)
+    triangles, report = mesh_of_scene(representation, config)
     chosen.write(path, triangles, frame=frame)
     return Exported(path=path, summary=report.line())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,6 +69,16 @@ class SavedScene:
     def prompt(self) -> str | None:
         """The run's prompt; None for a file."""
         return self.run.config.prompt if self.run is not None else None
+
+
+AnyScene = SavedScene | Scene | Representation
+"""What can be exported and scored: a loaded scene, one that is being trained, or what either shows."""
+
+
+def representation_of(scene: AnyScene) -> Representation:
+    """Return what a scene shows."""
+    shown: Any = getattr(scene, "representation", scene)
+    return shown
 
 
 def load_scene(

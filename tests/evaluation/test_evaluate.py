@@ -239,7 +239,7 @@ def test_without_a_truth_everything_else_is_reported_and_one_line_says_why(red_b
 
 
 def subject(gaussians: Gaussians) -> Subject:
-    return Subject(scene=splats(gaussians), prompt="a blue dragon", toybox=None)
+    return Subject(representation=gaussians, run=None, prompt="a blue dragon", toybox=None)
 
 
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.needs_truth], ids=lambda metric: metric.name)
@@ -260,6 +260,14 @@ def test_a_metric_of_your_own_may_read_the_scores_before_it(red_ball: Gaussians)
     scored = evaluate(splats(red_ball), PROMPT, metrics=[TRUTH, share], num_draws=1)
     assert scored.scores["share"] == scored.scores["psnr_best"] / scored.scores["psnr_canonical"]
     assert scored.rows[-1].cells(scored.scores) == ("share of 1", f"{scored.scores['share']:.3f}", "", "-")
+
+
+def test_a_scene_in_memory_is_scored_as_its_file_is(red_ball: Gaussians) -> None:
+    of_file, of_memory = (
+        evaluate(scene, PROMPT, metrics=[TRUTH], num_draws=1) for scene in (splats(red_ball), red_ball)
+    )
+    assert of_memory.source is None
+    assert of_memory.scores == of_file.scores
 
 
 def test_two_metrics_may_not_give_the_same_key(red_ball: Gaussians) -> None:

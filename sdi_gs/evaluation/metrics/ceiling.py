@@ -73,7 +73,7 @@ def _compute(subject: Subject) -> dict[str, Any]:
         # The colour in which the scene was compared with truth.
         colour=subject.scores.get("colour", DEFAULT_COLOUR),
         image_size=subject.image_size,
-        device=subject.scene.representation.device,
+        device=subject.representation.device,
     )
     return {
         "psnr_ceiling": ceiling.psnr,

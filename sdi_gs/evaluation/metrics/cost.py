@@ -9,7 +9,7 @@ from sdi_gs.runs.finish import read_summary
 
 
 def _compute(subject: Subject) -> dict[str, Any]:
-    run = subject.scene.run
+    run = subject.run
     summary = (read_summary(run.folder) if run is not None else None) or {}
     return {
         "step": run.step if run is not None else None,

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.contracts import RenderOutput
+from sdi_gs.contracts import RenderOutput, Representation
 from sdi_gs.pictures.views import render_views
-from sdi_gs.runs.loading import SavedScene
+from sdi_gs.runs.loading import RunOrigin
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.truth import NUM_DRAWS, held_out_cameras
@@ -24,9 +24,11 @@ IMAGE_SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A finished scene that is being scored."""
+    """A scene that is being scored."""
 
-    scene: SavedScene
+    representation: Representation
+    run: RunOrigin | None
+    """The run it was loaded from; None for a file and for a scene in memory."""
     prompt: str
     """What the scene should show."""
     toybox: ToyboxPrompt | None
@@ -48,7 +50,7 @@ class Subject:
     @cached_property
     def views(self) -> RenderOutput:
         """Renders of the held-out cameras over white: rgb [V, H, W, 3] in [0, 1], alpha [V, H, W, 1], on the CPU."""
-        return render_views(self.scene.representation, self.cameras)
+        return render_views(self.representation, self.cameras)
 
 
 @dataclass(frozen=True, kw_only=True)
