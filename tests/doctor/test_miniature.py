@@ -13,8 +13,8 @@ from sdi_gs.priors.published import published_config
 
 def test_the_narrow_ones_have_the_published_blocks_and_depths() -> None:
     networks = miniature_networks(NARROW, device="meta")
-    for network, component in ((networks.unet, "unet_512"), (networks.vae, "vae")):
-        published = published_config(component)
+    pairs = ((networks.unet, published_config("unet_512")), (networks.vae, published_config("vae")))
+    for network, published in pairs:
         for name in ("down_block_types", "up_block_types", "layers_per_block", "act_fn"):
             told = network.config[name]
             assert (list(told) if isinstance(told, tuple) else told) == published[name], name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from sdi_gs.guidance.perp_neg import PerpNegBranches
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, read_scheduler
+from sdi_gs.priors.published import Networks
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -63,8 +65,12 @@ def perp_neg_golden(request: pytest.FixtureRequest) -> GoldenCase:
     return load_case(1, prediction_type=request.param)
 
 
-def load_case(index: int, *, prediction_type: str | None = None) -> GoldenCase:
-    """A recorded case; another prediction type reads its U-Net's answers differently."""
+@functools.cache
+def recorded_networks() -> tuple[Networks, list[int]]:
+    """The U-Net on record beside two networks that are not asked, and the timesteps that the U-Net is told.
+
+    Loaded once, because it takes longer than most of the tests.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -74,18 +80,28 @@ def load_case(index: int, *, prediction_type: str | None = None) -> GoldenCase:
     unet.load_state_dict(load_file(GOLDEN / "tiny_unet_fp64.safetensors"))
     told: list[int] = []
     unet.register_forward_pre_hook(lambda _, arguments: told.append(int(arguments[1][0])))
+    small = dict[str, Any](vocab_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    text_encoder = CLIPTextModel(CLIPTextConfig(**small, hidden_size=16))
+    vae = AutoencoderKL(**dict[str, Any](norm_num_groups=4, block_out_channels=(4,), sample_size=8))
+    return Networks(text_encoder=text_encoder, unet=unet, vae=vae), told
+
+
+def load_case(index: int, *, prediction_type: str | None = None) -> GoldenCase:
+    """A recorded case; another prediction type reads its U-Net's answers differently."""
+    stored: dict[str, Any] = json.loads((GOLDEN / "sdi_reference.json").read_text())
+    networks, told = recorded_networks()
+    told.clear()
     settings = stored["cases"][index]
     predicts = {"prediction_type": prediction_type or settings["prediction_type"]}
     schedule, prediction_type = read_scheduler(stored["scheduler"] | predicts)
-    # Embeddings and latents are given, so that nothing asks the remaining components.
+    # Embeddings and latents are given, so that nothing asks a tokenizer.
     untouched: Any = None
-    small = dict[str, Any](vocab_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     prior = LatentDiffusionPrior(
         name="golden",
         tokenizer=untouched,
-        text_encoder=CLIPTextModel(CLIPTextConfig(**small, hidden_size=16)),
-        unet=unet,
-        vae=AutoencoderKL(**dict[str, Any](norm_num_groups=4, block_out_channels=(4,), sample_size=8)),
+        text_encoder=networks.text_encoder,
+        unet=networks.unet,
+        vae=networks.vae,
         schedule=schedule,
         prediction_type=prediction_type,
         config=LatentDiffusionConfig(published_source_time=True),
