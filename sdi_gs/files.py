@@ -17,7 +17,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
-    """Turn what the operating system says of ``path`` into one line for the user (UserError)."""
+    """Raise UserError in one line in place of an OSError about ``path``."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
 
 
 def require_file(path: Path) -> None:
-    """UserError where ``path`` is a folder, or nothing at all."""
+    """Raise UserError unless ``path`` is a file."""
     if path.is_dir():
         raise UserError(f"cannot read {path}: it is a folder, not a file")
     if not path.is_file():
@@ -38,7 +38,7 @@ def require_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """UserError where something, even a dangling link, already stands at ``path``."""
+    """Raise UserError if ``path`` exists, even as a dangling link."""
     if os.path.lexists(path):
         raise UserError(f"{path} exists and is never overwritten: choose another name or move it away")
 
@@ -51,7 +51,7 @@ def first_free_number(is_taken: Callable[[int], bool]) -> int:
 def make_numbered_folder(stem: Path) -> Path:
     """Make the folder ``<stem>-<n>`` with the lowest free n from 1 on, and return its path.
 
-    Raises UserError where nothing can be written there.
+    Raises UserError if it cannot be made.
     """
 
     def is_taken(number: int) -> bool:
@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacement_for(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A fresh name beside ``path`` to write to; it takes the place of ``path`` only if the body succeeds.
+    """Yield a new name beside ``path`` to write to, which is renamed to ``path`` if the body succeeds.
 
     Raises UserError if ``path`` exists and ``overwrite`` is false, and for a full disk or a forbidden folder.
     """
@@ -96,7 +96,7 @@ def replacement_for(path: Path, *, overwrite: bool) -> Iterator[Path]:
             os.replace(aside, path)
             sync_folder(path.parent)
     finally:
-        # Gone already after a success; after a failure the first error is the one to tell.
+        # After a success it is gone; after a failure the first error is the one to report.
         with suppress(OSError):
             aside.unlink()
 

@@ -1,4 +1,4 @@
-"""What several commands share; free of torch, so that help is quick."""
+"""Functions and constants of several commands; imports no torch, so that help is quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The presets that a command starts from if nothing is named: the only lines that know which fits which machine."""
+"""The preset that a command starts from: the named one, or the one for the prior or the device."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ GPU_PRESET = "sd21-base"
 def named_settings(
     preset: str | None, prior: str | None, resume: Path | str | None
 ) -> tuple[RunConfig | None, str] | None:
-    """Return the settings that these options name and the reason; None if they leave it to the device.
+    """Return the settings that these options choose and the reason; None if the device has to choose.
 
-    The settings of a run to resume are None: they lie in its folder. Raises UserError for an unknown preset.
+    For a run to resume the settings are None: they are in its folder. Raises UserError for an unknown preset.
     """
     if preset is not None:
         return preset_named(preset).config, f"preset {preset} as asked"
@@ -32,6 +32,6 @@ def named_settings(
 
 
 def settings_for_device(device: str | None) -> tuple[RunConfig, str]:
-    """Return the settings that suit a device, None for the best one there is, and the reason."""
+    """Return the settings for a device, or for the best one if None, and the reason."""
     name = GPU_PRESET if pick_device(device).type == "cuda" else CPU_PRESET
     return preset_named(name).config, f"preset {name}"

@@ -14,14 +14,14 @@ from sdi_gs.settings.check_names import CheckName
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Print what this machine has, what would be used, and what is missing with its fix."""
+    """Print what this machine has, what would be used, and what is missing and how to fix it."""
 
     json: bool = False
     """Print one JSON object and nothing else."""
     full: bool = False
-    """Compare the CUDA card with the CPU, part by part, and time it: minutes; exit code 1 where something is wrong."""
+    """Compare the CUDA card with the CPU, part by part, and time it: takes minutes; exit code 1 if a check fails."""
     only: tuple[CheckName, ...] = ()
-    """With --full: these checks alone."""
+    """With --full: run only these checks."""
     report: Path | None = None
     """With --full: a JSON file, which must not exist, to attach to a bug report."""
     device: str | None = None

@@ -19,7 +19,7 @@ from sdi_gs.settings.frames import Frame
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Score an object against toybox's truth (docs/eval.md); only toybox prompts have one."""
+    """Score an object (docs/eval.md); scores against a truth need a toybox prompt, which has one."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
     """A run folder (its latest checkpoint is scored), a checkpoint, or a .ply or .splat file."""
@@ -28,9 +28,9 @@ class Eval:
     json: bool = False
     """Print one JSON object and nothing else."""
     draws: int = 32
-    """K of "best of K": random members of what the prompt may mean."""
+    """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = True
-    """Also fit the same representation to true views, the best that it could do."""
+    """Also fit the same representation to true views: the best score that it can reach."""
     image_size: int = 64
     """Side of the 24 held-out views in pixels."""
     out: Path | None = None

@@ -1,7 +1,7 @@
-"""Settings as options of the command line: what the user gave, and nothing else.
+"""The settings that stand on a command line, and no others.
 
-tyro reads a nested TypedDict whose keys may all be absent. The result holds the options that stand on the command
-line, with values of the declared types; whoever knows the defaults lays it over them and validates the whole.
+tyro parses into a nested TypedDict whose keys are all optional. The result holds the options that were given, with
+values of the declared types. The caller lays them over the defaults, once these are known, and validates the whole.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import tyro
 
 
 def given_type(kind: type[Any], *, shown: Any = None) -> type[Any]:
-    """Return a TypedDict with the fields of a config dataclass, nested configs included, for tyro to read.
+    """Return a TypedDict with the fields of a config dataclass, nested configs included, for tyro to parse into.
 
-    ``shown`` is a config whose values a help page shows as defaults; None where no help page is needed.
+    ``shown`` is the config whose values a help page shows as defaults; None if no help page is needed.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
     docs = {} if shown is None else field_docs(kind)
@@ -34,7 +34,7 @@ def given_type(kind: type[Any], *, shown: Any = None) -> type[Any]:
             fields[name] = hint
         else:
             help_page = tyro.conf.arg(help=docs.get(name), help_behavior_hint=f"(default: {shown_value(value)})")
-            # What the field itself says about its option comes later and wins.
+            # The field's own arg() comes later and wins.
             kind_of_field, *own = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
             fields[name] = Annotated[kind_of_field, help_page, *own]
     given = TypedDict(kind.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]

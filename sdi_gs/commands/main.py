@@ -21,7 +21,7 @@ from sdi_gs.errors import UserError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C.
 
-    ``doctor --full`` alone returns 1: where a check fails.
+    ``doctor --full`` returns 1 if a check fails.
     """
     # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

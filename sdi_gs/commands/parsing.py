@@ -1,4 +1,4 @@
-"""From a command line to the options of one command, with one-line errors; free of torch."""
+"""Parse a command line into the options of one command, with one-line errors; imports no torch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _INNER_NAMES = re.compile(r"__tyro[\w-]*\.|^Error parsing [A-Z]\w*: ")
 
 
 def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) -> Any:
-    """Read a command line as one of the commands, given by name with the dataclass of their options.
+    """Parse a command line; ``options`` holds the dataclass of each command's options, by the command's name.
 
-    Help ends the program as usual (SystemExit 0). Raises UserError, in one line, for anything that is no command, no
-    option or no acceptable value.
+    Help ends the program (SystemExit 0). Raises UserError, in one line, for an unknown command or option and for a
+    value that is not accepted.
     """
     commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
     said = io.StringIO()

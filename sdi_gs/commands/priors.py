@@ -1,4 +1,4 @@
-"""``sdi-gs priors``: the diffusion models that are known, and their weights."""
+"""``sdi-gs priors``: the known diffusion models and their weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sdi_gs.console import say
 
 @dataclass(frozen=True, kw_only=True)
 class Priors:
-    """List the diffusion models that are known, where each comes from and whether it is here, or fetch one."""
+    """List the known diffusion models, their sources and whether they are on the disk, or fetch one."""
 
     action: Annotated[Literal["list", "fetch"], tyro.conf.Positional] = "list"
-    """What to do."""
+    """Whether to list or to fetch."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """A known name, a folder or a hub id (owner/name); all known ones are listed if not given."""
     json: bool = False

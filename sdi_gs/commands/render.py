@@ -23,12 +23,12 @@ MAX_PIXELS = 250_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Show an object: a turntable film, a contact sheet and, if asked for, its frames."""
+    """Render an object: a turntable film, a contact sheet and, with --save-frames, every frame."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
     """A run folder (its latest checkpoint is shown), a checkpoint, or a .ply or .splat file."""
     out: Path | None = None
-    """Folder for the pictures, which must not exist; the next free <source>-render-<n> if not given."""
+    """New folder for the pictures; the next free <source>-render-<n> if not given."""
     size: int = 512
     """Side of the pictures in pixels."""
     frames: int = 60
@@ -54,7 +54,7 @@ class Render:
         if not -90.0 <= self.elevation <= 90.0:
             raise ValueError(f"elevation must be -90 to 90 degrees, got {self.elevation}")
         if self.frames == self.views == 0:
-            raise ValueError("frames and views are both 0, which leaves nothing to make")
+            raise ValueError("frames and views are both 0: there is nothing to render")
         if max(self.frames, self.views) * self.size**2 > MAX_PIXELS:
             raise ValueError(
                 f"{max(self.frames, self.views)} pictures of {self.size} x {self.size} pixels are more than "
@@ -72,9 +72,9 @@ def render(options: Render) -> int:
 
 
 def render_to_folder(scene: SavedScene, options: Render) -> list[Path]:
-    """Write film, sheet and frames as the options say; return what was written.
+    """Write film, sheet and frames as the options say; return the paths.
 
-    A bare file is seen from the default camera distance. Raises UserError where ``out`` exists.
+    A splat file is seen from the default camera distance. Raises UserError if ``out`` exists.
     """
     import numpy as np
     import torch

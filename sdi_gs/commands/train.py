@@ -1,4 +1,4 @@
-"""``sdi-gs train``: a run from its options to its results, with the viewer if it is wanted."""
+"""``sdi-gs train``: start or resume a run, with the live viewer on request."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def train(options: Train) -> int:
     if options.viewer:
         from sdi_gs.viewer.guard import free_port
 
-        # Before anything is made: without the viewer that was asked for, no half of a run is left.
+        # Now, so that a viewer that cannot start leaves no half of a run.
         free_port(options.viewer_host, options.viewer_port)
     from sdi_gs.runs.console_observer import ConsoleObserver
     from sdi_gs.runs.launch import launch
@@ -87,7 +87,7 @@ def train(options: Train) -> int:
 
 
 def requested_run(options: Train) -> tuple[RunRequest, str]:
-    """Return the run that the options describe, and a few words on the origin of its settings.
+    """Return the run that the options describe, and the origin of its settings in a few words.
 
     Raises UserError for an unknown preset or device and for settings that are not valid.
     """
@@ -136,7 +136,7 @@ def _choice_line(event: Planned, chosen: str, *, asked: bool) -> str:
 
 
 def _viewer_of(options: Train) -> Watch:
-    """Return what opens the live viewer around a run's loop."""
+    """Return a function that opens the live viewer for a run."""
 
     @contextmanager
     def watch(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> Iterator[LiveViewer]:

@@ -1,4 +1,4 @@
-"""The help of ``sdi-gs train``: everyday options on one screen, all of them with ``--help-all``; free of torch."""
+"""The help of ``sdi-gs train``: everyday options on one screen, all of them with ``--help-all``; imports no torch."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def num_options(config: RunConfig) -> int:
 def _shown_settings(arguments: Sequence[str]) -> RunConfig:
     """Return the settings whose values a help page shows as defaults.
 
-    Only what decides them is read: whatever else stands on the line, right or wrong, does not withhold the help.
+    Only the options that decide them are read: mistakes in the others do not hide the help.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("preset", "prior", "resume"):

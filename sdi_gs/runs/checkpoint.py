@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def config_in_force(checkpoint: Checkpoint) -> RunConfig:
-    """The settings under which a checkpoint's last step was taken: the run's own unless it was steered."""
+    """Return the settings of a checkpoint's last step: those of the run, unless they were changed while it trained."""
     return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
 
 
@@ -57,8 +57,8 @@ def save_checkpoint(
 ) -> Path:
     """Write ``folder/step_<step>/`` and leave at most ``keep`` checkpoints, this one and those before it.
 
-    Checkpoints of later steps are removed as well: they belong to a future that a resumed run has left.
-    Raises UserError where the disk is full or the folder cannot be written; earlier checkpoints then stand.
+    Checkpoints of later steps, which a resumed run has left behind, are removed as well. Raises UserError if the disk
+    is full or the folder cannot be written; earlier checkpoints are then kept.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
@@ -97,26 +97,26 @@ def save_checkpoint(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """All checkpoint folders in ``folder``, earliest step first; their contents are not looked at."""
+    """Return all checkpoint folders in ``folder``, earliest step first; their contents are not checked."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step_of)
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether ``path`` is a checkpoint's folder or one of its two files; damage to them is not looked for."""
+    """Return whether ``path`` is a checkpoint's folder or one of its two files; their contents are not checked."""
     folder = checkpoint_folder(path)
     return bool(_NAME.fullmatch(folder.name)) and any((folder / name).is_file() for name in (_TENSORS, _HEADER))
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The folder of a checkpoint that was named by itself or by one of its files."""
+    """Return the folder of a checkpoint, given the folder or one of its files."""
     resolved = path.resolve()
     return resolved.parent if resolved.name in (_TENSORS, _HEADER) else resolved
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the latest step; UserError where there is none."""
+    """Return the checkpoint of the latest step; UserError if there is none."""
     found = list_checkpoints(folder)
     if not found:
         raise UserError(f"no checkpoint in {folder}: the run was stopped before its first one; start it anew")
@@ -126,8 +126,8 @@ def latest_checkpoint(folder: Path) -> Path:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint folder in full.
 
-    Raises UserError where it is missing, damaged, half-written or from elsewhere; the line says which earlier
-    checkpoint of the same run is whole, if one is.
+    Raises UserError for one that is missing, damaged, half-written or of another format; the line names an earlier
+    checkpoint of the same run that is whole, if there is one.
     """
     try:
         return _load(path)
@@ -136,7 +136,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def pack_state(tree: object, name: str = "") -> tuple[dict[str, Tensor], Json]:
-    """Split a state dict, of optimisers for one, into tensors and JSON; ``unpack_state`` joins them exactly.
+    """Split a state dict, such as an optimiser's, into tensors and JSON; ``unpack_state`` is the exact inverse.
 
     The tree may hold dicts (keys of str or int), lists, tuples, tensors, numbers, strings and None. A tensor's
     name is its path joined by "/", below ``name``. TypeError for anything else, ValueError for a "/" in a key.
@@ -146,7 +146,7 @@ def pack_state(tree: object, name: str = "") -> tuple[dict[str, Tensor], Json]:
 
 
 def unpack_state(tensors: Mapping[str, Tensor], packed: Json) -> Any:
-    """The tree that ``pack_state`` took apart; KeyError where a tensor is missing."""
+    """Return the tree that ``pack_state`` split; KeyError for a missing tensor."""
     match packed:
         case {"tensor": str(name)}:
             return tensors[name]
@@ -161,7 +161,7 @@ def unpack_state(tensors: Mapping[str, Tensor], packed: Json) -> Any:
 
 
 def _pack(tree: object, name: str, tensors: dict[str, Tensor]) -> Json:
-    """Containers become tagged lists, since JSON would turn keys into strings and tuples into lists."""
+    """Tag containers, since JSON would turn keys into strings and tuples into lists."""
     match tree:
         case Tensor():
             tensors[name] = tree
@@ -196,13 +196,13 @@ def _step_of(path: Path) -> int:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What a crash left; a run folder has one writer at a time."""
+    """Remove what a crash left; a run folder has one writer at a time."""
     for path in folder.glob(f"{_ASIDE}*"):
         shutil.rmtree(path)
 
 
 def _remove(path: Path) -> None:
-    """Take a checkpoint away in one move, so that a crash meanwhile leaves no half of it under its name."""
+    """Remove a checkpoint, renamed first, so that a crash leaves no half of it under its name."""
     if not path.exists():
         return
     aside = path.with_name(f"{_ASIDE}old-{path.name}")
@@ -256,7 +256,7 @@ def _read_header(file: Path) -> dict[str, Any]:
 
 
 def _way_out(path: Path) -> str:
-    """What to do about a checkpoint that cannot be loaded."""
+    """Return the advice for a checkpoint that cannot be loaded."""
     for earlier in reversed(list_checkpoints(path.parent)):
         if _step_of(earlier) < (_step_of(path) if _NAME.fullmatch(path.name) else 0):
             try:

@@ -1,4 +1,4 @@
-"""The observer that prints a run for people: progress and messages on stderr, results on stdout."""
+"""The observer that prints a run: progress and messages to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sdi_gs.runs.events import (
     TierLowered,
     TrainingStarted,
 )
+from sdi_gs.runs.folder import resume_command
 
 LINES_PER_RUN = 10
 """Progress lines of a run whose output is not a terminal, in equal parts of its steps."""
@@ -32,7 +33,7 @@ Show = Callable[[StepReport], None]
 
 
 class ConsoleObserver:
-    """Prints the events of one run after the other; leaving the context clears an unfinished progress bar."""
+    """Prints the events of runs; leaving the context clears an unfinished progress bar."""
 
     def __init__(self) -> None:
         self._progress = ExitStack()
@@ -94,14 +95,11 @@ def _print_results(event: Finished) -> None:
         print(path)
     print(f"{event.made}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
     if not event.complete:
-        say(
-            f"stopped after step {summary['step']} of {summary['steps']}; "
-            f"go on with: sdi-gs train --resume {event.folder}"
-        )
+        say(f"stopped after step {summary['step']} of {summary['steps']}; go on with: {resume_command(event.folder)}")
 
 
 def _show_nothing(report: StepReport) -> None:
-    """Between two runs there is no progress to show."""
+    """Show nothing: no run is in progress."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What happens in a run, as data.
 
-The run emits events in the order in which things happen; observers print them, show them or count them. An event holds
-numbers, names and paths, never the trainer: nobody changes a run through an event. Nothing here imports torch.
+A run emits events in the order in which things happen; observers print them, show them or count them. An event holds
+numbers, names and paths, never the trainer: no event changes the run. Imports no torch.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ Observer = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Do nothing: the observer of a run that nobody follows."""
+    """Observe nothing."""
 
 
 def broadcast(observers: Iterable[Observer]) -> Observer:

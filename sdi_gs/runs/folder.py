@@ -1,4 +1,4 @@
-"""The folder of a run: where each file lies, and how it is written so that it is never half there.
+"""The folder of a run: the paths of its files, and how they are written whole.
 
 ``outputs/<slug>-<n>/`` holds ``config.yaml``, ``steps.jsonl`` (one line per step), ``previews/``, ``checkpoints/``
 and, at the end, ``splats.ply``, ``turntable.mp4``, ``contact_sheet.png`` and ``summary.json``.
@@ -23,7 +23,7 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict
 
 SETTINGS_EVENT = "settings"
-"""The log's word for settings that changed while a run trained."""
+"""Event of the log: settings changed while the run trained."""
 
 SLUG_LENGTH = 40
 """Longest part of a folder's name that comes from the prompt."""
@@ -37,27 +37,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration; its presence makes a folder a run."""
+        """Settings of the run; a folder with this file is a run."""
         return self.path / "config.yaml"
 
     @property
     def steps(self) -> Path:
-        """The log, one JSON object per finished step, and between them one per event (it has the key "event")."""
+        """Log: one JSON object per finished step, and one per event between them, with the key "event"."""
         return self.path / "steps.jsonl"
 
     @property
     def previews(self) -> Path:
-        """Pictures taken on the way."""
+        """Pictures saved while the run trains."""
         return self.path / "previews"
 
     @property
     def checkpoints(self) -> Path:
-        """What ``sdi_gs.runs.checkpoint`` saves."""
+        """Checkpoints (``sdi_gs.runs.checkpoint``)."""
         return self.path / "checkpoints"
 
     @property
     def splats(self) -> Path:
-        """The object itself."""
+        """The object as splats."""
         return self.path / "splats.ply"
 
     @property
@@ -76,16 +76,16 @@ class RunFolder:
         return self.path / "summary.json"
 
     def preview(self, step: int) -> Path:
-        """The picture taken after ``step`` steps."""
+        """Return the path of the picture saved after ``step`` steps."""
         return self.previews / f"step_{step:06d}.png"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration as YAML, in its own order; UserError where one is there already."""
+        """Write the settings as YAML, in their own order; UserError if the file exists."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         write_atomically(self.config, text.encode())
 
     def read_config(self) -> dict[str, Any]:
-        """The configuration as it was written; UserError where it is missing or no YAML mapping."""
+        """Return the settings as they were written; UserError if the file is missing or no YAML mapping."""
         with disk_errors(self.config, "read"):
             text = self.config.read_bytes()
         try:
@@ -97,16 +97,14 @@ class RunFolder:
         return config
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary as JSON (numbers that are not finite as null) in place of an earlier one."""
+        """Write the summary as JSON, replacing an earlier one; non-finite numbers become null."""
         text = json.dumps(_finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(self.summary, f"{text}\n".encode(), overwrite=True)
 
     def append_step(self, record: Mapping[str, Any]) -> None:
-        """Add a step, or an event that followed it, to the log, and see it off to the system.
+        """Append a step, or an event after it, to the log; non-finite numbers become null.
 
-        Numbers that are not finite become null.
-
-        Raises UserError where the disk is full; the log then ends with its last whole line.
+        Raises UserError if the disk is full; the log then ends with its last whole line.
         """
         line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with disk_errors(self.steps), self.steps.open("ab", buffering=0) as log:
@@ -121,11 +119,11 @@ class RunFolder:
                 raise
 
     def read_steps(self) -> list[dict[str, Any]]:
-        """The log's steps; a last line that a crash cut short is left out. UserError for other damage."""
+        """Return the log's steps, without a last line that a crash cut short; UserError for other damage."""
         return [record for record in self._read_log() if "event" not in record]
 
     def read_events(self) -> list[dict[str, Any]]:
-        """What happened between steps; "step" is the last one before it. Damage as for ``read_steps``."""
+        """Return the log's events; "step" is the last step before the event. Damage is treated as in ``read_steps``."""
         return [record for record in self._read_log() if "event" in record]
 
     def _read_log(self) -> list[dict[str, Any]]:
@@ -133,7 +131,7 @@ class RunFolder:
             return []
         with disk_errors(self.steps, "read"):
             lines = self.steps.read_bytes().split(b"\n")
-        # What stands behind the last line feed is nothing, or torn.
+        # What follows the last line feed is empty or torn.
         whole = lines[:-1]
         try:
             records = [json.loads(line) for line in whole]
@@ -146,10 +144,10 @@ class RunFolder:
         return records
 
     def rewind_log(self, step: int, *, num_changes: int = 0) -> None:
-        """Leave in the log only what led to the state after ``step``, which a resumed run goes on from.
+        """Remove from the log what came after the checkpoint of ``step``, from which a resumed run continues.
 
-        Of changed settings these are the first ``num_changes``: one that followed the very last step may or may not
-        have come before the checkpoint.
+        Of the changes of settings the first ``num_changes`` are kept: one that was logged after ``step`` may have come
+        before or after the checkpoint.
         """
         changes_left, kept = num_changes, []
         for record in self._read_log():
@@ -167,7 +165,7 @@ class RunFolder:
 def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:
     """Make ``<output_dir>/<slug>-<n>/`` with the lowest free n from 1 on.
 
-    Raises UserError where nothing can be written there.
+    Raises UserError if it cannot be made.
     """
     path = make_numbered_folder(output_dir / slug(prompt))
     with disk_errors(path):
@@ -175,7 +173,7 @@ def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:
 
 
 def create_run_folder_at(path: Path) -> RunFolder:
-    """Make a run folder of the user's own choice; UserError where something stands there already."""
+    """Make a run folder at ``path``; UserError if it exists."""
     refuse_existing(path)
     with disk_errors(path):
         path.mkdir(parents=True)
@@ -183,7 +181,7 @@ def create_run_folder_at(path: Path) -> RunFolder:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """A run folder made earlier; UserError where ``path`` is none."""
+    """Return the run folder at ``path``; UserError if it is none."""
     if not path.is_dir():
         raise UserError(f"{path} is not a run: there is no such folder; give one like outputs/a-blue-robot-1")
     folder = RunFolder(path)
@@ -193,12 +191,17 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def load_run_config(path: Path) -> RunConfig:
-    """Return the settings that a run folder was made with; UserError where ``path`` is no run."""
+    """Return the settings that a run was started with; UserError if ``path`` is no run."""
     return config_from_dict(open_run_folder(path).read_config())
 
 
+def resume_command(path: Path) -> str:
+    """Return the command that continues the stopped run in ``path``."""
+    return f"sdi-gs train --resume {path}"
+
+
 def slug(prompt: str) -> str:
-    """The prompt as a safe part of a file name: ASCII letters, digits and single hyphens, 1 to 40 of them."""
+    """Return the prompt as part of a file name: 1 to 40 ASCII letters, digits and single hyphens."""
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if len(words) > SLUG_LENGTH:
@@ -216,7 +219,7 @@ def _with_subfolders(path: Path) -> RunFolder:
 
 
 def _finite(value: Any) -> Any:
-    """The same tree with null for NaN and infinity, which JSON cannot say."""
+    """Return a copy with NaN and infinity replaced by None; JSON has neither."""
     match value:
         case float():
             return value if math.isfinite(value) else None

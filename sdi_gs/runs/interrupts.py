@@ -10,13 +10,13 @@ from types import FrameType, TracebackType
 
 
 class StoppedAtOnce(KeyboardInterrupt):
-    """The second Ctrl-C; whatever was being written is absent or whole, as files are written aside."""
+    """The second Ctrl-C; files that were being written are absent or whole."""
 
 
 class Interrupts:
-    """While entered, Ctrl-C sets ``requested`` instead of raising; a second one raises ``StoppedAtOnce``.
+    """Context in which Ctrl-C sets ``requested`` instead of raising; a second one raises ``StoppedAtOnce``.
 
-    Outside the main thread, where Python allows no signal handlers, it does nothing.
+    Outside the main thread, where Python allows no signal handlers, it has no effect.
     """
 
     def __init__(self, notice: str) -> None:
@@ -37,9 +37,9 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
-            # What cleans up behind the exception is not to be interrupted again.
+            # A third one must not interrupt the cleaning up.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise StoppedAtOnce
         self.requested = True
-        # Straight to the descriptor: the interrupted code may be inside a buffered write to the same stream.
+        # To the descriptor itself: the interrupted code may be inside a buffered write to the same stream.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{self._notice}\n".encode())

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import torch
 
-from sdi_gs.contracts import TunablePrior
+from sdi_gs.contracts import Scene, TunablePrior
 from sdi_gs.devices import pick_device
 from sdi_gs.errors import UserError
+from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.runs.checkpoint import list_checkpoints
 from sdi_gs.runs.events import Event, Notice, Observer, Planned, Resumed, StageStarted, broadcast, ignore
-from sdi_gs.runs.folder import RunFolder, load_run_config
+from sdi_gs.runs.folder import RunFolder, load_run_config, resume_command
 from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.runs.loop import keep_within_tier, run
 from sdi_gs.runs.memory_tier import tier_of_run
@@ -72,55 +73,122 @@ def launch(
     *,
     observers: Iterable[Observer] = (),
     watch: Watch | None = None,
+    scene: Scene | None = None,
+    noise_source: InfersNoise | None = None,
     started: float | None = None,
 ) -> RunResult:
     """Run what is requested to its end and return what it left; of two stages, what the last one left.
 
+    ``scene`` and ``noise_source`` are your own, to use instead of the configured ones; resume such a run with the same.
     In the main thread Ctrl-C asks for an orderly stop, after which the run is saved and exported; a second one stops
-    at once. ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises
-    UserError for whatever cannot be run, before anything is written, and for a run that was stopped at once.
+    at once. ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None.
+
+    Raises UserError for a request that cannot be run, before anything is written, and for a run stopped at once.
     """
-    started = time.perf_counter() if started is None else started
-    emit = broadcast(observers)
-    device = pick_device(None if request.device is None else str(request.device))
-    watched = _Watched(emit=emit, watch=watch, started=started)
-    if request.resume is not None:
-        return watched.run(*_resume(request, request.resume, device, emit))
-    config = settings_of_new_run(request, device=device, emit=emit)
-    emit(Planned(config=config, device=str(device)))
-    if request.two_stage:
-        return _run_two_stages(request, config, device, watched)
-    return watched.run(*prepare_run(config, device=device, folder=request.output_dir))
+    launched = _Launch(
+        request=request,
+        device=pick_device(None if request.device is None else str(request.device)),
+        emit=broadcast(observers),
+        watch=watch or _unwatched,
+        scene=scene,
+        noise_source=noise_source,
+        started=time.perf_counter() if started is None else started,
+    )
+    return launched.result()
 
 
 def settings_of_new_run(request: RunRequest, *, device: torch.device, emit: Observer = ignore) -> RunConfig:
     """Return the settings of a run that is not resumed: the request's, over those of the memory tier.
 
-    Raises UserError where the card is too small for every tier and none was named.
+    Raises UserError if the card is too small for every tier and none was named.
     """
     config = request.settings()
     tier = tier_of_run(request.tier, config.prior, device=device, emit=emit)
     return config if tier is None else request.settings(compute=tier.compute)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Watched:
-    """How the runs of one launch are followed."""
+def _unwatched(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> nullcontext[None]:
+    return nullcontext()
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """One call of ``launch``."""
+
+    request: RunRequest
+    device: torch.device
     emit: Observer
-    watch: Watch | None
+    watch: Watch
+    scene: Scene | None
+    noise_source: InfersNoise | None
     started: float
 
-    def run(self, trainer: Trainer, folder: RunFolder) -> RunResult:
+    def result(self) -> RunResult:
+        """Prepare the requested run and run it."""
+        request = self.request
+        if request.resume is not None:
+            return self._run(*self._resume(request.resume))
+        if request.two_stage and self.scene is not None:
+            raise UserError("two stages make their own scenes: leave scene out, or two_stage")
+        config = settings_of_new_run(request, device=self.device, emit=self.emit)
+        self.emit(Planned(config=config, device=str(self.device)))
+        return self._run_two_stages(config) if request.two_stage else self._run_new(config, request.output_dir)
+
+    def _run_new(self, config: RunConfig, folder: Path | None) -> RunResult:
+        """Run the settings in a new folder, the next free one if None."""
+        return self._run(
+            *prepare_run(config, device=self.device, folder=folder, scene=self.scene, noise_source=self.noise_source)
+        )
+
+    def _run_two_stages(self, config: RunConfig) -> RunResult:
+        """Train a field, then splats that start from it, each as a run of its own."""
+        stages, out = self.request.stages, self.request.output_dir
+        first = field_stage(config, stages)
+        if out is not None and out.exists():
+            raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+        # Now rather than hours later, when the second stage begins.
+        require_kernels(self.device)
+        self.emit(StageStarted(number=1, config=first))
+        result = self._run_new(first, out and out.with_name(f"{out.name}-field"))
+        field = result.folder.path
+        second = splat_stage(config, stages, field)
+        if not result.is_complete:
+            text = (
+                "once the field is done, start the splats with this run's options, without --two-stage, and with: "
+                f"--init-from {field} --steps {second.steps} --guidance.t-max {second.guidance.t_max} "
+                "--guidance.random-fraction 0"
+            )
+            self.emit(Notice(text=text))
+            return result
+        self.emit(StageStarted(number=2, config=second))
+        return self._run_new(second, out)
+
+    def _resume(self, path: Path) -> tuple[Trainer, RunFolder]:
+        """Load a stopped run, with the levers of memory that the request changes."""
+        saved = load_run_config(path)
+        wanted = self.request.settings(saved)
+        if not wanted.prompt:
+            wanted = replace(wanted, prompt=saved.prompt)
+        levers = _require_same_config(path, saved, wanted)
+        self.emit(Planned(config=wanted, device=str(self.device)))
+        trainer, folder = prepare_resume(path, device=self.device, scene=self.scene, noise_source=self.noise_source)
+        if levers:
+            change_settings(trainer, folder, with_values(trainer.config, levers))
+        self.emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.steps))
+        tier = tier_of_run(self.request.tier, wanted.prior, device=self.device, emit=self.emit)
+        if tier is not None:
+            keep_within_tier(trainer, folder, tier)
+        return trainer, folder
+
+    def _run(self, trainer: Trainer, folder: RunFolder) -> RunResult:
         """Run to the end, or until Ctrl-C or the watcher asks for a stop."""
         if trainer.config.compute.compile_unet and isinstance(trainer.prior, TunablePrior):
             text = "compiling the U-Net: the first step takes minutes, and so does one with another number of views"
             self.emit(Notice(text=text))
-        watch = self.watch or _unwatched
         try:
             with (
                 Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
-                watch(trainer, folder, interrupted=lambda: interrupts.requested) as watcher,
+                self.watch(trainer, folder, interrupted=lambda: interrupts.requested) as watcher,
             ):
                 summary = run(
                     trainer,
@@ -134,57 +202,6 @@ class _Watched:
             way_on = f"{saved[-1].name} is saved; go on with: {resume_command(folder.path)}" if saved else ""
             raise UserError(f"stopped at once; {way_on or 'no step had been saved'}") from None
         return RunResult(folder=folder, summary=summary)
-
-
-def _unwatched(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> nullcontext[None]:
-    return nullcontext()
-
-
-def resume_command(folder: Path) -> str:
-    """Return the command that continues a stopped run."""
-    return f"sdi-gs train --resume {folder}"
-
-
-def _run_two_stages(request: RunRequest, config: RunConfig, device: torch.device, watched: _Watched) -> RunResult:
-    """Train a field, then splats that start from it, each as a run of its own."""
-    out, emit = request.output_dir, watched.emit
-    first = field_stage(config, request.stages)
-    if out is not None and out.exists():
-        raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
-    # Now rather than hours later, when the second stage begins.
-    require_kernels(device)
-    emit(StageStarted(number=1, config=first))
-    trainer, field = prepare_run(first, device=device, folder=out and out.with_name(f"{out.name}-field"))
-    result = watched.run(trainer, field)
-    second = splat_stage(config, request.stages, field.path)
-    if not result.is_complete:
-        text = (
-            "once the field is done, start the splats with this run's options, without --two-stage, and with: "
-            f"--init-from {field.path} --steps {second.steps} --guidance.t-max {second.guidance.t_max} "
-            "--guidance.random-fraction 0"
-        )
-        emit(Notice(text=text))
-        return result
-    emit(StageStarted(number=2, config=second))
-    return watched.run(*prepare_run(second, device=device, folder=out))
-
-
-def _resume(request: RunRequest, path: Path, device: torch.device, emit: Observer) -> tuple[Trainer, RunFolder]:
-    """Load a stopped run, with the levers of memory that the request changes."""
-    saved = load_run_config(path)
-    wanted = request.settings(saved)
-    if not wanted.prompt:
-        wanted = replace(wanted, prompt=saved.prompt)
-    levers = _require_same_config(path, saved, wanted)
-    emit(Planned(config=wanted, device=str(device)))
-    trainer, folder = prepare_resume(path, device=device)
-    if levers:
-        change_settings(trainer, folder, with_values(trainer.config, levers))
-    emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.steps))
-    tier = tier_of_run(request.tier, wanted.prior, device=device, emit=emit)
-    if tier is not None:
-        keep_within_tier(trainer, folder, tier)
-    return trainer, folder
 
 
 def _require_same_config(path: Path, saved: RunConfig, wanted: RunConfig) -> dict[str, Any]:

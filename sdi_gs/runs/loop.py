@@ -1,4 +1,4 @@
-"""The loop of a run: step, log, preview, checkpoint; and less memory where it runs out."""
+"""The loop of a run: step, log, preview, checkpoint; a lower memory tier if memory runs out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.finish import finish
-from sdi_gs.runs.folder import RunFolder
+from sdi_gs.runs.folder import RunFolder, resume_command
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
 from sdi_gs.training.trainer import Trainer
@@ -48,11 +48,11 @@ def train(
 ) -> bool:
     """Train to the last step or until ``should_stop``; return whether the last step was reached.
 
-    Emits TrainingStarted, then for every step PreviewSaved and CheckpointSaved where these are due, and StepDone. A
+    Emits TrainingStarted, then for every step PreviewSaved and CheckpointSaved if these are due, and StepDone. A
     step that runs out of memory is repeated on the next lower memory tier (TierLowered). Settings that an observer
     changed are reported after the step (SettingsChanged).
 
-    Raises NonFiniteError where a step yields non-finite values, and UserError where memory does not suffice on the
+    Raises NonFiniteError if a step yields non-finite values, and UserError if memory does not suffice on the
     lowest tier; the state before that step is saved first.
     """
     outputs, emit = trainer.config.outputs, broadcast(observers)
@@ -97,7 +97,7 @@ def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
         save_state(trainer, folder, emit=emit)
         raise UserError(
             f"step {step}: out of memory with all that saves memory turned on; the state before this step is saved: "
-            f"close other programs and go on with sdi-gs train --resume {folder.path}, or start anew with fewer views"
+            f"close other programs and go on with {resume_command(folder.path)}, or start anew with fewer views"
         )
     tier, compute = lower
     change_settings(trainer, folder, replace(config, compute=compute))

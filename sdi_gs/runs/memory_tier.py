@@ -28,7 +28,7 @@ class VisibleCard:
 def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, emit: Observer = ignore) -> Tier | None:
     """Return the memory tier of a run and emit it; None for no tier.
 
-    "auto" is no tier on the CPU and for a prior without networks. Raises UserError where a card is too small for every
+    "auto" is no tier on the CPU and for a prior without networks. Raises UserError if a card is too small for every
     tier and none was named.
     """
     if choice == "auto" and prior == TOYBOX_IDEAL.name:
@@ -55,7 +55,7 @@ def visible_cards() -> list[VisibleCard]:
 def chosen_tier(choice: TierChoice, *, free_bytes: int | None, emit: Observer = ignore) -> Tier | None:
     """Return the named tier, or the one that fits into ``free_bytes`` of a card (None: no card), and emit it.
 
-    Raises UserError where the card is too small for every tier and none was named.
+    Raises UserError if the card is too small for every tier and none was named.
     """
     match choice:
         case "none":
@@ -77,7 +77,7 @@ def chosen_tier(choice: TierChoice, *, free_bytes: int | None, emit: Observer = 
 
 
 def other_cards_line(cards: Sequence[VisibleCard], used: int) -> str | None:
-    """Return a line about the other cards where their sizes differ; None where there is nothing to choose."""
+    """Return a line about the other cards if their sizes differ, else None."""
     if len({card.total_bytes for card in cards}) < 2:
         return None
     mine = next(card for card in cards if card.index == used)

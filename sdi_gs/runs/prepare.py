@@ -1,4 +1,4 @@
-"""What a run needs before its first step: settings, prior, trainer and folder, new or resumed."""
+"""Prepare a run, new or resumed: load the prior, build the trainer, make or open the folder."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def prepare_resume(
 
 
 def require_kernels(device: torch.device) -> None:
-    """On CUDA, compile gsplat where that was not done yet, with one line before it and a bar; else nothing.
+    """On CUDA, compile gsplat unless that is done, with a line before it and a bar; elsewhere do nothing.
 
-    Raises UserError where it cannot be compiled, before anything is loaded.
+    Raises UserError if it cannot be compiled.
     """
     if device.type == "cuda":
         from sdi_gs.gsplat_build.build import ensure_built
@@ -112,7 +112,7 @@ def _require_runnable(config: RunConfig) -> None:
     if start is not None and not Path(start).exists():
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
     if config.outputs.turntable_frames:
-        # Now, and not after the last step.
+        # Now rather than after the last step.
         try:
             find_ffmpeg()
         except UserError as error:
@@ -121,7 +121,7 @@ def _require_runnable(config: RunConfig) -> None:
 
 @contextmanager
 def _memory_to_begin(device: torch.device) -> Iterator[None]:
-    """Raises UserError in place of torch's error where not even the networks and the scene fit the card."""
+    """Raise UserError in place of torch's error if networks and scene do not fit the card."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, comments in files, memory."""
+"""The origin of a result: versions of packages, comments in files, memory used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdi_gs.settings.run import RunConfig
 
 
 def ply_comments(config: RunConfig, step: int) -> list[str]:
-    """What a splat file says of its origin."""
+    """Return the comments of a splat file: program, prompt, prior, seed, steps."""
     return [
         f"sdi-gs {__version__}",
         f"prompt {config.prompt}",
@@ -22,13 +22,13 @@ def ply_comments(config: RunConfig, step: int) -> list[str]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process has held, MiB."""
+    """Return the largest resident memory of this process so far, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this project and of the packages that decide a result, or "missing"."""
+    """Return the versions of Python, of this project and of the packages that decide a result, or "missing"."""
     names = ("torch", "gsplat", "numba", "numpy", "diffusers", "transformers", "viser", "tyro", "plyfile")
     return {"python": platform.python_version(), "sdi-gs": __version__} | {name: _version(name) for name in names}
 
@@ -37,5 +37,5 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        # A report of what is wrong here must not end because of it.
+        # The doctor's report lists it as well, and must not end here.
         return "missing"

@@ -1,4 +1,4 @@
-"""What to run, as data; free of torch for the command line's sake."""
+"""What to run, as data; imports no torch, for the command line's sake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunRequest:
     """A run to start, or a stopped run to resume.
 
     Settings have three origins, of which the later ones win: ``config``, the memory tier, ``given``. Raises UserError
-    where the parts do not go together or the settings are not valid.
+    if the parts do not go together or the settings are not valid.
     """
 
     config: RunConfig | None = None

@@ -1,4 +1,4 @@
-"""A field first, splats on its surface second: what of a run's settings each stage gets."""
+"""Settings of the two stages of a run: a field first, then splats that start from its surface."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdi_gs.settings.stages import StagesConfig
 
 
 def field_stage(config: RunConfig, stages: StagesConfig) -> RunConfig:
-    """The settings of the first stage; UserError where there are too few steps for two."""
+    """Return the settings of the first stage; UserError if there are too few steps for two."""
     steps = round(stages.field_share * config.steps)
     if not 0 < steps < config.steps:
         raise UserError(f"{config.steps} steps are too few for two stages: give more --steps")
@@ -19,7 +19,7 @@ def field_stage(config: RunConfig, stages: StagesConfig) -> RunConfig:
 
 
 def splat_stage(config: RunConfig, stages: StagesConfig, field: Path) -> RunConfig:
-    """The settings of the second stage, which starts from the run in ``field`` and without random noise."""
+    """Return the settings of the second stage, which starts from the run in ``field``, without random noise."""
     guidance = config.guidance
     t_max = min(guidance.t_max, max(stages.t_max, guidance.t_min))
     return replace(

@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.contracts import StepReport
+from sdi_gs.contracts import RenderOutput, StepReport
 from sdi_gs.errors import UserError
+from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
+from sdi_gs.representations.parameter_scene import ParameterScene
 from sdi_gs.runs import events as all_events
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint
 from sdi_gs.runs.events import Event, Finished, Planned, Resumed, SettingsChanged, StageStarted, StepDone
@@ -293,3 +297,46 @@ def test_a_config_alone_is_a_request(tmp_path: Path) -> None:
     result = launch(RunRequest(config=settings, device=torch.device("cpu"), output_dir=tmp_path / "run"))
     assert RunFolder(tmp_path / "run").read_config()["steps"] == 1
     assert result.summary["device"] == "cpu"
+
+
+# A scene and a noise source of one's own.
+
+
+class FixedNoise:
+    """The same draw at every step."""
+
+    def infer(self, request: NoiseRequest) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(request.latents.shape, generator=generator)
+
+
+class Disc(ParameterScene):
+    """A disc of one colour, the same from all sides."""
+
+    def __init__(self) -> None:
+        super().__init__({"colour": torch.zeros(3)}, learning_rates={"colour": 0.1})
+
+    def render(self, cameras: CameraBatch, background: Tensor, **_: Any) -> RenderOutput:
+        alpha = torch.zeros(len(cameras), cameras.height, cameras.width, 1)
+        alpha[:, 16:48, 16:48] = 1.0
+        rgb = alpha * torch.sigmoid(self.params["colour"]) + (1.0 - alpha) * background[:, None, None]
+        return RenderOutput(rgb=rgb, alpha=alpha)
+
+
+def test_a_scene_and_a_noise_source_of_ones_own_are_launched_stopped_and_resumed(tmp_path: Path) -> None:
+    watcher, folder, events = Impatient(2), tmp_path / "own", list[Event]()
+    stopped = launch(request(output_dir=folder), scene=Disc(), noise_source=FixedNoise(), watch=watch_by(watcher, []))
+    assert not stopped.is_complete
+    again = RunRequest(resume=folder, device="cpu")
+    with pytest.raises(UserError, match="a scene of one's own, Disc"):
+        launch(again)
+    result = launch(again, scene=Disc(), noise_source=FixedNoise(), observers=[events.append])
+    assert result.is_complete
+    assert isinstance(events[-1], Finished)
+    assert [path.name for path in events[-1].files] == ["turntable.mp4", "contact_sheet.png", "summary.json"]
+
+
+def test_two_stages_take_no_scene_of_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="two stages make their own scenes"):
+        launch(request(two_stage=True, output_dir=tmp_path / "run"), scene=Disc())
+    assert list(tmp_path.iterdir()) == []
