@@ -1,1 +1,1 @@
-"""What `sdi-gs doctor` looks at: the machine, its compilers, and whether the kernels do what they should."""
+"""`sdi-gs doctor`: diagnosis of the machine, and checks of the kernels and of training steps against references."""

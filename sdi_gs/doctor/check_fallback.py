@@ -1,7 +1,7 @@
-"""Whether a run survives a card that has become too small: a real step that runs out of memory and falls back a tier.
+"""Check "fallback": a real step that runs out of memory must be repeated on a lower tier.
 
-The process is held to less memory than a step needs. The run has to go on by itself on a lower tier, as the one that
-had been on that tier from this step on.
+The process is limited to less memory than a step needs. The run must continue by itself on a lower tier, with the same
+result as a run that used that tier from this step on.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
 
 STEPS = 2
-"""Taken while memory is short."""
+"""Steps taken while memory is short."""
 SHARE_LEFT = 0.75
-"""Of what a step needs beyond weights and scene: too little for it, and enough for half of its views at once."""
+"""Share of a step's memory beyond weights and scene: too little for the step, enough for half of its views at once."""
 MOVED_LIMIT = 0.1
-"""Between the two runs, of what the positions moved. Kernels that add up in any order, and convolutions that take
-another way when memory is short, differ in the last digits; Adam's first steps are signs, which these can turn."""
+"""Largest distance between the two runs, as a share of how far the positions moved. Sums in no fixed order, and other
+convolution algorithms when memory is short, change the last digits; Adam's first steps are signs, which can flip."""
 LOWEST_TIERS = ("12", "8")
-"""Below them is nothing, or nothing that needs notably less."""
+"""No tier below these needs notably less memory."""
 
 HoldTo = Callable[[torch.device, float], AbstractContextManager[None]]
 
 
 def check_fallback(setup: CheckSetup, *, hold_to: HoldTo | None = None) -> Iterator[Row]:
-    """Five rows; ``hold_to`` stands in for ``held_to``, which knows CUDA only."""
+    """Yield five rows; ``hold_to`` replaces ``held_to``, which supports CUDA only."""
     what = "a step that runs out of memory"
     config, tier = setup.stable_diffusion_on_tier()
     if hold_to is None and setup.device.type != "cuda":
@@ -57,7 +57,7 @@ def check_fallback(setup: CheckSetup, *, hold_to: HoldTo | None = None) -> Itera
     dtype = torch.float16 if setup.device.type == "cuda" else torch.float32
     prior = load_sd21(weights_at_hand(miniature=setup.size.miniature), device=setup.device, dtype=dtype)
     quiet = OutputConfig(preview_every=0, checkpoint_every=0, turntable_frames=0)
-    # A cloud that grows here and there differs more than by digits.
+    # Growth would amplify differences of the last digits.
     densify = replace(config.densify, enabled=False)
     config = replace(config, prompt=PROMPT, outputs=quiet, densify=densify)
     yield from _rows(setup, config, prior, hold_to or held_to)
@@ -65,9 +65,9 @@ def check_fallback(setup: CheckSetup, *, hold_to: HoldTo | None = None) -> Itera
 
 @contextmanager
 def held_to(device: torch.device, bytes_at_most: float) -> Iterator[None]:
-    """Have torch's allocator for a CUDA device give out no more than that, as if the card were so small."""
+    """Limit torch's allocator on a CUDA device to that many bytes, as on a smaller card."""
     torch.cuda.empty_cache()
-    # Torch wants a number here, and "cuda" has none.
+    # Torch needs an index here, and "cuda" has none.
     index = torch.cuda.current_device() if device.index is None else device.index
     whole = torch.cuda.get_device_properties(index).total_memory
     torch.cuda.set_per_process_memory_fraction(min(bytes_at_most / whole, 1.0), index)
@@ -102,7 +102,7 @@ def _rows(setup: CheckSetup, config: RunConfig, prior: DiffusionPrior, hold_to: 
 
 
 def _room(trainer: Trainer) -> float:
-    """Bytes that are too few for the next step as it is; after one step, which makes what stays."""
+    """Return a memory limit in bytes too small for the next step; takes steps first, so that lasting tensors exist."""
     trainer.train_step()
     if trainer.device.type != "cuda":
         return 0.0

@@ -1,7 +1,7 @@
-"""Whether a device renders the hash-grid field as the reference does, and gives the same gradients.
+"""Check "field": a device renders the hash-grid field as the reference does, with the same gradients.
 
-On CUDA torch operations (and nerfacc's compositing, where it is installed) stand beside the numba kernels; on a CPU
-these stand beside torch operations.
+On CUDA, torch operations (and nerfacc's compositing, if installed) are compared with the numba kernels; on a CPU, the
+numba kernels with torch operations.
 
 Letters: B cameras, H W pixels, P samples of all rays, R rays.
 """
@@ -23,17 +23,17 @@ from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
 PIXEL_LIMIT = 2e-4
-"""Of colour and opacity: a sample whose opacity lies within rounding of the 1e-4 that counts as empty, or whose place
-does of a cell's border, is drawn here and not there."""
+"""Limit for colour and opacity. A sample may be drawn on one side only if rounding decides: opacity near the empty
+threshold of 1e-4, or position near a cell's border."""
 DEPTH_LIMIT = 2e-3
-"""Scene units, by the pixel's opacity: the same samples, at depths of up to 5. A pixel that shows one sample of opacity
-1e-4 here and none there has a depth here and none there."""
+"""Limit for depth times the pixel's opacity, in scene units; depths reach 5. Without the opacity, a pixel with a single
+sample of opacity 1e-4 on one side and none on the other would differ by its whole depth."""
 GRADIENT_LIMIT = 2e-2
-"""Relative L2 error: normals jump at the grid's cell borders, and so does what flows back through them."""
+"""Limit for the relative L2 error of gradients: normals jump at the grid's cell borders, and so do their gradients."""
 COMPOSITING_LIMIT = 1e-4
-"""Of weights and of sums over rays, nerfacc against torch: both are float32."""
+"""Limit for weights and sums over rays, nerfacc against torch; both are float32."""
 
-# All levels from the start; features of a size that makes the field bumpy and colourful.
+# All levels from the start, and features large enough for a bumpy, colourful field.
 FIELD = NgpConfig(
     grid=HashGridConfig(num_levels=6, initial_levels=6, log2_table_size=14), hidden_width=16, samples_per_ray=128
 )
@@ -43,7 +43,7 @@ Build = Callable[[NgpConfig, torch.device], Ngp]
 
 
 def check_field(setup: CheckSetup, *, tested: Build | None = None) -> Iterator[Row]:
-    """A row per quantity of one render and its gradients; ``tested`` builds the field that is compared."""
+    """Yield a row per quantity of one render and its gradients; ``tested`` builds the field under test."""
     reference = rough_field(FIELD, setup.reference)
     if setup.device.type == "cpu":
         reference.field.backend = "torch"
@@ -67,7 +67,7 @@ def check_field(setup: CheckSetup, *, tested: Build | None = None) -> Iterator[R
 
 
 def rough_field(config: NgpConfig, device: torch.device) -> Ngp:
-    """The same bumpy field on any device: drawn on the host, where a seed means the same everywhere."""
+    """Return the same bumpy field on any device; random values are drawn on the CPU, where a seed is portable."""
     generator = torch.Generator().manual_seed(0)
     drawn = Ngp(config, generator=generator, device=torch.device("cpu"))
     table = drawn.field.params["table"].data
@@ -80,7 +80,7 @@ def rough_field(config: NgpConfig, device: torch.device) -> Ngp:
 
 
 def _cameras(size: int) -> CameraBatch:
-    """Two views from different sides and heights."""
+    """Return two cameras at different azimuths and elevations."""
     return orbit_cameras(
         torch.tensor([20.0, 120.0]),
         torch.tensor([0.0, 20.0]),
@@ -92,7 +92,7 @@ def _cameras(size: int) -> CameraBatch:
 
 
 def _render(field: Ngp, cameras: CameraBatch) -> NgpRender:
-    """A render over white with its gradients left in the field's parameters."""
+    """Render over white and leave the gradients in the field's parameters."""
     white = torch.ones(len(cameras), 3, device=field.device)
     render = field.render(cameras.to(field.device), white, with_normals=True)
     assert render.normals is not None
@@ -105,7 +105,7 @@ def _on_host(value: Tensor) -> Tensor:
 
 
 def _nerfacc_rows(device: torch.device) -> Iterator[Row]:
-    """nerfacc's weights beside torch's on the same samples, with the gradient of the density."""
+    """Compare nerfacc's weights with torch's on the same samples, and the gradients of the density."""
     what = "nerfacc's compositing"
     if device.type != "cuda":
         yield skipped(what, "nerfacc computes on CUDA only")
@@ -114,7 +114,7 @@ def _nerfacc_rows(device: torch.device) -> Iterator[Row]:
         yield skipped(what, "nerfacc is not installed, and is not needed: torch operations do its work")
         return
     generator = torch.Generator().manual_seed(0)
-    # An empty ray, a ray of one sample, and one on which all light is absorbed.
+    # An empty ray, a ray of one sample, and an opaque one.
     counts = torch.tensor([5, 0, 80, 1], device=device)
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     ids = torch.repeat_interleave(torch.arange(4, device=device), counts)

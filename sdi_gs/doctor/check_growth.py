@@ -1,7 +1,7 @@
-"""Whether densification comes to the same cloud on two devices: each strategy, fitted to pictures of a toybox object.
+"""Check "growth": each densification strategy grows an equivalent cloud on two devices.
 
-Both sides begin with the same cloud and see the same pictures; where gsplat draws at random while it splits or moves
-Gaussians, each device draws its own numbers.
+Both sides start with the same cloud and fit the same pictures of a toybox object. When gsplat splits or moves Gaussians
+at random, each device draws its own numbers.
 
 Letters: V views, H W pixels.
 """
@@ -30,11 +30,11 @@ from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.training.fitting import fit_to_images
 
 COUNT_LIMIT = 0.05
-"""Of the reference's final count."""
+"""Largest difference in the final count, as a share of the reference's."""
 LOSS_LIMIT = 0.5
-"""Of the loss at the start, on views that were not trained on."""
+"""Largest final loss, as a share of the initial one, on views that were not trained on."""
 AGREEMENT_LIMIT = 1.0
-"""dB between the two sides' final losses."""
+"""Largest difference between the two sides' final losses, in dB."""
 
 _UNSEEN_VIEWS = 6
 
@@ -43,18 +43,18 @@ Fit = Callable[[RunConfig, torch.device], Representation]
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """One side's cloud after the last step."""
+    """The cloud of one side after the last step."""
 
     count: int
     loss: float
-    """Mean squared error of views that were not trained on."""
+    """Mean squared error on views that were not trained on."""
     finite: bool
 
 
 def check_growth(
     setup: CheckSetup, *, fit: Fit | None = None, strategies: Sequence[Strategy] = get_args(Strategy)
 ) -> Iterator[Row]:
-    """Four rows per strategy; ``fit`` stands in for the side under test."""
+    """Yield four rows per strategy; ``fit`` replaces the fitting of the side under test."""
     size = setup.size.growth_image_size
     unseen = ring_cameras(setup.toybox.cameras, _UNSEEN_VIEWS, size, elevation_deg=15.0)
     truth = _pictures(unseen, torch.ones(len(unseen), 3))
@@ -78,13 +78,13 @@ def check_growth(
 
 
 def fitted_robot(config: RunConfig, device: torch.device, *, image_size: int) -> Representation:
-    """The cloud after a run on pictures of toybox's robot; it begins as the same cloud on every device."""
+    """Fit a cloud to pictures of toybox's robot; the initial cloud is the same on every device."""
     scene = fit_to_images(config, _pictures, image_size=image_size, device=device, saved=_start(config))
     return scene.representation
 
 
 def growth_config(base: RunConfig, strategy: Strategy, steps: int) -> RunConfig:
-    """A short run that refines every tenth of its length and grows well past its start."""
+    """Return a short run that refines every tenth of its length and grows well past its initial size."""
     return replace(
         base,
         steps=steps,
@@ -103,7 +103,7 @@ def growth_config(base: RunConfig, strategy: Strategy, steps: int) -> RunConfig:
 
 
 def _start(config: RunConfig) -> dict[str, Any]:
-    """A scene's state before its first step, drawn on the host, where a seed means the same everywhere."""
+    """Return a scene's state before its first step; random values are drawn on the CPU, where a seed is portable."""
     scene = make_scene(config, generator=torch.Generator().manual_seed(config.seed), device=torch.device("cpu"))
     return scene.state()
 
@@ -112,7 +112,7 @@ def _pictures(
     cameras: CameraBatch,  # V of them
     backgrounds: Tensor,  # [V, 3]
 ) -> Tensor:  # [V, H, W, 3]
-    """The truth."""
+    """Render the true object."""
     return render_scenes([(canonical_object("robot", "blue"),)] * len(cameras), cameras, backgrounds).rgb
 
 

@@ -1,4 +1,4 @@
-"""Whether Stable Diffusion 2.1's SDI step survives half precision: each type's target beside that of float32.
+"""Check "precision": the target of Stable Diffusion 2.1's SDI step in half precision, compared with float32.
 
 Letters: C latent channels, h w latent pixels.
 """
@@ -18,22 +18,21 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 COSINE_LIMIT = 0.999
-"""Of Stable Diffusion's networks. The narrow random ones of a dry run say nothing of what bfloat16 does to these:
-guidance at 7.5 multiplies what it rounds, and few channels average little of it out (measured: 0.9987, and 0.99997 in
-float16). There its cosine is shown and held to nothing."""
+"""Smallest cosine. That of narrow random networks in bfloat16 is shown only: guidance at 7.5 multiplies rounding errors,
+and few channels average little of them out (measured: 0.9987, and 0.99997 in float16)."""
 TIMESTEP = 500
-"""Half of the diffusion's length; an inversion up to it makes half of the grid's calls."""
+"""Half of the diffusion's length; the inversion up to it takes half of the grid's predictor calls."""
 _TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 Load = Callable[..., LatentDiffusionPrior]
 
 
 def check_precision(setup: CheckSetup, *, load: Load = load_sd21) -> Iterator[Row]:
-    """Three rows per type; ``load`` stands in for ``load_sd21``."""
+    """Yield three rows per type; ``load`` replaces ``load_sd21``."""
     weights = weights_at_hand(miniature=setup.size.miniature)
 
     def target_in(dtype: torch.dtype) -> Tensor:
-        # One model at a time: the float32 one alone takes half of a small card.
+        # One model at a time: in float32 it takes half of a small card.
         prior = load(weights, device=setup.device, dtype=dtype)
         return _target(setup, prior, random=weights.folder is None)
 
@@ -52,11 +51,11 @@ def check_precision(setup: CheckSetup, *, load: Load = load_sd21) -> Iterator[Ro
 
 
 def _target(setup: CheckSetup, prior: LatentDiffusionPrior, *, random: bool) -> Tensor:  # [1, C, h, w]
-    """The target of a step on one view of toybox's robot, on the host in float32."""
+    """Return the target of a step on one view of toybox's robot, on the CPU in float32."""
     embeddings = prior.embed_prompts([f"{PROMPT}, front view, white background", ""])
     conditions = Conditions(prompt_embeddings=embeddings[:1], negative_embeddings=embeddings[1:])
     latents = _drawn(prior, setup.device) if random else _seen(prior, setup.device)
-    # Neither is needed any more, and a card that only just holds float32 has better use for the memory.
+    # Move both off the card: one that barely holds the float32 model needs the memory.
     prior.text_encoder.to("cpu")
     prior.vae.to("cpu")
     made = distill_without_chance(setup.stable_diffusion.guidance, prior, latents, conditions, timestep=TIMESTEP)
@@ -65,13 +64,13 @@ def _target(setup: CheckSetup, prior: LatentDiffusionPrior, *, random: bool) -> 
 
 @torch.no_grad()
 def _seen(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
-    """The latent of a picture of the prompt."""
+    """Encode a picture of the prompt."""
     _, pictures = robot_views(1, min(prior.image_size, 256))
     return prior.encode_images(pictures.to(device), torch.Generator(device).manual_seed(0))
 
 
 def _drawn(prior: LatentDiffusionPrior, device: torch.device) -> Tensor:  # [1, C, h, w]
-    """What stands for it where the encoder is random, whose latents are nearly constant; U-Nets want unit variance."""
+    """Draw latents of unit variance; those of a random encoder would be nearly constant."""
     unet = prior.unet.config
     shape = (1, unet.in_channels, unet.sample_size, unet.sample_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,6 +1,6 @@
-"""Whether a device's rasteriser draws what the reference draws, and gives the same gradients.
+"""Check "rasterizer": a device's rasteriser draws what the reference draws, with the same gradients.
 
-On CUDA gsplat stands beside the numba kernels; on a CPU these stand beside torch operations in float64.
+On CUDA, gsplat is compared with the numba kernels; on a CPU, the numba kernels with torch operations in float64.
 
 Letters: C cameras, N Gaussians, H W pixels, K harmonic bases.
 """
@@ -23,28 +23,27 @@ from sdi_gs.rasterize.scenes import BallScene, ball_scene
 Rasterize = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 
 PIXEL_LIMIT = 1e-4
-"""Of a channel in [0, 1], and of a depth over the scene's: both sides round float32 in their own order
-(docs/reports/rasterizer.md has 2e-6 against float64), and CUDA's exponential is a fast one."""
+"""Limit for a channel in [0, 1], and for a depth as a share of the scene's. The sides round float32 in different orders
+(docs/reports/rasterizer.md: 2e-6 against float64), and CUDA uses a fast exponential."""
 FLIP_SHARE = 1e-3
-"""Share of pixels, radii and visible Gaussians that may differ by more: those whose alpha lies within rounding of
-1/255, whose radius lies within rounding of a whole pixel, or whose box touches the border, fall to one side here and to
-the other there."""
+"""Share of pixels, radii and visible Gaussians that may differ by more. Rounding decides for alphas near 1/255, radii
+near a whole number of pixels, and boxes that touch the border."""
 FLIP_LIMIT = 0.01
-"""What such a Gaussian may do to a pixel: it is drawn with an alpha of 1/255 or not at all, and colours are below 2."""
+"""Limit for those pixels: a Gaussian with an alpha of 1/255 is drawn or not, and colours are below 2."""
 GRADIENT_LIMIT = 1e-3
-"""Relative L2 error of a gradient; CUDA adds up in no fixed order, and a flip costs a pixel's worth."""
+"""Limit for the relative L2 error of a gradient; CUDA adds up in no fixed order, and pixels may differ as above."""
 RADIUS_LIMIT = 1.0
-"""Pixels: a radius is rounded up, so that a flip is one."""
+"""Limit in pixels: radii are rounded up, so that rounding changes them by one."""
 
 _DEPTH_SCALE = 4.0
-"""Depths of the scenes lie between 0 and this, scene units."""
+"""Largest depth in the scenes, in scene units."""
 _HARMONICS_SPREAD = 0.2
-"""Keeps colours below 2, and takes some of them below 0, where they are cut."""
+"""Keeps colours below 2 and makes some negative, so that clamping is covered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What one side made of a case, on the host in float64."""
+    """One side's result for a case, on the CPU in float64."""
 
     image: Tensor  # [C, H, W, 3]
     alpha: Tensor  # [C, H, W, 1]
@@ -56,10 +55,10 @@ class Drawn:
 def check_rasterizer(
     setup: CheckSetup, *, tested: Rasterize = rasterization, oracle: Rasterize | None = None
 ) -> Iterator[Row]:
-    """A row per quantity, with the worst of all cases; ``tested`` and ``oracle`` stand in for the two sides."""
+    """Yield a row per quantity with the worst of all cases; ``tested`` and ``oracle`` replace the two sides."""
     if oracle is None:
         oracle = rasterization if setup.device.type == "cuda" else in_float64
-    # Opaque enough that no expected depth divides by a vanishing alpha, and clear enough to see what lies behind.
+    # Opaque enough that no expected depth divides by a vanishing alpha, yet transparent enough to see through.
     scene = ball_scene(
         setup.size.gaussians,
         width=setup.size.image_size,
@@ -83,9 +82,9 @@ def check_rasterizer(
 
 
 def in_float64(**given: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The reference of torch operations behind gsplat's call; gradients reach the float32 tensors that were given."""
+    """Rasterise with torch operations in float64 under gsplat's signature; gradients reach the float32 arguments."""
     antialiased = given.pop("rasterize_mode") == "antialiased"
-    # Its splats are never packed.
+    # The reference never packs.
     del given["packed"]
     wide: dict[str, Any] = {
         name: value.double() if isinstance(value, Tensor) else value for name, value in given.items()
@@ -95,7 +94,7 @@ def in_float64(**given: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
 
 
 def _cases() -> dict[str, dict[str, Any]]:
-    """Names and options of what is drawn: both modes, packed or not, plain colours and harmonics of degree 0 to 3."""
+    """Yield names and options of the cases: both modes, packed or not, plain colours and harmonics of degree 0 to 3."""
     cases: dict[str, dict[str, Any]] = {}
     for mode in ("classic", "antialiased"):
         for packed in (False, True):
@@ -113,14 +112,14 @@ def _cases() -> dict[str, dict[str, Any]]:
 
 
 def _draw(rasterize: Rasterize, scene: BallScene, options: dict[str, Any], device: torch.device) -> Drawn:
-    """One case on one device, with the gradients of a fixed random sum of what is seen."""
+    """Render one case on one device, with the gradients of a fixed random weighted sum of the outputs."""
     generator = torch.Generator().manual_seed(1)
     num_gaussians, num_cameras = len(scene.means), len(scene.viewmats)
     harmonics = _HARMONICS_SPREAD * torch.randn(num_gaussians, 16, 3, generator=generator)
     backgrounds = torch.rand(num_cameras, 3, generator=generator)
     intrinsics = scene.Ks.clone()
     if options.get("camera_model") == "ortho":
-        # Pixels per scene unit in place of focal lengths: the image then shows a part of the ball.
+        # Pixels per scene unit in place of focal lengths; the image then shows a part of the ball.
         intrinsics[:, [0, 1], [0, 1]] /= 2.5
     leaves = scene.leaves() | {"viewmats": scene.viewmats, "backgrounds": backgrounds}
     if options["sh_degree"] is not None:
@@ -150,7 +149,7 @@ def _spread(
     num_cameras: int,
     num_gaussians: int,
 ) -> Tensor:  # [C, N, 2]
-    """Packed values at their cameras and Gaussians, 0 where there are none."""
+    """Unpack values to [C, N, ...]; 0 for pairs that were culled."""
     if meta["gaussian_ids"] is None:
         return values
     whole = values.new_zeros(num_cameras, num_gaussians, 2)
@@ -163,14 +162,14 @@ def _on_host(value: Tensor) -> Tensor:
 
 
 def _errors(ours: Drawn, theirs: Drawn) -> dict[str, float]:
-    """How far two sides are from each other, by quantity."""
+    """Return the differences between two sides, by quantity."""
     errors = {}
     for name in ("image", "alpha", "depth"):
         scale = _DEPTH_SCALE if name == "depth" else 1.0
         apart = (getattr(ours, name) - getattr(theirs, name)).abs().amax(dim=-1) / scale
         errors[f"{name}: pixels off"] = _share(~(apart <= PIXEL_LIMIT))
         if name != "depth":
-            # A pixel that shows one faint Gaussian here and none there has a depth here and none there.
+            # A single faint Gaussian seen by one side only would count as its whole depth.
             errors[f"{name}: worst pixel"] = float(apart.max())
     seen, expected = (ours.radii > 0).all(dim=-1), (theirs.radii > 0).all(dim=-1)
     both = seen & expected
@@ -180,7 +179,7 @@ def _errors(ours: Drawn, theirs: Drawn) -> dict[str, float]:
     errors["radii: largest difference"] = float(apart.max()) if len(apart) else 0.0
     for name, exact in theirs.gradients.items():
         given = ours.gradients.get(name)
-        # The largest error there is, where one side gives no gradient at all.
+        # If one side has no gradient, the error is the largest possible.
         errors[f"gradient of {name}"] = (
             float("inf") if given is None else float((given - exact).norm() / exact.norm().clamp_min(1e-12))
         )
@@ -192,7 +191,7 @@ def _share(mask: Tensor) -> float:
 
 
 def _limit(quantity: str) -> tuple[float, str]:
-    """Limit and unit of a quantity."""
+    """Return limit and unit of a quantity."""
     if quantity.startswith("gradient"):
         return GRADIENT_LIMIT, "relative L2"
     if quantity.endswith("worst pixel"):

@@ -1,4 +1,4 @@
-"""What the checks compare, and at which size."""
+"""The setup of the checks: devices, sizes, and the runs whose settings they take."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSize:
-    """How much work each check does."""
+    """Amount of work in each check."""
 
     gaussians: int
-    """In the scenes that the rasteriser is compared on."""
+    """Number in the rasteriser's scenes."""
     image_size: int
-    """Side of their pictures, and of the field's, in pixels."""
+    """Side of the pictures of those scenes and of the field, in pixels."""
     growth_steps: int
-    """Steps of every densification strategy."""
+    """Steps of each densification strategy."""
     growth_image_size: int
-    """Side of their pictures in pixels."""
+    """Side of the growth check's pictures, in pixels."""
     miniature: bool
-    """Whether Stable Diffusion's networks are replaced by narrow ones of the same blocks."""
+    """Whether narrow networks replace Stable Diffusion's."""
     warm_up_steps: int
-    """Training steps before those that are timed: the first ones compile, allocate and pick kernels."""
+    """Training steps before the timed ones; the first steps compile, allocate and select kernels."""
     timed_steps: int
-    """Training steps and pictures that are timed."""
+    """Timed training steps, and timed renders of each size."""
     throughput: tuple[tuple[int, int], ...]
-    """Gaussians and sides in pixels of the pictures that are timed."""
+    """Gaussians and picture sides in pixels of the timed renders."""
 
 
 FULL = CheckSize(
@@ -46,7 +46,7 @@ FULL = CheckSize(
     timed_steps=5,
     throughput=((20_000, 256), (20_000, 512), (200_000, 512)),
 )
-"""What a card is given: minutes, most of them in Stable Diffusion in float32."""
+"""For a card: minutes, most of them for Stable Diffusion in float32."""
 
 DRY_RUN = CheckSize(
     gaussians=250,
@@ -58,36 +58,36 @@ DRY_RUN = CheckSize(
     timed_steps=2,
     throughput=((2000, 64),),
 )
-"""The same code in seconds, for a CPU."""
+"""For a CPU: the same code in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSetup:
-    """A device under test beside the one that is taken for right, with the settings of the runs that are tried."""
+    """The device under test, the reference device, and the runs whose settings the checks take."""
 
     device: torch.device
-    """Where the implementation under test runs."""
+    """Device of the implementation under test."""
     reference: torch.device = CPU
-    """Where the one that it is compared with runs."""
+    """Device of the reference."""
     size: CheckSize
     toybox: RunConfig
-    """The run of a toybox prior that ``growth``, ``toybox`` and ``cost`` take their settings from."""
+    """A run of a toybox prior, for ``growth``, ``toybox`` and ``cost``."""
     stable_diffusion: RunConfig
-    """The run of Stable Diffusion 2.1 that ``precision``, ``cost`` and ``fallback`` take their settings from."""
+    """A run of Stable Diffusion 2.1, for ``precision``, ``cost`` and ``fallback``."""
 
     def stable_diffusion_on_tier(self) -> tuple[RunConfig, Tier | None]:
-        """That run under the tier that a training would get on this card now, and the tier; as it is on a CPU."""
+        """Return that run with the tier of this card's free memory, and the tier; on a CPU unchanged, and None."""
         config = self.stable_diffusion
         if self.device.type != "cuda":
             return config, None
-        # A card too small for all of them is tried with the smallest: then it is seen what happens.
+        # A card too small for every tier is tested with the smallest.
         tier = tier_for(torch.cuda.mem_get_info(self.device)[0]) or TIERS[-1]
         return replace(config, compute=saving_at_least(config.compute, tier.compute)), tier
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Have cuDNN compute float32 as float32: its default, TF32, rounds to ten bits and would drown what is compared."""
+    """Disable TF32 in cuDNN: it rounds float32 to ten bits, more than the differences that are compared."""
     flags = torch.backends.cudnn
     with flags.flags(
         enabled=flags.enabled, benchmark=flags.benchmark, deterministic=flags.deterministic, allow_tf32=False
@@ -96,6 +96,6 @@ def full_float32() -> Iterator[None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all that it was given."""
+    """Wait until a device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

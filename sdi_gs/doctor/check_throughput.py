@@ -1,4 +1,4 @@
-"""How many pictures a second the rasteriser draws, with and without their gradients."""
+"""Check "throughput": pictures per second of the rasteriser, with and without gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdi_gs.rasterize.scenes import BallScene, ball_scene
 
 
 def check_throughput(setup: CheckSetup) -> Iterator[Row]:
-    """Two rows per size: forward alone, and forward with backward."""
+    """Yield two rows per size: forward only, and forward with backward."""
     for num_gaussians, side in setup.size.throughput:
         scene = ball_scene(num_gaussians, width=side, height=side, scales=(0.005, 0.02))
         what = f"{num_gaussians} Gaussians at {side} pixels"
@@ -26,7 +26,7 @@ def check_throughput(setup: CheckSetup) -> Iterator[Row]:
 
 
 def _seconds(turn: Callable[[], object], setup: CheckSetup) -> float:
-    """Mean of the timed turns after as many to warm up."""
+    """Return the mean time of a call, after as many calls to warm up as are timed."""
     for _ in range(setup.size.timed_steps):
         turn()
     synchronize(setup.device)
@@ -58,7 +58,7 @@ def _forward_and_backward(scene: BallScene, device: torch.device) -> Callable[[]
 
 
 def _on_device(scene: BallScene, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The scene's trainable tensors and its cameras."""
+    """Move the scene's trainable tensors and its cameras to a device."""
     leaves = {name: value.detach().to(device).requires_grad_() for name, value in scene.leaves().items()}
     cameras = {
         name: value.to(device) if isinstance(value, Tensor) else value for name, value in scene.cameras().items()

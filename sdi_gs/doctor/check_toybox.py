@@ -1,4 +1,4 @@
-"""Whether an SDI step under each toybox prior comes to the same target on two devices."""
+"""Check "toybox": an SDI step under each toybox prior has the same target on two devices."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.compute import ComputeConfig
 
 COSINE_LIMIT = 0.9999
-"""Both sides compute in float32, without TF32; ten inversion steps multiply what they round."""
+"""Smallest cosine; both sides compute in float32 without TF32, and ten inversion steps multiply rounding errors."""
 ABSOLUTE_LIMIT = 0.02
-"""Latent units; latents lie between -1 and 1 under toybox-ideal and have unit variance under toybox."""
+"""Limit in latent units; latents are in [-1, 1] under toybox-ideal and have unit variance under toybox."""
 TIMESTEP = 500
-"""Half of the diffusion's length: objects are formed here, and the inversion has most of its steps."""
+"""Half of the diffusion's length: the shape is decided here, and the inversion has most of its steps."""
 _VIEWS = 4
 
 Load = Callable[[str, torch.device], DiffusionPrior]
 
 
 def check_toybox(setup: CheckSetup, *, load: Load | None = None) -> Iterator[Row]:
-    """Four rows per prior; ``load`` makes the prior of the side under test."""
+    """Yield four rows per prior; ``load`` loads the prior of the side under test."""
 
     def usual(name: str, device: torch.device) -> DiffusionPrior:
         compute = ComputeConfig(precision="float32")
@@ -51,10 +51,10 @@ def check_toybox(setup: CheckSetup, *, load: Load | None = None) -> Iterator[Row
 
 
 def _step(setup: CheckSetup, prior: DiffusionPrior, device: torch.device) -> GuidanceOutput:
-    """One step on views of the object itself."""
+    """Take one step on views of the object itself."""
     cameras, pictures = robot_views(_VIEWS, prior.image_size)
     if isinstance(prior, LatentDiffusionPrior):
-        # A draw from the encoder's posterior would be another one on another device.
+        # A sample of the encoder's posterior would differ between devices.
         prior.config = replace(prior.config, encoding="mode")
     latents = prior.encode_images(pictures.to(device), torch.Generator(device)).detach()
     backgrounds: list[BackgroundName] = ["white"] * _VIEWS

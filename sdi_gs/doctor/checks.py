@@ -1,4 +1,4 @@
-"""Runs the checks of ``sdi-gs doctor --full``, one after the other, whatever becomes of each."""
+"""Run the checks of ``sdi-gs doctor --full`` one after the other; a failing one does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Check = Callable[[CheckSetup], Iterator[Row]]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What came of one check."""
+    """Result of one check."""
 
     name: CheckName
     rows: tuple[Row, ...]
     seconds: float
     trace: str | None = None
-    """Where it broke, if it did."""
+    """Traceback of an exception, if one was raised."""
 
     @property
     def passed(self) -> bool:
@@ -35,7 +35,7 @@ class CheckResult:
         return all(row.verdict != "fail" for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "name": self.name,
             "summary": SUMMARIES[self.name],
@@ -53,7 +53,7 @@ def run_checks(
     say: Callable[[str], None] = lambda _: None,
     check_named: Callable[[CheckName], Check] | None = None,
 ) -> list[CheckResult]:
-    """The named checks' results in order; one that breaks fails with what it said, and the others go on."""
+    """Run the named checks in order and return their results; an exception becomes a failed row."""
     results = []
     for number, name in enumerate(names, start=1):
         say(f"check {number} of {len(names)}, {name}: {SUMMARIES[name]}")
@@ -62,7 +62,7 @@ def run_checks(
 
 
 def check_of(name: CheckName) -> Check:
-    """The function behind a name."""
+    """Return the function of a check."""
     match name:
         case "rasterizer":
             from sdi_gs.doctor.check_rasterizer import check_rasterizer
@@ -108,14 +108,14 @@ def _run(setup: CheckSetup, name: CheckName, check: Check) -> CheckResult:
         _free_memory(setup.device)
         rows.extend(check(setup))
     except Exception as error:  # A kernel that does not load, a card that gives up, memory that is out, each by a type
-        # of its own: finding out is what these checks are for, and the report says where it was.
+        # of its own: these checks exist to find them, and the report has the traceback.
         rows.append(failed("the check itself", in_one_line(error)))
         trace = traceback.format_exc()
     return CheckResult(name=name, rows=tuple(rows), seconds=time.perf_counter() - started, trace=trace)
 
 
 def _free_memory(device: torch.device) -> None:
-    """Give back what the check before held, so that none is short of memory because of another."""
+    """Free the memory of the check before."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
-"""What this machine has, what would be used on it, and what is missing with its fix.
+"""Diagnosis of a machine: what is installed, what a run would use, and problems with their fixes.
 
-Only questions that cost nothing are asked: no CUDA code of gsplat is touched, nothing is compiled or downloaded.
+Costs nothing: gsplat's CUDA code is not loaded, and nothing is compiled or downloaded.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ DISTRIBUTION = "sdi-gs"
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One package that the project builds on."""
+    """A required package."""
 
     name: str
     version: str | None
-    """None where it is not installed."""
+    """None if it is not installed."""
     tested: str
-    """The range of versions that the tests have seen; empty where the project itself is not installed."""
+    """The tested range of versions; empty if the project itself is not installed."""
     ok: bool
-    """Installed, and within the range."""
+    """Whether it is installed and within the range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Where the computing happens."""
+    """The device that a run would use."""
 
     kind: str
     """cuda or cpu."""
     name: str
-    """The card, or the processor's architecture."""
+    """Name of the card, or the processor's architecture."""
     memory_gib: float | None
-    """Of the card; None for a CPU."""
+    """Memory of the card; None for a CPU."""
     torch_cuda: str | None
-    """The CUDA version that torch was built for; None for a CPU build."""
+    """CUDA version of torch's build; None for a CPU build."""
     cores: int
-    """Cores that this process may use."""
+    """Cores available to this process."""
     torch_threads: int
-    """Threads that torch and the rasteriser use."""
+    """Threads of torch and the rasteriser."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCache:
-    """Where compiled CPU kernels are kept."""
+    """The cache of compiled CPU kernels."""
 
     path: str | None
-    """None where numba found no folder that it may write to."""
+    """None if numba found no writable folder."""
     writable: bool
     compiled: bool
-    """Whether the kernels have been compiled before."""
+    """Whether the kernels are compiled already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All that ``sdi-gs doctor`` tells."""
+    """Everything that ``sdi-gs doctor`` reports."""
 
     version: str
     python: str
@@ -81,20 +81,20 @@ class Diagnosis:
     kernel_cache: KernelCache
     toolchain: Toolchain
     gsplat: str
-    """What happens to gsplat's CUDA code before the first training on a card."""
+    """What the first training on a card will do with gsplat's CUDA code."""
     tier: list[str]
-    """The card's memory tier and what a step of Stable Diffusion is predicted to need; empty without a card."""
+    """The card's memory tier and the predicted needs of a Stable Diffusion step; empty without a card."""
     ffmpeg: str | None
-    """Path of the program that writes films."""
+    """Path of ffmpeg."""
     problems: list[Problem]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as nested dicts and lists."""
+        """Return nested dicts and lists."""
         return json.loads(json.dumps(asdict(self)))
 
 
 def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
-    """Look around; ``presets_by_device`` maps "cpu" and "cuda" to the prior and the preset used there by default."""
+    """Examine the machine; ``presets_by_device`` maps "cpu" and "cuda" to their default prior and preset."""
     from sdi_gs.rasterize import backend_for
 
     packages, device, cache, ffmpeg = _packages(), _device(), kernel_cache(), _ffmpeg()
@@ -123,7 +123,7 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
 
 
 def kernel_cache() -> KernelCache:
-    """Where numba keeps the rasteriser's kernels, and whether they are there."""
+    """Return numba's cache folder of the rasteriser's kernels, and whether they are compiled."""
     from sdi_gs.rasterize.kernels import compositing
     from sdi_gs.rasterize.kernels.jit import is_compiled
 
@@ -139,7 +139,7 @@ def kernel_cache() -> KernelCache:
 
 
 def report_lines(diagnosis: Diagnosis) -> list[str]:
-    """The diagnosis for people, one fact per line."""
+    """Format the diagnosis as text, one fact per line."""
     device, cache = diagnosis.device, diagnosis.kernel_cache
     memory = f", {device.memory_gib:.0f} GiB" if device.memory_gib is not None else ""
     build = f"for CUDA {device.torch_cuda}" if device.torch_cuda else "for CPUs"
@@ -178,7 +178,7 @@ def _tier(device: Device) -> list[str]:
 
 
 def _packages() -> list[Package]:
-    """The project's own requirements, extras left out, with what is installed of them."""
+    """Return the project's requirements without extras, with the installed versions."""
     from packaging.requirements import Requirement
 
     try:

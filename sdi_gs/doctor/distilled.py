@@ -1,4 +1,4 @@
-"""One SDI step without chance, so that two devices or two precisions can be compared.
+"""One SDI step without randomness, for comparing devices and precisions.
 
 Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width, V views, H W pixels.
 """
@@ -23,7 +23,7 @@ PROMPT = "a blue robot"
 
 
 def robot_views(count: int, size: int) -> tuple[CameraBatch, Tensor]:
-    """Cameras around toybox's blue robot, and what they see over white [V, H, W, 3] on the host."""
+    """Return cameras around toybox's blue robot and their views over white [V, H, W, 3], on the CPU."""
     cameras = orbit_cameras(
         torch.arange(count) * (360.0 / count) + 10.0,
         torch.full((count,), 15.0),
@@ -43,7 +43,7 @@ def distill_without_chance(
     *,
     timestep: int,
 ) -> GuidanceOutput:
-    """The step of a run with these settings at a timestep, its inversion without added noise and without overshoot."""
+    """Take a run's step at a timestep, with an inversion without added noise and without overshoot."""
     return distill(
         replace(config, inversion_eta=0.0, perp_neg=False, noise="inversion"),
         prior,
@@ -55,6 +55,6 @@ def distill_without_chance(
 
 
 def cosine(ours: Tensor, theirs: Tensor) -> float:
-    """Of the angle between two tensors as vectors, in float64; NaN where one is not finite."""
+    """Return the cosine of two tensors as vectors, in float64; NaN if one is not finite."""
     left, right = (value.detach().cpu().double().flatten() for value in (ours, theirs))
     return float(left @ right / (left.norm() * right.norm()).clamp_min(1e-300))

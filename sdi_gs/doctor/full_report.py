@@ -1,4 +1,4 @@
-"""What ``sdi-gs doctor --full`` prints, and what it leaves for a bug report."""
+"""``sdi-gs doctor --full``: the printed table, and the JSON report for a bug report."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _SIGNS = {"at most": "≤", "at least": "≥"}
 
 @dataclass(frozen=True, kw_only=True)
 class FullReport:
-    """All checks on one machine."""
+    """The results of all checks on one machine."""
 
     machine: dict[str, Any]
     dry_run: bool
-    """Whether a CPU stood in for a card, at small sizes."""
+    """Whether the checks ran on a CPU at small sizes."""
     results: tuple[CheckResult, ...]
     seconds: float
 
@@ -49,7 +49,7 @@ class FullReport:
         return all(result.passed for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; no paths of this machine but those in a trace."""
+        """Return plain values; paths of this machine appear in tracebacks only."""
         return {
             "report": "sdi-gs doctor --full",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,10 +72,10 @@ def check_and_tell(
     out: Path | None,
     as_json: bool,
 ) -> bool:
-    """Run the checks, print what came of them, and write it to ``out``; whether all passed.
+    """Run the checks, print the results, write them to ``out``, and return whether all passed.
 
     ``device`` is the first CUDA device if None; a CPU's dry run takes ``smoke`` in place of ``toybox``. Raises
-    UserError where there is no CUDA device, and where ``out`` exists.
+    UserError if there is no CUDA device, and if ``out`` exists.
     """
     if out is not None:
         refuse_existing(out)
@@ -88,7 +88,7 @@ def check_and_tell(
         device = torch.device("cuda")
     report = full_report(
         device,
-        # In their own order, each once.
+        # In the fixed order, each once.
         [name for name in CHECK_NAMES if name in (only or CHECK_NAMES)],
         toybox=toybox if device.type == "cuda" else smoke,
         stable_diffusion=stable_diffusion,
@@ -129,7 +129,7 @@ def full_report(
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
-    """What a reader of the report needs to know of the machine."""
+    """Return the facts about the machine that a report needs."""
     facts: dict[str, Any] = {
         "device": str(device),
         "system": platform.platform(),
@@ -150,22 +150,22 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def write_report(report: FullReport, path: Path) -> None:
-    """One JSON object; UserError where there is a file already, or where none can be written."""
+    """Write one JSON object; raises UserError if the file exists or cannot be written."""
     write_atomically(path, f"{json.dumps(report.as_json(), indent=2)}\n".encode())
 
 
 def print_report(report: FullReport) -> None:
-    """The table on stdout, and one line that sums it up."""
+    """Print the table and a summary line."""
     from rich.console import Console
 
-    # A file or a pipe has no width of its own; rich would take 80 columns for it and break every word.
+    # Files and pipes have no width; rich would assume 80 columns and wrap everything.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _COLUMNS)
     console.print(report_table(report), markup=False)
     console.print(summary_line(report), markup=False, soft_wrap=True)
 
 
 def report_table(report: FullReport) -> Table:
-    """A row per figure: what, how much, the limit, and whether it was kept."""
+    """Return a table with a row per figure: quantity, value, limit, verdict, note."""
     from rich.table import Table
     from rich.text import Text
 
@@ -184,7 +184,7 @@ def report_table(report: FullReport) -> Table:
 
 
 def summary_line(report: FullReport) -> str:
-    """How many rows passed, failed and were skipped, and which checks failed."""
+    """Count passed, failed and skipped rows, and name the failed checks."""
     verdicts = [row.verdict for result in report.results for row in result.rows]
     counts = {
         name: verdicts.count(verdict)
@@ -205,8 +205,8 @@ def _limit(row: Row) -> str:
 
 
 def _number(value: float) -> str:
-    """Four figures that tell something, without noughts."""
+    """Format a value with four significant digits."""
     if 0.99 < value < 1.0:
-        # A cosine's distance from 1 is what it is about.
+        # A cosine: its distance from 1 matters.
         return f"{value:.6f}"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

@@ -22,11 +22,11 @@ class Miniature:
     image_size: int = 64
     """Side of the images in pixels; a multiple of 8."""
     unet_channels: tuple[int, ...] = (32, 64, 128, 128)
-    """Of each level; all levels but the last attend to the text."""
+    """Channels of each level; all levels but the last attend to the text."""
     unet_heads: tuple[int, ...] = (1, 2, 4, 4)
     """Attention heads of each level."""
     unet_groups: int = 16
-    """Of group normalization."""
+    """Groups of the normalization."""
     unet_layers: int = 2
     """Residual blocks of each level."""
     vae_channels: tuple[int, int, int, int] = (16, 32, 32, 32)
@@ -34,10 +34,10 @@ class Miniature:
     vae_layers: int = 2
     text_width: int = 64
     text_inner: int = 256
-    """Width of the layers between."""
+    """Width of the hidden layers."""
     text_layers: int = 2
     text_tokens: tuple[tuple[str, int], ...] = ()
-    """Vocabulary size and special tokens of the text encoder's config, where they differ from CLIP's."""
+    """Vocabulary size and special tokens in the text encoder's config, if they differ from CLIP's."""
 
 
 NARROW = Miniature()
@@ -115,7 +115,7 @@ def prior_of_networks(networks: Networks, *, model: ModelName) -> LatentDiffusio
 
 @dataclass(frozen=True, kw_only=True)
 class _WordTokenizer:
-    """As much of a tokenizer as a prior calls; a word's token is a hash of it."""
+    """The part of a tokenizer that a prior uses; a word's token is its hash."""
 
     vocabulary: int
     model_max_length: int

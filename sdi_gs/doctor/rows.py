@@ -1,4 +1,4 @@
-"""What a check tells: rows of a table, each a figure beside the limit that it has to keep."""
+"""The rows that a check yields: a figure each, with its limit and verdict."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Row:
     what: str
     """The quantity."""
     verdict: Verdict
-    """``shown`` where a figure has no limit, ``skipped`` where there is no figure."""
+    """``shown`` for a figure without a limit, ``skipped`` without a figure."""
     figure: float | None = None
     bound: Literal["at most", "at least"] | None = None
-    """How the figure has to stand to the limit; None without one."""
+    """Relation of figure and limit; None without a limit."""
     limit: float | None = None
     unit: str = ""
     note: str = ""
-    """Why it failed or was skipped, or what the figure is of."""
+    """Why it failed or was skipped, or more about the figure."""
     details: Mapping[str, float] = field(default_factory=dict)
-    """The figures of single cases, for the report."""
+    """Figures of single cases, for the JSON report."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; JSON has no NaN and no infinity, so that these become words."""
+        """Return plain values; NaN and infinity become strings, because JSON has neither."""
         return {
             **asdict(self),
             "figure": _plain(self.figure),
@@ -47,7 +47,7 @@ def at_most(
     note: str = "",
     details: Mapping[str, float] | None = None,
 ) -> Row:
-    """A row that passes up to a limit; NaN never does."""
+    """Return a row that passes if the figure is at most the limit; NaN fails."""
     return Row(
         what=what,
         verdict="pass" if figure <= limit else "fail",
@@ -61,28 +61,28 @@ def at_most(
 
 
 def at_least(what: str, figure: float, limit: float, *, unit: str = "", note: str = "") -> Row:
-    """A row that passes from a limit on; NaN never does."""
+    """Return a row that passes if the figure is at least the limit; NaN fails."""
     verdict: Verdict = "pass" if figure >= limit else "fail"
     return Row(what=what, verdict=verdict, figure=figure, bound="at least", limit=limit, unit=unit, note=note)
 
 
 def shown(what: str, figure: float, *, unit: str, note: str = "") -> Row:
-    """A figure without a limit."""
+    """Return a row with a figure and no limit."""
     return Row(what=what, verdict="shown", figure=figure, unit=unit, note=note)
 
 
 def skipped(what: str, reason: str) -> Row:
-    """What could not be looked at here, which is no failure."""
+    """Return a row for a quantity that cannot be checked here; not a failure."""
     return Row(what=what, verdict="skipped", note=reason)
 
 
 def failed(what: str, reason: str) -> Row:
-    """What broke before it gave a figure."""
+    """Return a failed row without a figure."""
     return Row(what=what, verdict="fail", note=reason)
 
 
 def worst(what: str, figures: Mapping[str, float], limit: float, *, unit: str = "", note: str = "") -> Row:
-    """The largest of the cases' figures against a limit; a case without a number is worst."""
+    """Compare the largest of the cases' figures with a limit; NaN counts as the largest."""
     case = max(figures, key=lambda name: math.inf if math.isnan(figures[name]) else figures[name])
     words = f"worst: {case}" if figures[case] else f"in all {len(figures)} cases"
     return at_most(what, figures[case], limit, unit=unit, note="; ".join(filter(None, (words, note))), details=figures)

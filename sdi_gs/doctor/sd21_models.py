@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1 for the checks: the user's weights if they are here, else random ones in its own architecture.
+"""Stable Diffusion 2.1 for the checks: the user's weights if they are on disk, else random ones in its architecture.
 
 Nothing is downloaded.
 """
@@ -21,16 +21,16 @@ MODEL: ModelName = "sd21-base"
 
 @dataclass(frozen=True, kw_only=True)
 class Sd21Weights:
-    """Which weights a check uses."""
+    """The weights that a check uses."""
 
     folder: Path | None
-    """The user's; None for random ones."""
+    """Folder of the user's weights; None for random ones."""
     miniature: bool = False
-    """Narrow networks of the same blocks in place of the published ones."""
+    """Whether narrow networks replace the published ones."""
 
     @property
     def words(self) -> str:
-        """For the table."""
+        """Description for the table."""
         if self.miniature:
             return "random weights in a narrow copy of Stable Diffusion 2.1's networks"
         if self.folder is None:
@@ -39,14 +39,14 @@ class Sd21Weights:
 
 
 def weights_at_hand(*, miniature: bool) -> Sd21Weights:
-    """The user's weights from the hub's cache, unless a miniature is asked for; asks nobody."""
+    """Find the user's weights in the hub's cache, unless a miniature is wanted; never downloads."""
     if miniature:
         return Sd21Weights(folder=None, miniature=True)
     return Sd21Weights(folder=next(filter(None, map(folder_on_disk, SD21_BASE.sources)), None))
 
 
 def load_sd21(weights: Sd21Weights, *, device: torch.device, dtype: torch.dtype) -> LatentDiffusionPrior:
-    """The prior with its U-Net and text encoder in ``dtype``; random weights are the same for every dtype."""
+    """Load the prior with U-Net and text encoder in ``dtype``; random weights of all dtypes agree up to rounding."""
     if weights.folder is not None:
         encoding = LatentDiffusionConfig(encoding="mode")
         return load_latent_diffusion(weights.folder, name=MODEL, config=encoding, device=device, dtype=dtype)
@@ -54,14 +54,14 @@ def load_sd21(weights: Sd21Weights, *, device: torch.device, dtype: torch.dtype)
 
 
 def random_networks(weights: Sd21Weights, *, device: torch.device, dtype: torch.dtype) -> Networks:
-    """Networks drawn in float32 under a fixed seed, then rounded to ``dtype``."""
-    # Diffusers and transformers draw from the global generators: seed them, and put them back.
+    """Draw networks in float32 with a fixed seed, then round them to ``dtype``."""
+    # Diffusers and transformers draw from the global generators; fork_rng restores their state.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if weights.miniature:
             drawn = miniature_networks(NARROW, device=device)
         else:
             drawn = published_networks(MODEL, device=device, dtype=torch.float32)
-    # Diffusers' own ``to`` warns of layers to be kept in float32, of which there are none.
+    # Diffusers' own ``to`` warns about layers to keep in float32, although there are none.
     text_encoder, unet = (torch.nn.Module.to(network, dtype) for network in (drawn.text_encoder, drawn.unet))
     return Networks(text_encoder=text_encoder, unet=unet, vae=drawn.vae)

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: render, encode, guidance, backward, optimise.
+"""Time of a training step by part: render, encode, guidance, backward, optimise.
 
 Letters: B cameras or images, H W pixels, C latent channels, h w latent pixels.
 """
@@ -20,24 +20,24 @@ Part = Literal["render", "encode", "guidance", "backward", "optimise"]
 
 
 class Stopwatch:
-    """Seconds between marks, added up by the part that each mark ends; CUDA is asked for its own clock, and once."""
+    """Sums the seconds between marks by part. On CUDA it uses events, and waits for the device once, at the end."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
-        """``clock`` gives the seconds on a CPU."""
+        """Create a stopwatch; ``clock`` returns seconds on a CPU."""
         self._device = device
         self._clock = clock
         self._marks: list[tuple[Part | None, Any]] = []
 
     def start(self) -> None:
-        """Begin to count; what came since the last mark belongs to nobody."""
+        """Start; time since the last mark is discarded."""
         self._marks.append((None, self._now()))
 
     def mark(self, part: Part) -> None:
-        """What came since the last mark was this part."""
+        """Attribute the time since the previous mark to ``part``."""
         self._marks.append((part, self._now()))
 
     def seconds(self) -> dict[Part, float]:
-        """Waits for the device; sums by part in the order in which they first came."""
+        """Wait for the device and return seconds by part, in the order of their first marks."""
         synchronize(self._device)
         sums: dict[Part, float] = {}
         for (_, before), (part, after) in zip(self._marks[:-1], self._marks[1:], strict=True):
@@ -57,7 +57,7 @@ class Stopwatch:
 
 
 class _Timed:
-    """Stands in for an object, all of whose attributes are the object's own."""
+    """Wraps an object and forwards all attributes."""
 
     def __init__(self, inner: Any, stopwatch: Stopwatch) -> None:
         self._inner = inner
@@ -68,10 +68,10 @@ class _Timed:
 
 
 class _TimedPrior(_Timed):
-    """A prior whose encoding ends the part "encode"."""
+    """A prior that marks the end of "encode"."""
 
     recomputing = False
-    """In the backward pass, which encodes once more where activations are not kept."""
+    """Whether the backward pass runs, which encodes again if activations were not kept."""
 
     def encode_images(
         self,
@@ -85,7 +85,7 @@ class _TimedPrior(_Timed):
 
 
 class _TimedScene(_Timed):
-    """A scene whose calls end the parts before and after them."""
+    """A scene that marks the ends of "render", "guidance", "backward" and "optimise"."""
 
     def __init__(self, inner: Any, stopwatch: Stopwatch, prior: _TimedPrior) -> None:
         super().__init__(inner, stopwatch)
@@ -97,7 +97,7 @@ class _TimedScene(_Timed):
         return output
 
     def backward(self, *arguments: Any, **options: Any) -> None:
-        # Losses are counted with the guidance: they read what it answered.
+        # Losses count as guidance: they read its output.
         self._stopwatch.mark("guidance")
         self._prior.recomputing = True
         self._inner.backward(*arguments, **options)
@@ -111,7 +111,7 @@ class _TimedScene(_Timed):
 
 @contextmanager
 def timed_parts(trainer: Trainer, clock: Callable[[], float] = time.perf_counter) -> Iterator[Stopwatch]:
-    """Time the steps that the body lets a trainer take; call ``start`` before each."""
+    """Time the steps that a trainer takes in the body; call ``start`` before each."""
     stopwatch = Stopwatch(trainer.device, clock)
     scene, prior = trainer.scene, trainer.prior
     timed_prior = _TimedPrior(prior, stopwatch)
