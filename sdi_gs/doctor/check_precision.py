@@ -18,7 +18,7 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 
 COSINE_LIMIT = 0.999
-"""Smallest cosine. That of narrow random networks in bfloat16 is shown only: guidance at 7.5 multiplies rounding errors,
+"""Smallest cosine. Narrow random networks in bfloat16 have no limit: guidance at 7.5 multiplies rounding errors,
 and few channels average little of them out (measured: 0.9987, and 0.99997 in float16)."""
 TIMESTEP = 500
 """Half of the diffusion's length; the inversion up to it takes half of the grid's predictor calls."""

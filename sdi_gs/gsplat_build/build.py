@@ -1,6 +1,6 @@
-"""Compiling gsplat's CUDA code ahead of time, with a line that tells how far it is.
+"""Compile gsplat's CUDA code ahead of time, with a progress line.
 
-Needs no card where the architecture is given. What a failed or stopped build has compiled is kept for the next try.
+With a given architecture no card is needed. A failed or stopped build keeps its objects for the next one.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from sdi_gs.gsplat_build.toolchain import Toolchain, Toolkit, examine_toolchain,
 from sdi_gs.rasterize.gsplat_library import LIBRARY, library_folder
 
 Show = Callable[[int, int], None]
-"""Told of files done and files in total."""
+"""Called with the number of compiled files and their total."""
 
 ARCH = re.compile(r"\d{1,2}\.\d[a-z]?(\+PTX)?")
 WORKER = ("-m", "sdi_gs.gsplat_build.compile_gsplat")
-"""The process that compiles, as arguments of Python."""
+"""Python's arguments for the process that compiles."""
 TRACE_LINES = 200
-"""Of the compilers' output that are kept for an explanation."""
+"""Last lines of the compilers' output that are kept to explain a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """What will be compiled, with what and where to."""
+    """Architectures, compiler and destination of a build."""
 
     archs: tuple[str, ...]
-    """Such as 8.9, in rising order."""
+    """Such as 8.9, ascending."""
     toolkit: Toolkit
     jobs: int
-    """Files at once."""
+    """Files compiled at once."""
     folder: Path
-    """Where the library goes."""
+    """Destination of the library."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A library and what it took."""
+    """A compiled library, its versions and costs."""
 
     library: str
     gsplat: str
     torch: str
     cuda: str
-    """Of torch."""
+    """CUDA version of torch."""
     python: str
     archs: tuple[str, ...]
     nvcc: str
-    """Its release."""
+    """Release of nvcc."""
     compiler: str
-    """Where nvcc was found."""
+    """Source of nvcc."""
     host_compiler: str
     jobs: int
     seconds: float
@@ -73,18 +73,18 @@ class Built:
     peak_mib_of_a_compiler: int
     """Largest memory of one compiler process."""
     symbols: tuple[str, ...]
-    """What the imported module offers."""
+    """Names in the imported module."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same as a dict of plain values."""
+        """Return a dict of plain values."""
         return json.loads(json.dumps(asdict(self)))
 
 
 def plan_build(facts: Toolchain, archs: str | None = None) -> BuildPlan:
-    """Choose compiler, jobs and architectures: those of the cards here, or of a list like ``8.0;8.9``.
+    """Choose compiler, jobs and architectures: those of this machine's cards, or of a list like ``8.0;8.9``.
 
     Raises:
-        UserError: It cannot be compiled here, and why.
+        UserError: It cannot be compiled here; with the reason.
     """
     if facts.torch_cuda is None:
         raise UserError(
@@ -112,15 +112,15 @@ def plan_build(facts: Toolchain, archs: str | None = None) -> BuildPlan:
 
 
 def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
-    """Compile, import the result in a process of its own, and put it where it is looked for.
+    """Compile, import the result in another process, and move it where gsplat_library finds it.
 
     Raises:
-        UserError: The compilers failed, with the one line that mends it, or another process is compiling the same.
+        UserError: The compilers failed (with a fix in one line), or another process compiles the same.
     """
     work = plan.folder.with_name(f".{plan.folder.name}.objects")
     work.mkdir(parents=True, exist_ok=True)
     with _sole_builder(work):
-        # torch's own lock, which a killed build leaves behind and the next one would wait for.
+        # A killed build leaves torch's lock behind, and the next one would wait for it.
         (work / "lock").unlink(missing_ok=True)
         told, output = _compile(plan, work, show)
         log = work / "output.txt"
@@ -151,7 +151,7 @@ def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
 
 
 def build_and_tell(archs: str | None, *, as_json: bool) -> None:
-    """What ``sdi-gs doctor --build`` does: say what is compiled, how far it is, and print where it went.
+    """Run ``sdi-gs doctor --build``: announce the build, show progress, print the library's path.
 
     Raises:
         UserError: It cannot be compiled.
@@ -169,7 +169,7 @@ def build_and_tell(archs: str | None, *, as_json: bool) -> None:
 
 
 def ensure_built(*, use: Callable[[], bool]) -> None:
-    """Before a training on a card: a line that says what follows, and the build; ``use`` tells whether it is done.
+    """Compile before a training on a card, after a line that announces it; nothing if ``use()`` finds compiled code.
 
     Raises:
         UserError: It cannot be compiled.
@@ -185,10 +185,10 @@ def ensure_built(*, use: Callable[[], bool]) -> None:
 
 
 def _compile(plan: BuildPlan, work: Path, show: Show) -> tuple[dict[str, Any] | None, str]:
-    """What the compiling process tells of itself, None where it failed, and the last lines that it printed."""
+    """Run the compiling process; returns its report (None if it failed) and its last lines of output."""
     command = [sys.executable, *WORKER, str(work), str(_link_folder(plan, work))]
     lines: list[str] = []
-    # A group of its own, so that a stop reaches the compilers too.
+    # A process group, so that a stop reaches the compilers too.
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with subprocess.Popen(command, env=_environment(plan), start_new_session=True, **pipe) as process:
         try:
@@ -201,13 +201,13 @@ def _compile(plan: BuildPlan, work: Path, show: Show) -> tuple[dict[str, Any] | 
             os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode == -signal.SIGKILL:
-        # The kernel ends whom it likes when memory runs out, and says nothing to its output.
+        # The kernel kills a process when memory runs out; the output does not show it.
         lines.append("Killed\n")
     return (None if process.returncode else json.loads(lines[-1])), "".join(lines)
 
 
 def _environment(plan: BuildPlan) -> dict[str, str]:
-    """What torch reads when it compiles, and where sdi_gs and ninja are."""
+    """Return the environment of the build: torch's variables, and paths to sdi_gs and ninja."""
     ninja, own = ninja_folder(), find_spec("sdi_gs")
     assert own is not None and own.origin is not None
     path = [f"{plan.toolkit.home}/bin", *([str(ninja)] if ninja else []), os.environ.get("PATH", "")]
@@ -223,7 +223,7 @@ def _environment(plan: BuildPlan) -> dict[str, str]:
 
 
 def _link_folder(plan: BuildPlan, work: Path) -> Path:
-    """A folder that holds ``libcudart.so``, the name that the linker asks for, which the Python packages leave out."""
+    """Make a folder with ``libcudart.so``: the linker needs this name, and the Python packages lack it."""
     folder = work / "libraries"
     folder.mkdir(exist_ok=True)
     link = folder / "libcudart.so"
@@ -238,7 +238,7 @@ def _link_folder(plan: BuildPlan, work: Path) -> Path:
 
 @contextmanager
 def _sole_builder(work: Path) -> Iterator[None]:
-    """Hold a build folder alone; UserError where another process holds it."""
+    """Lock a build folder; raises UserError if another process holds it."""
     with (work / "held").open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """The process that compiles gsplat's CUDA code: ``python -m sdi_gs.gsplat_build.compile_gsplat FOLDER [INCLUDE ...]``.
 
-A process of its own, because torch reads CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS when it is imported, and because
-what it prints (ninja's lines) and uses (memory of the compilers) is then told apart. Sources and flags are those of
-gsplat 1.5.3 ``cuda/_backend.py``; the last line printed is one JSON object.
+It is a separate process because torch reads CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS at import, and to separate
+ninja's output and the compilers' memory. Sources and flags are those of gsplat 1.5.3 ``cuda/_backend.py``. The last
+printed line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ NAME = "csrc"
 
 
 def gsplat_folder() -> Path:
-    """Where gsplat lies; it is not imported."""
+    """Return gsplat's folder without importing it."""
     spec = find_spec("gsplat")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent
 
 
 def sources(cuda: Path) -> list[Path]:
-    """The files that are compiled, in a fixed order."""
+    """Return the files to compile, in a fixed order."""
     return [*sorted(cuda.glob("csrc/*.cu")), *sorted(cuda.glob("csrc/*.cpp")), cuda / "ext.cpp"]
 
 
 def main(folder: Path, libraries: Path, includes: list[str]) -> None:
-    """Compile into a folder, import the result, and print what it offers and what it took."""
+    """Compile into a folder, import the result, and print its names and costs."""
     from torch.utils.cpp_extension import load
 
     cuda = gsplat_folder() / "cuda"

@@ -1,4 +1,4 @@
-"""What a doctor's finding looks like."""
+"""A problem of the toolchain and its fix."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ class Problem:
 
     what: str
     fix: str
-    """One line: a command where there is one."""
+    """One line; a command if there is one."""

@@ -1,4 +1,4 @@
-"""What the toolchain's facts mean: what will happen before the first training on a card, and what mends what is wrong.
+"""Problems of a toolchain with their fixes, and a forecast of the first training on a card.
 
 Pure functions of the facts. Driver versions are NVIDIA's (CUDA release notes, table of minimum versions, Linux).
 """
@@ -12,25 +12,25 @@ from sdi_gs.gsplat_build.problem import Problem
 from sdi_gs.gsplat_build.toolchain import OLDEST_CAPABILITY, Card, Toolchain, major
 
 MINIMUM_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
-"""For any runtime of a major version."""
+"""Minimum driver by major version of the CUDA runtime."""
 LAST_TORCH = {11: "2.7", 12: "2.10"}
-"""The last torch on PyPI's index or PyTorch's own that was built for that major version of CUDA."""
+"""Last torch, on PyPI or PyTorch's index, built for that major version of CUDA."""
 
 GIB_PER_JOB = 2.2
-"""Memory of one file's compilation; the largest of 29 took 2.1 (docs/reports/gpu.md)."""
+"""Memory to compile one file; the largest of 29 took 2.1 (docs/reports/gpu.md)."""
 CPU_MINUTES = 26.0
-"""One core's time for one architecture: the slowest of three measured (docs/reports/gpu.md)."""
+"""CPU time for one architecture: the slowest of three measured (docs/reports/gpu.md)."""
 CPU_MINUTES_PER_FURTHER_ARCH = 6.0
 """Measured: three architectures took 11.3 minutes more than one (docs/reports/gpu-builds.json)."""
 
 PYPI_COMPILER_SINCE = 13
-"""NVIDIA's Python packages of CUDA 12 hold no nvcc, only parts of it."""
+"""First major version of CUDA with nvcc in NVIDIA's Python packages."""
 EXTRA = "pip install 'sdi-gs[cuda]'"
 BUILD = "sdi-gs doctor --build"
 
 
 def toolchain_problems(facts: Toolchain) -> list[Problem]:
-    """What is wrong, the cause before its consequences: without a driver nothing is said of compilers."""
+    """Return the problems, causes first: without a driver, compilers are not checked."""
     if facts.torch_cuda is None:
         return _cpu_build(facts)
     of_driver = _driver(facts)
@@ -43,19 +43,19 @@ def toolchain_problems(facts: Toolchain) -> list[Problem]:
 
 
 def card_problems(facts: Toolchain) -> list[Problem]:
-    """Why no card can be used; nothing where one can."""
+    """Return why no card can be used; empty if one can."""
     if facts.torch_cuda is None:
         return _cpu_build(facts)
     return [] if facts.usable_cards and not _driver(facts) else (_driver(facts) or _cards(facts))
 
 
 def build_problems(facts: Toolchain) -> list[Problem]:
-    """What stands in the way of compiling, whether there is a card or not."""
+    """Return what prevents compiling, with or without a card."""
     return [*_toolkit(facts), *_host_tools(facts), *_memory(facts)]
 
 
 def forecast(facts: Toolchain) -> str:
-    """What will happen before the first training on a card, and why, in one line."""
+    """Return in one line what the first training on a card will do, and why."""
     if facts.torch_cuda is None:
         return f"not used: torch {facts.torch} is a CPU build"
     if not facts.usable_cards:
@@ -75,18 +75,18 @@ def forecast(facts: Toolchain) -> str:
 
 
 def jobs_for(facts: Toolchain) -> int:
-    """MAX_JOBS that memory and cores allow; the user's own wins."""
+    """Return the user's MAX_JOBS, else the number of jobs that memory and cores allow."""
     return facts.max_jobs or max(1, min(facts.cores, int(facts.free_memory_gib / GIB_PER_JOB)))
 
 
 def expected_minutes(facts: Toolchain, *, archs: int) -> float:
-    """Wall time of a build, from one core's measured time."""
+    """Estimate the wall time of a build from measured CPU time."""
     total = CPU_MINUTES + CPU_MINUTES_PER_FURTHER_ARCH * (archs - 1)
     return total / min(jobs_for(facts), facts.cores)
 
 
 def explain_failure(output: str, facts: Toolchain) -> Problem:
-    """The one line that mends a failed build, read from what the compilers printed."""
+    """Return problem and fix of a failed build, from the compilers' output."""
     fewer = max(1, min(jobs_for(facts) - 1, int(facts.free_memory_gib / GIB_PER_JOB)))
     causes = [
         (

@@ -1,6 +1,6 @@
-"""Facts about what gsplat's CUDA code needs: card, driver, toolkit, compilers, memory, and a library already made.
+"""Facts about the toolchain for gsplat's CUDA code: card, driver, toolkit, compilers, memory, compiled library.
 
-Nothing is compiled and no CUDA context is made. What the facts mean is said in ``remedies``.
+Nothing is compiled and no CUDA context is created. ``remedies`` interprets the facts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Literal
 from sdi_gs.rasterize.gsplat_library import Capability, find_library, other_torch
 
 OLDEST_CAPABILITY = (7, 0)
-"""gsplat's kernels group the threads of a warp by label, which older cards cannot."""
+"""gsplat's kernels use labeled partitions of a warp, which older cards lack."""
 SECONDS_TO_ANSWER = 20.0
-"""A program that says nothing about itself for so long is taken for absent."""
+"""Timeout of a program's version query; after it, the program counts as missing."""
 
 SYSTEM_TOOLKIT = Path("/usr/local/cuda")
 
@@ -36,13 +36,13 @@ class Toolkit:
     """One CUDA compiler with its headers."""
 
     home: str
-    """What CUDA_HOME must be for it."""
+    """CUDA_HOME for this compiler."""
     release: str
-    """Of nvcc, such as 13.0."""
+    """Release of nvcc, such as 13.0."""
     source: Source
-    """Where it was found; PyPI means NVIDIA's Python packages."""
+    """Location; "PyPI" for NVIDIA's Python packages."""
     newest_gcc: int | None = None
-    """The newest major version of gcc that its headers accept; None where they do not say."""
+    """Newest major version of gcc that its headers accept; None if they state none."""
 
     @property
     def major(self) -> int:
@@ -51,16 +51,16 @@ class Toolkit:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One NVIDIA card, as its driver tells."""
+    """One NVIDIA card, as reported by its driver."""
 
     name: str
     capability: Capability
     memory_gib: float
 
     def is_known_to(self, archs: tuple[str, ...]) -> bool:
-        """Whether torch has code for it, as far as torch tells.
+        """Return whether torch has code for the card, as far as torch reports it.
 
-        Machine code (sm_80) runs on later minor versions of its major one, compute_80 is compiled for any later card.
+        Machine code (sm_80) also runs on later minor versions; PTX (compute_80) is compiled for any later card.
         """
         for arch in archs:
             kind, _, digits = arch.partition("_")
@@ -74,63 +74,63 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """All facts."""
+    """All facts about the toolchain."""
 
     python: str
     torch: str
     torch_cuda: str | None
-    """The CUDA runtime that torch brings; None for a CPU build."""
+    """CUDA runtime of torch's build; None for a CPU build."""
     torch_archs: tuple[str, ...]
-    """What torch has machine code for, such as sm_80; empty where torch sees no card."""
+    """Architectures in torch's machine code, such as sm_80; empty if torch finds no card."""
     driver: str | None
-    """The driver's version, such as 580.65.06; None where there is no driver."""
+    """The driver's version, such as 580.65.06; None without a driver."""
     driver_cuda: str | None
-    """The newest CUDA runtime that the driver knows."""
+    """Newest CUDA runtime that the driver supports."""
     cards: tuple[Card, ...]
-    """As the driver tells them, whether torch can use them or not."""
+    """Cards that the driver reports, usable by torch or not."""
     card_on_bus: bool
-    """Whether the machine has an NVIDIA card at all, driver or not."""
+    """Whether the machine has an NVIDIA card, with or without a driver."""
     toolkits: tuple[Toolkit, ...]
-    """In the order in which torch looks, NVIDIA's Python packages last."""
+    """In torch's search order, NVIDIA's Python packages last."""
     host_compiler: str | None
-    """Version of the C++ compiler; None where there is none."""
+    """Version of the C++ compiler; None without one."""
     ninja: bool
     python_headers: bool
     free_memory_gib: float
-    """Main memory that may be taken now."""
+    """Available main memory."""
     cores: int
     max_jobs: int | None
-    """The user's MAX_JOBS; None where it is not set."""
+    """The user's MAX_JOBS; None if not set."""
     gsplat: str
     library: str | None
-    """Compiled code of gsplat that fits this torch, this Python and every usable card; None where there is none."""
+    """gsplat's compiled library for this torch, this Python and every usable card; None without one."""
     other_torch: str | None
-    """The torch that compiled code is here for instead."""
+    """Version of torch that an existing library was compiled for, if it differs."""
 
     @property
     def usable_cards(self) -> tuple[Card, ...]:
-        """Those that gsplat and torch both have code for."""
+        """Cards that both gsplat and torch support."""
         return usable(self.cards, self.torch_archs)
 
     @property
     def toolkit(self) -> Toolkit | None:
-        """The toolkit to compile with: of torch's CUDA version, else of its major version; None where none fits."""
+        """The toolkit to compile with: of torch's CUDA version, else of its major version; None if none fits."""
         fitting = [kit for kit in self.toolkits if kit.major == major(self.torch_cuda)]
         return next((kit for kit in fitting if kit.release == self.torch_cuda), fitting[0] if fitting else None)
 
 
 def usable(cards: Iterable[Card], torch_archs: tuple[str, ...]) -> tuple[Card, ...]:
-    """The cards that are neither too old for gsplat nor unknown to torch."""
+    """Return the cards that both gsplat and torch support."""
     return tuple(card for card in cards if card.capability >= OLDEST_CAPABILITY and card.is_known_to(torch_archs))
 
 
 def major(version: str | None) -> int | None:
-    """The first number of a version."""
+    """Return the first number of a version."""
     return int(version.partition(".")[0]) if version else None
 
 
 def examine_toolchain() -> Toolchain:
-    """Gather all facts; takes a second or two, for the programs that are asked for their version."""
+    """Gather all facts; a second or two, because programs are run for their versions."""
     import torch
 
     driver, cards = ask_nvidia_smi()
@@ -163,7 +163,7 @@ def examine_toolchain() -> Toolchain:
 
 
 def ask_nvidia_smi() -> tuple[str | None, list[Card]]:
-    """The driver's version and its cards; (None, []) where the program is missing or finds no driver."""
+    """Return the driver's version and its cards; (None, []) if nvidia-smi is missing or finds no driver."""
     fields = "driver_version,name,compute_cap,memory.total"
     said = output_of(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
     rows = [[cell.strip() for cell in row] for row in csv.reader((said or "").splitlines())]
@@ -176,7 +176,7 @@ def ask_nvidia_smi() -> tuple[str | None, list[Card]]:
 
 
 def torch_cards() -> list[Card]:
-    """The cards that torch can use."""
+    """Return the cards that torch can use."""
     import torch
 
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
@@ -186,7 +186,7 @@ def torch_cards() -> list[Card]:
 
 
 def driver_cuda_version(library: str = "libcuda.so.1") -> str | None:
-    """The newest CUDA runtime that the installed driver knows; None where there is no driver."""
+    """Return the newest CUDA runtime that the installed driver supports; None without a driver."""
     try:
         driver = ctypes.CDLL(library)
     except OSError:
@@ -198,7 +198,7 @@ def driver_cuda_version(library: str = "libcuda.so.1") -> str | None:
 
 
 def card_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
-    """Whether an NVIDIA display controller or accelerator is plugged in."""
+    """Return whether the machine has an NVIDIA display controller or accelerator."""
     for device in devices.glob("*"):
         vendor, kind = device / "vendor", device / "class"
         if vendor.is_file() and kind.is_file():
@@ -208,7 +208,7 @@ def card_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
 
 
 def find_toolkits() -> list[Toolkit]:
-    """Every CUDA compiler that has its headers beside it; a bare nvcc without them compiles nothing."""
+    """Return every CUDA compiler with its headers; nvcc without them cannot compile."""
     places: list[tuple[Source, Path]] = []
     chosen = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if chosen:
@@ -231,33 +231,33 @@ def find_toolkits() -> list[Toolkit]:
 
 
 def newest_gcc(home: Path) -> int | None:
-    """What the toolkit's headers say of gcc before they refuse it."""
+    """Read the newest accepted gcc from the toolkit's headers."""
     header = home / "include/crt/host_config.h"
     said = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header.is_file() else None
     return int(said[1]) if said else None
 
 
 def pypi_cuda_folders() -> list[Path]:
-    """Where NVIDIA's Python packages of CUDA 13 and later put themselves: nvidia/cu13 on the import path."""
+    """Return the folders of NVIDIA's Python packages of CUDA 13 and later: nvidia/cu13 on the import path."""
     folders = [folder for entry in sys.path if entry for folder in Path(entry, "nvidia").glob("cu[0-9]*")]
     return sorted({folder for folder in folders if folder.is_dir()}, reverse=True)
 
 
 def ninja_folder() -> Path | None:
-    """The folder of the ninja program: on the path, or beside this Python, where its package puts it."""
+    """Return the folder of the ninja program: on the path, or beside this Python, where its package installs it."""
     beside = str(Path(sys.executable).parent)
     found = shutil.which("ninja", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
     return Path(found).parent if found else None
 
 
 def host_compiler_version() -> str | None:
-    """Version of the C++ compiler that torch would take."""
+    """Return the version of the C++ compiler that torch would use."""
     said = output_of([os.environ.get("CXX", "c++"), "-dumpfullversion", "-dumpversion"])
     return said.strip() if said else None
 
 
 def free_memory_gib(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:
-    """What the machine has left, or the container if that is less."""
+    """Return the available memory of the machine, or of the container if that is less."""
     said = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
     free = int(said[1]) * 1024 if said else 0
     limit, used = group / "memory.max", group / "memory.current"
@@ -267,7 +267,7 @@ def free_memory_gib(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/
 
 
 def output_of(command: list[str]) -> str | None:
-    """What a program prints; None where it is missing, fails or hangs."""
+    """Return a program's output; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER, errors="replace"
