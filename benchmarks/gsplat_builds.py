@@ -70,7 +70,7 @@ def try_combination(arguments: argparse.Namespace, folder: Path) -> dict[str, An
     told = json.loads(said.splitlines()[-1])
     if not told["ok"]:
         # Not where the output lay on the machine that tried.
-        told["error"] = told["error"].partition(" (all that was said")[0]
+        told["error"] = told["error"].partition(" (their output")[0]
     return {"compiler": arguments.compiler, "archs": arguments.archs.split(";")} | told
 
 

@@ -45,9 +45,9 @@ class Doctor:
 def doctor(options: Doctor) -> int:
     """Diagnose, check or compile; return 1 where a check of ``--full`` fails."""
     if options.full:
-        from sdi_gs.doctor.full_report import check_and_tell
+        from sdi_gs.doctor.full_report import check_and_print
 
-        passed = check_and_tell(
+        passed = check_and_print(
             None if options.device is None else pick_device(options.device),
             options.only,
             toybox=preset_named(CPU_PRESET).config,
@@ -58,9 +58,9 @@ def doctor(options: Doctor) -> int:
         )
         return 0 if passed else EXIT_CHECK_FAILED
     if options.build:
-        from sdi_gs.gsplat_build.build import build_and_tell
+        from sdi_gs.gsplat_build.build import build_and_print
 
-        build_and_tell(options.arch, as_json=options.json)
+        build_and_print(options.arch, as_json=options.json)
         return 0
     from sdi_gs.doctor.diagnosis import diagnose, report_lines
 

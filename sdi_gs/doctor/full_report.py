@@ -62,7 +62,7 @@ class FullReport:
         }
 
 
-def check_and_tell(
+def check_and_print(
     device: torch.device | None,
     only: Sequence[CheckName],
     *,
@@ -190,10 +190,10 @@ def summary_line(report: FullReport) -> str:
         name: verdicts.count(verdict)
         for name, verdict in (("passed", "pass"), ("failed", "fail"), ("skipped", "skipped"))
     }
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items())
     broken = [result.name for result in report.results if not result.passed]
     more = f"; look at {', '.join(broken)}" if broken else ""
-    return f"{said}, {report.seconds:.0f} s{more}"
+    return f"{summary}, {report.seconds:.0f} s{more}"
 
 
 def _figure(row: Row) -> str:

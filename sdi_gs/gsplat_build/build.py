@@ -93,7 +93,7 @@ def plan_build(facts: Toolchain, archs: str | None = None) -> BuildPlan:
         )
     if archs is None:
         if not facts.cards:
-            raise UserError("no NVIDIA card answers, so say for which to compile: --arch 8.9 (or several: 8.0;8.9)")
+            raise UserError("no NVIDIA card answers: name its architecture, --arch 8.9 (or several: 8.0;8.9)")
         for problem in card_problems(facts):
             raise UserError(f"{problem.what}: {problem.fix}")
         wanted = sorted({card.capability for card in facts.usable_cards})
@@ -102,7 +102,7 @@ def plan_build(facts: Toolchain, archs: str | None = None) -> BuildPlan:
         chosen = tuple(part.strip() for part in archs.split(";"))
         for arch in chosen:
             if not ARCH.fullmatch(arch):
-                raise UserError(f"--arch {archs!r} is no list of compute capabilities: say 8.9, or 8.0;8.9;9.0+PTX")
+                raise UserError(f"--arch {archs!r} is not a list of compute capabilities: use 8.9, or 8.0;8.9;9.0+PTX")
         chosen = tuple(sorted(set(chosen), key=lambda arch: float(re.sub(r"[a-z+].*", "", arch))))
     problems = build_problems(facts)
     if problems:
@@ -127,7 +127,7 @@ def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
         if told is None:
             write_atomically(log, output.encode())
             problem = explain_failure(output, facts)
-            raise UserError(f"compiling gsplat failed: {problem.what}: {problem.fix} (all that was said: {log})")
+            raise UserError(f"compiling gsplat failed: {problem.what}: {problem.fix} (their output: {log})")
         built = Built(
             library=str(plan.folder / LIBRARY),
             gsplat=facts.gsplat,
@@ -150,7 +150,7 @@ def build_gsplat(plan: BuildPlan, facts: Toolchain, *, show: Show) -> Built:
     return built
 
 
-def build_and_tell(archs: str | None, *, as_json: bool) -> None:
+def build_and_print(archs: str | None, *, as_json: bool) -> None:
     """Run ``sdi-gs doctor --build``: announce the build, show progress, print the library's path.
 
     Raises:

@@ -165,8 +165,8 @@ def examine_toolchain() -> Toolchain:
 def ask_nvidia_smi() -> tuple[str | None, list[Card]]:
     """Return the driver's version and its cards; (None, []) if nvidia-smi is missing or finds no driver."""
     fields = "driver_version,name,compute_cap,memory.total"
-    said = output_of(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
-    rows = [[cell.strip() for cell in row] for row in csv.reader((said or "").splitlines())]
+    found = output_of(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
+    rows = [[cell.strip() for cell in row] for row in csv.reader((found or "").splitlines())]
     cards = [
         Card(name=row[1], capability=(int(cap[0]), int(cap[1])), memory_gib=float(row[3]) / 1024)
         for row in rows
@@ -223,18 +223,18 @@ def find_toolkits() -> list[Toolkit]:
     toolkits: list[Toolkit] = []
     for source, home in places:
         if (home / "include/cuda_runtime.h").is_file() and str(home) not in {kit.home for kit in toolkits}:
-            said = re.search(r"release (\d+\.\d+)", output_of([str(home / "bin/nvcc"), "--version"]) or "")
-            if said:
+            found = re.search(r"release (\d+\.\d+)", output_of([str(home / "bin/nvcc"), "--version"]) or "")
+            if found:
                 newest = newest_gcc(home)
-                toolkits.append(Toolkit(home=str(home), release=said[1], source=source, newest_gcc=newest))
+                toolkits.append(Toolkit(home=str(home), release=found[1], source=source, newest_gcc=newest))
     return toolkits
 
 
 def newest_gcc(home: Path) -> int | None:
     """Read the newest accepted gcc from the toolkit's headers."""
     header = home / "include/crt/host_config.h"
-    said = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header.is_file() else None
-    return int(said[1]) if said else None
+    found = re.search(r"__GNUC__ > (\d+)", header.read_text(errors="replace")) if header.is_file() else None
+    return int(found[1]) if found else None
 
 
 def pypi_cuda_folders() -> list[Path]:
@@ -252,14 +252,14 @@ def ninja_folder() -> Path | None:
 
 def host_compiler_version() -> str | None:
     """Return the version of the C++ compiler that torch would use."""
-    said = output_of([os.environ.get("CXX", "c++"), "-dumpfullversion", "-dumpversion"])
-    return said.strip() if said else None
+    found = output_of([os.environ.get("CXX", "c++"), "-dumpfullversion", "-dumpversion"])
+    return found.strip() if found else None
 
 
 def free_memory_gib(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:
     """Return the available memory of the machine, or of the container if that is less."""
-    said = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
-    free = int(said[1]) * 1024 if said else 0
+    found = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text()) if meminfo.is_file() else None
+    free = int(found[1]) * 1024 if found else 0
     limit, used = group / "memory.max", group / "memory.current"
     if limit.is_file() and used.is_file() and (cap := limit.read_text().strip()).isdigit():
         free = min(free, int(cap) - int(used.read_text()))

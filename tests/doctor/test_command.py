@@ -74,8 +74,8 @@ def test_it_speaks_to_programs_in_one_object(compiled: list[BuildPlan], capsys: 
     ("options", "changes", "line"),
     [
         (["--build"], {"torch_cuda": None, "torch": "2.13.0+cpu"}, "sdi-gs: torch 2.13.0+cpu is a CPU build"),
-        (["--build"], {"cards": (), "torch_archs": ()}, "sdi-gs: no NVIDIA card answers, so say for which to compile"),
-        (["--build", "--arch", "ada"], {}, "sdi-gs: --arch 'ada' is no list of compute capabilities"),
+        (["--build"], {"cards": (), "torch_archs": ()}, "sdi-gs: no NVIDIA card answers: name its architecture"),
+        (["--build", "--arch", "ada"], {}, "sdi-gs: --arch 'ada' is not a list of compute capabilities"),
         (["--build"], {"driver_cuda": "12.4"}, "sdi-gs: driver 580.95.05 knows CUDA up to 12.4"),
         (["--arch", "8.9"], {}, "sdi-gs: --arch says what to compile for: add --build"),
     ],

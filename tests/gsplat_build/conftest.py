@@ -1,0 +1,3 @@
+"""Made-up machines."""
+
+from machines import machine, program  # noqa: F401
