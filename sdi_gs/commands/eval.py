@@ -50,11 +50,11 @@ class Eval:
 def evaluate_scene(options: Eval) -> int:
     """Score a scene; print the scores and write them to ``out``."""
     from sdi_gs.evaluation.evaluate import evaluate
-    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.runs.loading import load
 
     if options.out is not None:
         refuse_existing(options.out)
-    scene = load_scene(options.source, device=pick_device(options.device), frame=options.frame)
+    scene = load(options.source, device=pick_device(options.device), frame=options.frame)
     config = scene.run.config if scene.run is not None else preset_named(CPU_PRESET).config
     evaluation = evaluate(
         scene,

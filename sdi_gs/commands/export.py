@@ -44,9 +44,9 @@ class Export:
 def export_file(options: Export) -> int:
     """Write a scene as one file; print its path and a line about it."""
     from sdi_gs.runs.export import default_path, export
-    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.runs.loading import load
 
-    scene, chosen = load_scene(options.source), export_format(options.format)
+    scene, chosen = load(options.source), export_format(options.format)
     path = options.out or default_path(scene, chosen)
     exported = export(scene, path, format=chosen, frame=options.frame, mesh=options.mesh)
     print_paths([exported.path])

@@ -64,9 +64,9 @@ class Render:
 
 def render(options: Render) -> int:
     """Render a scene and print the paths of the pictures."""
-    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.runs.loading import load
 
-    scene = load_scene(options.source, device=pick_device(options.device), frame=options.frame)
+    scene = load(options.source, device=pick_device(options.device), frame=options.frame)
     print_paths(render_to_folder(scene, options))
     return 0
 

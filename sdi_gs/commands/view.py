@@ -34,11 +34,11 @@ class View:
 def view(options: View) -> int:
     """Serve the page of a scene until Ctrl-C."""
     from sdi_gs.runs.interrupts import Interrupts
-    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.runs.loading import load
     from sdi_gs.viewer.server import FinishedViewer
 
     device = pick_device(options.device)
-    scene = load_scene(options.source, device=device, frame=options.frame)
+    scene = load(options.source, device=device, frame=options.frame)
     with (
         Interrupts("closing the viewer") as interrupts,
         FinishedViewer(scene, host=options.host, port=options.port, device=device) as viewer,

@@ -29,7 +29,7 @@ from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.runs.folder import slug
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.guidance import GuidanceConfig
@@ -208,7 +208,7 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     config = CameraConfig(distance=(CAMERA_DISTANCE, CAMERA_DISTANCE), fov_y_deg=(CAMERA_FOV_Y_DEG, CAMERA_FOV_Y_DEG))
     cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
     if options.source is not None:
-        return render_views(load_scene(options.source, device=device).representation, cameras).rgb, cameras
+        return render_views(load(options.source, device=device).representation, cameras).rgb, cameras
     asked = toybox_prompt(options.prompt)
     assert asked.class_name is not None
     if asked.colour is None:

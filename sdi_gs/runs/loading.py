@@ -81,14 +81,15 @@ def representation_of(scene: AnyScene) -> Representation:
     return shown
 
 
-def load_scene(
-    path: Path, *, device: torch.device | str = "cpu", frame: Frame = "viewer", scene: Scene | None = None
+def load(
+    path: Path | str, *, device: torch.device | str = "cpu", frame: Frame = "viewer", scene: Scene | None = None
 ) -> SavedScene:
     """Load a run folder at its latest checkpoint, one of its checkpoints, or a splat file whose axes ``frame`` names.
 
     A checkpoint is given as its folder or as a file in it. A run of a scene of your own needs such a ``scene``, which
     its state is loaded into. Raises UserError for any other path, and for a damaged checkpoint or file.
     """
+    path = Path(path)
     if path.is_dir() or is_checkpoint(path):
         representation, run = load_run_scene(path, device=device, scene=scene)
         return SavedScene(representation=representation, path=path, run=run)
@@ -143,6 +144,6 @@ def require_scene(path: Path, checkpoint: Checkpoint, scene: Scene | None) -> No
         )
     raise UserError(
         f"{path} is a run of a scene of one's own, {trained}, which only the code that defines it can load: "
-        f"pass scene={trained}(...) to sdi_gs.runs.loading.load_scene or prepare_resume"
+        f"pass scene={trained}(...) to sdi_gs.runs.loading.load or prepare_resume"
         + ("" if given is None else f", not a {given}")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +15,16 @@ from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.finish import finish
-from sdi_gs.runs.folder import RunFolder, resume_command
+from sdi_gs.runs.folder import RunFolder, create_run_folder_at, resume_command
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
+from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
 
 
 def run(
     trainer: Trainer,
-    folder: RunFolder,
+    folder: RunFolder | Path | str,
     *,
     observers: Iterable[Observer] = (),
     should_stop: Callable[[], bool] = lambda: False,
@@ -30,10 +32,13 @@ def run(
 ) -> dict[str, Any]:
     """Train to the last step or until ``should_stop``, save, export, and return the summary.
 
-    ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and
-    ``finish`` do.
+    ``folder`` is the run's folder, or the path of one to create, which must not exist. ``started`` is the
+    ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and ``finish`` do.
     """
     started = time.perf_counter() if started is None else started
+    if not isinstance(folder, RunFolder):
+        folder = create_run_folder_at(Path(folder))
+        folder.write_config(config_to_dict(trainer.config))
     emit = broadcast(observers)
     train(trainer, folder, observers=[emit], should_stop=should_stop)
     return finish(trainer, folder, started=started, emit=emit)

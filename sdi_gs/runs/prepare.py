@@ -28,18 +28,19 @@ OUTPUT_ROOT = Path("outputs")
 def prepare_run(
     config: RunConfig,
     *,
-    device: torch.device,
-    folder: Path | None,
+    device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
     scene: Scene | None = None,
     noise_source: InfersNoise | None = None,
 ) -> tuple[Trainer, RunFolder]:
-    """Build everything a run needs, then make its folder, so that bad input leaves nothing behind.
+    """Load the prior, make the trainer, and last of all the run's folder, so that bad input leaves nothing behind.
 
     ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
-    ``scene`` and ``noise_source`` are your own, to use instead of the configured ones.
-    Raises ``UserError`` for an empty prompt, a prior that cannot be had or does not know the prompt's words.
+    ``scene`` and ``noise_source`` are your own, used instead of the configured ones.
+    Raises UserError for an empty prompt, and for a prior that cannot be loaded or does not know the prompt's words.
     """
     _require_runnable(config)
+    device, folder = torch.device(device), None if folder is None else Path(folder)
     if folder is not None and folder.exists():
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
     if scene is None and entry_of(config).needs_rasterizer:
@@ -54,13 +55,18 @@ def prepare_run(
 
 
 def prepare_resume(
-    path: Path, *, device: torch.device, scene: Scene | None = None, noise_source: InfersNoise | None = None
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    scene: Scene | None = None,
+    noise_source: InfersNoise | None = None,
 ) -> tuple[Trainer, RunFolder]:
     """Load a run at its latest checkpoint, its state into ``scene`` if it is a run of a scene of your own.
 
     ``noise_source`` is the run's, if it is your own. Raises UserError for a run that is finished or damaged, or of
     another scene or noise source, and for any other path.
     """
+    path, device = Path(path), torch.device(device)
     folder = open_run_folder(path)
     config = load_run_config(path)
     checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))

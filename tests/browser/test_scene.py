@@ -90,10 +90,10 @@ def served(path: Path) -> Iterator[str]:
     """The address of a page that shows a file."""
     import torch
 
-    from sdi_gs.runs.loading import load_scene
+    from sdi_gs.runs.loading import load
     from sdi_gs.viewer.server import FinishedViewer
 
-    with FinishedViewer(load_scene(path), port=0, device=torch.device("cpu")) as viewer:
+    with FinishedViewer(load(path), port=0, device=torch.device("cpu")) as viewer:
         yield f"http://127.0.0.1:{viewer.port}"
 
 

@@ -24,7 +24,7 @@ from sdi_gs.runs.checkpoint import latest_checkpoint, load_checkpoint
 from sdi_gs.runs.export import export
 from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.loading import load_run_scene, load_scene
+from sdi_gs.runs.loading import load, load_run_scene
 from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_resume, prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -143,7 +143,7 @@ def test_a_resumed_run_ends_bit_equal(run: RunFolder, tmp_path: Path, stop: int)
 
 
 def test_it_is_loaded_and_rendered_from_python(run: RunFolder) -> None:
-    loaded = load_scene(run.path, scene=Ball())
+    loaded = load(run.path, scene=Ball())
     assert loaded.run is not None
     assert (loaded.run.step, loaded.run.representation, loaded.prompt) == (STEPS, "Ball", "a blue robot")
     views = render_views(loaded.representation, ring_cameras(config().cameras, 2, 32, elevation_deg=15.0))
@@ -184,7 +184,7 @@ def test_the_program_refuses_it_in_one_line(
 
 def test_a_scene_of_another_class_is_refused(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pass scene=Ball\(\.\.\.\).*, not a SolidBall"):
-        load_scene(run.path, scene=SolidBall())
+        load(run.path, scene=SolidBall())
     trainer, folder = prepare_run(config(), device=CPU, folder=tmp_path / "gaussians")
     finish(trainer, folder, started=0.0)
     with pytest.raises(UserError, match="is a run of representation gaussians, not of a Ball"):
@@ -204,7 +204,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
 
 
 def test_a_scene_without_splats_or_density_says_so_on_export(run: RunFolder, tmp_path: Path) -> None:
-    loaded = load_scene(run.path, scene=Ball())
+    loaded = load(run.path, scene=Ball())
     with pytest.raises(UserError, match="is a run of representation Ball, a Ball without splats"):
         export(loaded, tmp_path / "ball.ply")
     with pytest.raises(UserError, match="cannot make a mesh: a Ball has no density"):
@@ -215,7 +215,7 @@ def test_a_scene_without_splats_or_density_says_so_on_export(run: RunFolder, tmp
 def test_a_scene_with_a_density_is_exported_as_a_mesh_and_starts_splats(tmp_path: Path) -> None:
     _, folder = trained(tmp_path / "solid", SolidBall(), stop=1)
     scene = SolidBall()
-    loaded = load_scene(folder.path, scene=scene)
+    loaded = load(folder.path, scene=scene)
     made = export(loaded, tmp_path / "solid.glb", mesh=MeshConfig(resolution=48))
     assert "watertight" in made.summary
     assert made.path.stat().st_size > 10_000
@@ -234,7 +234,7 @@ def test_a_scene_with_a_density_is_exported_as_a_mesh_and_starts_splats(tmp_path
 def test_a_scene_with_splats_leaves_a_splat_file(tmp_path: Path) -> None:
     trainer, folder = trained(tmp_path / "splat", OneSplat(), stop=1)
     assert (summary_of(folder)["n_gaussians"], summary_of(folder)["n_exported"]) == (1, 1)
-    splats = load_scene(folder.splats).splats()
+    splats = load(folder.splats).splats()
     torch.testing.assert_close(splats.log_scales[0, 0], trainer.scene.state()["params"]["radius"].log()[0])
 
 

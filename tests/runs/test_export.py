@@ -18,7 +18,7 @@ from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.export import default_path, export
 from sdi_gs.runs.export_formats import export_format, export_formats
-from sdi_gs.runs.loading import SavedScene, load_scene
+from sdi_gs.runs.loading import SavedScene, load
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.mesh import MeshConfig
@@ -123,4 +123,4 @@ def test_an_exported_file_loads_again(ball: Gaussians, tmp_path: Path) -> None:
     for row in SPLAT_FORMATS:
         path = tmp_path / f"a{row.suffix}"
         export(ball, path)
-        assert load_scene(path).representation.num_points == 200
+        assert load(path).representation.num_points == 200

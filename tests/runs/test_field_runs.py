@@ -23,7 +23,7 @@ from sdi_gs.representations.initial_gaussians import initial_gaussians
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.loading import load_scene, load_start
+from sdi_gs.runs.loading import load, load_start
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
@@ -135,7 +135,7 @@ def test_a_field_is_scored_and_has_a_ceiling_of_its_own_kind(
     scores = json.loads(capsys.readouterr().out)
     assert (scores["prompt"], scores["step"]) == ("a blue robot", 6)
     assert scores["n_gaussians"] == scores["n_gaussians_ceiling"] == 0
-    assert isinstance(load_scene(field).representation, Ngp)
+    assert isinstance(load(field).representation, Ngp)
     assert 0.0 < scores["psnr_best"] < 60.0
     assert 0.0 < scores["iou_best"] < 1.0
 
@@ -169,7 +169,7 @@ def test_a_field_is_exported_as_a_mesh(field: Path, here: Path, capsys: pytest.C
 
 
 def test_the_first_splats_look_like_the_field(field: Path) -> None:
-    splats, other = start_from(field, num_initial=2000), load_scene(field).representation
+    splats, other = start_from(field, num_initial=2000), load(field).representation
     assert len(splats) == 2000
     cameras = held_out_cameras(32)
     left, right = (render_views(scene, cameras).rgb for scene in (splats, other))
@@ -195,7 +195,7 @@ def test_splats_start_from_one_of_a_fields_checkpoints(field: Path) -> None:
 
 def test_splats_go_on_from_another_runs_cloud(here: Path) -> None:
     assert main([*TINY, "--steps", "2", "--output-dir", "first"]) == 0
-    made = load_scene(here / "first").representation
+    made = load(here / "first").representation
     assert isinstance(made, Gaussians)
     start = start_from(here / "first", num_initial=17)
     assert {name: bool(torch.equal(value, start.params[name])) for name, value in made.params.items()} == dict.fromkeys(

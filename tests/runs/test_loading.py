@@ -10,11 +10,11 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load
 
 
 def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(whole: RunFolder) -> None:
-    from_run, from_file = load_scene(whole.path), load_scene(whole.splats)
+    from_run, from_file = load(whole.path), load(whole.splats)
     assert from_run.run is not None
     assert from_run.run.step == 8
     assert from_run.prompt == "a blue robot"
@@ -29,23 +29,23 @@ def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(
 
 @pytest.mark.parametrize("file", ["", "tensors.safetensors", "checkpoint.json"])
 def test_a_checkpoint_that_is_named_is_the_one_that_is_loaded(whole: RunFolder, file: str) -> None:
-    named = load_scene(whole.checkpoints / "step_000006" / file)
+    named = load(whole.checkpoints / "step_000006" / file)
     assert named.run is not None
     assert named.run.step == 6
     assert named.prompt == "a blue robot"
     assert named.run.folder.path.samefile(whole.path)
-    last = load_scene(whole.path).splats()
+    last = load(whole.path).splats()
     assert not torch.equal(named.splats().means, last.means)
 
 
 def test_a_checkpoint_outside_its_run_is_refused(whole: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(whole.checkpoints / "step_000006", tmp_path / "step_000006")
     with pytest.raises(UserError, match="is not a run: it has no config.yaml"):
-        load_scene(tmp_path / "step_000006")
+        load(tmp_path / "step_000006")
 
 
 def test_what_is_no_source_of_splats_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist: give a run folder, a checkpoint of one, a \.ply"):
-        load_scene(tmp_path / "nothing")
+        load(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run"):
-        load_scene(tmp_path)
+        load(tmp_path)

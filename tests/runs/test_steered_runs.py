@@ -18,7 +18,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.runs.events import Event, StepDone
 from sdi_gs.runs.finish import finish, read_summary
 from sdi_gs.runs.folder import RunFolder, load_run_config
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load
 from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_resume
 from sdi_gs.runs.saving import change_settings
@@ -71,7 +71,7 @@ def test_a_steered_run_that_was_stopped_and_saved_says_so(tmp_path: Path) -> Non
     resumed, folder = prepare_resume(run.path, device=CPU)
     assert resumed.config.prompt == "a red car"
     assert [event["changed"] for event in folder.read_events()] == [{"prompt": "a red car"}]
-    assert load_scene(run.path).prompt == "a red car"
+    assert load(run.path).prompt == "a red car"
     assert load_run_config(run.path).prompt == "a blue robot"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load
 from sdi_gs.runs.saving import save_state
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
@@ -24,7 +24,7 @@ SPLATS_ONLY = {labels.SPLAT_SCALE, labels.CROP, labels.SHOW_CAMERAS, labels.DOWN
 def finished(live_field: Any) -> Iterator[FinishedViewer]:
     """The page of a run that was saved before its first step."""
     save_state(live_field.trainer, live_field.folder)
-    with FinishedViewer(load_scene(live_field.path), port=0, device=torch.device("cpu")) as viewer:
+    with FinishedViewer(load(live_field.path), port=0, device=torch.device("cpu")) as viewer:
         yield viewer
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.runs.loading import load_scene
+from sdi_gs.runs.loading import load
 from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
@@ -31,7 +31,7 @@ def source(ball: Callable[..., Gaussians], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def viewer(source: Path) -> Iterator[FinishedViewer]:
-    with FinishedViewer(load_scene(source, frame="train"), port=0, device=torch.device("cpu")) as viewer:
+    with FinishedViewer(load(source, frame="train"), port=0, device=torch.device("cpu")) as viewer:
         yield viewer
 
 
