@@ -13,7 +13,7 @@ from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
-from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS
+from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.splats.formats import write_splats
 
 STEPS, COUNT = 150, 3000
@@ -22,7 +22,7 @@ LEARNING_RATES = {"means": 1e-2, "scales": 2e-2, "quats": 1e-2, "opacities": 5e-
 config = sdi_gs.preset("toybox-ideal", {"guidance.random_fraction": 0.4}, prompt="a red mushroom")
 prior = sdi_gs.load_prior(config)
 # A white stem is invisible on white alone: every view has one of three backgrounds, which its prompt names.
-backgrounds = ["white", "gray", "black", "white"]
+backgrounds: list[BackgroundName] = ["white", "gray", "black", "white"]
 colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
 conditions = PromptConditions(prior, config.prompt, backgrounds=config.backgrounds)
 generator = torch.Generator().manual_seed(0)
