@@ -39,12 +39,12 @@ ASSESSMENT = AssessmentConfig()
 
 
 def train_vae(out: Path, start: Path | None = None, resume: bool = False, config: VaeTrainingConfig = VAE) -> None:
-    """The whole VAE; ``out/vae`` is the result, with latents of unit variance.
+    """Train the whole VAE; the result is ``out/vae``, with latents of unit variance.
 
     Args:
         out: folder of checkpoints, log, sheets and the result.
-        start: the folder of a VAE that is trained on in a cycle of its own.
-        resume: go on with the run in ``out``.
+        start: folder of a VAE to start from; it is trained for a new cycle.
+        resume: continue the run in ``out``.
         config: network and training.
     """
     with workers_of_environment() as workers:
@@ -63,12 +63,12 @@ def train_decoder(
     resume: bool = False,
     config: VaeTrainingConfig = DECODER,
 ) -> None:
-    """The VAE's decoder alone, from a frozen encoder; ``out/vae`` is the result.
+    """Train the VAE's decoder alone behind a frozen encoder; the result is ``out/vae``.
 
     Args:
-        vae: the VAE to begin with, as ``train vae`` writes it.
+        vae: folder of the VAE to start from, as the command ``vae`` writes it.
         out: folder of checkpoints, log, sheets and the result.
-        resume: go on with the run in ``out``.
+        resume: continue the run in ``out``.
         config: training; the network's shape is that of ``vae``.
     """
     task = DecoderTask(config, load_vae(vae))
@@ -79,11 +79,11 @@ def train_decoder(
 
 
 def train_judge(out: Path, resume: bool = False, config: JudgeTrainingConfig = JUDGE) -> None:
-    """The judge; ``out/judge.safetensors`` is the result, in half precision.
+    """Train the judge; the result is ``out/judge.safetensors``, in half precision.
 
     Args:
         out: folder of checkpoints, log, sheets and the result.
-        resume: go on with the run in ``out``.
+        resume: continue the run in ``out``.
         config: pictures and training.
     """
     from safetensors.torch import save_file
@@ -103,14 +103,14 @@ def train_unet(
     resume: bool = False,
     config: UnetTrainingConfig = UNET,
 ) -> None:
-    """U-Net and text encoder; ``assemble`` makes a folder of them, also before the last step.
+    """Train U-Net and text encoder; ``assemble`` makes a folder of them, also before the last step.
 
     Args:
-        vae: the folder of a trained VAE; its encoder must be final, its decoder only draws the sheets.
+        vae: folder of a trained VAE; its encoder must be final, its decoder is used for the sheets only.
         out: folder of latents, checkpoints, log, sheets and the result.
-        judge: weights of a judge whose verdicts on samples are logged; it has no part in the training.
-        start: a folder that ``assemble`` wrote, whose networks are trained on in a cycle of their own.
-        resume: go on with the run in ``out``.
+        judge: weights of a judge that scores samples for the log; it does not influence the training.
+        start: folder written by ``assemble`` to start from; its networks are trained for a new cycle.
+        resume: continue the run in ``out``.
         config: networks and training.
     """
     from transformers import CLIPTokenizer
@@ -153,7 +153,7 @@ def assemble(vae: Path, unet: Path, out: Path, config: UnetTrainingConfig = UNET
         vae: the folder of a trained VAE.
         unet: the folder of the U-Net's training.
         out: the folder to write; it must not exist.
-        config: that of the U-Net's training.
+        config: the config of the U-Net's training.
     """
     from transformers import CLIPTokenizer
 
@@ -167,10 +167,10 @@ def measure(folder: Path, out: Path, judge: Path = JUDGE_FILE, config: Assessmen
     """Measure a folder in SD 2.1's layout: VAE, and judged samples of seen and held-out pairs at several scales.
 
     Args:
-        folder: what to measure.
-        out: where ``assessment.json`` and the sheets go.
+        folder: the folder to measure.
+        out: folder for ``assessment.json`` and the sheets.
         judge: the judge's weights.
-        config: on how much, and where.
+        config: amount of samples and device.
     """
     out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(assess(folder, out, load_judge(judge), config)))
@@ -184,15 +184,15 @@ def write_card(
     unet: Path | None = None,
     judge: Path | None = None,
 ) -> None:
-    """Put measured tables into a model card, between its two markers.
+    """Write measured tables into a model card, between its two markers.
 
     Args:
         card: the Markdown file.
         assessment: the ``assessment.json`` of ``measure``.
-        vae: the folder of the VAE's training, whose learning curve is then shown.
-        decoder: that of the decoder's.
-        unet: that of the U-Net's.
-        judge: that of the judge's.
+        vae: folder of the VAE's training, to show its learning curve.
+        decoder: folder of the decoder's training, likewise.
+        unet: folder of the U-Net's training, likewise.
+        judge: folder of the judge's training, likewise.
     """
     runs = {"VAE": vae, "VAE's decoder": decoder, "U-Net": unet, "judge": judge}
     update_card(card, assessment, {name: run for name, run in runs.items() if run is not None})

@@ -1,1 +1,1 @@
-"""What a step will need of a card before any card is touched: memory, operations, seconds."""
+"""Predictions of a training step on a card, without the card: memory, operations, seconds."""

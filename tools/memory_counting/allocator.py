@@ -1,10 +1,10 @@
-"""How much memory torch's CUDA allocator would reserve to serve a sequence of requests: a model of its block rules.
+"""A model of torch's CUDA caching allocator: the memory it reserves for a sequence of requests.
 
 Rules of ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings: sizes are rounded to 512 bytes; requests up
 to 1 MiB are cut from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, larger ones get a segment of their own
 size in whole 2 MiB; a free block is reused best fit first, of equals that of the lowest address, and what is left of it
-becomes a block. Segments are never given back, which the real allocator does before it gives up: what is counted here
-is what it can do without that.
+becomes a block. The real allocator frees unused segments before it fails; this model never does, so
+it is an upper bound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGE_ROUNDING = 2 * MIB
 
 @dataclass(eq=False, slots=True)
 class _Block:
-    """A stretch of a segment."""
+    """A range of a segment."""
 
     address: int
     size: int
@@ -37,7 +37,7 @@ class _Block:
 
 
 class CachingAllocator:
-    """Serves requests and keeps count; ``reserved`` only grows."""
+    """Serves requests and counts the reserved memory, which never shrinks."""
 
     def __init__(self) -> None:
         self.reserved = 0
@@ -47,7 +47,7 @@ class CachingAllocator:
         self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
 
     def allocate(self, name: int, size: int) -> None:
-        """Serve a request; one of no bytes takes nothing."""
+        """Serve a request; zero bytes reserve nothing."""
         if size == 0:
             return
         rounded = -(-size // _ROUNDING) * _ROUNDING
@@ -63,7 +63,7 @@ class CachingAllocator:
         self._used[name] = block
 
     def free(self, name: int) -> None:
-        """Take a block back and join it with free neighbours."""
+        """Free a block and merge it with free neighbours."""
         block = self._used.pop(name, None)
         if block is None:
             return
@@ -91,7 +91,7 @@ class CachingAllocator:
             segment = _MIDDLE_SEGMENT
         else:
             segment = -(-size // _LARGE_ROUNDING) * _LARGE_ROUNDING
-        # Addresses as if segments lay one behind the other.
+        # Addresses assume consecutive segments.
         block = _Block(self.reserved, segment, size <= _SMALL)
         self.reserved += segment
         return block
@@ -113,7 +113,7 @@ class CachingAllocator:
 
 
 def reserved_bytes(requests: Iterable[Allocation]) -> int:
-    """Bytes that the allocator would hold after a sequence of requests."""
+    """Return the bytes that the allocator holds after a sequence of requests."""
     allocator = CachingAllocator()
     for request in requests:
         if request.size:

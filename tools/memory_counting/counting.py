@@ -1,8 +1,8 @@
-"""One training step of the real trainer on networks and scenes without data, counted.
+"""Count memory and operations of one training step of the real trainer, on tensors without data.
 
-Prior, guidance, representation, losses and optimisers are those that train; their tensors lie on torch's meta device.
-Only what cannot run there has a stand-in: gsplat's kernels (``sdi_gs.rasterize.counted``) and how many samples the
-rays of a field have (``memory_counting.field_samples``).
+Prior, guidance, representation, losses and optimisers are the real ones, with tensors on torch's meta device. Two parts
+cannot run there and are replaced: gsplat's kernels (``sdi_gs.rasterize.counted``) and the number of samples per ray of
+a field (``memory_counting.field_samples``).
 """
 
 from __future__ import annotations
@@ -33,40 +33,39 @@ META = torch.device("meta")
 
 @dataclass(frozen=True, kw_only=True)
 class StepCount:
-    """What one step needs."""
+    """Memory and operations of one step."""
 
     peak: dict[Part, int]
-    """Bytes held at the moment when their sum was largest, by what they belong to."""
+    """Bytes at the peak, by part."""
     held: int
     """Bytes held before the step: weights, parameters, moments."""
     reserved: int
-    """Bytes that torch's allocator would hold by the end: the peak, its rounding and its gaps."""
+    """Bytes that torch's allocator reserves: the peak with rounding and fragmentation."""
     operations: tuple[Operation, ...]
-    """Every kernel of the step."""
+    """All kernels of the step."""
     predictor_calls: int
-    """Predictions among them, each of all branches of all views."""
+    """Calls of the predictor; one call covers all branches of all views."""
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes of tensors held at once."""
+        """Peak bytes of tensors."""
         return sum(self.peak.values())
 
     def flops(self, part: Part) -> int:
-        """Operations of one part."""
+        """Return the operations of one part."""
         return sum(operation.flops for operation in self.operations if operation.part == part)
 
 
 def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dtype) -> LatentDiffusionPrior:
-    """Stable Diffusion 2.1 without data, for images of ``image_size`` pixels or its own."""
+    """Return Stable Diffusion 2.1 on the meta device, for images of ``image_size`` pixels or its own size."""
     networks = published_networks(model, device=META, dtype=dtype, image_size=image_size)
     return prior_of_networks(networks, model=model)
 
 
 def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
-    """Count a late step of a run (all levels of a field, moments of all optimisers), whose prior lies on ``META``.
+    """Count a late step of a run, with all levels of a field and all optimisers' moments; the prior is on ``META``.
 
-    Where rays see different numbers of samples, the memory is that of the largest numbers, the operations are those of
-    the mean ones.
+    If rays have different numbers of samples, memory is counted for the largest and operations for the mean.
     """
     if config.representation != "ngp":
         return _counted(config, prior, StepMeter(kernels=kernels))
@@ -85,9 +84,9 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -
         meter.leave_out(_weights(prior.text_encoder))
     else:
         meter.adopt(_weights(prior.text_encoder), "text")
-    # What lies on the host is left out above; neither compiling nor fusing changes what a step must hold.
+    # The text encoder on the host is left out above; compiling and fusing do not change the memory of a step.
     compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
-    # One move of the inversion stands for all: each holds the same.
+    # One inversion step is enough: all need the same memory.
     guidance = replace(config.guidance, inversion_steps=1, fixed_point_iterations=1)
     config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
     with meter, _sections(prior, meter):
@@ -112,7 +111,7 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -
 
 
 def _make_moments(trainer: Trainer) -> None:
-    """Move the parameters once, without the prior, so that the optimisers hold what they hold in a run."""
+    """Update the parameters once, without the prior, so that the optimisers have their moments."""
     config, size = trainer.config, SMALLEST_IMAGE
     cameras = sample_cameras(config.cameras, 1, width=size, height=size, generator=trainer.host_generator)
     background = torch.ones(1, 3, device=META)
@@ -123,7 +122,7 @@ def _make_moments(trainer: Trainer) -> None:
 
 @contextmanager
 def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
-    """Tell the meter which network is at work, backward passes included."""
+    """Assign operations to networks, backward passes included."""
 
     def begins(part: Part) -> Any:
         return lambda *_: meter.begin(part)

@@ -1,4 +1,4 @@
-"""How many samples the rays of a field have, which no tensor without data can tell: a small field on the CPU is asked.
+"""Samples per ray for meta-device counting, measured on a small real field on the CPU.
 
 Letters: R rays, N batches of cameras, G groups of rays.
 """
@@ -20,24 +20,24 @@ from sdi_gs.settings.ngp import NgpConfig
 from sdi_gs.settings.run import RunConfig
 
 BATCHES = 32
-"""Steps whose cameras are looked through."""
+"""Number of camera batches that are traced."""
 SIDE = 32
-"""Pixels along a side of what they see: shares of a picture hardly depend on it."""
+"""Side of their pictures in pixels; shares hardly depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesPerRay:
-    """Of a ray, on average over some rays."""
+    """Mean numbers of samples over some rays."""
 
     tested: float
-    """Whose density is asked for."""
+    """Samples whose density is evaluated."""
     drawn: float
-    """Which have colour and gradients."""
+    """Samples with colour and gradients."""
 
 
 def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRay, SamplesPerRay]:
-    """Samples of a field at its start, with all its levels: the mean, and the most of any group of rays that a step
-    traces at once.
+    """Return the samples per ray of an initial field with all levels: the mean, and the largest of any group of rays
+    that a step traces at once.
     """
     counts = torch.stack(_counts(config), dim=-1).double()
     compute, pixels = config.compute, image_size**2
@@ -50,7 +50,7 @@ def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRa
 
 
 def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
-    """What a meter assumes of a field's rays that have as many samples."""
+    """Return the assumptions of a meter for these samples per ray."""
     return Assumptions(
         nonzero_share=samples.tested / candidates_per_ray(config.radius, config.step_length),
         mask_share=samples.drawn / max(samples.tested, 1e-9),
@@ -59,7 +59,7 @@ def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
 
 @torch.no_grad()
 def _counts(config: RunConfig) -> tuple[Tensor, Tensor]:  # [N, R], [N, R]
-    """Tested and drawn samples of every ray of some steps' views, views in turn and row by row."""
+    """Return tested and drawn samples of every ray of some steps' views, view by view and row by row."""
     generator = torch.Generator().manual_seed(config.seed)
     ngp = Ngp(config.ngp, generator=generator, device=torch.device("cpu"))
     ngp.before_step(1.0, generator)

@@ -1,8 +1,8 @@
-"""Counts what torch operations on tensors without data would need: live memory, floating point operations, traffic.
+"""Count the needs of torch operations on tensors without data: live memory, floating point operations, traffic.
 
-A ``StepMeter`` is entered like a mode. Every operation on the meta device passes it: storages are followed from the
-operation that makes them until the last tensor or saved activation lets go of them, operations are counted by torch's
-own formulas, and whatever asks for a number that is not there gets a stated one.
+A ``StepMeter`` is a context manager that sees every operation on the meta device. It follows storages from their
+allocation until the last tensor or saved activation frees them, counts operations with torch's own formulas, and
+answers data-dependent questions with stated assumptions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 
 Part = Literal["weights", "scene", "vae", "unet", "text", "optimiser", "workspace"]
-"""What memory and work belong to; the scene is the render, its losses and gradients, and the guidance's algebra, the
-workspace what a convolution borrows while it runs."""
+"""The part that memory and work belong to. The scene includes render, losses, gradients, and the guidance's algebra;
+the workspace is a convolution's temporary memory."""
 
 Kernels = Literal["cuda", "cpu"]
 
 _FLASH_WIDTH = 256
-"""Widest head of the flash kernels; wider ones and float32 go to the memory-efficient ones."""
+"""Widest head of the flash kernels; wider heads and float32 use the memory-efficient ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Operation:
 
     part: Part
     flops: int
-    """A multiplication and an addition counted as two."""
+    """A multiplication and an addition count as two."""
     traffic: int
-    """Bytes of all tensors read and written once."""
+    """Bytes read and written, each tensor once."""
     half: bool
     """Whether it computes in 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """Answers to what only data could tell."""
+    """Assumed answers to data-dependent questions."""
 
     scalar: float = 1.0
-    """Any number that is read off a tensor."""
+    """Any number read from a tensor."""
     nonzero_share: float = 0.5
     """Elements that ``nonzero`` finds in a table."""
     mask_share: float = 0.5
@@ -61,16 +61,16 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A block asked for (``size`` in bytes) or given back (``size`` 0)."""
+    """A block allocated (``size`` in bytes) or freed (``size`` 0)."""
 
     block: int
     size: int
 
 
 class StepMeter(TorchDispatchMode):
-    """Follows storages and counts operations while it is entered.
+    """Follows storages and counts operations while active.
 
-    ``kernels`` says whose fused attention stands in for that of tensors without data.
+    ``kernels`` selects the fused attention kernels that are assumed.
     """
 
     def __init__(self, *, kernels: Kernels = "cuda", assumptions: Assumptions | None = None) -> None:
@@ -78,11 +78,11 @@ class StepMeter(TorchDispatchMode):
         self.assumptions = assumptions or Assumptions()
         self.operations: list[Operation] = []
         self.allocations: list[Allocation] = []
-        """What an allocator would have been asked for, oldest first."""
+        """Requests to an allocator, oldest first."""
         self.live: Counter[Part] = Counter()
-        """Bytes held now."""
+        """Live bytes."""
         self.peak: Counter[Part] = Counter()
-        """Bytes held when their sum was largest."""
+        """Bytes at the peak."""
         self._parts: list[Part] = ["scene"]
         self._storages: dict[int, tuple[weakref.ref[Any], int, Part]] = {}
         self._kernels: Kernels = kernels
@@ -102,41 +102,41 @@ class StepMeter(TorchDispatchMode):
 
     @property
     def part(self) -> Part:
-        """What the next operation belongs to."""
+        """The part of the next operation."""
         return self._parts[-1]
 
     def set_part(self, part: Part) -> None:
-        """From here on operations belong to ``part``."""
+        """Assign all further operations to ``part``."""
         self._parts[-1] = part
 
     @contextmanager
     def within(self, part: Part) -> Iterator[None]:
-        """While the body runs, operations belong to ``part``."""
+        """Assign operations in the body to ``part``."""
         self.begin(part)
         yield
         self.end()
 
     def begin(self, part: Part) -> None:
-        """Begin a section of ``part``."""
+        """Begin a section of ``part``; sections nest."""
         self._parts.append(part)
 
     def end(self) -> None:
-        """End the section begun last."""
+        """End the innermost section."""
         self._parts.pop()
 
     def adopt(self, tensors: Iterable[Tensor], part: Part) -> None:
-        """Count tensors that were made before, like weights."""
+        """Count existing tensors, such as weights."""
         for tensor in tensors:
             self._follow(tensor, part)
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
-        """Do not count the memory of tensors that would lie elsewhere."""
+        """Exclude the memory of tensors that would be on another device."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             self._storages[storage._cdata] = (weakref.ref(storage), 0, "weights")
 
     def restart_peak(self) -> None:
-        """Forget the peak and the operations so far; what is held stays counted."""
+        """Reset peak and operations; live memory stays counted."""
         self.peak = self.live.copy()
         self.operations.clear()
 
@@ -152,7 +152,7 @@ class StepMeter(TorchDispatchMode):
             self._borrow((*args[:2], out))
         elif func is aten.convolution_backward.default:
             above, image, weight, by_image, by_weight = *args[:3], *out[:2]
-            # Two kernels, each of which is run only where its gradient is wanted.
+            # Two kernels; each runs only if its gradient is needed.
             if by_image is not None:
                 self._borrow((above, weight, by_image))
             if by_weight is not None:
@@ -160,7 +160,7 @@ class StepMeter(TorchDispatchMode):
         return out
 
     def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The result of an operation that needs data; None for all others."""
+        """Return the assumed result of an operation that needs data; None for all others."""
         given = args[0] if args else None
         if not isinstance(given, Tensor) or given.device.type != "meta":
             return None
@@ -182,7 +182,7 @@ class StepMeter(TorchDispatchMode):
                 return None
 
     def _follow(self, tensor: Tensor, part: Part) -> bool:
-        """Count a tensor's storage unless it is known already; whether it was new."""
+        """Count a tensor's storage if it is new, and return whether it was."""
         if tensor.device.type != "meta":
             return False
         storage = tensor.untyped_storage()
@@ -204,7 +204,7 @@ class StepMeter(TorchDispatchMode):
         self.allocations.append(Allocation(block, 0))
 
     def _borrow(self, tensors: Iterable[Tensor]) -> None:
-        """A kernel's workspace: copies of its tensors in the order of elements that the kernel works in."""
+        """Count a kernel's workspace: copies of its tensors in the kernel's memory layout."""
         size = sum(map(_num_bytes, tensors))
         if self.live.total() + size > self.peak.total():
             self.peak = self.live.copy()
@@ -224,9 +224,10 @@ class StepMeter(TorchDispatchMode):
 
 @contextmanager
 def _fused_attention(kernels: Kernels) -> Iterator[None]:
-    """Send attention to the fused kernels that real tensors would get; torch's own choice for the meta device holds
-    every score. By exchanging the function, since a torch function mode rests during a backward pass, where a
-    checkpointed network attends once more.
+    """Use the fused attention kernels of real tensors; torch's choice for the meta device stores every score.
+
+    Replaces the function, because a torch function mode is inactive in a backward pass, where a checkpointed network
+    attends again.
     """
     usual = F.scaled_dot_product_attention
 

@@ -1,4 +1,4 @@
-"""From a counted step to what a card needs: peak memory with all that is not a tensor, and seconds."""
+"""Predict a card's needs from a counted step: peak memory beyond tensors, and seconds."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from sdi_gs.settings.compute import Precision
 from sdi_gs.settings.run import RunConfig
 
 CONTEXT_BYTES = 700 * 2**20
-"""Assumed of a process before its first tensor: CUDA's context, and the kernels of torch, cuBLAS, cuDNN and gsplat."""
+"""Assumed memory before the first tensor: CUDA's context, and the kernels of torch, cuBLAS, cuDNN and gsplat."""
 
 WORKSPACE_BYTES = 64 * 2**20
-"""Assumed of cuBLAS, which keeps 8 to 32 MiB for each handle."""
+"""Assumed workspace of cuBLAS, which keeps 8 to 32 MiB per handle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPrediction:
-    """What a training step should need of a card; nothing in it was measured on one."""
+    """Predicted needs of a training step; not measured."""
 
     parts: dict[Part, int]
-    """Bytes of tensors at the peak, by what they belong to."""
+    """Bytes of tensors at the peak, by part."""
     reserved: int
-    """Bytes that torch's allocator holds for them."""
+    """Bytes that torch's allocator reserves for them."""
     flops: float
-    """Of a step, averaged over the run's timesteps."""
+    """Per step, averaged over the run's timesteps."""
     predictor_calls: float
-    """Of a step, averaged likewise; each of all branches of all views."""
+    """Per step, averaged likewise; one call covers all branches of all views."""
     seconds: dict[str, float]
-    """Of a step by card, averaged likewise."""
+    """Per step by card, averaged likewise."""
 
     @property
     def tensor_bytes(self) -> int:
-        """The most bytes of tensors held at once."""
+        """Peak bytes of tensors."""
         return sum(self.parts.values())
 
     @property
     def peak_bytes(self) -> int:
-        """What the card must have free before the program starts."""
+        """Memory that must be free on the card before the program starts."""
         return self.reserved + CONTEXT_BYTES + WORKSPACE_BYTES
 
     def as_json(self) -> dict[str, Any]:
-        """The same as nested dicts."""
+        """Return nested dicts."""
         return {
             "parts": dict(self.parts),
             "tensor_bytes": self.tensor_bytes,
@@ -66,7 +66,7 @@ class StepPrediction:
 def predict_step(
     config: RunConfig, model: ModelName, *, image_size: int | None = None, num_gaussians: int | None = None
 ) -> StepPrediction:
-    """Count a step of a run with Stable Diffusion 2.1 as it would be on a card.
+    """Count a step of a run with Stable Diffusion 2.1 on a card.
 
     ``image_size`` in pixels is the model's own, ``num_gaussians`` the cap of a growing cloud if not given.
     """
@@ -79,7 +79,7 @@ def predict_step(
 
 
 def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
-    """Scale a counted step to the mean of its run, and time it."""
+    """Scale a counted step to the mean of its run, and predict its time."""
     calls = mean_calls(config)
     share = calls / count.predictor_calls
     flops = sum(operation.flops * (share if operation.part == "unet" else 1.0) for operation in count.operations)
@@ -93,7 +93,7 @@ def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
 
 
 def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
-    """Device and host work in parallel, part by part; the U-Net's is scaled to the run's mean number of calls."""
+    """Return seconds of a step: device and host overlap in each part; the U-Net is scaled to the run's mean calls."""
     device: dict[Part, float] = {}
     host: dict[Part, float] = {}
     for operation in count.operations:
@@ -104,7 +104,7 @@ def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
 
 
 def card_precision(precision: Precision) -> torch.dtype:
-    """The U-Net's type on a card."""
+    """Return the U-Net's type on a card."""
     match precision:
         case "auto" | "float16":
             return torch.float16
@@ -117,7 +117,7 @@ def card_precision(precision: Precision) -> torch.dtype:
 
 
 def mean_calls(config: RunConfig) -> float:
-    """Predictor calls per step, averaged over a run as if it had no random start."""
+    """Return predictor calls per step, averaged over a run without its random start."""
     guidance, generator, schedule = config.guidance, torch.Generator(), scaled_linear_schedule()
     steps = range(0, config.steps, max(config.steps // 1000, 1))
     timesteps = [

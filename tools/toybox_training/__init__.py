@@ -1,1 +1,1 @@
-"""How toybox's own networks are trained: the prior's VAE, text encoder and U-Net, and the judge."""
+"""Training of toybox's networks: the prior's VAE, text encoder and U-Net, and the judge."""

@@ -1,4 +1,4 @@
-"""Measurements of a finished prior: what its VAE keeps, and whether its samples show what they were asked for."""
+"""Measurements of a finished prior: reconstructions of its VAE, and whether samples show what the prompt says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scores = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class AssessmentConfig:
-    """What is measured, and on how much."""
+    """Settings of the measurement."""
 
     guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.5)
     """Classifier-free guidance scales of the samples."""
@@ -32,15 +32,15 @@ class AssessmentConfig:
     vae_images: int = 512
     """Held-out renders that are encoded and decoded."""
     seed: int = 0
-    """Of prompts and noise."""
+    """Seed of prompts and noise."""
     device: str = "cpu"
-    """Where the networks compute: "cpu" or "cuda"."""
+    """Device of the networks: "cpu" or "cuda"."""
     batch_size: int = 48
-    """Samples at once, which changes their time alone."""
+    """Samples at once; affects time only."""
 
 
 def assess(folder: Path, out: Path, judge: Judge, config: AssessmentConfig) -> Scores:
-    """Measure a folder in SD 2.1's layout; ``out`` gets ``assessment.json`` and the sheets."""
+    """Measure a folder in SD 2.1's layout and write ``assessment.json`` and sheets to ``out``."""
     networks, tokenizer, vae = load_networks(folder)
     for network in (*networks.values(), vae):
         network.to(config.device)

@@ -1,7 +1,7 @@
-"""Training of the prior's VAE: an ``AutoencoderKL`` that makes 16 x 16 x 4 latents of 64 x 64 pictures.
+"""Training of the prior's VAE: an ``AutoencoderKL`` from 64 x 64 pictures to 16 x 16 x 4 latents.
 
-First the whole network learns; then its latents are given zero mean and unit variance and the encoder is frozen, so
-that the U-Net can begin while the decoder goes on learning.
+First the whole network is trained; then its latents are normalized to zero mean and unit variance and the encoder is
+frozen, so that training of the U-Net can start while training of the decoder continues.
 
 Letters: B images, H W pixels, C = 4 latent channels, h w latent pixels.
 """
@@ -27,15 +27,15 @@ from toybox_training.loop import LoopConfig, initial_weights
 from toybox_training.sheets import save_sheet
 
 FACTOR = 4
-"""Image pixels along one latent pixel."""
+"""Image pixels along the side of a latent pixel."""
 LATENT_CHANNELS = 4
-# Streams of the "prior" split; the U-Net's pictures come from others.
+# Streams of the "prior" split; the U-Net uses others.
 VAE_STREAM, DECODER_STREAM, STATISTICS_STREAM = 1_000_000, 2_000_000, 3_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class VaeTrainingConfig:
-    """The VAE and how it learns."""
+    """Architecture and training of the VAE."""
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -48,21 +48,21 @@ class VaeTrainingConfig:
     block_channels: tuple[int, int, int] = (16, 32, 64)
     """Channels at 64, 32 and 16 pixels."""
     norm_groups: int = 2
-    """Groups of the group norms; few and wide ones are several times faster on a CPU."""
+    """Groups of the group norms; few wide groups are several times faster on a CPU."""
     kl_weight: float = 3e-4
     """Weight of the mean KL divergence to a unit normal."""
     probe_weight: float = 3.0
     """Weight of the linear read-out of RGB from the latent, halved after half of the steps and again after 3/4."""
     crop_size: int = 40
-    """Side in pixels of the random crops that are learned from first: a step costs 0.4 of a whole picture's."""
+    """Side of the random crops in the first steps, in pixels; a step costs 0.4 of one on whole pictures."""
     crop_share: float = 0.8
-    """Part of the steps that learn from crops; the rest see whole pictures, as group norms need to."""
+    """Share of steps on crops; group norms need whole pictures in the rest."""
     residual_init: float = 0.1
-    """Factor on the last convolution of every residual block at the start."""
+    """Initial factor on the last convolution of every residual block."""
 
 
 def build_vae(config: VaeTrainingConfig) -> Any:
-    """An ``AutoencoderKL`` with fresh weights."""
+    """Build an ``AutoencoderKL`` with random weights."""
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -89,12 +89,12 @@ def build_vae(config: VaeTrainingConfig) -> Any:
 
 @dataclass(frozen=True)
 class RenderedBatches:
-    """Pictures [B, 3, H, W] in [0, 1] and alpha [B, 1, H, W] by the batch's number."""
+    """Draws pictures [B, 3, H, W] in [0, 1] and alpha [B, 1, H, W] by the batch's number."""
 
     examples: ExamplesConfig
     size: int
     stream: int
-    """Of the "prior" split."""
+    """Stream of the "prior" split."""
 
     def __call__(self, batch: int) -> tuple[Tensor, Tensor]:
         """Draw and render."""
@@ -106,7 +106,7 @@ def random_crops(
     size: int,
     generator: torch.Generator,
 ) -> Tensor:  # [B, C, size, size]
-    """One crop of each picture, anywhere."""
+    """Take one random crop of each picture."""
     room = images.shape[-1] - size + 1
     corners = torch.randint(room, (len(images), 2), generator=generator, device=generator.device).tolist()
     return torch.stack([image[:, y : y + size, x : x + size] for image, (y, x) in zip(images, corners, strict=True)])
@@ -116,7 +116,7 @@ def pixel_weights(
     images: Tensor,  # [B, 3, H, W] in [0, 1]
     alpha: Tensor,  # [B, 1, H, W]
 ) -> Tensor:  # [B, 1, H, W], mean 1
-    """What errors count: three times on objects, and more on fine detail, so that small parts are not smoothed away."""
+    """Return weights of errors: larger on objects (3) and on fine detail, so that small parts are not smoothed away."""
     inside = F.max_pool2d((alpha > 0.02).float(), 3, stride=1, padding=1)
     padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
     detail = (images - F.avg_pool2d(padded, 5, stride=1)).abs().amax(dim=1, keepdim=True)
@@ -128,7 +128,7 @@ def reconstruction_loss(
     error: Tensor,  # [B, 3, H, W] in the VAE's units (white 1, black -1)
     weights: Tensor,  # [B, 1, H, W]
 ) -> Tensor:
-    """L1 and squared error by weight, the same of low-passed colours, and the error's own gradients.
+    """Return the weighted L1 and squared errors, those of low-passed colours, and the error's gradients.
 
     Chroma counts twice, or it would be learned long after luminance.
     """
@@ -140,7 +140,7 @@ def reconstruction_loss(
 
 
 class VaeTask:
-    """The whole VAE on fresh renders; a linear probe makes the latents carry all of RGB from the start.
+    """Trains the whole VAE on fresh renders; a linear probe makes the latents carry all of RGB from the start.
 
     Without it a group-norm VAE learns luminance first and one colour axis after the other.
     """
@@ -160,7 +160,7 @@ class VaeTask:
 
     @torch.no_grad()
     def _fit_probe(self) -> None:
-        """Start from the least-squares read-out of the latents as they are."""
+        """Initialize the probe by least squares on the current latents."""
         images, _ = draw_examples(self.config.examples, 64, split_seed("prior", VAE_STREAM)).render()
         means = encode(self.networks["vae"], images).permute(0, 2, 3, 1).flatten(0, 2)
         target = F.avg_pool2d(images * 2.0 - 1.0, FACTOR).permute(0, 2, 3, 1).flatten(0, 2)
@@ -200,7 +200,7 @@ class VaeTask:
 
 
 class DecoderTask:
-    """The decoder alone, from latents of a frozen encoder."""
+    """Trains the decoder alone on latents of a frozen encoder."""
 
     def __init__(self, config: VaeTrainingConfig, vae: Any) -> None:
         self.config, self._vae = config, vae.to(config.loop.device, memory_format=torch.channels_last)
@@ -224,7 +224,7 @@ class DecoderTask:
         return reconstruction_loss(error, pixel_weights(images, alpha)), {"psnr": _psnr(error)}
 
     def assembled(self, networks: nn.Module) -> Any:
-        """The VAE with these decoder weights; it shares the frozen encoder."""
+        """Return the VAE with these decoder weights; it shares the frozen encoder."""
         import copy
 
         assert isinstance(networks, nn.ModuleDict)
@@ -244,7 +244,7 @@ def encode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, C, h, w]
-    """Modes of the posteriors, in ``fast_arithmetic``, where the pictures are."""
+    """Return the posteriors' modes, computed in ``fast_arithmetic`` on the pictures' device."""
     parts, device = [], device_of(vae)
     for batch in images.split(batch_size):
         with fast_arithmetic(device):
@@ -260,7 +260,7 @@ def decode(
     *,
     batch_size: int = 64,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """Pictures of latents, in ``fast_arithmetic``, where the latents are."""
+    """Decode latents to pictures, in ``fast_arithmetic`` on the latents' device."""
     parts, device = [], device_of(vae)
     for batch in latents.split(batch_size):
         with fast_arithmetic(device):
@@ -287,7 +287,7 @@ def normalise_latents(vae: Any, examples: ExamplesConfig, *, count: int = 2048) 
 
 
 def report_vae(vae: Any, folder: Path, step: int) -> dict[str, Any]:
-    """PSNR of held-out renders, and a sheet of pictures above their reconstructions."""
+    """Return the PSNR of held-out renders, and write a sheet of pictures above their reconstructions."""
     scores, images, decoded = measure_vae(vae, count=128)
     rows = [part for start in range(0, 32, 16) for part in (images[start : start + 16], decoded[start : start + 16])]
     save_sheet(folder / "sheets" / f"{step:06d}.png", torch.cat(rows), columns=16)
@@ -295,7 +295,7 @@ def report_vae(vae: Any, folder: Path, step: int) -> dict[str, Any]:
 
 
 def measure_vae(vae: Any, *, count: int) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """Reconstruction of ``count`` renders of the "val" split: scores, pictures and reconstructions [B, 3, H, W].
+    """Reconstruct ``count`` renders of the "val" split; returns scores, pictures and reconstructions [B, 3, H, W].
 
     ``psnr`` is the mean over pictures, dB. ``object_psnr`` counts only what alpha covers; ``colour_error`` is the mean
     absolute error of the mean colour on the object, in [0, 1], for each of the ten colours.
@@ -316,7 +316,7 @@ def measure_vae(vae: Any, *, count: int) -> tuple[dict[str, Any], Tensor, Tensor
 
 
 def vae_of(state: dict[str, Tensor], config: VaeTrainingConfig) -> Any:
-    """The VAE of a ``VaeTask``'s weights."""
+    """Return the VAE of a ``VaeTask``'s weights."""
     vae = build_vae(config)
     vae.load_state_dict({key.removeprefix("vae."): value for key, value in state.items() if key.startswith("vae.")})
     return vae.eval()

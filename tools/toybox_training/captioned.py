@@ -1,4 +1,4 @@
-"""Which latents a batch of the U-Net's training holds, and in which words."""
+"""Batches of the U-Net's training: latents with captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPTIONS_STREAM = 5_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionedBatch:
-    """B latents of a set by their numbers, L tokens each, and K others that the caption could mean as well."""
+    """B latents by their indices, L tokens each, and K other latents that fit the caption."""
 
     rows: Tensor  # [B] int64
     ids: Tensor  # [B, L] int64
@@ -47,7 +47,7 @@ class CaptionedBatches:
         self._ids: dict[str, Tensor] = {}
 
     def __call__(self, batch: int) -> CaptionedBatch:
-        """Draw latents, write their captions, and find latents that these could mean."""
+        """Draw latents, write their captions, and find other latents that fit them."""
         rng = split_seed("prior", CAPTIONS_STREAM + batch)
         rows = rng.integers(len(self._attributes), size=self._batch_size)
         texts, asked = zip(*(self._caption(self._attributes[row].tolist(), rng) for row in rows), strict=True)
@@ -57,14 +57,14 @@ class CaptionedBatches:
         )
 
     def tokens(self, texts: Sequence[str]) -> Tensor:  # [B, L]
-        """The texts' tokens; those of one that came before are remembered."""
+        """Return the texts' tokens; repeated texts are cached."""
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if new:
             self._ids.update(zip(new, token_ids(self._tokenizer, new), strict=True))
         return torch.stack([self._ids[text] for text in texts])
 
     def _caption(self, attributes: list[int], rng: np.random.Generator) -> tuple[str, Attributes]:
-        """A caption, or the empty text, and what it asks for."""
+        """Return a caption, or the empty text, and what it names."""
         if rng.random() < self._unconditional_share:
             return "", (None, None, None, None)
         text, says = write_caption(self._captions, attributes, rng)
@@ -72,6 +72,6 @@ class CaptionedBatches:
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> Tensor:  # [B, L]
-    """Padded and cut to the tokenizer's length."""
+    """Tokenize, padded and truncated to the tokenizer's length."""
     found = tokenizer(texts, padding="max_length", max_length=MODEL_MAX_LENGTH, truncation=True, return_tensors="pt")
     return found.input_ids

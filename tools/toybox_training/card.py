@@ -1,4 +1,4 @@
-"""The model card's tables, written from measurements so that no figure is copied by hand."""
+"""Tables of the model card, written from measurements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def update_card(card: Path, assessment: Path, runs: dict[str, Path]) -> None:
-    """Put the tables of an assessment and of the runs' logs between the card's two markers.
+    """Write the tables of an assessment and of the runs' logs between the card's two markers.
 
-    Raises UserError where a file or a marker is missing.
+    Raises UserError if a file or a marker is missing.
     """
     for path in (card, assessment, *(run / LOG_FILE for run in runs.values())):
         if not path.is_file():
@@ -32,7 +32,7 @@ def update_card(card: Path, assessment: Path, runs: dict[str, Path]) -> None:
 
 
 def assessment_tables(scores: dict[str, Any]) -> list[str]:
-    """Markdown of what ``assess`` measured."""
+    """Format the results of ``assess`` as Markdown."""
     vae, samples = scores["vae"], scores["samples"]
     sizes = [
         [name, f"{scores['parameters'][name] / 1e6:.2f} M", f"{scores['bytes'][name] / 1e6:.1f} MB"]
@@ -59,7 +59,7 @@ def assessment_tables(scores: dict[str, Any]) -> list[str]:
 
 
 def curve_table(run: Path) -> str:
-    """The lines of a log that hold measurements on held-out data."""
+    """Return the lines of a log with measurements on held-out data."""
     lines = [json.loads(line) for line in (run / LOG_FILE).read_text(encoding="utf-8").splitlines()]
     measured = [line for line in lines if any(key.startswith(("held_out", "judged")) for key in line)]
     if not measured:
@@ -70,7 +70,7 @@ def curve_table(run: Path) -> str:
 
 
 def _numbers(line: dict[str, Any]) -> dict[str, float]:
-    """All plain numbers of the measurements; nested ones by both names."""
+    """Return all numbers of the measurements; nested ones by both names."""
     out = {}
     for key, value in line.items():
         if isinstance(value, dict):
@@ -81,7 +81,7 @@ def _numbers(line: dict[str, Any]) -> dict[str, float]:
 
 
 def markdown_table(heads: list[str], rows: list[list[str]]) -> str:
-    """A table of strings."""
+    """Format a table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

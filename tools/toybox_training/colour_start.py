@@ -1,9 +1,9 @@
-"""A start for the VAE from which colours need not be found: it begins as a blurred picture of itself.
+"""Initial weights for the VAE that already carry colour: reconstructions start as blurred pictures.
 
-An ``AutoencoderKL`` with random weights learns luminance first and one colour axis after the other, each after hundreds
-of steps in which it reconstructs grey or two colours. Here the first channels of the trunk carry red, green and blue
-and their negatives from end to end: ``silu(x) - silu(-x) = x``, so the nonlinearity before the last convolution lets
-them through, and a group norm over pairs of opposites only scales them.
+An ``AutoencoderKL`` with random weights learns luminance first and then one colour axis after the other, each after
+hundreds of steps. Here the first channels of the trunk carry red, green and blue and their negatives from end to end:
+``silu(x) - silu(-x) = x``, so the nonlinearity before the last convolution passes them, and a group norm over pairs of
+opposites only scales them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 COLOURS = 3
 LATENT_NOISE_LOG_VAR = -4.0
-"""Log variance of the posterior at the start: noise that does not drown the latents."""
+"""Initial log variance of the posterior: noise well below the latents."""
 
 
 @torch.no_grad()
 def start_from_colours(vae: Any) -> None:
-    """Put the colour path into an ``AutoencoderKL`` with fresh weights, whatever its widths are (at least 6)."""
+    """Write the colour path into an ``AutoencoderKL`` with random weights; all widths must be at least 6."""
     encoder, decoder = vae.encoder, vae.decoder
     _split(encoder.conv_in)
     _carry_on(encoder)
@@ -36,13 +36,13 @@ def start_from_colours(vae: Any) -> None:
 
 
 def _carry_on(network: nn.Module) -> None:
-    """Let the pairs through everything between first and last convolution; residual branches only add to them."""
+    """Make everything between first and last convolution pass the pairs; residual branches only add to them."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             if name.endswith("conv_shortcut") or ".upsamplers." in name:
                 _keep(module, 2 * COLOURS)
             elif ".downsamplers." in name:
-                # Padded below and to the right: these four taps are the pixels that become one.
+                # The padding is below and to the right: these four taps are the pixels that are averaged.
                 _keep(module, 2 * COLOURS)
                 _taps(module)[: 2 * COLOURS] = 0.0
                 for channel in range(2 * COLOURS):
@@ -50,7 +50,7 @@ def _carry_on(network: nn.Module) -> None:
 
 
 def _keep(convolution: nn.Conv2d, channels: int) -> None:
-    """The first outputs are the first inputs."""
+    """Copy the first inputs to the first outputs."""
     taps, middle = _taps(convolution), convolution.kernel_size[0] // 2
     taps[:channels] = 0.0
     for channel in range(channels):
@@ -59,7 +59,7 @@ def _keep(convolution: nn.Conv2d, channels: int) -> None:
 
 
 def _split(convolution: nn.Conv2d) -> None:
-    """Outputs 0 to 2 are the first three inputs, 3 to 5 their negatives."""
+    """Copy the first three inputs to outputs 0 to 2, and their negatives to 3 to 5."""
     taps, middle = _taps(convolution), convolution.kernel_size[0] // 2
     taps[: 2 * COLOURS] = 0.0
     for colour in range(COLOURS):
@@ -69,7 +69,7 @@ def _split(convolution: nn.Conv2d) -> None:
 
 
 def _join(convolution: nn.Conv2d) -> None:
-    """The first three outputs are the differences of the pairs."""
+    """Make the first three outputs the differences of the pairs."""
     taps, middle = _taps(convolution), convolution.kernel_size[0] // 2
     taps[:COLOURS] = 0.0
     for colour in range(COLOURS):

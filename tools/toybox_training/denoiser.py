@@ -44,7 +44,7 @@ SCHEDULER: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class UnetTrainingConfig:
-    """U-Net, text encoder and how they learn."""
+    """Architecture and training of U-Net and text encoder."""
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -54,13 +54,13 @@ class UnetTrainingConfig:
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     num_latents: int = 40_000
-    """Pictures that are rendered and encoded once, before the first step."""
+    """Pictures rendered and encoded before the first step."""
     batch_size: int = 32
     """Latents per step and process."""
     block_channels: tuple[int, ...] = (64, 96, 128)
-    """Channels at 16, 8 and 4 latent pixels; all levels but the first attend to themselves and to the text."""
+    """Channels at 16, 8 and 4 latent pixels; all levels but the first have self- and cross-attention."""
     norm_groups: int = 4
-    """Groups of the group norms; few and wide ones are several times faster on a CPU."""
+    """Groups of the group norms; few wide groups are several times faster on a CPU."""
     text_width: int = 96
     """Width of the text encoder and of cross-attention."""
     text_layers: int = 2
@@ -68,11 +68,11 @@ class UnetTrainingConfig:
     unconditional_share: float = 0.1
     """Share of samples with the empty text, for classifier-free guidance."""
     companions: int = 48
-    """Latents of the same caption over which the target is averaged; 0 for the plain target."""
+    """Other latents of the same caption that the target is averaged over; 0 for the plain target."""
     min_snr_gamma: float = 5.0
-    """Samples whose signal-to-noise ratio exceeds this count less, in inverse proportion (arXiv 2303.09556)."""
+    """Signal-to-noise ratio above which a sample's weight falls in inverse proportion (arXiv 2303.09556)."""
     report_scale: float = 3.0
-    """Guidance scale of the sheets and of the judged samples along the way."""
+    """Guidance scale of the sheets and judged samples during training."""
     report_count: int = 64
     """Samples per report."""
 
@@ -82,7 +82,7 @@ class UnetTrainingConfig:
 
 
 def build_networks(config: UnetTrainingConfig, tokenizer: Any) -> nn.ModuleDict:
-    """A U-Net and a text encoder with fresh weights."""
+    """Build a U-Net and a text encoder with random weights."""
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -97,7 +97,7 @@ def build_networks(config: UnetTrainingConfig, tokenizer: Any) -> nn.ModuleDict:
         "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * levels),
         "up_block_types": (*["CrossAttnUpBlock2D"] * levels, "UpBlock2D"),
         "cross_attention_dim": config.text_width,
-        # As in SD 2.1's own file, this is the number of heads; each is 64 wide.
+        # As in SD 2.1's config, this is the number of heads; each is 64 wide.
         "attention_head_dim": tuple(max(1, channels // 64) for channels in config.block_channels),
         "use_linear_projection": True,
         "norm_num_groups": config.norm_groups,
@@ -119,13 +119,13 @@ def build_networks(config: UnetTrainingConfig, tokenizer: Any) -> nn.ModuleDict:
                 hidden_act="gelu",
             )
         )
-    # Several times faster backwards than the fused attention of PyTorch's CPU kernels.
+    # Its backward pass is several times faster than that of PyTorch's fused attention on a CPU.
     unet.set_attn_processor(AttnProcessor())
     return nn.ModuleDict({"unet": unet.to(memory_format=torch.channels_last), "text_encoder": text_encoder})
 
 
 class UnetTask:
-    """v-prediction towards posterior means over latents of the same caption."""
+    """Trains v-prediction with posterior means over latents of the same caption as targets."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class UnetTask:
 
     @torch.no_grad()
     def _held_out_error(self, networks: nn.ModuleDict) -> float:
-        """Mean squared error of v on held-out latents, at all noise levels alike."""
+        """Return the mean squared error of v on held-out latents, uniform over noise levels."""
         generator, rng = torch.Generator().manual_seed(0), split_seed("val", 2)
         device = self._levels.device
         own = self._held_out.latents.to(device).float().flatten(1)
@@ -221,7 +221,7 @@ def velocity(
     clean: Tensor,  # [B, D]
     level: Tensor,  # [B] alphas_cumprod
 ) -> Tensor:  # [B, D]
-    """v = sqrt(a) eps - sqrt(1 - a) x0 of the noise that leads from the clean latents to the noised ones."""
+    """Return v = sqrt(a) eps - sqrt(1 - a) x0 for the noise between the clean and the noised latents."""
     root, rest = level.sqrt()[:, None], (1.0 - level).sqrt()[:, None]
     return root * (noised - root * clean) / rest - rest * clean
 
@@ -238,7 +238,7 @@ def sample_images(
     seed: int = 0,
     batch_size: int = 48,
 ) -> Tensor:  # [B, 3, H, W] in [0, 1]
-    """DDIM samples with classifier-free guidance, in ``fast_arithmetic``; on the CPU, wherever the networks are."""
+    """Sample by DDIM with classifier-free guidance, in ``fast_arithmetic``; the samples are returned on the CPU."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     scheduler = DDIMScheduler(**SCHEDULER)
@@ -262,7 +262,7 @@ def sample_images(
 
 
 def sheet_prompts(count: int, *, held_out: bool = False, seed: int = 0) -> list[tuple[str, tuple[int, int, int, int]]]:
-    """Prompts as runs write them, with what they ask for; classes in turn, views and backgrounds in turn."""
+    """Return prompts as runs write them, with what they name; classes, views and backgrounds in turn."""
     rng = split_seed("val", 100 + seed)
     prompts = []
     sides = VIEW_WORDS[:3]
@@ -288,7 +288,7 @@ def sheet_prompts(count: int, *, held_out: bool = False, seed: int = 0) -> list[
 
 
 def judged(judge: Judge, images: Tensor, attributes: list[tuple[int, int, int, int]]) -> dict[str, float]:
-    """Shares of pictures [B, 3, H, W] that show what was asked for; the view only where sides differ."""
+    """Return the shares of pictures [B, 3, H, W] that show what the prompt names; the view only if sides differ."""
     from sdi_gs.toybox.objects import SIDES_ALIKE
 
     verdict, asked = judge(images.permute(0, 2, 3, 1)), torch.tensor(attributes)

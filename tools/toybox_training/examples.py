@@ -1,4 +1,4 @@
-"""Random pictures of toybox with what they show: what the networks are trained on.
+"""Random pictures of toybox with labels: the training data of the networks.
 
 Letters: B images, H W pixels.
 """
@@ -34,28 +34,28 @@ SYNONYMS: dict[ClassName, str] = {"donut": "doughnut", "mug": "cup", "ball": "sp
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:
-    """Which pictures are drawn, and how often."""
+    """Distribution of the pictures."""
 
     image_size: int = 64
     """Side in pixels."""
     elevation_deg: tuple[float, float] = (-10.0, 40.0)
-    """Range of camera elevations of all views but the overhead one; that of the toybox presets."""
+    """Range of camera elevations of all views but the overhead one, as in the toybox presets."""
     overhead_share: float = 0.06
     """Share of pictures from above, at ``overhead_elevation_deg``."""
     overhead_elevation_deg: tuple[float, float] = (60.5, 80.0)
     """Range of camera elevations from above; "overhead view" begins at 60."""
     simple_weight: float = 0.6
-    """How often a ball, cube, cone or cylinder is drawn relative to other classes."""
+    """Frequency of ball, cube, cone and cylinder relative to other classes."""
     front_weight: float = 1.4
-    """How often a class whose front differs from its back is drawn relative to other classes."""
+    """Frequency of classes whose front differs from their back, relative to other classes."""
     white_share: float = 0.5
-    """Share of pictures over white; gray and black have equal parts of the rest."""
+    """Share of pictures over white; gray and black share the rest equally."""
     held_out_pairs: bool = False
-    """Whether the pairs that priors must never be shown are drawn as well."""
+    """Whether the held-out pairs are drawn too."""
     own_colour_background: bool = False
-    """Whether an object may stand on its own colour, where it is half invisible."""
+    """Whether the background may have the object's colour."""
     wild_share: float = 0.0
-    """Share of pictures of one or two objects of any size anywhere over any colour, which have no caption."""
+    """Share of pictures without caption: one or two objects of any size, anywhere, over any colour."""
 
     def __post_init__(self) -> None:
         for name in ("overhead_share", "white_share", "wild_share"):
@@ -65,7 +65,7 @@ class ExamplesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """B pictures that are described and not yet rendered; indices are into the tuples of names."""
+    """B pictures, described but not yet rendered; indices refer to the tuples of names."""
 
     scenes: list[Scene]
     cameras: CameraBatch
@@ -76,13 +76,13 @@ class Examples:
     backgrounds: Tensor  # [B] int64 into BACKGROUND_NAMES
 
     def render(self) -> tuple[Tensor, Tensor]:
-        """Pictures [B, 3, H, W] in [0, 1] and their alpha [B, 1, H, W]."""
+        """Render pictures [B, 3, H, W] in [0, 1] and their alpha [B, 1, H, W]."""
         render = render_scenes(self.scenes, self.cameras, self.background_rgb)
         return render.rgb.permute(0, 3, 1, 2), render.alpha.permute(0, 3, 1, 2)
 
 
 def draw_examples(config: ExamplesConfig, count: int, rng: np.random.Generator) -> Examples:
-    """Draw what B pictures show."""
+    """Draw the contents of B pictures."""
     weights = np.array([_class_weight(config, name) for name in CLASSES])
     low, high = config.elevation_deg
     azimuth = 360.0 * rng.random(count)
@@ -148,7 +148,7 @@ def _draw_background(config: ExamplesConfig, colour: str, rng: np.random.Generat
 
 
 def _moved(item: PlacedObject, rng: np.random.Generator) -> PlacedObject:
-    """The same object at another place, turned, of another size."""
+    """Return the object moved, turned and scaled."""
     x, y, z = (0.9 * (rng.random(3) - 0.5)).tolist()
     return PlacedObject(
         class_name=item.class_name,
@@ -162,7 +162,7 @@ def _moved(item: PlacedObject, rng: np.random.Generator) -> PlacedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionsConfig:
-    """How pictures are put into words."""
+    """Distribution of the captions."""
 
     view_share: float = 0.97
     """Share of captions that name the view."""
@@ -171,7 +171,7 @@ class CaptionsConfig:
     colour_share: float = 0.97
     """Share of captions that name the colour."""
     synonym_share: float = 0.1
-    """Share of captions that use another word for the object, where there is one."""
+    """Share of captions that use a synonym for the object, if it has one."""
 
 
 PREFIXES = ("", "", "a photo of ", "a 3d render of ", "a DSLR photo of ")
@@ -180,7 +180,7 @@ PREFIXES = ("", "", "a photo of ", "a 3d render of ", "a DSLR photo of ")
 def write_caption(
     config: CaptionsConfig, attributes: Sequence[int], rng: np.random.Generator
 ) -> tuple[str, tuple[bool, bool, bool]]:
-    """A sentence in the words that runs use, and whether it names colour, view and background.
+    """Return a caption in the words that runs use, and whether it names colour, view and background.
 
     ``attributes`` are the indices of class, colour, view and background.
     """

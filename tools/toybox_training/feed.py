@@ -1,4 +1,4 @@
-"""Batches by number, drawn ahead by other processes where a fast device would wait for them."""
+"""Batches by number, drawn ahead by other processes for a fast device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# Batches that each process has ready.
+# Batches ahead per process.
 _AHEAD = 4
 _draw_here: Callable[[int], Any]
 
 
 class Feed(Generic[T]):
-    """What ``draw`` gives for a number, which is all it may depend on; it is pickled to the processes.
+    """Batches ``draw(number)``; ``draw`` may depend on the number only and must be picklable.
 
-    Without processes a batch is drawn when it is asked for. With them those that follow it are drawn meanwhile; they
-    end with the feed.
+    Without processes a batch is drawn on request. With processes the following batches are drawn meanwhile; the
+    processes end with the feed.
     """
 
     def __init__(self, draw: Callable[[int], T], *, processes: int = 0) -> None:
@@ -31,12 +31,12 @@ class Feed(Generic[T]):
         self._next = 0
 
     def batch(self, number: int) -> T:
-        """The batch of that number."""
+        """Return the batch of that number."""
         if not self._processes:
             return self._draw(number)
         if self._pool is None:
             self._pool = _start(self._draw, self._processes)
-            # By force: there is nothing to be finished.
+            # Terminated, because nothing needs to be finished.
             weakref.finalize(self, self._pool.terminate)
         if number != self._next:
             self._coming.clear()
@@ -48,7 +48,7 @@ class Feed(Generic[T]):
 
 
 def _start(draw: Callable[[int], Any], processes: int) -> Pool:
-    # A process that is forked from one with threads and a card may hang.
+    # A process forked from one with threads and a card may hang.
     return get_context("spawn").Pool(processes, initializer=_begin, initargs=(draw,))
 
 
@@ -63,5 +63,5 @@ def _begin(draw: Callable[[int], Any]) -> None:
 
 
 def _drawn(number: int) -> bytes:
-    # Pickled here, or torch would hand tensors over in shared memory, which dies with the process.
+    # Pickled here, because torch would pass tensors in shared memory, which ends with the process.
     return pickle.dumps(_draw_here(number), protocol=pickle.HIGHEST_PROTOCOL)

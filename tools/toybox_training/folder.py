@@ -30,13 +30,13 @@ _MODEL_INDEX: dict[str, Any] = {
 
 
 def write_folder(folder: Path, *, vae: Any, unet: Any, text_encoder: Any) -> None:
-    """Write everything that ``StableDiffusionPipeline.from_pretrained`` reads; UserError if the folder exists."""
+    """Write all files for ``StableDiffusionPipeline.from_pretrained``; raises UserError if the folder exists."""
     refuse_existing(folder)
     write_tokenizer(folder / "tokenizer")
     for name, network in (("vae", vae), ("unet", unet), ("text_encoder", text_encoder)):
         network.to(memory_format=torch.contiguous_format).half().save_pretrained(folder / name)
         network.float()
-    # Without this transformers would compute in the precision of the file, and diffusers would not.
+    # Without this, transformers would use the file's precision, unlike diffusers.
     _edit_json(folder / "text_encoder" / "config.json", dtype="float32")
     scheduler = {"_class_name": "DDIMScheduler", "_diffusers_version": "0.35.0", **SCHEDULER}
     (folder / "scheduler").mkdir()
@@ -48,9 +48,9 @@ def write_folder(folder: Path, *, vae: Any, unet: Any, text_encoder: Any) -> Non
 
 
 def load_networks(folder: Path) -> tuple[Any, Any, Any]:
-    """Networks (a dict of U-Net and text encoder), tokenizer and VAE of such a folder, in float32.
+    """Load networks (a dict of U-Net and text encoder), tokenizer and VAE of such a folder, in float32.
 
-    Raises UserError where the folder is not there.
+    Raises UserError if the folder does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give one in Stable Diffusion 2.1's layout")
@@ -67,7 +67,7 @@ def load_networks(folder: Path) -> tuple[Any, Any, Any]:
 
 
 def load_vae(folder: Path) -> Any:
-    """A frozen VAE in float32, laid out for the CPU."""
+    """Load a frozen VAE in float32, in the memory layout for a CPU."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, **lean_loading())

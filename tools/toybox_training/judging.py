@@ -1,4 +1,4 @@
-"""Training of the judge on pictures that are spoilt as splats spoil them.
+"""Training of the judge on pictures with the defects of splats.
 
 Letters: B pictures, H W pixels, K blobs.
 """
@@ -26,7 +26,7 @@ from toybox_training.sheets import save_sheet
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeTrainingConfig:
-    """The judge's pictures and how it learns from them."""
+    """Pictures and training of the judge."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4000, learning_rate=2e-3))
     examples: ExamplesConfig = field(
@@ -37,17 +37,17 @@ class JudgeTrainingConfig:
     batch_size: int = 64
     """Pictures per step."""
     plain_share: float = 0.25
-    """Share of pictures that are left as they were rendered."""
+    """Share of unchanged renders."""
     max_blur: float = 1.6
-    """Standard deviation of the strongest blur, pixels."""
+    """Largest standard deviation of the blur, in pixels."""
     max_noise: float = 0.08
-    """Standard deviation of the strongest pixel noise, in [0, 1]."""
+    """Largest standard deviation of the pixel noise, in [0, 1]."""
     max_haze: float = 0.4
-    """How much of the object the worst picture makes see-through."""
+    """Largest transparency of the object."""
     max_fog: float = 0.3
-    """Alpha of the densest blob of fog."""
+    """Largest alpha of a blob of fog."""
     max_shift: float = 0.08
-    """Farthest shift, relative to the picture."""
+    """Largest shift, relative to the picture."""
     scale_range: tuple[float, float] = (0.85, 1.12)
     """Sizes relative to the rendered one."""
     colour_gain: float = 0.12
@@ -55,7 +55,7 @@ class JudgeTrainingConfig:
 
 
 class JudgeTask:
-    """Class, colour and view by cross-entropy; the view counts only where more than light tells it."""
+    """Trains class, colour and view by cross-entropy; the view counts only if more than the light shows it."""
 
     def __init__(self, config: JudgeTrainingConfig) -> None:
         self.config = config
@@ -66,7 +66,7 @@ class JudgeTask:
     def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """As ``Task``."""
         examples = draw_examples(self.config.examples, self.config.batch_size, split_seed("judge", 1 + batch))
-        # The pictures are a CPU's, whose random numbers are not those of a card.
+        # Pictures are drawn on the CPU, whose random numbers differ from a card's.
         own = generator if generator.device.type == "cpu" else torch.Generator().manual_seed(generator.initial_seed())
         images = spoilt_pictures(examples, self.config, own).to(generator.device)
         with fast_arithmetic(generator.device):
@@ -91,7 +91,7 @@ class JudgeTask:
 
 @torch.no_grad()
 def measure_judge(network: nn.Module, config: JudgeTrainingConfig, *, spoilt: bool, count: int) -> dict[str, float]:
-    """Accuracies on renders of the "val" split, as rendered or spoilt."""
+    """Return accuracies on renders of the "val" split, unchanged or with defects."""
     examples = draw_examples(config.examples, count, split_seed("val", 1))
     plain = replace(config, plain_share=0.0 if spoilt else 1.0)
     images = spoilt_pictures(examples, plain, torch.Generator().manual_seed(1))
@@ -101,7 +101,7 @@ def measure_judge(network: nn.Module, config: JudgeTrainingConfig, *, spoilt: bo
 
 
 def has_sides(examples: Examples) -> Tensor:  # [B] bool
-    """Which pictures show an object whose sides differ in more than their light."""
+    """Return which pictures show an object whose sides differ in more than their light."""
     sided = torch.tensor([name not in SIDES_ALIKE for name in CLASSES])
     return sided[examples.classes]
 
@@ -117,7 +117,7 @@ def _accuracies(logits: tuple[Tensor, ...], examples: Examples) -> dict[str, flo
 
 
 def spoilt_pictures(examples: Examples, config: JudgeTrainingConfig, generator: torch.Generator) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] over their backgrounds: moved, see-through, foggy, blurred, tinted, noisy."""
+    """Spoil pictures [B, 3, H, W] in [0, 1] over their backgrounds: moved, transparent, foggy, blurred, tinted, noisy."""
     over_black = replace(examples, background_rgb=torch.zeros_like(examples.background_rgb))
     colour, alpha = over_black.render()
     background = examples.background_rgb[:, :, None, None]
@@ -136,7 +136,7 @@ def spoilt_pictures(examples: Examples, config: JudgeTrainingConfig, generator: 
 
 
 def _moved(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generator) -> Tensor:
-    """Shifted and scaled premultiplied layers; outside is empty."""
+    """Shift and scale premultiplied layers; outside is empty."""
     count = len(layers)
     low, high = config.scale_range
     scale = low + (high - low) * torch.rand(count, generator=generator)
@@ -149,14 +149,14 @@ def _moved(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generat
 
 
 def _see_through(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generator) -> Tensor:
-    """Smooth random factors [B, 1, H, W] on what covers."""
+    """Return smooth random factors [B, 1, H, W] for alpha."""
     coarse = torch.rand(len(layers), 1, 8, 8, generator=generator)
     smooth = F.interpolate(coarse, layers.shape[2:], mode="bicubic", align_corners=False).clamp(0.0, 1.0)
     return 1.0 - config.max_haze * torch.rand(len(layers), 1, 1, 1, generator=generator) ** 2 * smooth
 
 
 def _foggy(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generator, blobs: int = 6) -> Tensor:
-    """Faint blobs in the object's own mean colour or another behind it, as stray Gaussians are."""
+    """Add faint blobs behind the object, in its mean colour or another, like stray Gaussians."""
     count, _, height, width = layers.shape
     axis_y, axis_x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None, :]
     fog = torch.zeros(count, 4, height, width)
@@ -175,7 +175,7 @@ def _foggy(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generat
 
 
 def _blurred(layers: Tensor, config: JudgeTrainingConfig, generator: torch.Generator) -> Tensor:
-    """Gaussian blur, one width per picture; two kernels are blended to spare a convolution per picture."""
+    """Blur with one width per picture; blends two kernels in place of one convolution per picture."""
     reach = math.ceil(2.5 * config.max_blur)
     offsets = torch.arange(-reach, reach + 1.0)
     kernel = torch.exp(-0.5 * (offsets / config.max_blur) ** 2)

@@ -1,4 +1,4 @@
-"""Tens of thousands of encoded renders with what they show: what the U-Net learns from.
+"""Tens of thousands of encoded renders with labels: the training data of the U-Net.
 
 Letters: N latents, C latent channels, h w latent pixels.
 """
@@ -26,7 +26,7 @@ from toybox_training.workers import ALONE, Workers
 LATENTS_STREAM = 4_000_000
 
 Attributes = tuple[int | None, int | None, int | None, int | None]
-"""Class, colour, view and background as indices; None where a caption does not say."""
+"""Class, colour, view and background as indices; None if a caption does not name it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +37,21 @@ class LatentSet:
     attributes: Tensor  # [N, 4] int64: class, colour, view, background
 
     def save(self, path: Path) -> None:
-        """Write the set as one file."""
+        """Write the set to one file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacement_for(path, overwrite=True) as aside:
             torch.save({"latents": self.latents, "attributes": self.attributes}, aside)
 
 
 def load_latents(path: Path) -> LatentSet:
-    """A set that ``LatentSet.save`` wrote."""
+    """Load a set written by ``LatentSet.save``."""
     state = torch.load(path, weights_only=True)
     return LatentSet(latents=state["latents"], attributes=state["attributes"])
 
 
 @dataclass(frozen=True)
 class RenderedChunks:
-    """Pictures [B, 3, H, W] and what they show [B, 4] by the chunk's number."""
+    """Draws pictures [B, 3, H, W] and labels [B, 4] by the chunk's number."""
 
     examples: ExamplesConfig
     size: int
@@ -76,7 +76,7 @@ def encode_examples(
 ) -> LatentSet:
     """Render and encode ``count`` pictures, rounded up to whole chunks of ``at_once`` with a stream each.
 
-    Several processes encode as many chunks each, and all get the whole set. ``feeders`` are those of ``LoopConfig``.
+    Several processes encode equal shares, and all get the whole set. ``feeders`` as in ``LoopConfig``.
     """
     latents, attributes = [], []
     feed = Feed(RenderedChunks(config, at_once, split), processes=feeders)
@@ -91,7 +91,7 @@ def encode_examples(
 
 
 class Companions:
-    """Which latents share a caption: the candidates for the posterior mean."""
+    """The latents that share a caption: candidates for the posterior mean."""
 
     def __init__(self, attributes: Tensor) -> None:  # [N, 4]
         self._attributes = attributes.numpy()
@@ -102,11 +102,11 @@ class Companions:
         self._by_class = {name: np.array(indices) for name, indices in by_class.items()}
 
     def draw(self, asked: Attributes, count: int, rng: np.random.Generator) -> np.ndarray:
-        """``count`` indices of latents that a caption could mean, with repetition only where there are fewer."""
+        """Draw ``count`` indices of latents that fit a caption, with repetition only if there are fewer."""
         cell = self._cell(asked)
         if len(cell) < count:
             return np.resize(cell, count)
-        # The order does not matter, and the largest cell is the whole set.
+        # The order does not matter; the largest cell is the whole set.
         return cell[rng.choice(len(cell), count, replace=False, shuffle=False)]
 
     def _cell(self, asked: Attributes) -> np.ndarray:
@@ -126,7 +126,7 @@ def posterior_means(
     candidates: Tensor,  # [B, K, D] others under the same caption
     level: Tensor,  # [B] alphas_cumprod
 ) -> Tensor:  # [B, D]
-    """Expected clean latents given the noised ones, over the own latent and its companions.
+    """Return the expected clean latents given the noised ones, over the own latent and its companions.
 
     Self-normalised importance weights (stable target field, arXiv 2302.00670): the minimiser of the squared error is
     the same as for the own latent up to O(1/K), and the variance of the target falls where noise is strong.
@@ -139,7 +139,7 @@ def posterior_means(
 
 
 def names_everything(attributes: Sequence[int], says: tuple[bool, bool, bool]) -> Attributes:
-    """What a caption asks for that names colour, view and background only where ``says`` is true."""
+    """Return what a caption names; colour, view and background only if ``says`` is true."""
     class_index, *rest = attributes
     colour, view, background = (value if said else None for value, said in zip(rest, says, strict=True))
     return class_index, colour, view, background

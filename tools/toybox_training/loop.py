@@ -1,8 +1,7 @@
-"""One training loop for all of toybox's networks: resumable to the step, averaged weights, one cosine cycle.
+"""Training loop of all toybox networks: exact resume, averaged weights, one cosine cycle.
 
-Every batch draws from a generator of its own, seeded by the run's seed and the batch's number, so that a run that was
-stopped and resumed takes the very steps of one that was not. Where several processes train together, each has a batch
-of a step.
+Every batch has its own generator, seeded by the run's seed and the batch's number, so that a resumed run takes the same
+steps as an uninterrupted one. If several processes train together, each computes one batch of a step.
 """
 
 from __future__ import annotations
@@ -29,46 +28,46 @@ from toybox_training.workers import ALONE, Workers
 
 STATE_FILE = "state.pt"
 LOG_FILE = "progress.jsonl"
-# Between these two the speed is measured that ``minutes`` goes by; those before warm up.
+# The speed for ``minutes`` is measured between these steps; earlier ones warm up.
 _TIMED_STEPS = (20, 60)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long and how fast to learn."""
+    """Length, learning rates and intervals of a training."""
 
     steps: int
-    """Optimiser steps of the whole cycle."""
+    """Optimiser steps of the cycle."""
     minutes: float | None = None
-    """Time that the cycle must fit into: after a few steps ``steps`` is lowered by their speed. None: any time."""
+    """Time limit of the cycle: after a few steps ``steps`` is reduced to fit. None for no limit."""
     learning_rate: float
     """Peak of the cosine cycle (AdamW)."""
     muon_learning_rate: float | None = None
-    """Peak of the same cycle for matrices and convolutions, which Muon then moves; None leaves all to AdamW."""
+    """Peak of the same cycle for matrices and convolutions under Muon; None for AdamW everywhere."""
     final_share: float = 0.02
     """Learning rate at the end, relative to the peak."""
     warmup_steps: int = 100
     """Steps of linear increase at the beginning."""
     weight_decay: float = 0.01
-    """AdamW's."""
+    """Weight decay of AdamW."""
     beta2: float = 0.99
     """AdamW's second-moment decay; short runs need a short memory."""
     max_gradient_norm: float = 1.0
-    """Gradients of all parameters together are clipped to this length."""
+    """Largest norm of all gradients together; larger ones are clipped."""
     average_decay: float = 0.999
-    """Decay of the exponential average of the weights, which is what is reported and shipped."""
+    """Decay of the exponential average of the weights; the average is reported and shipped."""
     seed: int = 0
-    """Of the initial weights, the data and the noise."""
+    """Seed of initial weights, data and noise."""
     log_every: int = 50
     """Steps between lines of the log."""
     report_every: int = 500
     """Steps between measurements on held-out data and sample sheets."""
     save_every: int = 250
-    """Steps between checkpoints; SIGTERM and Ctrl-C write one as well."""
+    """Steps between checkpoints; SIGTERM and Ctrl-C write one too."""
     device: str = "cpu"
-    """Where the networks are: "cpu", a thread a process, or "cuda"."""
+    """Device of the networks: "cpu" with one thread per process, or "cuda"."""
     feeders: int = 0
-    """Processes that draw batches ahead, for a card that would wait for them."""
+    """Processes that draw batches ahead, for a fast card."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "warmup_steps", "log_every", "report_every", "save_every"):
@@ -85,37 +84,37 @@ class LoopConfig:
 
 
 class Task(Protocol):
-    """What a network learns and how that is measured."""
+    """A network's loss and measurements."""
 
     @property
     def networks(self) -> nn.Module:
-        """Everything that is trained."""
+        """All trained networks."""
         ...
 
     def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the batch of that number in the whole run, of which a share is done, and numbers for the log."""
+        """Return the loss of the batch of that number, and numbers for the log; ``progress`` is the completed share."""
         ...
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
-        """Numbers on held-out data by averaged weights, and a sheet in the folder."""
+        """Return measurements of averaged weights on held-out data, and write a sheet to the folder."""
         ...
 
 
 def rate_share(config: LoopConfig, step: int, done: float) -> float:
-    """Share of the peak learning rates: linear warm-up, then one cosine cycle down to ``final_share``."""
+    """Return the share of the peak learning rates: linear warm-up, then one cosine cycle down to ``final_share``."""
     warmup = min(1.0, (step + 1) / config.warmup_steps)
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, done))
     return warmup * (config.final_share + (1.0 - config.final_share) * cosine)
 
 
 def batch_generator(seed: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers of one batch; those of a card are others than a CPU's."""
+    """Return the generator of one batch; a card draws other numbers than a CPU."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + batch)
 
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Networks made inside get weights by the seed; the global generator is put back."""
+    """Seed the weights of networks built inside; the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -123,7 +122,7 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """While entered, SIGTERM and Ctrl-C only make the yielded function say True."""
+    """Catch SIGTERM and Ctrl-C; the yielded function returns whether one arrived."""
     asked: list[int] = []
     before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -134,7 +133,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 class _Run:
-    """The state of a run, all of which a checkpoint holds."""
+    """The state of a run; a checkpoint has all of it."""
 
     def __init__(self, config: LoopConfig, task: Task, folder: Path, workers: Workers) -> None:
         self.config, self.task, self.folder, self.workers = config, task, folder, workers
@@ -149,11 +148,11 @@ class _Run:
 
     @property
     def done(self) -> float:
-        """Share of the steps that are behind."""
+        """Completed share of the steps."""
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One optimiser step and its share in the average."""
+        """Take one optimiser step and update the average."""
         config = self.config
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -177,7 +176,7 @@ class _Run:
             self._fit_into(60.0 * config.minutes)
 
     def _fit_into(self, seconds: float) -> None:
-        """Once the speed is known, take no more steps than there is time for."""
+        """Reduce the number of steps to the time limit once the speed is known."""
         now = _now()
         first, last = _TIMED_STEPS
         if self.step == first:
@@ -188,14 +187,14 @@ class _Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # A young average forgets faster, or the initial weights would stay in it for thousands of steps.
+        # A short decay at first; otherwise the initial weights would stay in the average for thousands of steps.
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.task.networks.parameters())
         torch._foreach_lerp_(averaged, current, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def log(self, extra: dict[str, Any] | None = None) -> None:
-        """Append a line with the means since the last one."""
+        """Append a line with the means since the last line."""
         self._count_time()
         means = {name: sum(values) / len(values) for name, values in self._numbers.items() if values}
         self._numbers.clear()
@@ -225,7 +224,7 @@ class _Run:
             torch.save(state, aside)
 
     def load(self) -> None:
-        """Go on from the checkpoint."""
+        """Load the checkpoint."""
         state = torch.load(self.folder / STATE_FILE, weights_only=True, map_location=self.config.device)
         self.step, self.cpu_seconds = state["step"], state["cpu_seconds"]
         if self.config.minutes is not None:
@@ -242,7 +241,7 @@ class _Run:
 
 
 def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, or Muon for those that it suits and AdamW for the rest."""
+    """Return AdamW for all weights, or Muon for matrices and AdamW for the rest."""
     matrices, others = divided(networks)
     optimisers: list[torch.optim.Optimizer] = []
     if config.muon_learning_rate is None:
@@ -261,9 +260,9 @@ def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Opt
 
 
 def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers: Workers = ALONE) -> nn.Module | None:
-    """Run all steps and give the averaged networks; None where the run was stopped, which a checkpoint then holds.
+    """Run all steps and return the averaged networks; None if the run was stopped, with a checkpoint written.
 
-    Raises UserError if the folder holds a run already and ``resume`` is false, and where there is no such device.
+    Raises UserError if the folder has a run and ``resume`` is false, and if the device does not exist.
     """
     _check_device(config, workers)
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,7 +290,7 @@ def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers
 
 
 def averaged_weights(folder: Path) -> dict[str, Any]:
-    """The averaged weights of a run's last checkpoint, finished or not; UserError where there is none."""
+    """Return the averaged weights of a run's last checkpoint, finished or not; raises UserError without one."""
     if not (folder / STATE_FILE).exists():
         raise UserError(f"{folder} holds no training run ({STATE_FILE}): give the --out of one")
     return torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")["averaged"]

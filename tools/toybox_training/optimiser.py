@@ -1,7 +1,7 @@
-"""Muon for the matrices of a network; AdamW is left the rest of it.
+"""Muon for the matrices of a network; AdamW is used for the rest.
 
 Muon (Jordan et al. 2024) steps along the orthogonal factor of the momentum. On these small networks it needs about half
-of the steps that AdamW needs. ``torch.optim.Muon`` takes no convolutions and computes in bfloat16, which is many times
+of AdamW's steps. ``torch.optim.Muon`` does not support convolutions and computes in bfloat16, which is many times
 slower than float32 on CPUs without instructions for it.
 
 Letters: R rows and C columns of a matrix.
@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The quintic that brings singular values from (0, 1] near 1 in five turns, as published with Muon.
+# The quintic iteration that brings singular values from (0, 1] near 1 in five steps, as published with Muon.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _TURNS = 5
-# Matrices with fewer rows or columns than this (first and last layers) have nothing to gain.
+# Matrices with fewer rows or columns than this (first and last layers) do not profit.
 _SMALLEST_SIDE = 5
 
 
 def orthogonalised(
     matrices: Tensor,  # [..., R, C] float32
 ) -> Tensor:  # [..., R, C]
-    """Nearly the orthogonal factors of matrices: singular values are brought to between about 0.7 and 1.2.
+    """Return approximate orthogonal factors of matrices: singular values end between about 0.7 and 1.2.
 
-    All turns act on the Gram matrix of the shorter side, since a polynomial of it commutes with it; the matrix itself
-    is multiplied once. A matrix of zeros stays one.
+    All iterations act on the Gram matrix of the shorter side, because its polynomials commute with it; the matrix
+    itself is multiplied once. A zero matrix stays zero.
     """
     is_wide = matrices.shape[-2] <= matrices.shape[-1]
     wide = matrices if is_wide else matrices.mT
@@ -46,14 +46,14 @@ def orthogonalised(
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the orthogonal factor of Nesterov's momentum; for matrices and convolutions alone."""
+    """Steps along the orthogonal factor of Nesterov's momentum; for matrices and convolutions only."""
 
     def __init__(self, parameters: list[Tensor], *, lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step along the gradients that are there; those of one shape go together, which is faster."""
+        """Take one step with the existing gradients; equal shapes are batched, which is faster."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Any]] = defaultdict(list)
             for parameter in group["params"]:
@@ -65,13 +65,13 @@ class Muon(torch.optim.Optimizer):
     def _move(self, parameters: list[Any], shape: tuple[int, int], rate: float, momentum: float) -> None:
         ahead = torch.stack([self._ahead(parameter, momentum).reshape(shape) for parameter in parameters])
         rows, columns = shape
-        # A tall matrix needs more to move its outputs as far as a wide one does.
+        # A tall matrix needs larger steps to change its outputs as much as a wide one.
         size = max(1.0, rows / columns) ** 0.5
         for parameter, move in zip(parameters, orthogonalised(ahead), strict=True):
             parameter.add_(move.reshape(parameter.shape), alpha=-rate * size)
 
     def _ahead(self, parameter: Any, momentum: float) -> Tensor:
-        """Nesterov's momentum, of the parameter's shape."""
+        """Return Nesterov's momentum, in the parameter's shape."""
         state = self.state[parameter]
         if not state:
             state["velocity"] = torch.zeros_like(parameter)
@@ -80,9 +80,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def divided(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """The trainable weights that Muon suits, and all others.
+    """Split the trainable weights into those for Muon and all others.
 
-    Layers that look up rows (embeddings) are among the others: their gradients are of single rows.
+    Embeddings are among the others: their gradients belong to single rows.
     """
     looked_up = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     matrices: list[Tensor] = []

@@ -20,7 +20,7 @@ def save_sheet(
     columns: int,
     zoom: int = 2,
 ) -> None:
-    """Write the pictures row by row as a PNG, each pixel ``zoom`` wide; an old sheet of that name is replaced."""
+    """Write the pictures row by row as a PNG, each pixel ``zoom`` wide; an existing file is replaced."""
     from PIL import Image
 
     missing = -len(images) % columns

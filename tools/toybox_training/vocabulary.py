@@ -1,7 +1,7 @@
 """The prior's tokenizer: a ``CLIPTokenizer`` folder in which every word of toybox is one token.
 
-CLIP's byte-pair encoding begins with 256 byte letters and 256 that end a word; merges in their order do the rest. Words
-that toybox does not know fall into pieces, as in CLIP itself.
+CLIP's byte-pair encoding starts with 256 byte letters and 256 word-final ones, and applies merges in order. Unknown
+words are split into pieces, as in CLIP.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from sdi_gs.toybox.captions import VOCABULARY
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 MODEL_MAX_LENGTH = 24
-"""Tokens of a text, start and end included."""
+"""Tokens of a text, including start and end."""
 
 Word = tuple[str, ...]
 
 
 def byte_letters() -> list[str]:
-    """CLIP's 256 letters: printable bytes stand for themselves, the others for characters from 256 on."""
+    """Return CLIP's 256 letters: printable bytes as themselves, the others as characters from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
 
 
 def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Byte-pair merges, the most frequent pair first, until every word is a single token."""
+    """Return byte-pair merges, the most frequent pair first, until every word is a single token."""
     spelt: list[Word] = [(*word[:-1], word[-1] + "</w>") for word in words]
     merges: list[tuple[str, str]] = []
     while any(len(word) > 1 for word in spelt):

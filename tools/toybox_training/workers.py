@@ -1,7 +1,7 @@
-"""Several processes that train one network, a thread each: gradients are averaged, so all hold the same weights.
+"""Several processes with one thread each train one network: gradients are averaged, so that all have equal weights.
 
 ``python -m torch.distributed.run --nproc-per-node 2 tools/train_toybox.py ...`` starts them. One process with two
-threads is slower than two with one, and collapses where something else wants the cores.
+threads is slower than two with one, and much slower if other programs use the cores.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Which of how many processes this one is."""
+    """Rank and number of the processes."""
 
     rank: int = 0
-    """0 writes checkpoints, logs and sheets."""
+    """Rank 0 writes checkpoints, logs and sheets."""
     count: int = 1
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -36,7 +36,7 @@ class Workers:
             gradient.copy_(part.view_as(gradient))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in one of the processes."""
+        """Return whether the flag is true in any process."""
         if self.count == 1:
             return flag
         votes = torch.tensor([float(flag)])
@@ -44,7 +44,7 @@ class Workers:
         return votes.item() > 0.0
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes in the order of their ranks; as many from each."""
+        """Return the rows of all processes in order of rank; every process must pass as many."""
         if self.count == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.count)]
@@ -52,7 +52,7 @@ class Workers:
         return torch.cat(parts)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
 
@@ -62,7 +62,7 @@ ALONE = Workers()
 
 @contextmanager
 def workers_of_environment() -> Iterator[Workers]:
-    """The process group that torch's launcher describes in the environment; this process alone without one."""
+    """Join the process group in the environment that torch's launcher set; without one, yield this process alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ALONE
