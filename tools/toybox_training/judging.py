@@ -117,7 +117,7 @@ def _accuracies(logits: tuple[Tensor, ...], examples: Examples) -> dict[str, flo
 
 
 def spoilt_pictures(examples: Examples, config: JudgeTrainingConfig, generator: torch.Generator) -> Tensor:
-    """Spoil pictures [B, 3, H, W] in [0, 1] over their backgrounds: moved, transparent, foggy, blurred, tinted, noisy."""
+    """Spoil pictures [B, 3, H, W] in [0, 1] over their backgrounds: shift, transparency, fog, blur, tint, noise."""
     over_black = replace(examples, background_rgb=torch.zeros_like(examples.background_rgb))
     colour, alpha = over_black.render()
     background = examples.background_rgb[:, :, None, None]

@@ -92,7 +92,7 @@ class Task(Protocol):
         ...
 
     def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of the batch of that number, and numbers for the log; ``progress`` is the completed share."""
+        """Return the loss of a batch, and numbers for the log; ``done`` is the completed share of the run."""
         ...
 
     def report(self, networks: nn.Module, folder: Path, step: int) -> dict[str, Any]:
