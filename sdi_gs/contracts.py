@@ -1,7 +1,7 @@
-"""What flows between the parts, and the interfaces that let a part be exchanged.
+"""Data that flows between the parts, and the protocols by which a part can be replaced.
 
 Letters: B cameras or images, H W pixels, C latent channels, h w latent pixels, L tokens, E embedding width,
-T diffusion timesteps.
+P points, T diffusion timesteps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TimestepSpacing = Literal["leading", "trailing"]
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """The constants of a discrete diffusion process, read from the prior and never assumed."""
+    """Constants of a discrete diffusion process, read from the prior."""
 
     alphas_cumprod: Tensor  # [T] float64 on CPU, decreasing
     initial_alpha_cumprod: float
@@ -47,13 +47,13 @@ class NoiseSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOutput:
-    """What a representation shows to a batch of cameras."""
+    """Images of B cameras."""
 
     rgb: Tensor  # [B, H, W, 3] composited over the background, [0, 1]
     alpha: Tensor  # [B, H, W, 1] accumulated opacity, [0, 1]
     depth: Tensor | None = None  # [B, H, W, 1] expected z depth, scene units
     meta: dict[str, Any] = field(default_factory=dict)
-    """What densification needs from the rasteriser (gsplat's meta dict)."""
+    """gsplat's meta dict, which densification reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class GuidanceOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedViews:
-    """What a step rendered and what the guidance answered, for looking at; nothing in it carries a gradient."""
+    """The images of a step and their denoised targets, for display; without gradients."""
 
     cameras: CameraBatch
     rgb: Tensor  # [B, H, W, 3] in [0, 1]
@@ -81,7 +81,7 @@ class GuidedViews:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """One line of the run's log."""
+    """What ``Trainer.train_step`` reports."""
 
     step: int
     timestep: int
@@ -101,7 +101,7 @@ class DiffusionPrior(Protocol):
     name: str
     schedule: NoiseSchedule
     image_size: int
-    """Side in pixels of the square renders it wants."""
+    """Side in pixels of the square images that it expects."""
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Turn texts into embeddings [B, L, E]; the empty text is the unconditional one."""
@@ -112,14 +112,14 @@ class DiffusionPrior(Protocol):
         images: Tensor,  # [B, H, W, 3] in [0, 1]
         generator: torch.Generator,
     ) -> Tensor:
-        """Differentiable map to latents [B, C, h, w]; the generator serves encoders that sample."""
+        """Encode to latents [B, C, h, w], differentiably; ``generator`` is for encoders that sample."""
         ...
 
     def decode_latents(
         self,
         latents: Tensor,  # [B, C, h, w]
     ) -> Tensor:
-        """Images [B, H, W, 3] in [0, 1] for looking at, without gradient."""
+        """Decode to images [B, H, W, 3] in [0, 1] for display, without gradients."""
         ...
 
     def predict_noise(
@@ -128,19 +128,19 @@ class DiffusionPrior(Protocol):
         timestep: int,
         embeddings: Tensor,  # [B, L, E]
     ) -> Tensor:
-        """The noise [B, C, h, w] that the model sees in latents at the level of ``timestep``.
+        """Predict the noise [B, C, h, w] in latents that were noised to ``timestep``.
 
-        ``timestep`` may lie below 0 (a clean latent); the prior converts its own prediction type to noise.
+        ``timestep`` below 0 stands for clean latents; the prior converts its own prediction type to noise.
         """
         ...
 
 
 @runtime_checkable
 class TunablePrior(Protocol):
-    """A prior that has ways of computing to choose from."""
+    """A prior that can compute in several ways."""
 
     def configure(self, compute: ComputeConfig) -> None:
-        """Compute in these ways from the next call on; what is predicted stays the same up to rounding."""
+        """Compute in these ways from the next call on; predictions stay the same up to rounding."""
         ...
 
 

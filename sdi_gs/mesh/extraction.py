@@ -1,4 +1,4 @@
-"""A triangle mesh of what has a density and a colour at every point: a NeRF, or a cloud of Gaussians.
+"""Extraction of a coloured triangle mesh from a density field.
 
 World frame: z up, the object's front along +x.
 
@@ -20,7 +20,7 @@ from sdi_gs.mesh.surface import flaws, level_surface, vertex_normals, with_fewer
 from sdi_gs.settings.mesh import MeshConfig
 
 POINTS_AT_ONCE = 2**18
-"""Points of the grid evaluated in one call."""
+"""Grid points evaluated in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +35,25 @@ class TriangleMesh:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshReport:
-    """What became of a density that was made into a mesh."""
+    """Size and flaws of an extracted mesh."""
 
     level: float
     vertices: int
     faces: int
     left_out: int
-    """Separate pieces and walls of closed hollows that are not in the mesh."""
+    """Number of separate pieces and of walls of closed hollows that were removed."""
     flaws: tuple[str, ...]
-    """Why the mesh is not watertight; empty where it is."""
+    """Reasons why the mesh is not watertight; empty if it is."""
     cut_off: bool
-    """Whether the box cuts the object off, which closes it with a flat face."""
+    """Whether the box cuts the object, which closes it with a flat face."""
 
     @property
     def watertight(self) -> bool:
-        """Whether every edge joins two faces that look the same way."""
+        """Whether every edge joins two faces of consistent orientation."""
         return not self.flaws
 
     def line(self) -> str:
-        """The report for people."""
+        """Return the report as one line of text."""
         closed = "watertight" if self.watertight else f"not watertight: {', '.join(self.flaws)}"
         parts = [f"{self.vertices} vertices, {self.faces} triangles at density {self.level:g}, {closed}"]
         if self.left_out:
@@ -108,7 +108,7 @@ def mesh_of_field(field: DensityField, config: MeshConfig) -> tuple[TriangleMesh
 
 
 def _grid_axes(box: Box, resolution: int) -> tuple[list[Tensor], float]:
-    """The coordinates of the grid points along each axis, float64, and the spacing, which is the same on all."""
+    """Return the grid points' coordinates along each axis, float64, and their spacing, the same on all axes."""
     spacing = box.longest_side / (resolution - 1)
     axes = []
     for low, high in zip(box.low, box.high, strict=True):
@@ -124,7 +124,7 @@ def _values_on_grid(
     axes: list[Tensor],
     device: torch.device,
 ) -> np.ndarray:
-    """Densities [X, Y, Z] float32, asked for slab by slab."""
+    """Evaluate densities [X, Y, Z] float32 slab by slab."""
     x, y, z = (axis.float() for axis in axes)
     values = np.empty((len(x), len(y), len(z)), np.float32)
     rows = max(POINTS_AT_ONCE // (len(y) * len(z)), 1)
@@ -137,7 +137,7 @@ def _values_on_grid(
 
 @torch.no_grad()
 def _evaluated(function: Callable[[Tensor], Tensor], points: Tensor, device: torch.device) -> np.ndarray:
-    """A field's values at points [P, 3], in parts, float64 on the host."""
+    """Evaluate a function at points [P, 3] in parts; float64 on the host."""
     parts = [function(part.to(device)).cpu().double().numpy() for part in points.split(POINTS_AT_ONCE)]
     return np.concatenate(parts)
 

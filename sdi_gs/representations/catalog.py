@@ -1,13 +1,13 @@
-"""Every representation that a config can name, and what a run has to know of each.
+"""What a run has to know of the representation that its config names.
 
-A new one is a module with its ``Scene``, a function that restores its representation from a saved state, an entry
-here, and its name in ``RunConfig.representation``.
+The rows are in ``sdi_gs.settings.representations``; each names a module that defines ``ENTRY``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,14 +15,12 @@ import torch
 
 from sdi_gs.contracts import Representation, Scene, StartScene
 from sdi_gs.errors import UserError
-from sdi_gs.representations.gaussian_scene import GaussianScene, restore_gaussians
-from sdi_gs.representations.initial_gaussians import kind_of_start
-from sdi_gs.representations.ngp.scene import NgpScene, restore_ngp
+from sdi_gs.settings.representations import REPRESENTATIONS
 from sdi_gs.settings.run import RunConfig
 
 
 class MakeScene(Protocol):
-    """How a scene is built; see ``make_scene`` for the arguments."""
+    """Builds a scene; see ``make_scene`` for the arguments."""
 
     def __call__(
         self,
@@ -30,15 +28,15 @@ class MakeScene(Protocol):
         *,
         generator: torch.Generator,
         device: torch.device,
-        saved: dict[str, Any] | None = None,
-        start: StartScene | None = None,
+        saved: dict[str, Any] | None,
+        start: StartScene | None,
     ) -> Scene:
         """Return the scene."""
         ...
 
 
 class RestoreRepresentation(Protocol):
-    """How a representation is read from a scene's state."""
+    """Reads a representation from a scene's state."""
 
     def __call__(self, config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Representation:
         """Return the representation."""
@@ -47,52 +45,28 @@ class RestoreRepresentation(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationEntry:
-    """One representation."""
+    """A representation that settings can name."""
 
-    description: str
-    """What it is in a message: "a field"."""
+    noun: str
+    """Its name in messages: "a field"."""
     make: MakeScene
+    """Called as ``make_scene`` is."""
     restore: RestoreRepresentation
-    needs_rasterizer: bool
+    """Called as ``restore_representation`` is."""
+    needs_rasterizer: bool = False
     """Whether gsplat's kernels must be compiled before it renders on CUDA."""
-    casts_rays: bool
+    casts_rays: bool = False
     """Whether ``compute.rays_at_once`` bounds its memory."""
-    run_to_start_from: Callable[[RunConfig], Path | None] | None
-    """Return the run whose scene this config starts from, None if it starts otherwise.
+    run_to_start_from: Callable[[RunConfig], Path | None] | None = None
+    """Returns the run whose scene a config starts from, None if it starts otherwise.
 
     None instead of a function if the representation always starts anew.
     """
 
 
-def _run_to_start_from(config: RunConfig) -> Path | None:
-    is_run = kind_of_start(config.gaussians) == "run"
-    return Path(config.gaussians.init_from or "") if is_run else None
-
-
-CATALOG: dict[str, RepresentationEntry] = {
-    "gaussians": RepresentationEntry(
-        description="a cloud of Gaussians",
-        make=GaussianScene,
-        restore=restore_gaussians,
-        needs_rasterizer=True,
-        casts_rays=False,
-        run_to_start_from=_run_to_start_from,
-    ),
-    "ngp": RepresentationEntry(
-        description="a field",
-        make=NgpScene,
-        restore=restore_ngp,
-        needs_rasterizer=False,
-        casts_rays=True,
-        run_to_start_from=None,
-    ),
-}
-"""The entries by the names in ``RunConfig.representation``, under which a checkpoint holds their tensors too."""
-
-
 def entry_of(config: RunConfig) -> RepresentationEntry:
     """Return the entry of the representation that a config names."""
-    return CATALOG[config.representation]
+    return import_module(REPRESENTATIONS[config.representation]).ENTRY
 
 
 def make_scene(

@@ -1,7 +1,7 @@
 """Densification over a run: its schedule, its randomness, and a working opacity reset.
 
 gsplat 1.5.3 never resets opacities (an operator-precedence slip, gsplat issue #797) and draws from torch's global
-generator. Both are handled here; which Gaussians grow and go is the business of ``sdi_gs.representations.strategies``.
+generator. Both are handled here; ``sdi_gs.representations.strategies`` chooses the Gaussians that grow and go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdi_gs.settings.densify import DensifyConfig
 
 
 class Densifier:
-    """Drives a strategy over a run; its state is plain tensors that a checkpoint can hold."""
+    """Runs a densification strategy over a run; ``state`` holds plain tensors that a checkpoint can save."""
 
     def __init__(self, config: DensifyConfig, num_steps: int) -> None:
         self.config = config
@@ -29,7 +29,7 @@ class Densifier:
         self.state: dict[str, Any] = self._strategy.initialize_state()
 
     def require_room(self, gaussians: Gaussians) -> None:
-        """UserError where the initial cloud is over the cap already."""
+        """Raise UserError for more Gaussians at the start than the cap allows."""
         count, cap = len(gaussians), self.config.max_gaussians
         if self.config.enabled and count > cap:
             raise UserError(
@@ -44,7 +44,7 @@ class Densifier:
         step: int,
         meta: dict[str, Any],
     ) -> None:
-        """Keep the gradient of the screen-space means."""
+        """Retain the gradient of the screen-space means; ``meta`` is the render's."""
         if self.config.enabled:
             self._strategy.step_pre_backward(gaussians.params, optimizers, self.state, step, meta)
 
@@ -58,9 +58,9 @@ class Densifier:
         *,
         timestep_fraction: float | None = None,
     ) -> None:
-        """Refine where the schedule says so; call it after the optimisers have stepped.
+        """Refine if the schedule has a refinement at this step; call it after the optimisers' step.
 
-        ``timestep_fraction`` is the diffusion's t of this step over its length; None where there is no diffusion.
+        ``timestep_fraction`` is the diffusion timestep over the number of timesteps; None without diffusion.
         """
         if not self.config.enabled:
             return
@@ -110,7 +110,7 @@ class Densifier:
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:
-    """Whose generators are forked beside the host's: asked for all, torch would warn of every further card."""
+    """Return the devices whose generator ``fork_rng`` saves; naming them avoids torch's warning about several cards."""
     return [device] if device.type == "cuda" else []
 
 

@@ -1,8 +1,8 @@
-"""Gaussians read as a medium: how dense it is at a point, and of what colour.
+"""Gaussians as a medium with a density and a colour at every point.
 
-A splat's opacity is what a ray through its centre meets, whatever the direction. A medium of the Gaussian's shape does
-that on average if its density at the centre is -ln(1 - opacity) over sqrt(2 pi) of its mean standard deviation; the
-densities of all Gaussians add up. Unit: per scene unit, as a NeRF's.
+A ray through a splat's centre is absorbed by the splat's opacity, from any direction. A medium of the Gaussian's shape
+does the same on average if its density at the centre is -ln(1 - opacity) / (sqrt(2 pi) * mean standard deviation); the
+densities of all Gaussians add up. Unit: per scene unit, as in a NeRF.
 
 Letters: N Gaussians, P points, C cells.
 """
@@ -23,9 +23,9 @@ from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 
 CUT_OFF = 4.0
-"""Standard deviations beyond which a Gaussian is taken for nothing; there it is 3e-4 of its centre."""
+"""Standard deviations beyond which a Gaussian's density is taken as 0; there it is 3e-4 of the centre's."""
 MAX_OPACITY = 0.999
-"""Opacities are kept below this, where the rasteriser stops to tell them apart (gsplat)."""
+"""Upper limit of opacities, at which gsplat's rasteriser clamps them too."""
 SURFACE_LEVEL = 3.0
 """Best density for a mesh's surface over toybox objects fitted to true views (docs/reports/mesh.md); fitted splats are
 softer than a NeRF."""
@@ -44,7 +44,7 @@ class GaussianDensity:
 
     means: np.ndarray  # [N, 3] scene units
     precisions: np.ndarray  # [N, 3, 3] inverse covariances
-    reaches: np.ndarray  # [N, 3] half sides of the box that holds all within ``CUT_OFF``
+    reaches: np.ndarray  # [N, 3] half sides of the box around each Gaussian within ``CUT_OFF``
     peaks: np.ndarray  # [N] density at the centre, per scene unit
     rgb: np.ndarray  # [N, 3] in [0, 1]
 
@@ -52,19 +52,19 @@ class GaussianDensity:
         self,
         points: Tensor,  # [P, 3] scene units
     ) -> Tensor:
-        """Density [P] per scene unit, float32."""
+        """Return the density [P] per scene unit, float32."""
         return self._sums(points)[:, 3].float()
 
     def albedo_of(
         self,
         points: Tensor,  # [P, 3] scene units
     ) -> Tensor:
-        """Colour [P, 3] in [0, 1], float32: the Gaussians' mean by density; black where there are none."""
+        """Return the colour [P, 3] in [0, 1], float32: the Gaussians' mean by density; black where the density is 0."""
         sums = self._sums(points)
         return (sums[:, :3] / sums[:, 3:].clamp_min(1e-30)).float()
 
     def _sums(self, points: Tensor) -> Tensor:  # [P, 4] float64: density times colour, density
-        """Points are sorted into cells, so that a Gaussian meets only those near it."""
+        """Sum over the Gaussians; points are sorted into cells, so that each Gaussian visits only those near it."""
         out = np.zeros((len(points), 4))
         if len(points):
             where = np.ascontiguousarray(points.detach().cpu().double().numpy())
@@ -93,7 +93,7 @@ def density_field(gaussians: Gaussians, *, resolution: int | None = None) -> Den
 
 
 def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDensity:
-    """The medium of a cloud; its constant harmonic gives the colours.
+    """Return the medium of Gaussians, coloured by their constant harmonic.
 
     Gaussians that are not finite are left out. ``blur`` is a standard deviation in scene units by which all others are
     widened at equal mass: half the spacing of a grid keeps flat Gaussians from falling between its points.
@@ -142,7 +142,7 @@ def _quantile(
     weights: np.ndarray,  # [N]
     share: float,
 ) -> float:
-    """The value below which ``share`` of the weight lies."""
+    """Return the value below which ``share`` of the weight lies."""
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
     return float(values[order[np.searchsorted(reached, share * reached[-1])]])
@@ -151,10 +151,10 @@ def _quantile(
 def _cells(
     points: np.ndarray,  # [P, 3]
 ) -> tuple[np.ndarray, float, tuple[int, ...], np.ndarray]:
-    """Cells over the points' box: its corner [3], their side, their numbers, and the cell of each point [P]."""
+    """Return cells over the points' box: its corner [3], their side, their numbers, and the cell of each point [P]."""
     low, high = points.min(axis=0), points.max(axis=0)
     sides = np.maximum(high - low, 1e-9)
-    # Cubes that hold about ``_POINTS_PER_CELL`` each, wherever they lie: a plane of points has one layer of cells.
+    # Cubes of about ``_POINTS_PER_CELL`` points each; a plane of points has one layer of cells.
     size = float((sides.prod() * _POINTS_PER_CELL / len(points)) ** (1.0 / 3.0))
     size = max(size, float(sides.max()) * _POINTS_PER_CELL / len(points), float(sides.max()) / 512.0)
     shape = tuple(int(side / size) + 1 for side in sides)
@@ -176,12 +176,12 @@ def _accumulate(
     shape,  # [3]
     sums,  # [P, 4] added to
 ):
-    """Add every Gaussian to the points within its cut-off; Gaussians come in their order, so sums repeat."""
+    """Add every Gaussian to the points within its cut-off; the order is fixed, so sums are repeatable."""
     begin, end = np.empty(3, np.int64), np.empty(3, np.int64)
     for g in range(len(means)):
         empty = False
         for axis in range(3):
-            # Clamped while still a float: a far Gaussian's cell may be beyond the integers.
+            # Clamped as a float: the cell of a far Gaussian may exceed the integers.
             first = math.floor((means[g, axis] - reaches[g, axis] - low[axis]) / size)
             last = math.floor((means[g, axis] + reaches[g, axis] - low[axis]) / size)
             begin[axis] = int(min(max(first, 0.0), 1.0 * shape[axis]))

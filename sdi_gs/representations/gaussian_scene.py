@@ -5,6 +5,7 @@ Letters: B cameras, N Gaussians, H W pixels.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
+from sdi_gs.representations.catalog import RepresentationEntry
 from sdi_gs.representations.densify import Densifier
 from sdi_gs.representations.gaussian_losses import compactness_loss, fog_loss, needle_loss
 from sdi_gs.representations.gaussians import (
@@ -21,7 +23,7 @@ from sdi_gs.representations.gaussians import (
     scaled_rates,
     set_learning_rates,
 )
-from sdi_gs.representations.initial_gaussians import initial_gaussians
+from sdi_gs.representations.initial_gaussians import initial_gaussians, kind_of_start
 from sdi_gs.representations.shape_guards import cap_axis_ratio
 from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -156,3 +158,17 @@ class GaussianScene:
 def restore_gaussians(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians:
     """Return the Gaussians of a scene's ``state``, for rendering."""
     return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
+
+
+def run_to_start_from(config: RunConfig) -> Path | None:
+    """Return the run that ``gaussians.init_from`` names; None if it names none."""
+    return Path(config.gaussians.init_from or "") if kind_of_start(config.gaussians) == "run" else None
+
+
+ENTRY = RepresentationEntry(
+    noun="Gaussians",
+    make=GaussianScene,
+    restore=restore_gaussians,
+    needs_rasterizer=True,
+    run_to_start_from=run_to_start_from,
+)

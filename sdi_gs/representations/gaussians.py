@@ -77,7 +77,7 @@ class Gaussians:
         return density_field(self, resolution=resolution)
 
     def sh_coefficients(self) -> Tensor:  # [N, K, 3]
-        """Spherical harmonics of the colours, the constant one first."""
+        """Return the spherical harmonics of the colours, the constant one first."""
         rest = self.params.get("shN")
         return self.params["sh0"] if rest is None else torch.cat([self.params["sh0"], rest], dim=1)
 
@@ -127,9 +127,9 @@ def gaussians_from_splats(cloud: SplatCloud, *, device: torch.device | str = "cp
 
 
 def _require_shapes(params: dict[str, Tensor]) -> None:
-    """UserError that names the tensor whose shape does not fit the others."""
+    """Raise UserError that names the tensor whose shape does not fit the others."""
     if "means" not in params:
-        raise UserError(f"a cloud of Gaussians needs means [N, 3]; there are only {', '.join(params) or 'no tensors'}")
+        raise UserError(f"Gaussians need means [N, 3]; there are only {', '.join(params) or 'no tensors'}")
     count = len(params["means"])
     expected = {"means": (count, 3), "scales": (count, 3), "quats": (count, 4), "opacities": (count,)}
     expected["sh0"] = (count, 1, 3)
@@ -145,7 +145,7 @@ def _require_shapes(params: dict[str, Tensor]) -> None:
 def gaussian_optimizers(
     gaussians: Gaussians, config: GaussiansConfig, *, fused: bool = False
 ) -> dict[str, torch.optim.Optimizer]:
-    """One Adam per parameter, as gsplat's strategies require; ``fused`` updates each in one kernel."""
+    """Return one Adam per parameter, as gsplat's strategies require; ``fused`` updates each in one kernel."""
     return {
         name: torch.optim.Adam(
             [{"params": [parameter], "lr": getattr(config, f"{name}_lr")}],
@@ -159,17 +159,17 @@ def gaussian_optimizers(
 
 
 def scaled_rates(config: GaussiansConfig, factor: float) -> GaussiansConfig:
-    """The same settings with every learning rate multiplied."""
+    """Return the same settings with every learning rate multiplied."""
     return replace(config, **{name: factor * getattr(config, name) for name in LEARNING_RATES})
 
 
 def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], config: GaussiansConfig) -> None:
-    """Let optimisers made by ``gaussian_optimizers`` go on at other rates."""
+    """Set the learning rates of optimisers made by ``gaussian_optimizers``."""
     for name, optimizer in optimizers.items():
         optimizer.param_groups[0]["lr"] = getattr(config, f"{name}_lr")
 
 
 def means_learning_rate(config: GaussiansConfig, step: int, num_steps: int) -> float:
-    """Exponential decay of the centres' step from ``means_lr`` to ``means_lr_final`` over the run."""
+    """Return the centres' learning rate: exponential decay from ``means_lr`` to ``means_lr_final`` over the run."""
     progress = step / max(num_steps - 1, 1)
     return config.means_lr * (config.means_lr_final / config.means_lr) ** progress

@@ -50,16 +50,16 @@ def initial_gaussians(
         case "shell":
             return gaussian_shell(config, generator=generator, device=device)
         case "splats":
-            cloud = read_splat_ply(path, frame="train", max_splats=MAX_INITIAL)
-            # A run trains one colour per Gaussian, so the harmonics above it are left behind.
-            cloud = replace(cloud, sh_rest=cloud.sh_rest[:, :0])
+            splats = read_splat_ply(path, frame="train", max_splats=MAX_INITIAL)
+            # A run trains one colour per Gaussian, so higher harmonics are dropped.
+            splats = replace(splats, sh_rest=splats.sh_rest[:, :0])
             usual_axes, usual_fit = "viewer", False
         case "points":
-            cloud = _cloud_of_points(path, *read_points(path), config, generator, device)
+            splats = _splats_at_points(path, *read_points(path), config, generator, device)
             usual_axes, usual_fit = "world", True
         case "mesh":
             points, rgb = sample_mesh(path, config.num_initial, generator=generator)
-            cloud = _cloud_of_points(path, points, rgb, config, generator, device)
+            splats = _splats_at_points(path, points, rgb, config, generator, device)
             usual_axes, usual_fit = "y-up", True
         case "run":
             if start is None:
@@ -67,14 +67,14 @@ def initial_gaussians(
             return _gaussians_of_run(start, config, generator=generator, device=device)
         case _:
             assert_never(init)
-    cloud = _in_world_axes(cloud, config.init_axes or usual_axes)
+    splats = _in_world_axes(splats, config.init_axes or usual_axes)
     if usual_fit if config.init_fit is None else config.init_fit:
-        cloud = _fitted(cloud, config.initial_radius)
-    return gaussians_from_splats(cloud, device=device)
+        splats = _fitted(splats, config.initial_radius)
+    return gaussians_from_splats(splats, device=device)
 
 
 def kind_of_start(config: GaussiansConfig) -> InitialCloud:
-    """Return the configured start; without one, infer it from ``init_from``, and take a ball without that either."""
+    """Return ``config.init``, or infer it from ``init_from``; a ball if neither is set."""
     if config.init is not None:
         return config.init
     if config.init_from is None:
@@ -88,7 +88,7 @@ def kind_of_start(config: GaussiansConfig) -> InitialCloud:
 
 
 def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """A uniform grey ball, each Gaussian as wide as half the mean spacing of its neighbours."""
+    """Return a uniform grey ball; each Gaussian is as wide as half the mean spacing."""
     count = config.num_initial
     directions = _directions(count, generator=generator, device=device)
     radii = torch.rand(count, 1, generator=generator, device=device) ** (1.0 / 3.0)
@@ -98,7 +98,7 @@ def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device
 
 
 def gaussian_shell(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
-    """A uniform grey sphere, each Gaussian as wide as the mean spacing of its neighbours: a surface has no depth."""
+    """Return a uniform grey sphere; each Gaussian is as wide as the mean spacing, since a surface has no depth."""
     count = config.num_initial
     directions = _directions(count, generator=generator, device=device)
     # N squares of one spacing's side have the area of the sphere.
@@ -114,7 +114,7 @@ def round_gaussians(
     generator: torch.Generator,
     rgb: Tensor | None = None,  # [N, 3] in [0, 1]
 ) -> Gaussians:
-    """Round Gaussians of the configured opacity in given places; grey, give or take the spread, without ``rgb``."""
+    """Return round Gaussians of the configured opacity at given places; nearly grey without ``rgb``."""
     count, device = len(means), means.device
 
     def normal(*shape: int) -> Tensor:
@@ -162,7 +162,7 @@ def _gaussians_of_run(
 
 
 def read_points(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Centres [N, 3] of a binary .ply's vertices and their colours [N, 3] in [0, 1], None where it has none."""
+    """Read centres [N, 3] and colours [N, 3] in [0, 1] of a binary .ply's vertices; None without colours."""
     table = read_vertex_table(path, required=("x", "y", "z"), max_rows=MAX_INITIAL, what="points")
     points = _columns(table, ("x", "y", "z"))
     names = ("red", "green", "blue")
@@ -179,7 +179,7 @@ def sample_mesh(
     *,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
-    """Points [count, 3] spread evenly over a mesh's surface, and its colours there [count, 3]; None without any."""
+    """Sample points [count, 3] uniformly over a mesh's surface, with its colours there [count, 3]; None without any."""
     mesh = _load_mesh(path)
     vertices = torch.from_numpy(np.asarray(mesh.vertices, dtype=np.float64))  # [V, 3]
     faces = torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64))  # [F, 3]
@@ -204,7 +204,7 @@ def sample_mesh(
 
 
 def _load_mesh(path: Path) -> Any:
-    """A mesh, the parts of a scene put together; trimesh's own words where it cannot read the file."""
+    """Load a mesh, all parts of its scene joined; raises UserError with trimesh's message for a file it cannot read."""
     try:
         import trimesh
     except ImportError as error:
@@ -227,7 +227,7 @@ def _mesh_colours(
     chosen: Tensor,  # [N] faces
     weights: Tensor,  # [N, 3, 1] of their corners
 ) -> Tensor | None:  # [N, 3] in [0, 1]
-    """Colours where the points are: of the face, or between those of its corners (a texture's, at the corners)."""
+    """Return the points' colours: the face's, or interpolated between its corners (a texture's, at the corners)."""
     kind = mesh.visual.kind
     if kind is None:
         return None
@@ -242,7 +242,7 @@ def _directions(count: int, *, generator: torch.Generator, device: torch.device)
     return torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, device=device), dim=-1)
 
 
-def _cloud_of_points(
+def _splats_at_points(
     path: Path,
     points: Tensor,  # [N, 3]
     rgb: Tensor | None,  # [N, 3]
@@ -250,7 +250,7 @@ def _cloud_of_points(
     generator: torch.Generator,
     device: torch.device,
 ) -> SplatCloud:
-    """Round Gaussians as wide as the mean distance of their nearest neighbours."""
+    """Return round Gaussians as wide as the mean distance to their nearest neighbours."""
     _require_finite(points, path)
     if len(points) <= NEIGHBOURS:
         raise UserError(
@@ -268,24 +268,23 @@ def _cloud_of_points(
     return gaussians.splats().cpu()
 
 
-def _in_world_axes(cloud: SplatCloud, axes: Axes) -> SplatCloud:
+def _in_world_axes(splats: SplatCloud, axes: Axes) -> SplatCloud:
     match axes:
         case "world":
-            return cloud
+            return splats
         case "viewer":
-            return rotate_cloud(cloud, TRAIN_FROM_VIEWER)
+            return rotate_cloud(splats, TRAIN_FROM_VIEWER)
         case "y-up":
-            return rotate_cloud(cloud, WORLD_FROM_Y_UP)
+            return rotate_cloud(splats, WORLD_FROM_Y_UP)
         case _:
             assert_never(axes)
 
 
-def _fitted(cloud: SplatCloud, radius: float) -> SplatCloud:
-    """The cloud moved and scaled so that the box around it has its middle in the origin and its farthest centre at
-    ``radius``."""
-    offsets = cloud.means - _middle(cloud.means)
+def _fitted(splats: SplatCloud, radius: float) -> SplatCloud:
+    """Move and scale splats so that their box's middle is the origin and the farthest centre lies at ``radius``."""
+    offsets = splats.means - _middle(splats.means)
     factor = radius / offsets.norm(dim=-1).max().clamp_min(1e-12)
-    return replace(cloud, means=offsets * factor, log_scales=cloud.log_scales + factor.log())
+    return replace(splats, means=offsets * factor, log_scales=splats.log_scales + factor.log())
 
 
 def _middle(points: Tensor) -> Tensor:  # [3]

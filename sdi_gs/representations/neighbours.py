@@ -1,4 +1,4 @@
-"""Distances to the nearest neighbours, which give points without a size one.
+"""Distances to the nearest neighbours, which decide the widths of points.
 
 Letters: N points, K neighbours, R rows of a chunk, W points of a window.
 """
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 _ROWS = 256
-"""Points whose neighbours are looked for at once."""
+"""Points whose neighbours are searched at once."""
 _WINDOW = 512
-"""Points on either side of them that are tried first."""
+"""Points on either side of them that are searched first."""
 
 
 def neighbour_distances(
     points: Tensor,  # [N, 3]
     num_neighbours: int,
 ) -> Tensor:
-    """Distances [N, K] to the nearest other points, ascending and exact.
+    """Compute exact distances [N, K] to the nearest other points, ascending.
 
-    Points are sorted along the axis in which they reach farthest. Neighbours are looked for in a window of that
-    order, which is wide enough as soon as the K-th is nearer than the window's ends, and is doubled until then.
+    Points are sorted along the axis of their largest extent. Neighbours are searched in a window of that order, which
+    is doubled until the K-th neighbour is nearer than the window's ends.
 
-    Raises ValueError where there are not more than K points.
+    Raises ValueError for K points or fewer.
     """
     count = len(points)
     if count <= num_neighbours:
@@ -45,7 +45,7 @@ def _within_window(
     rows: Tensor,  # [R] consecutive
     num_neighbours: int,
 ) -> Tensor:
-    """Distances [R, K] for some of the points."""
+    """Compute distances [R, K] for some of the points."""
     count, first, last = len(points), int(rows[0]), int(rows[-1])
     width = max(_WINDOW, num_neighbours + 1)
     while True:
@@ -54,7 +54,7 @@ def _within_window(
         distances = torch.zeros(len(rows), high - low, dtype=points.dtype, device=points.device)
         for axis in range(3):
             distances += (points[rows, None, axis] - points[None, low:high, axis]).square()
-        # A point is no neighbour of itself; another in the same place is.
+        # A point is not its own neighbour; another one in the same place is.
         distances[torch.arange(len(rows), device=rows.device), rows - low] = torch.inf
         nearest = distances.topk(num_neighbours, dim=-1, largest=False).values.sqrt()
         before = along[rows] - along[low] if low > 0 else torch.inf

@@ -1,7 +1,7 @@
-"""What MCMC densification needs beside gsplat's own code: torch twins of its two functions that exist for CUDA only.
+"""Torch versions of the two CUDA-only functions that gsplat's MCMC densification calls.
 
-gsplat 1.5.3 binds both by name in ``gsplat.strategy.ops``; ``device_dispatch`` lends it, for the length of one call,
-versions that look at the tensors' device first.
+gsplat 1.5.3 binds both by name in ``gsplat.strategy.ops``; ``device_dispatch`` replaces them there for the length of a
+block by versions that choose by the tensors' device.
 
 Letters: N Gaussians.
 """
@@ -25,10 +25,10 @@ def relocated_torch(
     scales: Tensor,  # [N, 3] linear
     ratios: Tensor,  # [N] copies that share the place of each
 ) -> tuple[Tensor, Tensor]:
-    """Opacities [N] and scales [N, 3] of copies that together look like the one before (3DGS-MCMC, eq. 9).
+    """Compute opacities [N] and scales [N, 3] of copies that together look like the original (3DGS-MCMC, eq. 9).
 
-    The paper's double sum over i and k collapses, since the binomials C(i-1, k) add up over i to C(n, k+1). In
-    float64, where its alternating terms do not cancel to nothing.
+    The paper's double sum over i and k collapses, since the binomials C(i-1, k) add up over i to C(n, k+1). Computed in
+    float64, since its terms alternate in sign and cancel.
     """
     copies = ratios.clamp(1, MAX_RATIO).double()
     before = opacities.double()
@@ -72,7 +72,7 @@ _GSPLAT_COVARIANCES = ops.quat_scale_to_covar_preci
 
 @contextmanager
 def device_dispatch() -> Iterator[None]:
-    """Have gsplat's densification operators run on whatever device their tensors are on."""
+    """Make gsplat's densification operators run on any device."""
     ops.compute_relocation, ops.quat_scale_to_covar_preci = _compute_relocation, _covariances
     try:
         yield

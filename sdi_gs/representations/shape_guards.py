@@ -1,4 +1,4 @@
-"""What keeps a cloud in shape under distillation: no needles, no floaters.
+"""Guards against needles and floaters, which distillation tends to grow.
 
 Letters: N Gaussians.
 """
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 SOLID_OPACITY = 0.25
-"""Below it a Gaussian is haze, which connects nothing and is the business of pruning by opacity."""
+"""Opacity below which a Gaussian connects nothing; pruning by opacity removes such haze."""
 
 _CELLS = 32
 _CELLS_PER_DEVIATION = 4.0
 """Cells along one standard deviation of the solid mass; the grid then reaches four of them to either side."""
 _WIDTHS_PER_CELL = 2.0
-"""A cell is at least this many typical Gaussians wide, so that a sparse cloud does not fall into dust."""
+"""A cell is at least this many typical Gaussians wide, so that sparse Gaussians do not fall into many pieces."""
 _MAIN_SHARE = 0.5
-"""Where no piece holds this much, there is no main mass that others could float beside."""
+"""Share of the opacity that one piece must hold for others to count as floaters beside it."""
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def cap_axis_ratio(
     log_scales: Tensor,  # [N, 3]
     cap: float,
 ) -> None:
-    """Shorten, in place, the longest axis to ``cap`` times the middle one: discs are free, needles are not."""
+    """Shorten, in place, the longest axis to at most ``cap`` times the middle one; discs are left as they are."""
     middle = log_scales.median(dim=-1, keepdim=True).values
     log_scales.copy_(torch.minimum(log_scales, middle + math.log(cap)))
 
@@ -39,15 +39,15 @@ def floaters(
     opacities: Tensor,  # [N] in (0, 1)
     min_share: float,
 ) -> Tensor:
-    """Which solid Gaussians [N] belong to a piece that holds less than ``min_share`` of their summed opacity.
+    """Mark the solid Gaussians [N] of pieces that hold less than ``min_share`` of the solid Gaussians' summed opacity.
 
-    Pieces are what stays connected, corners included, on a grid of 32 cells a side that is laid around the solid
-    mass; what lies outside of it is a floater whatever its share. There are none beside less than a main mass.
+    Pieces are connected, corners included, on a grid of 32 cells a side around the solid Gaussians; those outside of
+    the grid are floaters whatever their share. Without a piece of at least half of the opacity there are no floaters.
     """
     solid = (opacities > SOLID_OPACITY).nonzero()[:, 0]
-    doomed = torch.zeros(len(means), dtype=torch.bool, device=means.device)
+    mask = torch.zeros(len(means), dtype=torch.bool, device=means.device)
     if not len(solid):
-        return doomed
+        return mask
     weights = opacities[solid] / opacities[solid].sum()
     centre = weights @ means[solid]
     offsets = means[solid] - centre
@@ -62,14 +62,14 @@ def floaters(
     pieces = _connected(occupied.view(_CELLS, _CELLS, _CELLS)).flatten()[flat]
     mass = torch.zeros(_CELLS**3 + 1, device=means.device).index_add_(0, pieces, weights * inside)
     if mass.amax() >= _MAIN_SHARE:
-        doomed[solid] = ~inside | (mass[pieces] < min_share)
-    return doomed
+        mask[solid] = ~inside | (mass[pieces] < min_share)
+    return mask
 
 
 def _connected(
     occupied: Tensor,  # [S, S, S] 0 or 1
 ) -> Tensor:
-    """A number [S, S, S] for every piece of touching cells, 0 where there is nothing."""
+    """Label [S, S, S] every piece of touching cells by a number, 0 for empty cells."""
     labels = torch.arange(1, occupied.numel() + 1, device=occupied.device).view_as(occupied) * occupied
     while True:
         # Every cell takes the highest number around it, until each piece has its own highest everywhere.

@@ -1,6 +1,6 @@
-"""gsplat's two densification strategies with what they lack: bounds on the count, and pruning that distillation needs.
+"""gsplat's two densification strategies with bounds on the count, and with pruning for distillation.
 
-The code that grows, moves and removes is gsplat's; here it is only told which Gaussians.
+gsplat's code grows, moves and removes; the classes here choose which Gaussians.
 
 Letters: N Gaussians.
 """
@@ -24,31 +24,31 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRule:
-    """Which Gaussians have to go, and how many must stay."""
+    """Which Gaussians are pruned, and how many are kept at least."""
 
     min_gaussians: int = 500
     opacity: float = 0.02
-    """Below it a Gaussian goes."""
+    """Opacity below which a Gaussian is pruned."""
     scale3d: float | None = None
-    """Longest axis in scene units above which it goes."""
+    """Longest axis in scene units above which it is pruned; None for no limit."""
     component: float | None = None
-    """Share of all opacity below which a separate piece goes."""
+    """Share of the summed opacity below which a separate piece is pruned; None for no limit."""
 
-    def doomed(self, params: Params) -> Tensor:
-        """The Gaussians [N] that go; of too many, the most opaque stay."""
+    def prune_mask(self, params: Params) -> Tensor:  # [N] bool
+        """Mark the Gaussians to prune; if fewer than ``min_gaussians`` would be left, the most opaque stay."""
         opacity = torch.sigmoid(params["opacities"].flatten())
         width = torch.exp(params["scales"]).amax(dim=-1)
-        doomed = opacity < self.opacity
+        mask = opacity < self.opacity
         if self.scale3d is not None:
-            doomed |= width > self.scale3d
+            mask |= width > self.scale3d
         if self.component is not None:
-            doomed |= floaters(params["means"], width, torch.where(doomed, 0.0, opacity), self.component)
+            mask |= floaters(params["means"], width, torch.where(mask, 0.0, opacity), self.component)
         spare = max(len(opacity) - self.min_gaussians, 0)
-        if int(doomed.sum()) > spare:
-            worst = torch.where(doomed, opacity, torch.inf).topk(spare, largest=False).indices
-            doomed = torch.zeros_like(doomed)
-            doomed[worst] = True
-        return doomed
+        if int(mask.sum()) > spare:
+            worst = torch.where(mask, opacity, torch.inf).topk(spare, largest=False).indices
+            mask = torch.zeros_like(mask)
+            mask[worst] = True
+        return mask
 
 
 @dataclass
@@ -59,14 +59,14 @@ class BoundedStrategy(DefaultStrategy):
     grow_stop_iter: int = 2**62
     """No growth from this step on; pruning goes on to ``refine_stop_iter``."""
     grow_share: float | None = None
-    """Share of the Gaussians that grow at once, whatever their gradients' unit; None to use ``grow_grad2d``."""
+    """Share of the Gaussians that grow in one refinement, by gradient rank; None to use ``grow_grad2d``."""
     prune: PruneRule = field(default_factory=PruneRule)
 
     @torch.no_grad()
     def _update_state(self, params: Params, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
-        """Add up the screen-space gradients of the visible and count in how many cameras they were.
+        """Sum the screen-space gradients of the visible Gaussians, and count the cameras that see each.
 
-        The sums are gsplat's, which picks the visible by index and makes the host wait for a GPU at every step.
+        The sums equal gsplat's, which selects the visible by index and so makes the host wait for the GPU.
         """
         gradients, visible = info["means2d"].grad.clone(), (info["radii"] > 0).all(dim=-1)
         gradients[..., 0] *= info["width"] / 2.0 * info["n_cameras"]
@@ -81,7 +81,7 @@ class BoundedStrategy(DefaultStrategy):
 
     @torch.no_grad()
     def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:
-        """Grow the Gaussians of largest gradient that still fit under the cap."""
+        """Grow the Gaussians of the largest gradients, as many as fit under the cap."""
         count = len(params["means"])
         room = self.max_gaussians - count
         if self.grow_share is not None:
@@ -89,7 +89,7 @@ class BoundedStrategy(DefaultStrategy):
         if room <= 0 or step >= self.grow_stop_iter:
             return 0, 0
         configured = self.grow_grad2d
-        # By rank, anything that was seen to move at all may grow.
+        # By rank, every Gaussian with a gradient may grow.
         self.grow_grad2d = configured if self.grow_share is None else 0.0
         gradients = state["grad2d"] / state["count"].clamp_min(1)
         if room < count:
@@ -101,36 +101,36 @@ class BoundedStrategy(DefaultStrategy):
 
     @torch.no_grad()
     def _prune_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> int:
-        """Remove what the rule says, the huge from the start on (gsplat waits for an opacity reset)."""
-        doomed = self.prune.doomed(params)
-        count = int(doomed.sum())
+        """Remove the Gaussians of ``prune``, large ones from the start on (gsplat waits for an opacity reset)."""
+        prune_mask = self.prune.prune_mask(params)
+        count = int(prune_mask.sum())
         if count > 0:
-            remove(params=params, optimizers=optimizers, state=state, mask=doomed)
+            remove(params=params, optimizers=optimizers, state=state, mask=prune_mask)
         return count
 
 
 @dataclass
 class GuardedMCMC(MCMCStrategy):
-    """gsplat's MCMC strategy, which moves what the rule would prune instead of removing it."""
+    """gsplat's MCMC strategy, which moves the Gaussians of ``prune`` instead of removing them."""
 
     grow_stop_iter: int = 2**62
     """No growth from this step on; relocation goes on to ``refine_stop_iter``."""
     prune: PruneRule = field(default_factory=PruneRule)
     step: int = -1
-    """The step in progress, which gsplat does not hand on to growth."""
+    """Current step, which gsplat does not pass to ``_add_new_gs``."""
 
     @torch.no_grad()
     def _relocate_gs(self, params: Params, optimizers: Optimizers, binoms: Tensor) -> int:
-        """Move the dead, the huge and the floaters to where opacity is; the floor is what they can move to."""
-        dead = self.prune.doomed(params)
-        count = int(dead.sum())
+        """Move the Gaussians of ``prune`` to opaque ones, of which at least ``min_gaussians`` stay."""
+        prune_mask = self.prune.prune_mask(params)
+        count = int(prune_mask.sum())
         if count > 0:
-            # gsplat draws by opacity, and cannot where all of it has underflowed to 0.
+            # gsplat samples by opacity, and fails if all opacities have underflowed to 0.
             params["opacities"].clamp_min_(-30.0)
-            relocate(params, optimizers, {}, mask=dead, binoms=binoms, min_opacity=self.min_opacity)
+            relocate(params, optimizers, {}, mask=prune_mask, binoms=binoms, min_opacity=self.min_opacity)
         return count
 
     @torch.no_grad()
     def _add_new_gs(self, params: Params, optimizers: Optimizers, binoms: Tensor) -> int:
-        """5 % more, up to the cap."""
+        """Add 5 % more, up to the cap, before ``grow_stop_iter``."""
         return super()._add_new_gs(params, optimizers, binoms) if self.step < self.grow_stop_iter else 0

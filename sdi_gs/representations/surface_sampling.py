@@ -1,7 +1,7 @@
-"""Gaussians on the surface of a density field, such as a NeRF: the warm start of a cloud.
+"""Gaussians on the surface of a density field, such as a NeRF: the warm start of a splat run.
 
-Random straight lines, evenly spread over all lines through the scene, meet the field; where one is absorbed, a flat
-Gaussian is put. Lines hit a surface as often as it is large and exposed, so what nobody can see gets none.
+Random straight lines, uniform over all lines through the scene, are traced through the field; a flat Gaussian is put
+where a line is absorbed. Lines hit a surface in proportion to its area and exposure, so hidden surfaces get none.
 
 Letters: P points, R rays, S samples along a ray, N Gaussians, B cameras, H W pixels.
 """
@@ -22,22 +22,22 @@ from sdi_gs.representations.gaussians import SH_C0, Gaussians
 from sdi_gs.representations.neighbours import neighbour_distances
 
 NEIGHBOURS = 8
-"""Neighbours whose mean distance is a Gaussian's width, before calibration; with 3 random clumps would show."""
+"""Neighbours whose mean distance is a Gaussian's width, before calibration; 3 would show random clumps."""
 FLATTEST = 0.15
 """Least ratio of a Gaussian's thickness to its width; thinner ones vanish when seen from the side."""
 MAX_OPACITY = 0.99
 CALIBRATION_ROUNDS = 4
 RAYS_AT_ONCE = 4096
 MAX_RAYS_PER_GAUSSIAN = 200
-"""Rays after which a field counts as empty: one that a ray in 200 meets is no object."""
+"""Rays per Gaussian after which the field counts as empty: fewer than one ray in 200 hits it."""
 
 FACTORS: dict[str, tuple[float, ...]] = {
     "width": (0.5, 0.7, 1.0, 1.4),
     "optical": (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0),
     "inset": (0.0, 0.2, 0.4, 0.6, 0.8),
 }
-"""What calibration tries: factors on all widths and on all optical depths, and how far Gaussians are moved inwards, in
-widths; a Gaussian in a silhouette's edge reaches beyond it."""
+"""Values that calibration tries: factors on all widths and on all optical depths, and how far Gaussians are moved
+inwards, in widths, since a Gaussian at a silhouette's edge reaches beyond it."""
 
 DensityOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P] per scene unit, at least 0
 AlbedoOf = Callable[[Tensor], Tensor]  # [P, 3] scene units -> [P, 3] in [0, 1]
@@ -46,7 +46,7 @@ RenderOf = Callable[[CameraBatch, Tensor], Tensor]  # cameras, backgrounds [B, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Hits:
-    """Where rays were absorbed."""
+    """Points at which rays were absorbed."""
 
     points: Tensor  # [N, 3] scene units
     directions: Tensor  # [N, 3] unit, along the ray
@@ -55,14 +55,14 @@ class Hits:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """Gaussians that look like a field, and how well they do."""
+    """Gaussians that look like a field, and how close they come."""
 
     params: dict[str, Tensor]
-    """What ``Gaussians`` takes: raw values on the generator's device."""
+    """Raw values for ``Gaussians``, on the generator's device."""
     mse: float
     """Mean squared error of their render against the field's own over the calibration views."""
     factors: dict[str, float]
-    """What calibration has chosen, by the names in ``FACTORS``."""
+    """Chosen factors, by the names in ``FACTORS``."""
 
 
 @torch.no_grad()
@@ -77,14 +77,14 @@ def surface_gaussians(
     samples_per_ray: int = 128,
     generator: torch.Generator,
 ) -> WarmStart:
-    """``count`` Gaussians that stand in for a field within ``radius`` of the origin.
+    """Return ``count`` Gaussians that look like a field within ``radius`` of the origin.
 
-    Centres are drawn by absorption along random lines and coloured by the albedo there. Each lies flat across the
-    density's gradient, as wide as its neighbours are far and as thick as the field is soft. Opacities follow from the
-    field's density shared out among the Gaussians that overlap. Two factors, on all widths and on all optical depths,
-    are then chosen so that the cloud's render is nearest to the field's own over ``cameras``.
+    Centres are drawn by absorption along random lines and coloured by the albedo there. Each Gaussian lies flat across
+    the density's gradient, as wide as its neighbours are far and as thick as the field is soft. Opacities follow from
+    the field's density, shared among the Gaussians that overlap. Factors on all widths, on all optical depths and on
+    the positions are then chosen so that the render is nearest to the field's own over ``cameras``.
 
-    Raises UserError where the rays meet next to nothing, or where ``count`` is too small for neighbours.
+    Raises UserError if the rays hit next to nothing, or if ``count`` is too small for neighbours.
     """
     if count <= NEIGHBOURS:
         raise UserError(
@@ -92,7 +92,7 @@ def surface_gaussians(
         )
     hits = _hits(density_of, count, radius, samples_per_ray, generator)
     spacing = neighbour_distances(hits.points, NEIGHBOURS).mean(dim=-1)
-    # Doubled points would have no width.
+    # Coinciding points would have no width.
     spacing = spacing.clamp_min(0.1 * float(spacing.median()))
     normals = _normals(density_of, hits, 0.5 * spacing)
     albedo = albedo_of(hits.points).clamp(0.0, 1.0)
@@ -100,7 +100,7 @@ def surface_gaussians(
     softness = hits.spreads * (normals * hits.directions).sum(dim=-1).abs()
     quats = _quats_along_z(normals)
 
-    def cloud(factors: dict[str, float]) -> dict[str, Tensor]:
+    def params_for(factors: dict[str, float]) -> dict[str, Tensor]:
         widths = factors["width"] * spacing
         thickness = softness.clamp_min(FLATTEST * widths).minimum(widths)
         params = {
@@ -116,7 +116,7 @@ def surface_gaussians(
             "opacities": torch.logit((-torch.expm1(-depths)).clamp(1e-4, MAX_OPACITY)),
         }
 
-    return _calibrated(cloud, render_of, cameras)
+    return _calibrated(params_for, render_of, cameras)
 
 
 def _hits(
@@ -126,7 +126,7 @@ def _hits(
     samples_per_ray: int,
     generator: torch.Generator,
 ) -> Hits:
-    """The first ``count`` absorptions along random lines."""
+    """Return the first ``count`` absorptions along random lines."""
     found: list[Hits] = []
     have, shot = 0, 0
     while have < count:
@@ -152,7 +152,7 @@ def _absorptions(
     samples_per_ray: int,
     generator: torch.Generator,
 ) -> Hits:
-    """Where those of R random lines end that are absorbed; the lines are uniform over the ball's."""
+    """Return the absorptions of R random lines, uniform over the lines through the ball."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=generator.device)
@@ -173,13 +173,13 @@ def _absorptions(
     middles, directions, step, half = middles[hit], directions[hit], step[hit], half[hit]
     weights, places, absorbed = weights[hit], places[hit], absorbed[hit, None]
     chosen = (weights.cumsum(dim=1) < draw[hit, None]).sum(dim=1, keepdim=True).clamp_max(samples_per_ray - 1)
-    # Where in its step: hard surfaces are thinner than one.
+    # The place within its step, since hard surfaces are thinner than a step.
     parts = 8
     fine = step / parts * (torch.arange(parts, device=step.device) + uniform(len(step), parts)) + chosen * step - half
     fine_weights = _weights(density_of, middles, directions, fine, step / parts)
     found = fine_weights.sum(dim=1, keepdim=True) > 0.0
     finer = fine.gather(1, torch.multinomial(fine_weights + ~found, 1, generator=generator))
-    # The finer look may miss what there is; then the coarse sample stands.
+    # The finer samples may miss the surface; then the coarse sample is kept.
     places_hit = torch.where(found, finer, places.gather(1, chosen))
     mean = (weights * places).sum(dim=1, keepdim=True) / absorbed
     spreads = ((weights * (places - mean).square()).sum(dim=1) / absorbed[:, 0]).sqrt()
@@ -193,7 +193,7 @@ def _weights(
     places: Tensor,  # [R, S] distances from the middles
     step: Tensor,  # [R, 1] stretch that a sample stands for
 ) -> Tensor:  # [R, S]
-    """Share of each ray that is absorbed at each sample (emission and absorption, front to back)."""
+    """Compute the share of each ray that is absorbed at each sample (emission and absorption, front to back)."""
     points = middles[:, None] + places[..., None] * directions[:, None]
     depths = density_of(points.reshape(-1, 3)).reshape(places.shape) * step
     before = depths.cumsum(dim=1) - depths
@@ -205,7 +205,7 @@ def _normals(
     hits: Hits,
     reach: Tensor,  # [N] distance over which the gradient is taken
 ) -> Tensor:
-    """Unit directions [N, 3] in which the density falls; where it does nowhere, back along the ray."""
+    """Compute unit directions [N, 3] of falling density; against the ray where the density is constant."""
     axes = torch.eye(3, device=reach.device)
     slopes = [
         density_of(hits.points - reach[:, None] * axis) - density_of(hits.points + reach[:, None] * axis)
@@ -219,7 +219,7 @@ def _normals(
 def _perpendicular(
     directions: Tensor,  # [R, 3] unit
 ) -> tuple[Tensor, Tensor]:
-    """Two unit vectors [R, 3] that make a right-handed frame with each direction as the third."""
+    """Return two unit vectors [R, 3] that form a right-handed frame with each direction as the third."""
     # The axis that the direction has least of is never parallel to it.
     axis = torch.nn.functional.one_hot(directions.abs().argmin(dim=-1), 3).to(directions)
     first = torch.nn.functional.normalize(torch.linalg.cross(axis, directions), dim=-1)
@@ -229,7 +229,7 @@ def _perpendicular(
 def _quats_along_z(
     normals: Tensor,  # [N, 3] unit
 ) -> Tensor:
-    """Quaternions [N, 4] wxyz of turns that carry z into the normals, the shortest way."""
+    """Return quaternions [N, 4] wxyz of the shortest rotations from z to the normals."""
     x, y, z = normals.unbind(-1)
     # (1 + z, z-axis x normal), which vanishes at -z: there any half turn about a horizontal axis will do.
     quats = torch.stack([1.0 + z, -y, x, torch.zeros_like(x)], dim=-1)
@@ -241,27 +241,27 @@ def _shared_density(
     params: dict[str, Tensor],
     density: Tensor,  # [N] of the field at the centres
 ) -> Tensor:
-    """Peak densities [N] whose sum over the Gaussians that overlap at a centre is about the field's there."""
+    """Return peak densities [N] whose sum over the Gaussians that overlap at a centre is about the field's there."""
     shapes = gaussian_density(Gaussians(params))
     ones = replace(shapes, peaks=shapes.peaks * 0.0 + 1.0)
     return density / ones.density_of(params["means"]).clamp_min(1.0)
 
 
 def _calibrated(
-    cloud: Callable[[dict[str, float]], dict[str, Tensor]],
+    params_for: Callable[[dict[str, float]], dict[str, Tensor]],
     render_of: RenderOf,
     cameras: CameraBatch,
 ) -> WarmStart:
-    """The cloud of those factors whose render is nearest to the field's own, over black and white in turn.
+    """Return the Gaussians whose render is nearest to the field's own, over black and white in turn.
 
-    One factor after the other is searched while the rest stay, until none of them moves.
+    One factor after the other is searched while the rest stay, until none changes.
     """
     white = torch.arange(len(cameras)) % 2
     background = white[:, None].expand(-1, 3).to(cameras.world_from_camera)
     wanted = render_of(cameras, background)
 
     def attempt(factors: dict[str, float]) -> WarmStart:
-        params = cloud(factors)
+        params = params_for(factors)
         render = Gaussians(params).render(cameras, background).rgb
         return WarmStart(params=params, mse=float((render - wanted).square().mean()), factors=factors)
 

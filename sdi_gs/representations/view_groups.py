@@ -1,4 +1,4 @@
-"""Rasterising a step's cameras a few at a time, with one meta dict of them all for densification.
+"""Rasterise a step's cameras a few at a time, with one joined meta dict for densification.
 
 Letters: B cameras, N Gaussians.
 """
@@ -23,8 +23,9 @@ def render_in_groups(
     background: Tensor,  # [B, 3] in [0, 1]
     at_once: int,
 ) -> RenderOutput:
-    """All cameras, ``at_once`` of them together (0: all); what rasterising keeps for the backward pass is one
-    group's at a time.
+    """Render all cameras, ``at_once`` of them together (0: all).
+
+    At most one group's intermediate tensors are kept for the backward pass at a time.
     """
     groups = row_groups(len(cameras), at_once)
     if len(groups) == 1:
@@ -38,7 +39,7 @@ def render_in_groups(
 
 
 def joined_meta(metas: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What gsplat's strategies read of a render, for renders of the same Gaussians (not packed) into some cameras each.
+    """Join the meta dicts of renders of the same Gaussians (not packed), as far as gsplat's strategies read them.
 
     The joined ``means2d`` [B, N, 2] is not part of the graph; the backward pass fills its gradient from the parts'.
     """
@@ -56,7 +57,7 @@ def joined_meta(metas: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _gather_gradients(whole: Tensor, parts: Sequence[Tensor]) -> None:
-    """Let the rows of ``whole.grad`` be the gradients of the parts once these are known."""
+    """Fill the rows of ``whole.grad`` with the gradients of the parts as these are computed."""
     gradient = torch.zeros_like(whole)
     whole.grad = gradient
     begin = 0

@@ -113,7 +113,7 @@ def _require_runnable(config: RunConfig) -> None:
     entry = entry_of(config)
     if entry.run_to_start_from is None and start is not None:
         raise UserError(
-            f"{entry.description} starts from nothing, not from {start}: leave --init-from out, or train gaussians"
+            f"{entry.noun} starts from nothing, not from {start}: leave --init-from out, or train gaussians"
         )
     if start is not None and not Path(start).exists():
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")

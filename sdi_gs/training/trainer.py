@@ -1,4 +1,4 @@
-"""The loop: render, ask the guidance, step, densify, report.
+"""One step of a run: render, distill, compute gradients, check them, move the parameters.
 
 Letters: B cameras, H W pixels.
 """
@@ -6,13 +6,14 @@ Letters: B cameras, H W pixels.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import sample_cameras
-from sdi_gs.contracts import DiffusionPrior, GuidedViews, Scene, StartScene, StepReport, TunablePrior
+from sdi_gs.contracts import DiffusionPrior, GuidedViews, RenderOutput, Scene, StartScene, StepReport, TunablePrior
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
@@ -29,7 +30,7 @@ from sdi_gs.training.losses import distillation_loss
 
 
 class Trainer:
-    """Owns the parameters of a run and moves them one step at a time."""
+    """Owns everything that a run changes, and takes its steps."""
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class Trainer:
         self.config = config
         self.started_with = config
         self.changes: list[dict[str, Any]] = []
-        """What ``change_settings`` did since the start, oldest first: after which step, and key: [before, after]."""
+        """Changes by ``change_settings``, oldest first: {"step": finished steps, "changed": {key: [before, after]}}."""
         self.prior = prior
-        self.device = device
+        self.device = device = torch.device(device)
         self.step = 0
         # Cameras and schedules draw on the host, noise where the latents are.
         self.host_generator = torch.Generator().manual_seed(config.seed)
@@ -85,10 +86,10 @@ class Trainer:
             self.load_state(saved)
 
     def train_step(self) -> StepReport:
-        """One step: K views that share a timestep.
+        """Take one step: K views that share a timestep.
 
         Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
-        before, generators included; UserError where memory ran out once they had moved, which cannot be undone.
+        before, generators included. Raises UserError if memory ran out while they moved, which cannot be undone.
         """
         generators = (self.host_generator, self.device_generator)
         before = [generator.get_state() for generator in generators]
@@ -108,9 +109,10 @@ class Trainer:
 
     def _train_step(self) -> StepReport:
         started = time.perf_counter()
-        config, views = self.config, self.config.views_per_step
-        size, progress = self.prior.image_size, self.step / config.steps
-        cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=self.host_generator)
+        config, size, progress = self.config, self.prior.image_size, self.step / self.config.steps
+        cameras = sample_cameras(
+            config.cameras, config.views_per_step, width=size, height=size, generator=self.host_generator
+        )
         plan = plan_step(
             config.guidance,
             self.step,
@@ -118,19 +120,18 @@ class Trainer:
             num_timesteps=self.prior.schedule.num_timesteps,
             generator=self.host_generator,
         )
-        backgrounds = self._draw_backgrounds(views)
-        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
-        # Nothing here waits for the device until the step's numbers are read, once, before the parameters move.
-        colours = colours.to(self.device, non_blocking=True)
+        backgrounds = self._draw_backgrounds(len(cameras))
+        # Nothing waits for the device until ``_optimise`` reads the step's numbers.
         seen_by = cameras.to(self.device)
-        render = self.scene.render(seen_by, colours, progress=progress, generator=self.device_generator)
+        render = self.scene.render(
+            seen_by, self._colours(backgrounds), progress=progress, generator=self.device_generator
+        )
         latents = self.prior.encode_images(render.rgb, self.device_generator)
-        conditions = self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg)
         guided = distill(
             config.guidance,
             self.prior,
             latents.detach(),
-            conditions,
+            self.conditions.for_cameras(cameras, backgrounds, perp_neg=config.guidance.perp_neg),
             plan=plan,
             generator=self.device_generator,
             noise_source=self.noise_source,
@@ -139,19 +140,7 @@ class Trainer:
         )
         losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
         losses |= self.scene.losses(render, seen_by, progress)
-        self.scene.backward(torch.stack(list(losses.values())).sum(), render, step=self.step)
-        # The step's one wait for the device: the losses for the report, and whether all is finite.
-        watched = {"latents": latents, "target": guided.target}
-        watched |= {f"{name} loss": value for name, value in losses.items()}
-        watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
-        values = self._finite_values(losses, watched, plan.timestep)
-        self._moving = True
-        self.scene.update(
-            render,
-            step=self.step,
-            generator=self.host_generator,
-            timestep_fraction=plan.timestep / self.prior.schedule.num_timesteps,
-        )
+        values = self._optimise(losses, render, {"latents": latents, "target": guided.target}, plan.timestep)
         self.carried_noise = self.noise_source.carry(guided)
         self.last_views = GuidedViews(
             cameras=cameras, rgb=render.rgb.detach(), target=guided.target, timestep=plan.timestep
@@ -166,19 +155,41 @@ class Trainer:
             seconds=time.perf_counter() - started,
         )
 
-    def change_settings(self, config: RunConfig) -> dict[str, list[Any]]:
-        """Go on under another config from the next step; returns what differs, as key: [before, after].
+    def _optimise(
+        self,
+        losses: dict[str, Tensor],  # weighted scalars
+        render: RenderOutput,
+        watched: dict[str, Tensor],
+        timestep: int,
+    ) -> dict[str, float]:
+        """Compute the gradients, check that all is finite, move the parameters, and return the losses' values."""
+        self.scene.backward(torch.stack(list(losses.values())).sum(), render, step=self.step)
+        watched |= {f"{name} loss": value for name, value in losses.items()}
+        watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
+        # The step's one wait for the device.
+        values = self._finite_values(losses, watched, timestep)
+        self._moving = True
+        self.scene.update(
+            render,
+            step=self.step,
+            generator=self.host_generator,
+            timestep_fraction=timestep / self.prior.schedule.num_timesteps,
+        )
+        return values
 
-        Raises UserError, with everything as it was, where the prior does not know the prompt, and for a setting that
-        is no part of ``STEERABLE`` or ``TUNABLE``: what the run was built with cannot change under it.
+    def change_settings(self, config: RunConfig) -> dict[str, list[Any]]:
+        """Take over another config from the next step on, and return what differs as key: [before, after].
+
+        Raises UserError, with everything as it was, for a prompt that the prior does not know, and for a setting that
+        is neither in ``STEERABLE`` nor in ``TUNABLE``.
         """
         keys = differing_keys(self.config, config)
         fixed = [key for key in keys if key not in (*STEERABLE, *TUNABLE)]
         if fixed:
             raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
         require_prompt(config)
-        told_anew = not {"prompt", "negative_prompt"}.isdisjoint(keys)
-        conditions = _conditions(self.prior, config) if told_anew else self.conditions
+        reworded = not {"prompt", "negative_prompt"}.isdisjoint(keys)
+        conditions = _conditions(self.prior, config) if reworded else self.conditions
         before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
         changed = {key: [before[key], after[key]] for key in keys}
         if self.config.compute != config.compute:
@@ -208,7 +219,7 @@ class Trainer:
         return step | scene | rest
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned; on the CPU the run then ends bit-equal to an unbroken one.
+        """Restore what ``state`` returned; on a CPU the run then ends bit-equal to an unbroken one.
 
         Raises UserError if the state is of a run with another noise source.
         """
@@ -225,14 +236,18 @@ class Trainer:
         restore_generator(self.device_generator, state["device_generator"])
 
     def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
-        """One of the configured backgrounds per view."""
+        """Draw one of the configured backgrounds per view."""
         choices = self.config.backgrounds
         return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
 
-    def _finite_values(self, values: dict[str, Tensor], watched: dict[str, Tensor], timestep: int) -> dict[str, float]:
-        """Some scalars as numbers, in one transfer with a flag for each watched tensor.
+    def _colours(self, backgrounds: Sequence[BackgroundName]) -> Tensor:  # [B, 3] in [0, 1]
+        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
+        return colours.to(self.device, non_blocking=True)
 
-        Stops before a broken value reaches the parameters, naming the first one in the order of computation.
+    def _finite_values(self, values: dict[str, Tensor], watched: dict[str, Tensor], timestep: int) -> dict[str, float]:
+        """Return scalars as numbers, in one transfer with a flag for each watched tensor.
+
+        Raises NonFiniteError that names the first broken tensor in the order of computation.
         """
         flags = [value.detach().isfinite().all() for value in watched.values()]
         numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
@@ -247,13 +262,13 @@ class Trainer:
 
 
 def _tune(prior: DiffusionPrior, config: RunConfig) -> None:
-    """Have the prior compute as the config says, if it has more than one way."""
+    """Set how the prior computes, if it has more than one way."""
     if isinstance(prior, TunablePrior):
         prior.configure(config.compute)
 
 
 def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
-    """What the prior is told under a config's prompts."""
+    """Return the embeddings of a config's prompts."""
     return PromptConditions(
         prior,
         config.prompt,

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdi_gs.cameras import orbit_cameras
 from sdi_gs.representations.ngp import networks, tiny_cuda_nn
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
-from sdi_gs.representations.ngp.networks import LookBackend, Weights, look, look_backend
+from sdi_gs.representations.ngp.networks import QueryBackend, Weights, query, query_backend
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.representations.ngp.scene import ngp_losses
 from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, NgpConfig
@@ -48,12 +48,12 @@ def make_points(layout: GridLayout, count: int) -> Tensor:  # [count, 3]
 
 
 def outputs_and_gradients(
-    backend: LookBackend, dtype: torch.dtype, count: int, *, num_levels: int, with_slopes: bool
+    backend: QueryBackend, dtype: torch.dtype, count: int, *, num_levels: int, with_slopes: bool
 ) -> list[Tensor]:
     """raw, logits, slopes where wanted, and the gradients of a random quadratic form of them by all weights."""
     layout = grid_layout(GRID)
     weights = make_weights(layout, dtype)
-    seen = look(
+    seen = query(
         make_points(layout, count).to(dtype),
         weights,
         layout,
@@ -105,8 +105,8 @@ def test_normals_can_be_had_without_gradients(tinycudann: ModuleType) -> None:
     weights, points = make_weights(layout, torch.float32), make_points(layout, 50)
     wanted: dict[str, Any] = {"num_levels": 4, "with_colour": False, "with_slopes": True}
     with torch.no_grad():
-        ours = look(points, weights, layout, backend="tiny-cuda-nn", **wanted)
-        truth = look(points, weights, layout, backend="torch", **wanted)
+        ours = query(points, weights, layout, backend="tiny-cuda-nn", **wanted)
+        truth = query(points, weights, layout, backend="torch", **wanted)
     assert ours.slopes is not None and not ours.slopes.requires_grad
     assert not ours.raw.requires_grad
     torch.testing.assert_close(ours.slopes, truth.slopes, rtol=1e-4, atol=1e-3)
@@ -123,7 +123,7 @@ def test_a_training_step_of_the_field_is_that_of_the_torch_path(
     )  # fmt: skip
     results = []
     for backend in ("tiny-cuda-nn", "torch"):
-        monkeypatch.setattr(networks, "look_backend", lambda *_, backend=backend: backend)
+        monkeypatch.setattr(networks, "query_backend", lambda *_, backend=backend: backend)
         generator = torch.Generator().manual_seed(0)
         config = NgpConfig(grid=GRID, hidden_width=8, samples_per_ray=64, blob_scale=4.0)
         ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
@@ -195,13 +195,13 @@ def test_it_is_chosen_for_float32_on_cuda_where_it_is_installed(monkeypatch: pyt
         points = torch.rand(3, 3, device=CUDA)
         for there in (True, False):
             monkeypatch.setattr(networks, "is_installed", lambda package, there=there: there)
-            chosen[there] = look_backend(points, weights, layout)
+            chosen[there] = query_backend(points, weights, layout)
         monkeypatch.setattr(networks, "is_installed", lambda package: True)
         others = [
-            look_backend(points.double(), doubles, layout),
-            look_backend(points[:0], weights, layout),
-            look_backend(points.clone().requires_grad_(), weights, layout),
-            look_backend(points, weights, grid_layout(HashGridConfig(growth=1.25, log2_table_size=19))),
+            query_backend(points.double(), doubles, layout),
+            query_backend(points[:0], weights, layout),
+            query_backend(points.clone().requires_grad_(), weights, layout),
+            query_backend(points, weights, grid_layout(HashGridConfig(growth=1.25, log2_table_size=19))),
         ]
     assert chosen == {True: "tiny-cuda-nn", False: "torch"}
     assert others == ["torch"] * 4

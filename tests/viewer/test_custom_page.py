@@ -37,7 +37,7 @@ def test_every_mode_of_a_scene_of_ones_own_follows_its_training(
 def test_its_settings_are_steered(live_wall: Any, browsers: Browse, wait_until: Wait) -> None:
     browser = browsers(live_wall.port)
     live_wall.start()
-    browser.set_value(labels.LEARNING_RATE_SCALE, 3.0)
+    browser.set_value("Learning-rate scale", 3.0)
     browser.press(labels.APPLY)
     wait_until(lambda: live_wall.trainer.config.learning_rate_scale == 3.0)
     assert live_wall.trainer.scene.optimizer.param_groups[0]["lr"] == pytest.approx(0.03)

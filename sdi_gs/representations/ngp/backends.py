@@ -1,4 +1,4 @@
-"""Who computes: numba kernels for float32 on the CPU, torch operations everywhere else."""
+"""Choice of the code that computes: numba kernels for float32 on the CPU, torch operations otherwise."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Backend = Literal["numba", "torch"]
 
 
 def backend_for(*tensors: Tensor) -> Backend:
-    """The kernels where every tensor is of their device and type."""
+    """Return numba if every tensor is float32 on the CPU, else torch."""
     suited = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
     return "numba" if suited else "torch"
 
 
 @functools.cache
 def is_installed(package: str) -> bool:
-    """Whether a package is there, without importing it."""
+    """Return whether a package is installed, without importing it."""
     return find_spec(package) is not None
 
 
 def imported(package: str) -> Any:
-    """A package without what Python says of its docstrings' escapes where it compiles them (nerfacc 0.5.3's)."""
+    """Import a package without Python's warnings about escapes in its docstrings (nerfacc 0.5.3)."""
     if package not in sys.modules:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*invalid escape sequence")

@@ -1,4 +1,4 @@
-"""What is behind the object where no colour is given: a small network over directions.
+"""A learned background: a small network over directions.
 
 Letters: R rays.
 """
@@ -31,7 +31,7 @@ class Environment:
         self,
         directions: Tensor,  # [R, 3] world
     ) -> Tensor:  # [R, 3] in (0, 1)
-        """What a ray that meets nothing sees."""
+        """Return the colours of rays that hit nothing."""
         bases = harmonic_bases(_DEGREE, directions)
         hidden = F.relu(F.relu(bases @ self.params["first"]) @ self.params["second"])
         return torch.sigmoid(hidden @ self.params["out"])

@@ -1,6 +1,6 @@
 """Emission and absorption along rays (Max 1995): weights, opacity and weighted sums, with their gradients.
 
-A sample of density s over a stretch d absorbs 1 - exp(-s d) of what reaches it.
+A sample of density s over a length d absorbs 1 - exp(-s d) of the light that reaches it.
 
 Letters: R rays, P samples of all rays, C channels.
 """
@@ -19,7 +19,7 @@ from sdi_gs.representations.ngp.backends import Backend, backend_for, imported, 
 from sdi_gs.representations.ngp.marching import Samples
 
 MIN_TRANSMITTANCE = 1e-4
-"""Samples that less light reaches are not drawn (nerfacc's early stop)."""
+"""Transmittance below which samples are not drawn (nerfacc's early stop)."""
 
 _SMALLEST_RAYS = 256
 
@@ -28,7 +28,7 @@ CompositingBackend = Literal["numba", "nerfacc", "torch"]
 
 @dataclass(frozen=True, kw_only=True)
 class Composite:
-    """What the samples of rays add up to."""
+    """The blended samples of rays."""
 
     weights: Tensor  # [P] share of the ray's light that is the sample's
     opacity: Tensor  # [R] sum of the ray's weights
@@ -36,7 +36,7 @@ class Composite:
 
 
 def compositing_backend(device: torch.device, dtype: torch.dtype) -> CompositingBackend:
-    """numba for float32 on the CPU, nerfacc for float32 on CUDA where it is installed, else torch operations."""
+    """Return numba for float32 on the CPU, nerfacc for float32 on CUDA if it is installed, else torch."""
     if dtype != torch.float32:
         return "torch"
     match device.type:
@@ -77,7 +77,7 @@ def visible(
     *,
     backend: Backend | None = None,
 ) -> Tensor:  # [P] bool
-    """Samples that light reaches and that absorb at least ``min_alpha`` of it."""
+    """Mark the samples that light reaches and that absorb at least ``min_alpha`` of it."""
     if (backend or backend_for(density)) == "numba":
         from sdi_gs.rasterize.threads import run_on_ranges
         from sdi_gs.representations.ngp.kernels import compositing
@@ -103,7 +103,7 @@ def _depth_before(
     depths: Tensor,  # [P] optical
     samples: Samples,
 ) -> Tensor:  # [P]
-    """Sum of the earlier samples' optical depths on the same ray."""
+    """Sum the earlier samples' optical depths on the same ray."""
     # One running sum over all rays, less its value at the ray's start: float64 keeps the difference exact enough.
     total = torch.cat([depths.new_zeros(1, dtype=torch.float64), depths.double().cumsum(0)])
     return (total[:-1] - total[samples.ray_starts[samples.ray_ids]]).to(depths.dtype)
@@ -136,7 +136,7 @@ def _accumulate(
 
 
 class _Composite(torch.autograd.Function):
-    """density, values -> weights, opacity, sums."""
+    """Compute weights, opacity and sums from density and values."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

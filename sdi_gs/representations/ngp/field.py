@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
-from sdi_gs.representations.ngp.networks import Look, Weights, look
+from sdi_gs.representations.ngp.networks import QueryResult, Weights, query
 from sdi_gs.settings.ngp import NgpConfig
 
 _TABLE_SPREAD = 1e-4
@@ -23,7 +23,7 @@ _TABLE_SPREAD = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class FieldValues:
-    """The field at P points."""
+    """Values of the field at P points."""
 
     density: Tensor  # [P] per scene unit
     albedo: Tensor  # [P, 3] in (0, 1)
@@ -31,7 +31,7 @@ class FieldValues:
 
 
 def uniform_weights(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """He's initialisation for a layer without a bias, inputs by rows."""
+    """Return He's initialisation of a layer without a bias, inputs by rows."""
     bound = math.sqrt(6.0 / shape[0])
     return (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * bound
 
@@ -45,7 +45,7 @@ class NgpField:
         self.num_levels = config.grid.initial_levels
         """Levels in use."""
         self.backend: Backend | None = None
-        """Who evaluates; None leaves the choice to the device."""
+        """Code that evaluates the networks; None to choose by device."""
         width, hidden = FEATURES * self.layout.num_levels, config.hidden_width
         table = torch.rand((self.layout.num_entries, FEATURES), generator=generator, device=device)
         shapes = {
@@ -59,12 +59,12 @@ class NgpField:
             self.params[name] = nn.Parameter(uniform_weights(*shape, generator=generator, device=device))
 
     def levels_at(self, progress: float) -> int:
-        """Levels in use after a share of the run: the initial ones, then one more at equal intervals."""
+        """Return the number of levels at a share of the run: the initial ones, then one more at equal intervals."""
         grid = self.config.grid
         waiting = grid.num_levels - grid.initial_levels
         if progress >= grid.bands_end:
             return grid.num_levels
-        # Rounding must not hold back a level that is due.
+        # Rounding must not delay a level that is due.
         joined = waiting * (progress - grid.bands_start) / max(grid.bands_end - grid.bands_start, 1e-9)
         return grid.initial_levels + max(math.floor(joined + 1e-6), 0)
 
@@ -72,16 +72,16 @@ class NgpField:
         self,
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P]
-        """Density per scene unit, 0 outside the cube."""
-        density = F.softplus(self._look(points).raw + self._bump(points))
+        """Return the density per scene unit; 0 outside the cube."""
+        density = F.softplus(self._query(points).raw + self._bump(points))
         return density * (points.detach().abs().amax(dim=-1) <= self.config.radius)
 
     def albedo_of(
         self,
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P, 3]
-        """Colour in (0, 1)."""
-        logits = self._look(points, with_colour=True).logits
+        """Return the colour in (0, 1)."""
+        logits = self._query(points, with_colour=True).logits
         assert logits is not None
         return torch.sigmoid(logits)
 
@@ -91,8 +91,8 @@ class NgpField:
         *,
         with_normals: bool,
     ) -> FieldValues:
-        """All that a render needs, from one look at the grid."""
-        seen = self._look(points, with_colour=True, with_slopes=with_normals)
+        """Return everything that a render needs, with one evaluation of the grid."""
+        seen = self._query(points, with_colour=True, with_slopes=with_normals)
         assert seen.logits is not None
         return FieldValues(
             density=F.softplus(seen.raw + self._bump(points)),
@@ -104,13 +104,13 @@ class NgpField:
         self,
         points: Tensor,  # [P, 3] world, inside the cube
     ) -> Tensor:  # [P, 3]
-        """Unit vectors against the gradient of density."""
-        slopes = self._look(points, with_slopes=True).slopes
+        """Return unit vectors against the gradient of the density."""
+        slopes = self._query(points, with_slopes=True).slopes
         assert slopes is not None
         return self._normals(points, slopes)
 
-    def _look(self, points: Tensor, *, with_colour: bool = False, with_slopes: bool = False) -> Look:
-        return look(
+    def _query(self, points: Tensor, *, with_colour: bool = False, with_slopes: bool = False) -> QueryResult:
+        return query(
             self._to_grid(points),
             Weights(**self.params),
             self.layout,
@@ -125,7 +125,7 @@ class NgpField:
         points: Tensor,  # [P, 3]
         slopes: Tensor,  # [P, 3]
     ) -> Tensor:  # [P, 3]
-        """Against the gradient of the softplus' argument: its slope is positive, and a direction has no length."""
+        """Normalise minus the gradient of the softplus' argument; the softplus' own slope is positive and drops out."""
         bump_slope = self.config.blob_scale / self.config.blob_radius
         outward = F.normalize(points, dim=-1)
         return F.normalize(bump_slope * outward - slopes / (2.0 * self.config.radius), dim=-1)
@@ -135,5 +135,5 @@ class NgpField:
         return ((points + radius) / (2.0 * radius)).clamp(0.0, 1.0)
 
     def _bump(self, points: Tensor) -> Tensor:  # [P]
-        """What is added to the density before its softplus (Magic3D)."""
+        """Return the term that is added to the density before its softplus (Magic3D)."""
         return self.config.blob_scale * (1.0 - points.norm(dim=-1) / self.config.blob_radius)

@@ -21,17 +21,17 @@ from torch import Tensor
 from sdi_gs.settings.ngp import HashGridConfig
 
 FEATURES = 2
-"""Features of an entry."""
+"""Features per entry."""
 PRIMES = (1, 2654435761, 805459861)
 """Factors of the coordinates in the hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridLayout:
-    """Where each level's entries lie in the table."""
+    """Layout of the levels' entries in the table."""
 
     config: HashGridConfig
-    """What asked for it."""
+    """The settings that it follows from."""
     scales: tuple[float, ...]
     """Cells along a side of the unit cube, L of them, float32 values."""
     resolutions: tuple[int, ...]
@@ -54,7 +54,7 @@ class GridLayout:
 
 @functools.cache
 def grid_layout(config: HashGridConfig) -> GridLayout:
-    """The layout that a config asks for."""
+    """Return the layout of a config."""
     table_size = 2**config.log2_table_size
     scales, resolutions, offsets, hashed = [], [], [0], []
     for level in range(config.num_levels):
@@ -83,9 +83,9 @@ def encode(
     num_levels: int,
     with_jacobian: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # [P, 2 L], [P, 3, 2 L]
-    """Features of the first ``num_levels`` levels, 0 for the others, and their derivatives by the point's coordinates.
+    """Compute features of the first ``num_levels`` levels, 0 for the others, and their derivatives by the coordinates.
 
-    The reference: torch operations alone, on any device and in any precision, differentiable by points and table.
+    The reference: torch operations on any device and in any precision, differentiable by points and table.
     """
     features, jacobian = [], []
     for level in range(num_levels):
@@ -107,7 +107,7 @@ def corners(
     *,
     with_slopes: bool,
 ) -> tuple[Tensor, Tensor]:  # [8, P] int64, [1 or 4, 8, P]
-    """Rows of the table at the corners of the points' cells, and each corner's factor in the level's value and, where
+    """Return the table rows of the corners of the points' cells, and each corner's factors in the level's value and, if
     asked for, in its slopes along x, y and z.
     """
     scale = layout.scales[level]
@@ -141,7 +141,7 @@ def _entries(
     layout: GridLayout,
     level: int,
 ) -> Tensor:  # of the shape that x, y and z have together
-    """Rows of the table; the offset of half a cell lets the last vertices of a dense level wrap around."""
+    """Return table rows; the offset of half a cell lets the last vertices of a dense level wrap around."""
     size = layout.offsets[level + 1] - layout.offsets[level]
     x, y, z = vertex
     if layout.hashed[level]:
@@ -154,7 +154,7 @@ def _entries(
 
 @functools.cache
 def layout_arrays(layout: GridLayout, num_levels: int) -> tuple[np.ndarray, ...]:
-    """The first levels' scales, resolutions, offsets and hash flags."""
+    """Return the first levels' scales, resolutions, offsets and hash flags."""
     return (
         np.array(layout.scales[:num_levels], np.float32),
         np.array(layout.resolutions[:num_levels], np.int64),

@@ -1,7 +1,7 @@
-"""The hash encoding as a linear map of its table, in torch operations that keep the points alone for the backward pass.
+"""The hash encoding as a linear map of its table, which keeps only the points for the backward pass.
 
-Autograd would keep eight rows, factors and slopes of every level: kilobytes of each point. Rows and factors are worked
-out once more instead, for some points at a time.
+Autograd would keep eight rows, factors and slopes of every level: kilobytes per point. Here rows and factors are
+computed again in the backward pass, for some points at a time.
 
 Letters: P points, L levels, E entries of all levels.
 """
@@ -18,7 +18,7 @@ from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, corners
 from sdi_gs.row_groups import row_groups
 
 _POINTS_AT_ONCE = 2**20
-"""A bound on memory: about 600 bytes of each while its slopes are worked out."""
+"""Points at a time, a bound on memory: about 600 bytes per point while slopes are computed."""
 
 
 def encode_linear(
@@ -29,13 +29,13 @@ def encode_linear(
     num_levels: int,
     with_jacobian: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # [P, 2 L], [P, 3, 2 L]
-    """What ``hash_grid.encode`` gives, differentiable once by the table."""
+    """Compute what ``hash_grid.encode`` returns, differentiable once by the table."""
     features, jacobian = _Encode.apply(points, table, layout, num_levels, with_jacobian)
     return features, jacobian if with_jacobian else None
 
 
 class _Encode(torch.autograd.Function):
-    """points and table -> features [P, 2 L] and jacobian [P, 3, 2 L], of no points where not asked for."""
+    """Compute features [P, 2 L] and jacobian [P, 3, 2 L] (of 0 points if not needed) from points and table."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

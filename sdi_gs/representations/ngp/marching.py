@@ -18,19 +18,19 @@ from sdi_gs.representations.ngp.backends import Backend, backend_for
 
 _SMALLEST_RAYS = 256
 _CANDIDATES_AT_ONCE = 2**23
-"""Places tested in one go by the torch code: a bound on its memory."""
+"""Places that the torch code tests at a time: a bound on its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Places along rays, ray by ray and front to back; each stands for a stretch of one step around it."""
+    """Samples along rays, ray by ray and front to back; each stands for the step around it."""
 
     distances: Tensor  # [P] from the ray's origin, scene units
     points: Tensor  # [P, 3] world
     ray_ids: Tensor  # [P] int64
     ray_starts: Tensor  # [R + 1] int64, first sample of each ray
     step: float
-    """Scene units between neighbours."""
+    """Distance between neighbours, scene units."""
 
     def __len__(self) -> int:
         return len(self.distances)
@@ -39,7 +39,7 @@ class Samples:
         self,
         mask: Tensor,  # [P] bool
     ) -> Samples:
-        """The samples where ``mask`` holds."""
+        """Return the samples where ``mask`` holds."""
         before = torch.zeros(len(mask) + 1, dtype=torch.int64, device=mask.device)
         torch.cumsum(mask, 0, out=before[1:])
         chosen = mask.nonzero()[:, 0]
@@ -53,8 +53,8 @@ class Samples:
 
 
 def cube_spans(rays: Rays, radius: float) -> tuple[Tensor, Tensor]:  # [R], [R]
-    """Distances at which rays enter and leave the cube [-radius, radius]^3; equal for rays that miss it."""
-    # A direction along a face would divide zero by zero.
+    """Return the distances at which rays enter and leave the cube [-radius, radius]^3; equal for rays that miss it."""
+    # A direction along a face would give 0 / 0.
     tiny = torch.finfo(rays.directions.dtype).tiny
     inverse = 1.0 / torch.where(rays.directions.abs() < tiny, tiny, rays.directions)
     first, second = (-radius - rays.origins) * inverse, (radius - rays.origins) * inverse
@@ -72,7 +72,7 @@ def march(
     offsets: Tensor,  # [R] in [0, 1), shares of a step before the first sample
     backend: Backend | None = None,
 ) -> Samples:
-    """Samples one ``step`` apart inside the cube, in occupied cells; an offset of half puts them mid-stretch."""
+    """Return samples one ``step`` apart in occupied cells of the cube; an offset of 0.5 centres them in their steps."""
     near, far = cube_spans(rays, radius)
     match backend or backend_for(rays.origins):
         case "numba":
@@ -84,8 +84,8 @@ def march(
 
 
 def candidates_per_ray(radius: float, step: float) -> int:
-    """Places of a ray that the torch code tests: as many as fit the cube's diagonal."""
-    # To ask for the longest span of the rays at hand would stop the host.
+    """Return the number of places per ray that the torch code tests: as many as fit the cube's diagonal."""
+    # The longest span of these rays would need a transfer from the device.
     return math.ceil(2.0 * math.sqrt(3.0) * radius / step) + 1
 
 
@@ -98,7 +98,7 @@ def _march_torch(
     step: float,
     offsets: Tensor,  # [R]
 ) -> Samples:
-    """The reference: all candidates of some rays at a time, then those that count."""
+    """Test all candidates of some rays at a time and keep those in occupied cells (the reference)."""
     side, device = occupied.shape[0], near.device
     num_candidates = candidates_per_ray(radius, step)
     numbers = torch.arange(num_candidates, device=device, dtype=near.dtype)

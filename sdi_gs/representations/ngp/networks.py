@@ -1,8 +1,8 @@
-"""Looks at points: the hash grid's features through the density and the albedo network, with slopes for normals.
+"""Evaluation of the field at points: hash-grid features through the density and albedo networks, and slopes.
 
     raw = relu(f D) d        logits = relu(f A) a        slopes = d raw / d position
 
-``look`` picks numba kernels for float32 on the CPU, tiny-cuda-nn's grid for float32 on CUDA where it is installed, and
+``query`` chooses numba kernels for float32 on the CPU, tiny-cuda-nn's grid for float32 on CUDA if it is installed, and
 torch operations otherwise. All are differentiable by the table and the weights, slopes included.
 
 Letters: P points, L levels, E entries of the table, K hidden units.
@@ -25,9 +25,9 @@ from sdi_gs.representations.ngp.backends import backend_for, is_installed
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, encode, layout_arrays
 from sdi_gs.representations.ngp.linear_encoding import encode_linear
 
-LookBackend = Literal["numba", "tiny-cuda-nn", "torch"]
+QueryBackend = Literal["numba", "tiny-cuda-nn", "torch"]
 
-# Work that is worth waking a thread for: about 0.2 ms of each kernel.
+# The least work per thread: about 0.2 ms of each kernel.
 _SMALLEST_POINTS = 1024
 
 
@@ -42,21 +42,21 @@ class Weights:
     albedo_out: Tensor  # [K, 3]
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of them, in the order of the fields."""
+        """Return all tensors in the order of the fields."""
         return self.table, self.density_hidden, self.density_out, self.albedo_hidden, self.albedo_out
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a look at P points gives; None for what was not asked for."""
+class QueryResult:
+    """The networks' values at P points; None for those not asked for."""
 
     raw: Tensor  # [P] density before its bump and softplus
     logits: Tensor | None  # [P, 3] albedo before its sigmoid
     slopes: Tensor | None  # [P, 3] derivative of raw by the position in the grid
 
 
-def look_backend(points: Tensor, weights: Weights, layout: GridLayout) -> LookBackend:
-    """By device and type, but torch where positions want a gradient, which only it gives."""
+def query_backend(points: Tensor, weights: Weights, layout: GridLayout) -> QueryBackend:
+    """Choose by device and type; torch if the points need a gradient, which only it computes."""
     if points.requires_grad:
         return "torch"
     suited = points.device.type == "cuda" and points.dtype == weights.table.dtype == torch.float32 and len(points) > 0
@@ -65,7 +65,7 @@ def look_backend(points: Tensor, weights: Weights, layout: GridLayout) -> LookBa
     return backend_for(points, weights.table)
 
 
-def look(
+def query(
     points: Tensor,  # [P, 3] in [0, 1]
     weights: Weights,
     layout: GridLayout,
@@ -73,13 +73,15 @@ def look(
     num_levels: int,
     with_colour: bool,
     with_slopes: bool,
-    backend: LookBackend | None = None,
-) -> Look:
+    backend: QueryBackend | None = None,
+) -> QueryResult:
     """Evaluate both networks over the first ``num_levels`` levels."""
-    match backend or look_backend(points, weights, layout):
+    match backend or query_backend(points, weights, layout):
         case "numba":
-            raw, logits, slopes = _Look.apply(points, layout, num_levels, with_colour, with_slopes, *weights.tensors())
-            return Look(raw=raw, logits=logits.T if with_colour else None, slopes=slopes.T if with_slopes else None)
+            raw, logits, slopes = _Query.apply(points, layout, num_levels, with_colour, with_slopes, *weights.tensors())
+            return QueryResult(
+                raw=raw, logits=logits.T if with_colour else None, slopes=slopes.T if with_slopes else None
+            )
         case "tiny-cuda-nn":
             encoded = tiny_cuda_nn.encode(points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes)
             return _networks(encoded.features, encoded.slopes_along, weights, with_colour=with_colour)
@@ -100,22 +102,22 @@ def _networks(
     weights: Weights,
     *,
     with_colour: bool,
-) -> Look:
-    """Both networks in torch operations, over the features of whoever encoded."""
+) -> QueryResult:
+    """Evaluate both networks in torch operations on given features."""
     hidden = features @ weights.density_hidden
     slopes = None
     if slopes_along is not None:
         gates = (hidden.detach() > 0.0).to(hidden.dtype) * weights.density_out
         slopes = slopes_along(gates @ weights.density_hidden.T)
-    return Look(
+    return QueryResult(
         raw=F.relu(hidden) @ weights.density_out,
         logits=F.relu(features @ weights.albedo_hidden) @ weights.albedo_out if with_colour else None,
         slopes=slopes,
     )
 
 
-class _Look(torch.autograd.Function):
-    """points, table and weights -> raw [P], logits [3, P] and slopes [3, P], of no points where not asked for."""
+class _Query(torch.autograd.Function):
+    """Compute raw [P], logits [3, P] and slopes [3, P] (of 0 points if not needed) from points, table and weights."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -170,7 +172,7 @@ class _Look(torch.autograd.Function):
         num_chunks = -(-len(points) // networks.CHUNK)
         grad_features, slope_features = torch.empty_like(features), torch.empty((len(jacobian), *features.shape[1:]))
         sums = np.empty((num_chunks, networks.gradient_length(width, hidden)), np.float32)
-        # Points by rows, as the kernels go through them.
+        # Points by rows, the order in which the kernels read them.
         by_point = grad_slopes.T.contiguous()
         run_interleaved(
             networks.networks_backward,
@@ -203,7 +205,7 @@ def _numpy(*tensors: Tensor) -> list[np.ndarray]:
 
 
 def _clear_unused(features: Tensor, jacobian: Tensor, num_levels: int, count: int) -> None:
-    """Zero what the encoding leaves unwritten: levels not in use, and lanes beyond the last point."""
+    """Zero what the encoding does not write: unused levels, and lanes beyond the last point."""
     features[:, FEATURES * num_levels :] = 0.0
     jacobian[:, :, FEATURES * num_levels :] = 0.0
     if len(features):

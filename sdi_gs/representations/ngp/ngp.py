@@ -1,4 +1,4 @@
-"""The hash-grid field as a scene: rendering, what a trainer does before each step, and its state.
+"""The hash-grid field: rendering, schedules and state.
 
 Letters: B views, H W pixels, R rays, P samples, C channels.
 """
@@ -26,16 +26,16 @@ from sdi_gs.settings.compute import fewest
 from sdi_gs.settings.ngp import NgpConfig
 
 SMALLEST_IMAGE = 16
-"""Side in pixels below which no image is rendered."""
+"""Smallest side of an image in pixels."""
 _RAYS_AT_ONCE = 2**15
-"""Rays of one go where no gradient is wanted: a bound on memory."""
+"""Rays rendered at a time without gradients: a bound on memory."""
 _POINTS_AT_ONCE = 2**20
-"""Points whose density alone is asked for in one go, likewise."""
+"""Points whose density is evaluated at a time while samples are chosen: a bound on memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NgpRender(RenderOutput):
-    """A render of the field, with what its regularisers need."""
+    """A render with the tensors that the regularisers need."""
 
     z_variance: Tensor  # [B, H, W, 1] of the distance along the ray, square scene units
     normals: Tensor | None  # [B, H, W, 3] world, sums of weight times unit normal
@@ -46,7 +46,7 @@ class NgpRender(RenderOutput):
 
 @dataclass(frozen=True, kw_only=True)
 class _RayValues:
-    """What rays see."""
+    """Blended values of rays."""
 
     sums: Tensor  # [R, C] rgb, distance and its square less the origin's, normals
     opacity: Tensor  # [R]
@@ -56,7 +56,7 @@ class _RayValues:
 
 
 class Ngp:
-    """A field with its occupancy grid and, where configured, an environment."""
+    """A hash-grid field with its occupancy grid and, if configured, a learned background."""
 
     def __init__(self, config: NgpConfig, *, generator: torch.Generator, device: torch.device) -> None:
         self.config = config
@@ -69,7 +69,7 @@ class Ngp:
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of its tensors."""
         return self._device
 
     @property
@@ -96,27 +96,27 @@ class Ngp:
         copy.load_state(self.state())
         return copy
 
-    # ---- what a mesh asks for ----
+    # ---- values at points ----
 
     def density_of(
         self,
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P]
-        """Density per scene unit, 0 outside the cube."""
+        """Return the density per scene unit; 0 outside the cube."""
         return self.field.density_of(points)
 
     def albedo_of(
         self,
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P, 3]
-        """Colour in (0, 1)."""
+        """Return the colour in (0, 1)."""
         return self.field.albedo_of(points)
 
     def normals_of(
         self,
         points: Tensor,  # [P, 3] world
     ) -> Tensor:  # [P, 3]
-        """Unit vectors against the gradient of density."""
+        """Return unit vectors against the gradient of the density."""
         return self.field.normals_of(points)
 
     # ---- rendering ----
@@ -129,7 +129,7 @@ class Ngp:
         with_depth: bool = False,
         with_normals: bool = False,
     ) -> NgpRender:
-        """Albedo over the given colours, each ray sampled at fixed places; depth comes with it, asked for or not.
+        """Render the albedo over given colours with rays sampled at fixed places; depth is always included.
 
         Raises UserError for images below 16 pixels.
         """
@@ -145,11 +145,10 @@ class Ngp:
         views_at_once: int = 0,
         rays_at_once: int = 0,
     ) -> NgpRender:
-        """A render with jittered samples, the config's background, its light, and normals where some term needs them.
+        """Render with jittered samples, the config's background and light, and normals if a regulariser needs them.
 
-        Of what tracing keeps for the backward pass there is never more than ``views_at_once`` views' and
-        ``rays_at_once`` rays' (0: all).
-        Raises UserError for images below 16 pixels.
+        The tensors kept for the backward pass are those of at most ``views_at_once`` views and ``rays_at_once`` rays
+        at a time (0: all). Raises UserError for images below 16 pixels.
         """
         lighting = draw_lighting(self.config.shading, cameras, progress, generator=generator)
         per_ray = background[:, None, :]
@@ -206,7 +205,7 @@ class Ngp:
         rgb = colour + (1.0 - opacity.unflatten(0, (len(cameras), -1)))[..., None] * background
         share = opacity.clamp_min(1e-6)
         mean = sums[:, 3] / share
-        # Sums are about the distance of the world's origin, where float32 is finest.
+        # Sums are relative to the distance of the world's origin, where float32 is finest.
         depth = rays.cosines * (sums[:, 3] + opacity * rays.origins.norm(dim=-1)) / share
         return NgpRender(
             rgb=rgb.reshape(*shape, 3),
@@ -229,7 +228,7 @@ class Ngp:
         views: Tensor,  # [R] which camera a ray belongs to
         with_normals: bool,
     ) -> _RayValues:
-        """March, look at the field where it can be seen, and blend."""
+        """March, evaluate the field at visible samples, and blend."""
         samples = self._visible_samples(rays, occupied, offsets)
         values = self.field.values_at(samples.points, with_normals=with_normals)
         colour = values.albedo
@@ -253,7 +252,7 @@ class Ngp:
 
     @torch.no_grad()
     def _visible_samples(self, rays: Rays, occupied: Tensor, offsets: Tensor) -> Samples:
-        """Samples in occupied cells that absorb some light and that light reaches."""
+        """Return samples in occupied cells that absorb some light and that light reaches."""
         config = self.config
         backend = self.field.backend
         samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets, backend=backend)
@@ -263,26 +262,26 @@ class Ngp:
     # ---- training ----
 
     def before_step(self, progress: float, generator: torch.Generator) -> None:
-        """Bring levels and occupancy up to date at a share ``progress`` of the run."""
+        """Update levels and occupancy for a share ``progress`` of the run."""
         self.field.num_levels = self.field.levels_at(progress)
         if self.steps_since_update == 0:
             self.occupancy.update(self.field.density_of, generator)
         self.steps_since_update = (self.steps_since_update + 1) % self.config.occupancy_every
 
     def finalize(self) -> None:
-        """After the last step: all levels, and an occupancy grid of what is there now."""
+        """Turn on all levels, and recompute the occupancy grid, after the last step."""
         self.field.num_levels = self.config.grid.num_levels
         self.occupancy.refresh(self.field.density_of)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every trainable tensor by name."""
+        """Return every trainable tensor by name."""
         own = {f"field.{name}": value for name, value in self.field.params.items()}
         if self.environment is not None:
             own |= {f"environment.{name}": value for name, value in self.environment.params.items()}
         return own
 
     def state(self) -> dict[str, Any]:
-        """All that rendering and the next step depend on, as nested dicts of tensors and numbers."""
+        """Return everything that rendering and the next step depend on, as nested dicts of tensors and numbers."""
         return {
             "params": {name: value.detach() for name, value in self.parameters().items()},
             "occupancy": self.occupancy.alphas,
@@ -292,9 +291,9 @@ class Ngp:
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned.
+        """Restore what ``state`` returned.
 
-        Raises UserError where the tensors are another field's, or not a field's at all.
+        Raises UserError for the state of another representation or of a field of another size.
         """
         own, saved = self.parameters(), state.get("params", {})
         if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:

@@ -1,4 +1,4 @@
-"""Which cells of the cube are worth sampling: a grid that remembers the densities met there.
+"""Occupancy grid: which cells of the cube are worth sampling, by the densities found there.
 
 Letters: G cells along a side, P points.
 """
@@ -13,25 +13,25 @@ from torch import Tensor
 from sdi_gs.settings.ngp import NgpConfig
 
 _PROBES = 2
-"""Points along a side of a cell that a full look examines."""
+"""Points along a side of a cell that ``refresh`` evaluates."""
 
 
 class OccupancyGrid:
-    """The largest opacity of a stretch met in each cell, fading from update to update (nerfacc's rule)."""
+    """The largest opacity of a step found in each cell, decaying from update to update (nerfacc's rule)."""
 
     def __init__(self, config: NgpConfig, *, device: torch.device) -> None:
         self.config = config
         side = config.occupancy_resolution
-        # Everything counts as occupied until it has been looked at.
+        # Every cell counts as occupied until it is evaluated.
         self.alphas = torch.ones((side, side, side), device=device)
 
     def occupied(self) -> Tensor:  # [G, G, G] bool
-        """Cells where a stretch may absorb at least ``empty_alpha``."""
+        """Mark the cells where a step may absorb at least ``empty_alpha``."""
         return self.alphas >= self.config.empty_alpha
 
     @torch.no_grad()
     def update(self, density_of: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
-        """Let memories fade, and look at a random point of every cell."""
+        """Decay the stored opacities, and evaluate a random point of every cell."""
         side = self.config.occupancy_resolution
         within = torch.rand((side**3, 3), generator=generator, device=self.alphas.device)
         seen = self._alphas_at(density_of, within)
@@ -39,7 +39,7 @@ class OccupancyGrid:
 
     @torch.no_grad()
     def refresh(self, density_of: Callable[[Tensor], Tensor]) -> None:
-        """Forget, and look at several fixed points of every cell."""
+        """Discard the stored opacities, and evaluate several fixed points of every cell."""
         best = torch.zeros_like(self.alphas)
         places = (torch.arange(_PROBES, device=best.device) + 0.5) / _PROBES
         for within in torch.cartesian_prod(places, places, places):
@@ -51,7 +51,7 @@ class OccupancyGrid:
         density_of: Callable[[Tensor], Tensor],
         within: Tensor,  # [G^3, 3] shares of a cell
     ) -> Tensor:  # [G, G, G]
-        """Opacity of a stretch through one point of every cell."""
+        """Return the opacity of a step through one point of every cell."""
         side, radius = self.config.occupancy_resolution, self.config.radius
         numbers = torch.arange(side, device=within.device)
         corners = torch.cartesian_prod(numbers, numbers, numbers)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CONVEXITY_SIZE = 8
-"""Side in pixels of the normal images whose dents count (SDI paper)."""
+"""Side in pixels of the normal images that are compared (SDI paper)."""
 
 
 def orientation_loss(
@@ -19,7 +19,7 @@ def orientation_loss(
     directions: Tensor,  # [P, 3] world, unit, from the camera
     num_rays: Tensor | int,
 ) -> Tensor:
-    """Squared cosines of normals that face away, by weight, per ray (Ref-NeRF); weights get no gradient."""
+    """Compute the squared cosines of normals that face away, by weight, per ray (Ref-NeRF); weights get no gradient."""
     away = (normals * directions).sum(dim=-1).clamp_min(0.0)
     total = (weights.detach() * away.square()).sum()
     return total / torch.as_tensor(num_rays, device=total.device).clamp_min(1)
@@ -28,14 +28,14 @@ def orientation_loss(
 def sparsity_loss(
     alpha: Tensor,  # [B, H, W, 1]
 ) -> Tensor:
-    """Mean of sqrt(opacity^2 + 0.01)."""
+    """Compute the mean of sqrt(opacity^2 + 0.01)."""
     return (alpha.square() + 0.01).sqrt().mean()
 
 
 def opaqueness_loss(
     alpha: Tensor,  # [B, H, W, 1]
 ) -> Tensor:
-    """Mean entropy of a pixel's opacity, nats; opacity is kept 0.001 away from 0 and 1."""
+    """Compute the mean entropy of a pixel's opacity, nats; opacity is clamped to [0.001, 0.999]."""
     opacity = alpha.clamp(1e-3, 1.0 - 1e-3)
     return -(opacity * opacity.log() + (1.0 - opacity) * (1.0 - opacity).log()).mean()
 
@@ -44,7 +44,7 @@ def z_variance_loss(
     z_variance: Tensor,  # [B, H, W, 1]
     alpha: Tensor,  # [B, H, W, 1]
 ) -> Tensor:
-    """Mean variance of depth over pixels with opacity above one half; 0 where there are none."""
+    """Compute the mean variance of depth over pixels with opacity above one half; 0 if there are none."""
     solid = alpha.detach() > 0.5
     return torch.where(solid, z_variance, 0.0).sum() / solid.sum().clamp_min(1)
 
@@ -53,10 +53,10 @@ def convexity_loss(
     normals: Tensor,  # [B, H, W, 3] world, times opacity
     camera_from_world: Tensor,  # [B, 4, 4]
 ) -> Tensor:
-    """Minus the mean sine from each normal to its right and its lower neighbour, at 8x8 pixels (SDI paper).
+    """Compute minus the mean sine from each normal to its right and its lower neighbour, at 8x8 pixels (SDI paper).
 
-    In camera axes (x right, y down), so that a bulge lowers the loss and a dent raises it from every side. The
-    published code takes the world's axes and the colours that stand for normals; the paper's words are followed here.
+    In camera axes (x right, y down), so that a bulge lowers the loss and a dent raises it from every side. This follows
+    the paper; the published code takes world axes and normals encoded as colours.
     """
     in_camera = torch.einsum("bij,bhwj->bihw", camera_from_world[:, :3, :3], normals)
     small = F.interpolate(
@@ -69,7 +69,7 @@ def convexity_loss(
 
 
 def scheduled(start: float, final: float, end: float, progress: float) -> float:
-    """A weight that goes linearly from ``start`` to ``final`` until a share ``end`` of the run, and stays there."""
+    """Return a weight that is linear from ``start`` to ``final`` until a share ``end`` of the run, then constant."""
     if progress >= end:
         return final
     return start + (final - start) * progress / end

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
+from sdi_gs.representations.catalog import RepresentationEntry
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
 from sdi_gs.representations.ngp.regularizers import (
     convexity_loss,
@@ -178,3 +179,6 @@ def restore_ngp(config: RunConfig, state: dict[str, Any], *, device: torch.devic
     ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
     ngp.load_state(state["ngp"])
     return ngp
+
+
+ENTRY = RepresentationEntry(noun="a field", make=NgpScene, restore=restore_ngp, casts_rays=True)

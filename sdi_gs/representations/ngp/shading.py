@@ -1,4 +1,4 @@
-"""The diffuse material: a colour, a point lamp and light from everywhere, in the published run's mix.
+"""Diffuse shading: a colour, a point light and ambient light, mixed as in the published run.
 
 Letters: B views, P points.
 """
@@ -17,7 +17,7 @@ from sdi_gs.settings.ngp import ShadingConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Lighting:
-    """How each view is lit."""
+    """Lighting of each view."""
 
     lit: Tensor  # [B] bool, whether the lamp shows
     textured: Tensor  # [B] bool, whether colours show
@@ -31,7 +31,7 @@ def draw_lighting(
     *,
     generator: torch.Generator,
 ) -> Lighting | None:
-    """Lamps and materials of training views; None where all are sure to show plain albedo."""
+    """Draw the lights and materials of training views; None if all show plain albedo."""
     if not config.enabled or progress < config.albedo_only or config.albedo_probability >= 1.0:
         return None
     device, count = cameras.world_from_camera.device, len(cameras)
@@ -55,7 +55,7 @@ def shade(
     points: Tensor,  # [P, 3] world
     views: Tensor,  # [P] int64, which view a point belongs to
 ) -> Tensor:  # [P, 3]
-    """Albedo times ambient and Lambertian light, for the views that are lit."""
+    """Multiply the albedo of lit views by ambient and Lambertian light."""
     to_lamp = F.normalize(lighting.lamps[views] - points, dim=-1)
     light = config.ambient + config.diffuse * (normals * to_lamp).sum(dim=-1, keepdim=True).clamp_min(0.0)
     colour = torch.where(lighting.textured[views, None], albedo, 1.0)

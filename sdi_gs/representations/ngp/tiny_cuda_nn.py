@@ -1,8 +1,8 @@
-"""The hash encoding by tiny-cuda-nn, in place of torch operations: same table, same features, same slopes.
+"""The hash encoding by tiny-cuda-nn instead of torch operations: same table, same features, same slopes.
 
-The table stays the field's own; tiny-cuda-nn's module borrows the levels in use for the length of a call. Its float32
-kernels are asked for, since half precision would not give the torch path's results. Slopes are its gradient by the
-input, which it can differentiate once more, by the table and by the direction (``bwd_bwd_input`` of its bindings).
+The table stays the field's own; tiny-cuda-nn's module borrows the levels in use during a call. Its float32 kernels are
+requested, since half precision would not give the torch path's results. Slopes are its gradient by the input, which it
+can differentiate once more, by the table and by the direction (``bwd_bwd_input`` of its bindings).
 
 Letters: P points, L levels, E entries of the table.
 """
@@ -24,7 +24,7 @@ from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout
 from sdi_gs.settings.ngp import HashGridConfig
 
 _SCALE_ERROR = 1e-5
-"""Relative error that float32 exponentials may leave in a level's scale."""
+"""Relative error that float32 exponentials may cause in a level's scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +33,14 @@ class Encoded:
 
     features: Tensor  # [P, 2 L]
     slopes_along: Callable[[Tensor], Tensor] | None
-    """Directions [P, 2 L] among the features to their derivatives [P, 3] by the point's coordinates."""
+    """Map directions [P, 2 L] among the features to their derivatives [P, 3] by the coordinates."""
 
 
 @functools.cache
 def same_grid(layout: GridLayout) -> bool:
-    """Whether tiny-cuda-nn, which finds scales in float32, arrives at the same number of vertices on every level.
+    """Return whether tiny-cuda-nn, which computes scales in float32, gets the same number of vertices on every level.
 
-    It matters where they are counted, which is on levels that are stored densely, or nearly so.
+    This matters on levels that are stored densely, or nearly so.
     """
     # The first level's scale is exact, and so are all where the growth is a power of two.
     exact = math.log2(layout.config.growth).is_integer()
@@ -52,7 +52,7 @@ def same_grid(layout: GridLayout) -> bool:
 
 
 def encoding_config(config: HashGridConfig, num_levels: int) -> dict[str, Any]:
-    """The first levels of a grid in tiny-cuda-nn's words."""
+    """Return the first levels of a grid as tiny-cuda-nn's config."""
     return {
         "otype": "HashGrid",
         "n_levels": num_levels,
@@ -72,7 +72,7 @@ def encode(
     num_levels: int,
     with_slopes: bool = False,
 ) -> Encoded:
-    """Features of the first ``num_levels`` levels, 0 for the others."""
+    """Compute features of the first ``num_levels`` levels, 0 for the others."""
     wanted = torch.is_grad_enabled()
     points = points.detach()
     if not with_slopes:
@@ -103,7 +103,7 @@ def _features(points: Tensor, table: Tensor, layout: GridLayout, num_levels: int
 
 @functools.lru_cache(maxsize=2)
 def _encoding(config: HashGridConfig, num_levels: int, device: torch.device) -> nn.Module:
-    """tiny-cuda-nn's module on a device, without a table of its own."""
+    """Return tiny-cuda-nn's module on a device, without a table of its own."""
     import tinycudann  # pyright: ignore[reportMissingImports]
 
     encoding = tinycudann.Encoding(3, encoding_config(config, num_levels), dtype=torch.float32)
@@ -112,12 +112,12 @@ def _encoding(config: HashGridConfig, num_levels: int, device: torch.device) -> 
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
-    """tiny-cuda-nn allocates on the current card, which may be another one."""
+    """Make the tensors' card the current one, on which tiny-cuda-nn allocates."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _with_contiguous_gradient(values: Tensor) -> Tensor:
-    """The same values; their gradient arrives in the layout that tiny-cuda-nn's pointers take for granted."""
+    """Return the same values; their gradient gets the layout that tiny-cuda-nn's pointers assume."""
     if values.requires_grad:
         values.register_hook(lambda gradient: gradient.contiguous())
     return values

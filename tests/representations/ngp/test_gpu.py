@@ -11,7 +11,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.representations.ngp.compositing import composite, compositing_backend
 from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.marching import Samples
-from sdi_gs.representations.ngp.networks import Weights, look, look_backend
+from sdi_gs.representations.ngp.networks import Weights, query, query_backend
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.representations.ngp.scene import ngp_losses
 from sdi_gs.settings.ngp import PUBLISHED
@@ -99,10 +99,10 @@ def test_tiny_cuda_nn_sees_what_torch_sees(num_levels: int, with_slopes: bool) -
     # With float32 exponentials in its scales tiny-cuda-nn may put a point beside a cell's face on its other side.
     shares = torch.stack([(points * scale + 0.5) % 1.0 for scale in layout.scales])
     points = points[((shares > 0.01) & (shares < 0.99)).all(dim=-1).all(dim=0)]
-    assert look_backend(points, weights, layout) == "tiny-cuda-nn"
+    assert query_backend(points, weights, layout) == "tiny-cuda-nn"
     results = []
     for backend in ("tiny-cuda-nn", "torch"):
-        seen = look(
+        seen = query(
             points,
             weights,
             layout,

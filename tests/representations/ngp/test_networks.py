@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
-from sdi_gs.representations.ngp.networks import Weights, look, look_backend
+from sdi_gs.representations.ngp.networks import Weights, query, query_backend
 from sdi_gs.settings.ngp import HashGridConfig
 
 HIDDEN = 12
@@ -49,7 +49,7 @@ def outputs_and_gradients(
 ) -> list[Tensor]:
     """raw, then logits and slopes where wanted, then the gradients of a random sum of them."""
     weights = make_weights(layout, dtype)
-    seen = look(points.to(dtype), weights, layout, backend=backend, **wanted)
+    seen = query(points.to(dtype), weights, layout, backend=backend, **wanted)
     outputs = [part for part in (seen.raw, seen.logits, seen.slopes) if part is not None]
     generator = torch.Generator().manual_seed(2)
     loss = torch.stack([(out * torch.randn(out.shape, generator=generator)).sum() for out in outputs]).sum()
@@ -77,8 +77,8 @@ def test_the_gradient_of_slopes_is_that_of_a_second_derivative() -> None:
     points = make_points(layout, 200).double().requires_grad_()
     wanted: dict[str, Any] = {"num_levels": 3, "with_colour": False, "backend": "torch"}
     towards = torch.randn(len(points), 3, generator=torch.Generator().manual_seed(5)).double()
-    ours = look(points.detach(), weights, layout, with_slopes=True, **wanted)
-    raw = look(points, weights, layout, with_slopes=False, **wanted).raw
+    ours = query(points.detach(), weights, layout, with_slopes=True, **wanted)
+    raw = query(points, weights, layout, with_slopes=False, **wanted).raw
     (slopes,) = torch.autograd.grad(raw.sum(), points, create_graph=True)
     assert ours.slopes is not None
     torch.testing.assert_close(ours.slopes, slopes)
@@ -96,7 +96,7 @@ def test_torch_gradients_pass_gradcheck() -> None:
 
     def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
         names = ("table", "density_hidden", "density_out", "albedo_hidden", "albedo_out")
-        seen = look(
+        seen = query(
             points,
             Weights(**dict(zip(names, tensors, strict=True))),
             layout,
@@ -115,16 +115,16 @@ def test_the_backend_follows_device_type_and_gradient() -> None:
     layout = make_layout(1)
     weights = make_weights(layout)
     points = torch.rand(3, 3)
-    assert look_backend(points, weights, layout) == "numba"
-    assert look_backend(points.double(), weights, layout) == "torch"
-    assert look_backend(points.requires_grad_(), weights, layout) == "torch"
-    assert look_backend(points.detach().to("meta"), weights, layout) == "torch"
+    assert query_backend(points, weights, layout) == "numba"
+    assert query_backend(points.double(), weights, layout) == "torch"
+    assert query_backend(points.requires_grad_(), weights, layout) == "torch"
+    assert query_backend(points.detach().to("meta"), weights, layout) == "torch"
 
 
 def test_a_look_at_no_points_is_empty() -> None:
     layout = make_layout(1)
     weights = make_weights(layout)
-    seen = look(torch.zeros(0, 3), weights, layout, num_levels=1, with_colour=True, with_slopes=True)
+    seen = query(torch.zeros(0, 3), weights, layout, num_levels=1, with_colour=True, with_slopes=True)
     assert seen.logits is not None
     assert seen.slopes is not None
     (seen.raw.sum() + seen.logits.sum() + seen.slopes.sum()).backward()
