@@ -30,8 +30,8 @@ class ParameterScene(ABC):
         learning_rates: float | Mapping[str, float] = 1e-2,
         adam_betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        """Take over the parameters at their start; ``learning_rates`` is one for all or one by name."""
-        self.params = {name: nn.Parameter(value) for name, value in params.items()}
+        """Copy the parameters' initial values; ``learning_rates`` is one for all or one by name."""
+        self.params = {name: nn.Parameter(value.detach().clone()) for name, value in params.items()}
         rates = learning_rates if isinstance(learning_rates, Mapping) else dict.fromkeys(params, learning_rates)
         if set(rates) != set(self.params):
             raise ValueError(f"learning_rates must name {', '.join(self.params)}, not {', '.join(rates)}")

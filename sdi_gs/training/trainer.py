@@ -51,7 +51,6 @@ class Trainer:
         needs neither that nor a file to start from.
         Raises UserError for a prompt that the prior does not know, and for a start that cannot be had.
         """
-        device = torch.device(device)
         self.config = config
         self.started_with = config
         self.changes: list[dict[str, Any]] = []
