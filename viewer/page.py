@@ -199,7 +199,8 @@ def status_line(status: Status) -> str:
         parts.append(f"t {status.timestep}")
     if status.loss is not None:
         parts.append(f"loss {status.loss:.4f}")
-    parts.append(status.contents)
+    if status.contents:
+        parts.append(status.contents)
     if status.steps_per_second is not None:
         parts.append(f"{status.steps_per_second:.2f} steps/s")
     return " · ".join(parts)

@@ -24,7 +24,8 @@ def test_every_mode_of_a_scene_of_ones_own_follows_its_training(
 ) -> None:
     browser = browsers(live_wall.port)
     live_wall.start()
-    wait_until(lambda: live_wall.trainer.step > 0)
+    # The denoised target is that of a finished step.
+    wait_until(lambda: (shown := live_wall.viewer.worker.current) is not None and shown.views is not None)
     browser.set_value(labels.MODE, mode)
     count = len(pictures(browser))
     wait_until(lambda: len(pictures(browser)) > count + 2)
