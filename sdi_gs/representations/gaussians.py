@@ -129,7 +129,7 @@ def gaussians_from_splats(cloud: SplatCloud, *, device: torch.device | str = "cp
 def _require_shapes(params: dict[str, Tensor]) -> None:
     """Raise UserError that names the tensor whose shape does not fit the others."""
     if "means" not in params:
-        raise UserError(f"Gaussians need means [N, 3]; there are only {', '.join(params) or 'no tensors'}")
+        raise UserError(f"a cloud of Gaussians needs means [N, 3]; there are only {', '.join(params) or 'no tensors'}")
     count = len(params["means"])
     expected = {"means": (count, 3), "scales": (count, 3), "quats": (count, 4), "opacities": (count,)}
     expected["sh0"] = (count, 1, 3)

@@ -38,6 +38,6 @@ def tinycudann(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     tinycudann_stand_in.seen.clear()
     tiny_cuda_nn._encoding.cache_clear()
     monkeypatch.setitem(sys.modules, "tinycudann", tinycudann_stand_in)
-    monkeypatch.setattr(networks, "look_backend", lambda points, weights, layout: "tiny-cuda-nn")
+    monkeypatch.setattr(networks, "query_backend", lambda points, weights, layout: "tiny-cuda-nn")
     yield tinycudann_stand_in
     tiny_cuda_nn._encoding.cache_clear()
