@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sdi_gs.settings.run import RunConfig
     from sdi_gs.training.trainer import Trainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CameraBatch",
