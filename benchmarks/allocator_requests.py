@@ -1,11 +1,11 @@
-"""What torch's allocator is asked for in a training step on a card, and whether the model of it serves this alike.
+"""Record the requests to torch's allocator in a training step on a card, and replay them with the allocator's model.
 
     python benchmarks/allocator_requests.py --tiers 40 12 --save requests.json.gz     # on a CUDA card; a minute
 
-Steps are those of ``steps_on_card.py``, the second ones after a run's start. The recorded requests are served once more
-by ``memory_counting.allocator``, which should come to hold what torch held; then the counted step's are, which shows
-what counting itself misses. Blocks that are given back before anything else happens are what kernels borrow: mostly
-the workspaces of convolutions. The last line printed is one JSON object.
+Steps are those of ``steps_on_card.py``, the second ones after a run's start. ``memory_counting.allocator`` replays the
+recorded requests and should reserve as much as torch did; then it replays the counted step, which shows what counting
+misses. Blocks that are freed before the next event are temporary memory of kernels, mostly workspaces of convolutions.
+The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sdi_gs.settings.tiers import TIERS, Tier, tier_named
 
 DEVICE = torch.device("cuda")
 LONGEST = 2_000_000
-"""Events that are kept."""
+"""Number of recorded events."""
 
 
 def recorded(bench: Bench, tier: Tier, size: int) -> tuple[list[Allocation], dict[str, int]]:
-    """The requests of a step, those that were open before it first, and torch's own figures of them."""
+    """Return the requests of a step, starting with those open before it, and torch's own figures."""
     config = usual(compute=tier.compute)
     trainer = bench.trainer(config, size)
     trainer.step = config.steps // 2
@@ -61,7 +61,7 @@ def _open_blocks(segments: list[dict[str, Any]]) -> list[Allocation]:
 
 
 def _requests(events: list[dict[str, Any]]) -> list[Allocation]:
-    """In order; a block is named by its address, which another takes over once it is free."""
+    """Return requests in order; a block is named by its address, which is reused once it is free."""
     sizes = {"alloc": "size", "free_completed": None}
     return [
         Allocation(event["addr"], event["size"] if sizes[event["action"]] else 0)
@@ -71,13 +71,13 @@ def _requests(events: list[dict[str, Any]]) -> list[Allocation]:
 
 
 def borrowed(requests: list[Allocation]) -> list[int]:
-    """Sizes of the blocks that were given back before anything else was asked for or given back, largest first."""
+    """Return the sizes of blocks that were freed before the next event, largest first."""
     pairs = zip(requests, requests[1:], strict=False)
     return sorted((ours.size for ours, then in pairs if ours.size and then == Allocation(ours.block, 0)), reverse=True)
 
 
 def summary(requests: list[Allocation]) -> dict[str, Any]:
-    """Figures of a sequence of requests as the model serves it."""
+    """Replay a sequence of requests with the model and return its figures."""
     sizes = borrowed(requests)
     live, most, held = 0, 0, dict[int, int]()
     for request in requests:

@@ -1,11 +1,11 @@
-"""What densification and each shape guard do on toybox: IoU and PSNR to truth, counts, needles; writes the page.
+"""Effects of densification and of each shape guard on toybox: IoU and PSNR to truth, counts, needles; writes the page.
 
     python benchmarks/densification.py --results densification-results --docs docs/reports   # goes on where it stopped
     python benchmarks/densification.py --results r --part 1/2 &                      # every second run, and
     python benchmarks/densification.py --results r --part 2/2                        # the others beside it
 
-Each result lies in ``<results>/<arm>/<prompt>-<seed>.json`` and is kept; delete it to have it made again. The last
-line printed is one JSON object, of the runs that are there.
+Each result is kept in ``<results>/<arm>/<prompt>-<seed>.json``; delete it to repeat the run. The last line printed is
+one JSON object of the existing results.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ PROMPTS = ("a green chair", "a blue robot", "a house with a purple roof", "an or
 SMALL_START = 1500
 CAP = 6000
 NEEDLE_RATIO = 10.0
-"""Longest over middle axis above which a Gaussian is counted as a needle."""
+"""Ratio of longest to middle axis above which a Gaussian counts as a needle."""
 SEEN_OPACITY = 0.1
-"""Fainter Gaussians are left out of the counts of shapes."""
+"""Smallest opacity of Gaussians in the counts of shapes."""
 COUNT_EVERY = 30
 
 ARMS = {
@@ -70,7 +70,7 @@ STRESS_ARMS = {
     "stress-floaters": "the same, pieces under 5 % removed to the end",
     "stress-compact": "the same, compactness 0.01",
 }
-"""Guidance scale 7.5, five times the rate of the scales, growth of 10 %, no needle loss: what provokes bad shapes."""
+"""Settings that provoke bad shapes: guidance scale 7.5, five times the scales' rate, growth of 10 %, no needle loss."""
 SCALE_ARMS = {
     f"{strategy}-{change}": f"{strategy}, {words}"
     for strategy in ("threshold", "share")
@@ -82,7 +82,7 @@ SCALE_ARMS = {
         ("128-sum", "128 pixels instead of 64, loss a sum over pixels"),
     )
 }
-"""The same config under other units, with a cap far away; on the first prompt only."""
+"""The same config in other units, with a high cap; for the first prompt only."""
 
 MARKS = ("<!-- tables: benchmarks/densification.py -->", "<!-- end of tables -->")
 COLUMNS = {
@@ -100,7 +100,7 @@ COLUMNS = {
 
 
 def arm_config(arm: str, prompt: str, seed: int) -> RunConfig:
-    """The preset with what the arm changes."""
+    """Return the preset with the arm's changes."""
     base = replace(preset_named("toybox-ideal").config, prompt=prompt, seed=seed)
     if arm == "none-6000":
         return base
@@ -111,7 +111,7 @@ def arm_config(arm: str, prompt: str, seed: int) -> RunConfig:
 
 
 def _densify(arm: str) -> DensifyConfig:
-    """How the arm grows and prunes; all but MCMC refine every ten steps."""
+    """Return the arm's densification; all but MCMC refine every ten steps."""
     strategy = arm.partition("-")[0]
     cap = 30_000 if arm in SCALE_ARMS else CAP
     config = DensifyConfig(max_gaussians=cap, every=10, min_gaussians=500)
@@ -137,7 +137,7 @@ def _densify(arm: str) -> DensifyConfig:
 
 
 def _changed(config: RunConfig, arm: str) -> RunConfig:
-    """The losses, guidance and units that the arm changes."""
+    """Return the arm's losses, guidance and units."""
     strategy, _, change = arm.partition("-")
     if strategy == "stress":
         config = replace(
@@ -165,7 +165,7 @@ def _changed(config: RunConfig, arm: str) -> RunConfig:
 
 
 def shapes(gaussians: Gaussians) -> dict[str, float]:
-    """Counts of what can be seen, and of what should not be there."""
+    """Count visible Gaussians and bad shapes."""
     params = {name: value.detach() for name, value in gaussians.params.items()}
     opacities = torch.sigmoid(params["opacities"])
     seen = opacities > SEEN_OPACITY
@@ -207,13 +207,13 @@ def run_one(config: RunConfig, picture: Path) -> dict[str, Any]:
 
 
 def ensure(results: Path, arm: str, prompt: str, seed: int) -> None:
-    """Make a result unless it is there."""
+    """Make a result unless it exists."""
     stem = results / arm / f"{slug(prompt)}-{seed}"
     if stem.with_suffix(".json").exists():
         return
     stem.parent.mkdir(parents=True, exist_ok=True)
     result = run_one(arm_config(arm, prompt, seed), stem.with_suffix(".png"))
-    # Whole or absent, for the process beside this one.
+    # Written atomically, for the other process.
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     print(
         f"{arm:18} {prompt:28} {seed} PSNR {result['psnr_best']:5.2f} IoU {result['iou_best']:.3f} "
@@ -223,17 +223,17 @@ def ensure(results: Path, arm: str, prompt: str, seed: int) -> None:
 
 
 def rows_of(results: Path, arm: str) -> list[dict[str, Any]]:
-    """The results of an arm that are there."""
+    """Return the existing results of an arm."""
     return [json.loads(path.read_text()) for path in sorted((results / arm).glob("*.json"))]
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Averages over the runs of an arm."""
+    """Average over the runs of an arm."""
     return {key: mean(float(row[key]) for row in rows) for key in COLUMNS} | {"runs": len(rows)}
 
 
 def table(results: Path, arms: dict[str, str], reference: str) -> list[str]:
-    """One line per arm; differences of PSNR are paired by prompt and seed, with their standard error."""
+    """Format one line per arm; differences of PSNR are paired by prompt and seed, with their standard error."""
     heads = [name for name, _ in COLUMNS.values()]
     if not any(rows_of(results, arm) for arm in arms):
         return []
@@ -255,7 +255,7 @@ def table(results: Path, arms: dict[str, str], reference: str) -> list[str]:
 
 
 def count_table(results: Path) -> list[str]:
-    """How counts went under other units."""
+    """Format the counts in other units."""
     shown = (1, 3, 5, 9)
     heads = [f"after {(index + 1) * 10} %" for index in shown]
     lines = [f"| arm | Gaussians {' | '.join(heads)} | IoU | PSNR |", "|---" * (len(shown) + 3) + "|"]
@@ -270,7 +270,7 @@ def count_table(results: Path) -> list[str]:
 
 
 def sheet(results: Path, path: Path) -> None:
-    """A row per prompt, seed 0: the preset's fixed cloud on the left, growth by share on the right."""
+    """Draw a row per prompt, seed 0: the preset's fixed cloud on the left, growth by share on the right."""
     from PIL import Image
 
     pairs = [[results / arm / f"{slug(prompt)}-0.png" for arm in ("none-6000", "share")] for prompt in PROMPTS]
@@ -285,7 +285,7 @@ def sheet(results: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Parse the arguments, fill in what is missing, print and write."""
+    """Parse the arguments, make missing results, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, required=True, help="where results are kept")
     parser.add_argument("--docs", type=Path, help="folder of densification.md, whose tables are written")

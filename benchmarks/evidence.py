@@ -1,12 +1,12 @@
 """SDS, annealed SDS and SDI at four inversion scales, at equal calls, CPU time or steps, with intervals.
 
-    python benchmarks/evidence.py --preset toybox --results evidence-results --dry-run     # what it would take
+    python benchmarks/evidence.py --preset toybox --results evidence-results --dry-run     # predicts costs
     python benchmarks/evidence.py --preset toybox --results evidence-results --docs docs/reports   # resumes
     python benchmarks/evidence.py --preset toybox --results trial --arms sds --budgets calls --prompts 4 --seeds 1 \
         --set guidance.guidance_scale=3 --set steps=100                                    # a trial of settings
 
-Each run lies in ``<results>/<preset>/<arm>/<prompt>-<seed>-<steps>.json`` and is kept; arms that a budget gives the
-same steps share it. With ``--docs`` the tables go into ``evidence.md`` and sheets beside it. The last line printed is
+Each result is kept in ``<results>/<preset>/<arm>/<prompt>-<seed>-<steps>.json``; budgets with the same number of steps
+share it. With ``--docs`` the tables go into ``evidence.md`` and sheets beside it. The last line printed is
 one JSON object.
 """
 
@@ -53,16 +53,16 @@ class Run:
     arm: str
     config: RunConfig
     stem: Path
-    """Where its result and its picture lie, without the suffix."""
+    """Return the path of result and picture, without suffix."""
 
     @property
     def result(self) -> Path:
-        """The file of its scores."""
+        """Return the path of its scores."""
         return self.stem.with_name(f"{self.stem.name}.json")
 
     @property
     def picture(self) -> Path:
-        """Four views of what it made."""
+        """Return the path of four views of its result."""
         return self.stem.with_name(f"{self.stem.name}.png")
 
 
@@ -76,7 +76,7 @@ def plan_runs(
     seeds: list[int],
     cost: Cost | None,
 ) -> list[Run]:
-    """All runs, prompt by prompt, so that what is stopped early has all arms of some prompts."""
+    """Return all runs, prompt by prompt, so that a stopped comparison has all arms of some prompts."""
     schedule = load_prior(base, device=CPU).schedule
     given: list[tuple[Budget, str, RunConfig]] = [
         (budget, arm, budgeted(base, arm, budget, schedule=schedule, cost=cost))
@@ -97,7 +97,7 @@ def plan_runs(
 
 
 def kept(run: Run) -> dict[str, Any] | None:
-    """The result of a run that is done; SystemExit where it was made with other settings."""
+    """Return the result of a finished run; raises SystemExit if it was made with other settings."""
     if not run.result.exists():
         return None
     result = json.loads(run.result.read_text())
@@ -108,7 +108,7 @@ def kept(run: Run) -> dict[str, Any] | None:
 
 
 def make(values: dict[str, Any], result: Path, picture: Path, threads: int) -> Path:
-    """Train and score one run and keep its result; plain values, so that another process can do it."""
+    """Train and score one run and keep its result; the arguments are plain values for another process."""
     torch.set_num_threads(threads)
     result.parent.mkdir(parents=True, exist_ok=True)
     scores = train_and_score(config_from_dict(values), picture)
@@ -117,7 +117,7 @@ def make(values: dict[str, Any], result: Path, picture: Path, threads: int) -> P
 
 
 def make_all(runs: list[Run], jobs: int) -> Iterator[Path]:
-    """Make what is missing, ``jobs`` at a time."""
+    """Make the missing results, ``jobs`` at a time."""
     missing = {run.result: run for run in runs if kept(run) is None}
     threads = max(1, torch.get_num_threads() // jobs)
     work = [(config_to_dict(run.config), run.result, run.picture, threads) for run in missing.values()]
@@ -130,7 +130,7 @@ def make_all(runs: list[Run], jobs: int) -> Iterator[Path]:
 
 
 def cost_of(base: RunConfig, folder: Path, *, keep: bool) -> Cost:
-    """CPU seconds of a step and of a call, measured once for all runs of a folder."""
+    """Return CPU seconds of a step and of a call, measured once per folder."""
     path = folder / "cost.json"
     values = config_to_dict(base)
     if path.exists():
@@ -147,7 +147,7 @@ def cost_of(base: RunConfig, folder: Path, *, keep: bool) -> Cost:
 
 
 def print_plan(base: RunConfig, runs: list[Run], cost: Cost) -> dict[str, Any]:
-    """What each arm gets and costs, and how much is left to do."""
+    """Print each arm's steps and costs, and the remaining work."""
     schedule, plan, seen = load_prior(base, device=CPU).schedule, [], set()
     for run in runs:
         if (run.budget, run.arm) not in seen:
@@ -167,7 +167,7 @@ def print_plan(base: RunConfig, runs: list[Run], cost: Cost) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options, checked."""
+    """Parse and check the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--preset", choices=("toybox", "toybox-ideal"), default="toybox")
     parser.add_argument("--results", type=Path, required=True, help="where results are kept")
@@ -189,7 +189,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def base_config(preset: str, changes: list[str]) -> RunConfig:
-    """The preset with the changes of ``--set``, values written as in YAML."""
+    """Return the preset with the changes of ``--set``; values are written as in YAML."""
     pairs = [change.partition("=") for change in changes]
     if any(not value for _, _, value in pairs):
         raise SystemExit(f"--set takes KEY=VALUE, got {' '.join(changes)}")
@@ -197,7 +197,7 @@ def base_config(preset: str, changes: list[str]) -> RunConfig:
 
 
 def main() -> None:
-    """Plan, fill in what is missing, print and write."""
+    """Plan, make missing results, print and write."""
     options = parse_arguments()
     base, folder = base_config(options.preset, options.set), options.results / options.preset
     cost = cost_of(base, folder, keep=not options.dry_run)

@@ -1,4 +1,4 @@
-"""The arms of the comparison, what a run of each costs, and how many steps each gets for an equal budget."""
+"""The arms of the comparison, the costs of their runs, and their steps for an equal budget."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_STEPS = 100_000
 
 
 def arm_config(base: RunConfig, arm: str) -> RunConfig:
-    """The preset with the noise that the arm is about; everything else is common to all arms."""
+    """Return the preset with the arm's noise; everything else is common to all arms."""
     guidance = base.guidance
     inverting = replace(guidance, noise="inversion")
     match arm:
@@ -60,7 +60,7 @@ def arm_config(base: RunConfig, arm: str) -> RunConfig:
 
 
 def distinct_arms(base: RunConfig, arms: list[str]) -> list[str]:
-    """The arms without those that would repeat another: at gamma 1, gamma_inv = -1 is -gamma."""
+    """Return the arms without duplicates: at gamma 1, gamma_inv = -1 is -gamma."""
     kept: dict[str, GuidanceConfig] = {}
     for arm in arms:
         guidance = arm_config(base, arm).guidance
@@ -73,7 +73,7 @@ def distinct_arms(base: RunConfig, arms: list[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Calls:
-    """Predictor calls of a run by the branches that each evaluates, for all views of a step at once."""
+    """Predictor calls of a run by evaluated branches; one call covers all views of a step."""
 
     conditional: int = 0
     unconditional: int = 0
@@ -81,14 +81,14 @@ class Calls:
 
     @property
     def total(self) -> int:
-        """What a run's log counts."""
+        """Return the calls counted in a run's log."""
         return self.conditional + self.unconditional + self.both
 
 
 def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
-    """The calls that a run is going to make, from its own schedule and without a prior.
+    """Return the calls that a run will make, from its schedule and without a prior.
 
-    Raises SystemExit for guidance whose calls this does not know.
+    Raises SystemExit for guidance with unknown calls.
     """
     guidance = config.guidance
     if guidance.perp_neg or guidance.noise not in ("inversion", "random"):
@@ -107,23 +107,23 @@ def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """CPU seconds of all threads together, which a busy neighbour lengthens much less than the clock's."""
+    """CPU seconds of all threads together; other programs change them much less than wall time."""
 
     step: float
-    """A step without its predictor calls: render, encode, backward, optimise."""
+    """Seconds of a step without its predictor calls: render, encode, backward, optimise."""
     conditional: float
     unconditional: float
     both: float
 
     def seconds(self, config: RunConfig, schedule: NoiseSchedule) -> float:
-        """What a run should take."""
+        """Return the predicted seconds of a run."""
         calls = count_calls(config, schedule)
         guidance = calls.conditional * self.conditional + calls.unconditional * self.unconditional
         return config.steps * self.step + guidance + calls.both * self.both
 
 
 def measure_cost(base: RunConfig) -> Cost:
-    """The median of several rounds, each of one SDS step and one call of every kind."""
+    """Measure in several rounds, each with one SDS step and one call of every kind; returns medians."""
     config = arm_config(replace(base, prompt=base.prompt or PROMPTS[0], steps=ROUNDS), "sds")
     prior = load_prior(config, device=CPU)
     trainer = Trainer(config, prior, device=torch.device("cpu"))
@@ -132,13 +132,13 @@ def measure_cost(base: RunConfig) -> Cost:
     rows = [[_cpu_seconds(trainer.train_step), *map(_cpu_seconds, calls)] for _ in range(ROUNDS)]
     step, conditional, unconditional, both = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
     costs = {"conditional": conditional, "unconditional": unconditional, "all": both}
-    # A step is what is left of SDS without its one call.
+    # A step is an SDS step less its one call.
     rest = max(step - costs[needed_branches(config.guidance.guidance_scale)], 0.0)
     return Cost(step=rest, conditional=conditional, unconditional=unconditional, both=both)
 
 
 def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
-    """Conditional, unconditional and both branches of a step's views, as the guidance would ask."""
+    """Return the conditional, unconditional and both branches of a step's views, as guidance passes them."""
     views, config = trainer.config.views_per_step, trainer.config
     words: list[ViewWord] = [VIEW_WORDS[index % 3] for index in range(views)]
     grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
@@ -162,7 +162,7 @@ def _cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def steps_for(config: RunConfig, target: float, spent: Callable[[RunConfig], float]) -> int:
-    """The number of steps with which a run spends as nearly as can be what the target is."""
+    """Return the number of steps whose cost is closest to the target."""
     low, high = 1, 1
     while spent(replace(config, steps=high)) < target:
         low, high = high, 2 * high
@@ -175,7 +175,7 @@ def steps_for(config: RunConfig, target: float, spent: Callable[[RunConfig], flo
 
 
 def budgeted(base: RunConfig, arm: str, budget: Budget, *, schedule: NoiseSchedule, cost: Cost | None) -> RunConfig:
-    """The arm with as many steps as the budget of the reference arm allows, that being the preset's own steps."""
+    """Return the arm with as many steps as the budget of the reference arm allows, which has the preset's steps."""
 
     def spent(config: RunConfig) -> float:
         match budget:
@@ -191,5 +191,5 @@ def budgeted(base: RunConfig, arm: str, budget: Budget, *, schedule: NoiseSchedu
 
     reference, config = arm_config(base, REFERENCE), arm_config(base, arm)
     target = spent(reference)
-    # The preset's own number where it fits, as for every arm that differs in nothing that costs.
+    # The preset's number if it fits, as for every arm with the same costs.
     return config if spent(config) == target else replace(config, steps=steps_for(config, target, spent))

@@ -39,26 +39,26 @@ CONTRASTS = (
     (REFERENCE, "sdi-0"),
     (REFERENCE, "sdi-plus-1"),
 )
-"""What annealing alone brings, what inversion brings beyond it, and what its scale does."""
+"""The effects of annealing, of inversion beyond it, and of its scale."""
 
 HEADINGS = {"calls": "Equal predictor calls", "time": "Equal CPU time", "steps": "Equal steps"}
 
 
 def scores_of(rows: Rows, key: str, seeds: int) -> np.ndarray | None:  # [P, S]
-    """One score of every run; without the prompts that it does not apply to, None where there are no others."""
+    """Return one score of every run, without prompts that it does not apply to; None if no others exist."""
     table = np.array([np.nan if row[key] is None else float(row[key]) for row in rows]).reshape(seeds, -1).T
     applies = ~np.isnan(table).any(axis=1)
     return table[applies] if applies.any() else None
 
 
 def intervals_of(rows: Rows, seeds: int) -> dict[str, Interval]:
-    """Every score's mean with its interval."""
+    """Return every score's mean with its interval."""
     tables = {key: scores_of(rows, key, seeds) for key in SCORES}
     return {key: bootstrap(table) for key, table in tables.items() if table is not None}
 
 
 def differences(first: Rows, second: Rows, seeds: int) -> dict[str, Interval]:
-    """Every score's mean difference over pairs of one prompt and seed, with its interval."""
+    """Return every score's mean difference over pairs of prompt and seed, with its interval."""
     found = {}
     for key in SCORES:
         one, other = scores_of(first, key, seeds), scores_of(second, key, seeds)
@@ -68,7 +68,7 @@ def differences(first: Rows, second: Rows, seeds: int) -> dict[str, Interval]:
 
 
 def summary(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> dict[str, Any]:
-    """Means, intervals and differences by budget, for programs."""
+    """Return means, intervals and differences by budget."""
     return {
         budget: {
             "arms": {
@@ -89,12 +89,12 @@ def summary(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> dict[st
 
 
 def contrasts(by_arm: Mapping[str, Rows]) -> list[tuple[str, str]]:
-    """The pairs of arms that are both there."""
+    """Return the pairs of arms that both have results."""
     return [pair for pair in CONTRASTS if set(pair) <= set(by_arm)]
 
 
 def page_tables(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> str:
-    """Markdown of everything."""
+    """Format everything as Markdown."""
     parts = []
     for budget, by_arm in results.items():
         runs = len(next(iter(by_arm.values())))
@@ -115,7 +115,7 @@ def page_tables(results: Mapping[str, Mapping[str, Rows]], *, seeds: int) -> str
 
 
 def arm_table(by_arm: Mapping[str, Rows], seeds: int) -> str:
-    """A row for each arm: what it took and what it scored."""
+    """Format a row per arm: costs and scores."""
     lines = [_line("arm", *(title for title, _ in (COSTS | SCORES).values()))]
     lines.append("|---" * (1 + len(COSTS) + len(SCORES)) + "|")
     for arm, rows in by_arm.items():
@@ -126,7 +126,7 @@ def arm_table(by_arm: Mapping[str, Rows], seeds: int) -> str:
 
 
 def difference_table(by_arm: Mapping[str, Rows], seeds: int) -> str:
-    """A row for each contrast."""
+    """Format a row per contrast."""
     lines = [_line("difference", *(title for title, _ in SCORES.values())), "|---" * (1 + len(SCORES)) + "|"]
     for first, second in contrasts(by_arm):
         found = differences(by_arm[first], by_arm[second], seeds)
@@ -136,7 +136,7 @@ def difference_table(by_arm: Mapping[str, Rows], seeds: int) -> str:
 
 
 def prompt_table(rows: Rows) -> str:
-    """A row for each prompt of one arm."""
+    """Format a row per prompt of one arm."""
     lines = [_line("prompt", *(title for title, _ in SCORES.values())), "|---" * (1 + len(SCORES)) + "|"]
     for prompt in dict.fromkeys(row["prompt"] for row in rows):
         cells = []

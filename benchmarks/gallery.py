@@ -3,7 +3,7 @@
     python benchmarks/gallery.py --results gallery-results --docs docs/reports       # hours of CPU; resumes
     python benchmarks/gallery.py --results /tmp/g --seeds 0 --arms sdi --prompts "a blue robot"
 
-Each result lies in ``<results>/<arm>/<prompt>-<seed>.json`` and is kept; delete it to have it made again. With
+Each result is kept in ``<results>/<arm>/<prompt>-<seed>.json``; delete it to repeat the run. With
 ``--docs``, the tables go into ``gallery.md`` and the sheets beside it. The last line printed is one JSON object.
 """
 
@@ -58,7 +58,7 @@ COLUMNS = {
 
 
 def arm_config(arm: str, prompt: str, seed: int, *, sdi_calls: int | None) -> RunConfig:
-    """The preset with the one thing changed that the arm is about."""
+    """Return the preset with the arm's one change."""
     base = replace(preset_named("toybox-ideal").config, prompt=prompt, seed=seed)
     guidance = base.guidance
     match arm:
@@ -80,7 +80,7 @@ def arm_config(arm: str, prompt: str, seed: int, *, sdi_calls: int | None) -> Ru
         case "scale-2":
             return replace(base, guidance=replace(guidance, guidance_scale=2.0))
         case "pairs" | "one-view":
-            # The budget of a U-Net is views times steps times calls, which these leave as it is.
+            # A U-Net's budget is views times steps times calls; these keep it.
             views = 2 if arm == "pairs" else 1
             cameras = replace(base.cameras, antithetic=arm == "pairs")
             return replace(base, cameras=cameras, views_per_step=views, steps=base.steps * base.views_per_step // views)
@@ -89,7 +89,7 @@ def arm_config(arm: str, prompt: str, seed: int, *, sdi_calls: int | None) -> Ru
 
 
 def result_of(results: Path, arm: str, prompt: str, seed: int) -> dict[str, Any]:
-    """A kept result, or a new one."""
+    """Return the kept result, or make one."""
     stem = results / arm / f"{slug(prompt)}-{seed}"
     path = stem.with_suffix(".json")
     if not path.exists():
@@ -105,7 +105,7 @@ def result_of(results: Path, arm: str, prompt: str, seed: int) -> dict[str, Any]
 
 
 def ceilings(results: Path, prompts: list[str]) -> dict[str, dict[str, float]]:
-    """What the same Gaussians reach when they are fitted to true views; kept like the results."""
+    """Score the same Gaussians fitted to true views; kept like the results."""
     path = results / "ceilings.json"
     known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
     for prompt in prompts:
@@ -117,7 +117,7 @@ def ceilings(results: Path, prompts: list[str]) -> dict[str, dict[str, float]]:
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Averages over rows; what does not apply to an object is left out of its column."""
+    """Average over rows; scores that do not apply to an object are left out."""
     found = {
         key: mean(values)
         for key in COLUMNS
@@ -133,7 +133,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def markdown(by_arm: dict[str, list[dict[str, Any]]], ceiling: dict[str, dict[str, float]]) -> str:
-    """Two tables: arms against each other, and the default's objects one by one."""
+    """Format two tables: the arms, and the default's objects one by one."""
     lines = ["| arm | " + " | ".join(COLUMNS.values()) + " | lowest IoU | colour | front/back |"]
     lines.append("|---" * (len(COLUMNS) + 4) + "|")
     for arm, rows in by_arm.items():
@@ -152,7 +152,7 @@ def markdown(by_arm: dict[str, list[dict[str, Any]]], ceiling: dict[str, dict[st
 
 
 def main() -> None:
-    """Parse the arguments, fill in what is missing, print and write."""
+    """Parse the arguments, make missing results, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, required=True, help="where results are kept")
     parser.add_argument("--docs", type=Path, help="folder for the table and the sheets")

@@ -19,7 +19,7 @@ SCHEDULE = scaled_linear_schedule()
 
 
 class ToyMixture:
-    """Seeded modes and latents [B, D] halfway between a coarse guess and a sample of the prompted modes."""
+    """Return seeded modes, and latents [B, D] halfway between a coarse guess and a sample of the prompted modes."""
 
     def __init__(self, seed: int, points: int = 128) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -37,7 +37,7 @@ class ToyMixture:
         self.latents = 0.5 * coarse + 0.5 * (centres[modes] + STD * normal(points, DIMENSIONS))
 
     def guided(self, scale: float) -> Callable[[Tensor, int], Tensor]:
-        """The exact noise prediction e_u + scale (e_c - e_u)."""
+        """Return the exact noise prediction e_u + scale (e_c - e_u)."""
 
         def predict(noised: Tensor, timestep: int) -> Tensor:
             level = SCHEDULE.alpha_cumprod(timestep)

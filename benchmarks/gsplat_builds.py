@@ -1,14 +1,14 @@
-"""Does gsplat's CUDA code compile and import with a (Python, torch, compiler, architectures)? One combination, fresh.
+"""Compile and import gsplat's CUDA code with one combination of Python, torch, compiler and architectures.
 
     python benchmarks/gsplat_builds.py --python python3.12 --torch torch==2.13.0 --compiler pypi --archs '8.0;8.9;9.0' \
         --record docs/reports/gpu-builds.json
     # Write the page's table:
     python benchmarks/gsplat_builds.py --table docs/reports/gpu.md --record docs/reports/gpu-builds.json
 
-Makes an environment from nothing, compiles in it with what ``sdi-gs doctor --build`` compiles with, and imports the
-result; no card is needed. ``--compiler pypi`` takes NVIDIA's Python packages, ``system`` what is installed elsewhere.
-``--record`` adds the result to a file, in place of that of the same combination. The last line printed is one JSON
-object. A CUDA torch takes some GB of disk; the environment is deleted unless ``--keep`` is given.
+Creates a fresh environment, compiles in it as ``sdi-gs doctor --build`` does, and imports the result; no card is
+needed. ``--compiler pypi`` uses NVIDIA's Python packages, ``system`` an installed toolkit. ``--record`` adds the result
+to a file and replaces that of the same combination. The last line printed is one JSON object. A CUDA torch takes some
+GB of disk; the environment is deleted unless ``--keep`` is given.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 GSPLAT = ["gsplat==1.5.3"]
 NEEDED = ["ninja", "numpy", "jaxtyping", "rich", "packaging", "setuptools"]
-"""What gsplat and the build import; the rest of the project has no part in it."""
+"""Packages that gsplat and the build import."""
 PYPI_COMPILER = {"12": "nvidia-cuda-nvcc-cu12=={cuda}.*", "13": "cuda-toolkit[nvcc,crt,nvvm,cccl]=={cuda}.*"}
-"""By CUDA's major version; torch for CUDA 13 asks for one cuda-toolkit, whose extras are then its compiler."""
+"""Compiler packages by CUDA's major version; torch for CUDA 13 pins cuda-toolkit, whose extras hold the compiler."""
 MARKS = ("<!-- builds: benchmarks/gsplat_builds.py -->", "<!-- end of builds -->")
 KEY = ("python", "torch", "compiler", "archs")
 
@@ -55,7 +55,7 @@ print(json.dumps(told))
 
 
 def try_combination(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Make the environment, compile in it, and tell what came of it."""
+    """Create the environment, compile in it, and return the result."""
     environment = folder / "environment"
     python = environment / "bin/python"
     if not python.exists():
@@ -69,13 +69,13 @@ def try_combination(arguments: argparse.Namespace, folder: Path) -> dict[str, An
     said = run([str(python), "-c", BUILD, arguments.compiler, arguments.archs], settings)
     told = json.loads(said.splitlines()[-1])
     if not told["ok"]:
-        # Not where the output lay on the machine that tried.
+        # Without the path of the output on this machine.
         told["error"] = told["error"].partition(" (their output")[0]
     return {"compiler": arguments.compiler, "archs": arguments.archs.split(";")} | told
 
 
 def table(builds: list[dict[str, Any]]) -> str:
-    """The results for the page."""
+    """Format the results for the page."""
     lines = [
         "| Python | torch | nvcc | from | g++ | for | result | wall | CPU | largest compiler |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -92,12 +92,12 @@ def table(builds: list[dict[str, Any]]) -> str:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """What a program prints; what it complains of goes on to the screen."""
+    """Return a program's output; its errors go to the screen."""
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def record(result: dict[str, Any], file: Path) -> None:
-    """Put a result among the others, in place of one of the same combination."""
+    """Add a result to the others; replaces one of the same combination."""
     builds = json.loads(file.read_text())["builds"] if file.exists() else []
     builds = [other for other in builds if any(other[name] != result[name] for name in KEY)]
     builds = sorted([*builds, result], key=lambda one: (one["torch"], one["python"], one["compiler"], one["archs"]))

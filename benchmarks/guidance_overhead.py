@@ -2,7 +2,7 @@
 
     python benchmarks/guidance_overhead.py [--views 4] [--repeats 8] [--timestep 500] [--perp-neg]
 
-Both are measured in turn, so that a change in the machine's speed meets both. The last line printed is one JSON
+Both are measured in turn, so that changes of the machine's speed affect both. The last line printed is one JSON
 object; ``ratio`` should be at most 1.05.
 """
 
@@ -47,14 +47,14 @@ class NetworkPrior:
 
     @torch.no_grad()
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
-        """One call of the network."""
+        """Call the network once."""
         self.asked.append((noised_latents, timestep, embeddings))
         told = torch.full((len(noised_latents),), max(timestep, 0), device=noised_latents.device)
         return self.unet(noised_latents, told, encoder_hidden_states=embeddings).sample
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of a call, device included."""
+    """Return the wall time of a call, device included."""
     _wait_for(device)
     started = time.perf_counter()
     run()

@@ -25,14 +25,14 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 T = TypeVar("T")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-"""What distributions call it; Debian's is the first."""
+"""Its names in distributions, Debian's first."""
 FLAGS = (
     "--no-sandbox",  # Containers run as root, which Chromium's sandbox refuses.
     # WebGL without a GPU.
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
-    # Nothing but the page may use the network or the processor.
+    # Disable background network and processor use.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-default-apps",
@@ -40,18 +40,18 @@ FLAGS = (
     "--no-first-run",
 )
 ADDRESS = re.compile(r"^viewer: (http://\S+)", re.MULTILINE)
-"""How the program says where its page is."""
+"""The program's line with the address of its page."""
 _ONLY_THE_CANVAS = "body * { visibility: hidden !important } canvas { visibility: visible !important }"
 
 
 def chromium_path() -> str | None:
-    """The browser that is installed; None where there is none."""
+    """Return the path of an installed browser; None without one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def headless_chromium() -> Iterator[Browser]:
-    """A browser, closed at the end; RuntimeError where none is installed."""
+    """Start a browser and close it at the end; raises RuntimeError if none is installed."""
     path = chromium_path()
     if path is None:
         raise RuntimeError(f"none of {', '.join(NAMES)} is installed")
@@ -64,34 +64,34 @@ def headless_chromium() -> Iterator[Browser]:
 
 
 class ViewerPage:
-    """The page of one server, used as a person would use it: by what stands on it."""
+    """The page of one server, operated by its visible labels, as a person would."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
 
     def open(self, address: str) -> None:
-        """Go there and wait for the connection."""
+        """Open the page and wait for the connection."""
         self.page.goto(address)
         self.page.locator("canvas").first.wait_for()
         self.page.get_by_text("Connecting...", exact=True).wait_for(state="hidden")
 
     def visit(self, address: str) -> None:
-        """Be there: loading a page takes seconds, so one that is there already is kept as it is."""
+        """Open the page unless it is open already: loading takes seconds."""
         if self.page.url.rstrip("/") != address.rstrip("/"):
             self.open(address)
 
     def text(self) -> str:
-        """All words on the page that can be seen."""
+        """Return all visible text of the page."""
         return self.page.locator("body").inner_text()
 
     def field(self, label: str) -> Locator:
-        """The input that follows a label; viser does not tie all of them together."""
+        """Return the input after a label; viser does not associate all of them."""
         quoted = f'"{label}"'
         after = "following::*[self::input or self::textarea][not(@type='hidden')][1]"
         return self.page.locator(f"xpath=//label[normalize-space()={quoted}]/{after}").first
 
     def button(self, name: str) -> Locator:
-        """The button with this name."""
+        """Return the button with this name."""
         return self.page.get_by_role("button", name=name, exact=True)
 
     def press(self, name: str) -> None:
@@ -105,7 +105,7 @@ class ViewerPage:
         field.press("Tab")
 
     def choose(self, label: str, option: str) -> None:
-        """Take another entry of a drop-down list."""
+        """Select another entry of a drop-down list."""
         self.field(label).click()
         self.page.get_by_role("option", name=option, exact=True).click()
 
@@ -114,11 +114,11 @@ class ViewerPage:
         self.page.get_by_text(folder, exact=True).click()
 
     def scene(self) -> np.ndarray:
-        """What the canvas shows, uint8 [H, W, 3], without the panels over it."""
+        """Return the canvas, uint8 [H, W, 3], without the panels over it."""
         return _pixels(self.page.screenshot(style=_ONLY_THE_CANVAS))
 
     def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = 30.0) -> T:
-        """Wait for a condition to give something, and return that; AssertionError with ``what`` after seconds."""
+        """Wait until a condition returns something true and return it; raises AssertionError with ``what`` if not."""
         deadline = time.monotonic() + timeout
         while True:
             found = condition()
@@ -129,7 +129,7 @@ class ViewerPage:
             self.page.wait_for_timeout(50)
 
     def still_scene(self, *, timeout: float = 30.0) -> np.ndarray:
-        """The scene once two looks at it in a row agree, as ``scene`` gives it."""
+        """Return ``scene()`` once two in a row agree."""
         last = self.scene()
 
         def same_again() -> np.ndarray | None:
@@ -140,14 +140,14 @@ class ViewerPage:
         return self.until(same_again, "the picture comes to rest", timeout=timeout)
 
     def download(self, button: str, path: Path) -> None:
-        """Press a button and keep what it sends."""
+        """Press a button and save its download."""
         with self.page.expect_download() as coming:
             self.press(button)
         coming.value.save_as(path)
 
 
 class Server:
-    """A ``sdi-gs`` command that serves a page, in a process of its own."""
+    """A ``sdi-gs`` command that serves a page, in another process."""
 
     def __init__(self, arguments: Sequence[str], *, folder: Path, seconds: float = 120.0) -> None:
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
@@ -172,18 +172,18 @@ class Server:
 
     @property
     def said(self) -> str:
-        """All that the program has written so far."""
+        """Return the program's output so far."""
         return "".join(self._said)
 
     def end(self, signal_number: int, *, timeout: float = 60.0) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(signal_number)
         code = self.process.wait(timeout)
         self._reader.join(timeout)
         return code
 
     def close(self) -> None:
-        """Be done with it, whatever its state."""
+        """Kill the program if it runs, and clean up."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -211,5 +211,5 @@ class Server:
 
 
 def _pixels(png: bytes) -> np.ndarray:
-    """A picture as uint8 [H, W, 3]."""
+    """Decode a picture to uint8 [H, W, 3]."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

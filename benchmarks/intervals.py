@@ -18,7 +18,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean and where it would lie with other prompts and seeds."""
+    """A mean and its interval over prompts and seeds."""
 
     mean: float
     low: float
@@ -26,7 +26,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is one."""
+        """Return whether the interval excludes 0."""
         return self.low > 0.0 or self.high < 0.0
 
 
@@ -36,7 +36,7 @@ def resampled_means(
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # [R]
-    """Means of two-stage resamplings."""
+    """Return the means of two-stage resamplings."""
     prompts, seeds = values.shape
     chosen = rng.integers(prompts, size=(count, prompts, 1))
     drawn = rng.integers(seeds, size=(count, prompts, seeds))
@@ -50,7 +50,7 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """The mean with its percentile interval; ValueError where there is nothing to average.
+    """Return the mean with its percentile interval; raises ValueError if there is nothing to average.
 
     Two tables of the same shape are resampled alike, so the difference of paired runs is the bootstrap of their
     differences.

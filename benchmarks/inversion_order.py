@@ -1,4 +1,4 @@
-"""What inversion's calls buy: the error of kappa against a 500-step inversion, by order and number of calls.
+"""Accuracy of the inversion: the error of kappa against a 500-step inversion, by order and number of calls.
 
 ``python benchmarks/inversion_order.py [--prior FOLDER]``; under a minute without a folder. The last line is one JSON
 object: for every case the mean squared error by [order, calls], and whether 5 calls of second order do as well as
@@ -46,7 +46,7 @@ def kappa(
     schedule: NoiseSchedule,
     width: float,
 ) -> tuple[Tensor, int]:
-    """The inferred noise and what it cost in calls."""
+    """Return the inferred noise and its number of calls."""
     grid = inversion_timesteps(TIMESTEP, 0, num_steps=num_steps, schedule=schedule, order=order, data_std=width)
     options: dict[str, Any] = {"schedule": schedule, "eta": 0.0, "generator": torch.Generator()}
     inverted = invert_ddim(predict, latents, grid, order=order, data_std=width, **options)
@@ -56,7 +56,7 @@ def kappa(
 def errors(
     cases: list[tuple[Callable[[Tensor, int], Tensor], Tensor]], schedule: NoiseSchedule, width: float = TOY_WIDTH
 ) -> dict[tuple[int, int], float]:
-    """Mean squared error by (order, calls) over predictors with their latents."""
+    """Return mean squared errors by (order, calls) over predictors with their latents."""
     references = [kappa(predict, latents, 500, 1, schedule, width)[0] for predict, latents in cases]
     found = {}
     for order, num_steps in RUNS:
@@ -67,7 +67,7 @@ def errors(
 
 
 def views_case(prior: DiffusionPrior, scale: float, count: int) -> tuple[Callable[[Tensor, int], Tensor], Tensor]:
-    """Views of a blue robot under a prior that knows such pictures."""
+    """Return views of a blue robot and a prior that knows such pictures."""
     images = render_truth(truth_draws("robot", "blue", 1), held_out_cameras(prior.image_size)).rgb[:count]
     words = held_out_cameras(prior.image_size).view_words()[:count]
     prompts = PromptConditions(prior, "a blue robot")

@@ -1,4 +1,4 @@
-"""How often the judge is right about Gaussians that were fitted to true views: its ceiling on made objects.
+"""Accuracy of the judge on Gaussians fitted to true views: its ceiling for generated objects.
 
 ``python benchmarks/judge_on_splats.py [COUNT]``; the last line is one JSON object. Each object of random colour and
 proportions is fitted with the settings of the preset ``toybox-ideal`` and judged on the 24 held-out views.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def means(scores: list[dict[str, Any]]) -> dict[str, float]:
-    """Means of each score over the objects that have it."""
+    """Return the mean of each score over the objects that have it."""
     found = {key: [score[key] for score in scores if score[key] is not None] for key in scores[0]}
     return {key: sum(values) / len(values) for key, values in found.items() if values}
 

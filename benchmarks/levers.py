@@ -1,11 +1,10 @@
-"""What each lever of ``ComputeConfig`` does to the time and the peak memory of a training step, on a random model.
+"""Effect of each lever of ``ComputeConfig`` on time and peak memory of a training step, on a random model.
 
     python benchmarks/levers.py [--representation ngp] [--views 4] [--repeats 3] [--levers views_at_once vae ...]
 
-A step with a lever and one without are timed in turn, in seconds of the processor, so that what else the machine does
-counts for neither. Memory is
-the peak of what torch's allocator handed out during one step above what was held before it; parameters are held
-before. The model has Stable Diffusion 2.1's layout and a small part of its size: neither column is a GPU's figure.
+Steps with and without a lever are timed in turn, in CPU seconds, so that other programs hardly matter. Memory is the
+peak of torch's allocations during one step above those before it, which include the parameters. The model has Stable
+Diffusion 2.1's layout and a small part of its size: neither column is a GPU's figure.
 The last line printed is one JSON object.
 """
 
@@ -43,7 +42,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "compile_unet": {"compile_unet": True},
 }
 LONG = "compile_unet"
-"""Its warm-up takes minutes; measured only where it is named."""
+"""Its warm-up takes minutes; measured only if named."""
 
 
 SIZES = Miniature(
@@ -66,7 +65,7 @@ def random_prior() -> DiffusionPrior:
 
 
 def settings(options: argparse.Namespace, compute: ComputeConfig) -> RunConfig:
-    """Perp-Neg and a short inversion, so that a step has several calls of four branches."""
+    """Return a run with Perp-Neg and a short inversion, so that a step has several calls of four branches."""
     base = preset_named("smoke").config
     guidance = replace(
         base.guidance, guidance_scale=7.5, perp_neg=True, random_fraction=0.0, inversion_steps=4, t_min=0.7
@@ -86,14 +85,14 @@ def settings(options: argparse.Namespace, compute: ComputeConfig) -> RunConfig:
 
 
 def seconds(trainer: Trainer) -> float:
-    """Processor time of a step, all threads together."""
+    """Return the CPU time of a step, all threads together."""
     started = time.process_time()
     trainer.train_step()
     return time.process_time() - started
 
 
 def peak_bytes(trainer: Trainer) -> int:
-    """The most that a step's tensors take at once, above what there was before it."""
+    """Return the peak bytes of a step's tensors, above those before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         trainer.train_step()
     assert profiled.profiler is not None
@@ -103,12 +102,12 @@ def peak_bytes(trainer: Trainer) -> int:
 
 
 def trainer_with(options: argparse.Namespace, lever: dict[str, Any]) -> Trainer:
-    """A run under one lever."""
+    """Return a run with one lever."""
     return Trainer(settings(options, ComputeConfig(**lever)), random_prior(), device=torch.device("cpu"))
 
 
 def measure(options: argparse.Namespace, plain: Trainer, before: int, lever: dict[str, Any]) -> dict[str, float]:
-    """Time and memory with a lever over those without it, whose peak is ``before``."""
+    """Return time and memory with a lever relative to those without it, whose peak is ``before``."""
     levered = trainer_with(options, lever)
     warm_up = seconds(levered)
     pairs = [(seconds(plain), seconds(levered)) for _ in range(options.repeats)]

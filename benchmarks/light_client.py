@@ -1,12 +1,11 @@
-"""A client of the viewer's page that draws nothing: it connects, moves its camera, takes what it is sent and counts it.
+"""A client of the viewer's page that draws nothing: it connects, moves its camera, and counts received messages.
 
-It speaks as much of viser's protocol as that needs: a websocket whose messages are msgpack, those of the server
-compressed and followed by raw arrays (viser/infra/_infra.py). A browser on the machine that trains would cost more
-than the viewer does.
+It implements the necessary part of viser's protocol: a websocket with msgpack messages, those of the server compressed
+and followed by raw arrays (viser/infra/_infra.py). A browser on the training machine would cost more than the viewer.
 
     python benchmarks/light_client.py http://127.0.0.1:8080 --picture render --orbit --seconds 10
 
-Prints "ready" when it is connected and set up, and one JSON object when its time is over or its input ends.
+Prints "ready" when it is connected and set up, and one JSON object at the end of its time or of its input.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from websockets.typing import Subprotocol
 from sdi_gs.viewer import labels
 
 CAMERA_RATE = 60.0
-"""Messages per second of a browser whose camera moves."""
+"""Camera messages per second, as from a browser."""
 SECONDS_AROUND = 8.0
-"""One orbit."""
+"""Seconds of an orbit."""
 DISTANCE, ELEVATION_DEG, FOV_DEG = 3.0, 15.0, 45.0
 WIDTH, HEIGHT = 960, 720
-"""Of the canvas that it claims to have."""
+"""Size of the claimed canvas."""
 
 
 class LightClient:
@@ -62,7 +61,7 @@ class LightClient:
         self.look_from(0.0)
 
     def look_from(self, azimuth_deg: float) -> None:
-        """Stand on the orbit and look at the middle."""
+        """Send a camera on the orbit that looks at the centre."""
         azimuth, elevation = math.radians(azimuth_deg), math.radians(ELEVATION_DEG)
         direction = np.array(
             [math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)]
@@ -84,19 +83,19 @@ class LightClient:
         )
 
     def set(self, label: str, value: Any, *, timeout: float = 20.0) -> None:
-        """Give a control of the panel another value; TimeoutError where none of that name appears."""
+        """Set a control of the panel; raises TimeoutError if none of that name appears."""
         with self._labelled:
             if not self._labelled.wait_for(lambda: label in self._uuids, timeout):
                 raise TimeoutError(f"no control {label!r} within {timeout:g} s, only {sorted(self._uuids)}")
         self._send("GuiUpdateMessage", uuid=self._uuids[label], updates={"value": value})
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
         self._reader.join()
 
     def cut_off(self) -> None:
-        """Vanish as a cable that is pulled: no farewell, whatever is on its way."""
+        """Drop the connection without closing it, like a pulled cable."""
         self._socket.socket.shutdown(socket.SHUT_RDWR)
         self._reader.join()
 

@@ -1,4 +1,4 @@
-"""The README's main job as a user runs it: seconds and memory of the whole command, with and without warm kernels.
+"""Time and memory of the README's main command, with and without warm kernels.
 
     python benchmarks/main_job.py [--prompt "a blue robot"] [--repeats 3]
 
@@ -20,7 +20,7 @@ from statistics import median
 
 
 def timed_run(prompt: str, folder: Path, kernel_cache: Path) -> dict[str, float]:
-    """One ``sdi-gs train`` in a process of its own."""
+    """Run one ``sdi-gs train`` in another process."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(kernel_cache)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The steps of Stable Diffusion 2.1 that are counted for cards, and on a card measured: by tier, size, views and field.
+"""Steps of Stable Diffusion 2.1 to count, and to measure on a card: by tier, size, views and field.
 
 ``memory_prediction.py`` counts them, ``steps_on_card.py`` takes some of them.
 """
@@ -21,7 +21,7 @@ PUBLISHED_RUNS = (
     ("3DGS, 4 views, no Perp-Neg", 5_000, 43.0, 4, False, 0.1),
     ("NeRF, 1 view, Perp-Neg", 10_000, 119.0, 1, True, 0.25),
 )
-"""What, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
+"""Name, steps, minutes on an A6000 (SDI paper, tables 1 and 2), views, Perp-Neg, t_min."""
 
 FIELDS = (
     ("preset", NgpConfig(), (0, 2**16, 2**14)),
@@ -42,16 +42,16 @@ LEVERS: dict[str, dict[str, Any]] = {
     "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
     "compile_unet": {"compile_unet": True},
 }
-"""Changes of the guidance or of how it is computed. The second-order inversion takes half of the steps, for which it
-is as accurate (``docs/reports/probe.md``)."""
+"""Changes of the guidance or compute settings. The second-order inversion takes half of the steps and is
+as accurate (``docs/reports/probe.md``)."""
 UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
-"""They ask for the same operations and tensors, as far as those are counted."""
+"""Levers with the same counted operations and tensors."""
 BASE = {"views_at_once": 2}
-"""Tier 40, beside which each lever is timed."""
+"""Tier 40, the baseline of each lever."""
 
 
 def usual(**changes: Any) -> RunConfig:
-    """The SD preset with a cloud that does not grow while it is counted."""
+    """Return the SD preset with a cloud of constant size."""
     config = preset_named("sd21-base").config
     gaussians = replace(config.gaussians, num_initial=USUAL_CLOUD)
     densify = replace(config.densify, enabled=False)
@@ -65,20 +65,20 @@ def check_config(tier: Tier) -> RunConfig:
 
 
 def clouds(config: RunConfig, count: int) -> RunConfig:
-    """The same with another number of Gaussians."""
+    """Return the run with another number of Gaussians."""
     return replace(config, gaussians=replace(config.gaussians, num_initial=count))
 
 
 def with_changes(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
-    """The run with some settings of its guidance and of its computing replaced, each where it belongs."""
+    """Return the run with changes of its guidance and compute settings."""
     own = {name: value for name, value in changes.items() if hasattr(config.compute, name)}
     rest = {name: value for name, value in changes.items() if name not in own}
     return replace(config, compute=replace(config.compute, **own), guidance=replace(config.guidance, **rest))
 
 
 def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
-    """Table, pixels, config and labels of every row; networks of 2.1-base and 2.1 are of one shape, so that a size
-    stands for both.
+    """Yield table, pixels, config and labels of every row; networks of 2.1-base and 2.1 have the same shape, so that a
+    size stands for both.
     """
     for tier in TIERS:
         for size in (512, 768):
@@ -108,7 +108,7 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
 
 
 def _field_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
-    """Those of fields, one view at a time as in the published run: by rays at once alone, and by tier."""
+    """Yield the cases of fields, one view per step as in the published run: by rays at once, and by tier."""
     for name, ngp, groups in FIELDS:
         field: dict[str, Any] = {"representation": "ngp", "ngp": ngp, "views_per_step": 1}
         for rays in groups:

@@ -1,14 +1,13 @@
-"""Peak memory and time of a step with Stable Diffusion 2.1, predicted for cards; and the prediction against this CPU.
+"""Predict peak memory and time of a Stable Diffusion 2.1 step on cards, and validate the prediction on this CPU.
 
     python benchmarks/memory_prediction.py                      # the tables, minutes
     python benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md   # and write them into the page
-    python benchmarks/memory_prediction.py --rows rows.jsonl    # keep what was counted, and count only what is missing
+    python benchmarks/memory_prediction.py --rows rows.jsonl    # keep counted rows, and count only missing ones
     python benchmarks/memory_prediction.py --validate           # measured steps beside counted ones, minutes
 
-Nothing was measured on a card but what ``--measured`` brings, the record of ``steps_on_card.py``. ``--validate`` runs
-each case in a process of its own, lets it warm up at a small size, resets the system's high-water mark of resident
-memory, takes one step and reads the mark: what the operating system saw, kernels' own buffers included. The last line
-printed is one JSON object.
+Measurements on a card come from ``--measured``, the record of ``steps_on_card.py``. ``--validate`` runs each case in
+its own process: it warms up at a small size, resets the system's high-water mark of resident memory, takes one step and
+reads the mark, which includes kernels' own buffers. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ VALIDATIONS = (
 
 
 def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any]:
-    """Every row that is wanted, from the file of those counted before or anew."""
+    """Return every wanted row, from the file of counted rows or newly counted."""
     known = [json.loads(line) for line in kept.read_text().splitlines()] if kept is not None and kept.exists() else []
     priors: dict[int, Any] = {}
     rows = []
@@ -60,7 +59,7 @@ def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any
 
 
 def write_docs(path: Path, sections: dict[str, str]) -> None:
-    """Put tables between the markers that bear their names."""
+    """Write tables between the markers with their names."""
     text = path.read_text(encoding="utf-8")
     for name, table in sections.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
@@ -84,7 +83,7 @@ def write_package_data(report: dict[str, Any]) -> None:
 
 
 def validate(names: list[str]) -> list[dict[str, Any]]:
-    """Each case in a process whose large blocks go back to the system as soon as they are freed."""
+    """Run each case in a process that returns large blocks to the system as soon as they are freed."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     script = Path(__file__).with_name("memory_validation.py")
     rows = []

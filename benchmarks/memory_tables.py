@@ -17,7 +17,7 @@ GIB, MIB = 2**30, 2**20
 
 
 def markdown(report: dict[str, Any]) -> dict[str, str]:
-    """Tables by the name of their marker, those of which every row was counted."""
+    """Format the tables whose rows were all counted, by the names of their markers."""
     wanted = Counter(table for table, *_ in cases())
     counted = Counter(row["table"] for row in report["rows"])
     whole = {name: write(report) for name, write in _WRITERS.items() if counted[name] == wanted[name]}
@@ -168,7 +168,7 @@ def _assumptions() -> str:
 
 
 def validation_table(rows: list[dict[str, Any]]) -> str:
-    """Measured beside counted."""
+    """Format measured beside counted memory."""
     return _table(
         ("case", "measured", "counted", "error"),
         [
@@ -184,7 +184,7 @@ def validation_table(rows: list[dict[str, Any]]) -> str:
 
 
 def measured_table(report: dict[str, Any], measured: dict[str, Any]) -> str:
-    """What ``steps_on_card.py`` recorded beside the same rows counted."""
+    """Format the record of ``steps_on_card.py`` beside the counted rows."""
     labels = ("table", "size", "tier", "run", "views", "perp_neg", "gaussians", "field", "rays_at_once")
     rows = []
     for found in measured["rows"]:
@@ -192,7 +192,7 @@ def measured_table(report: dict[str, Any], measured: dict[str, Any]) -> str:
         (row,) = (row for row in report["rows"] if all(row.get(name) == value for name, value in key.items()))
         what = {
             "tiers": f"tier {found.get('tier')}",
-            # Its memory and time are those of the guidance; what is drawn are Gaussians.
+            # The guidance of the published run, here with Gaussians.
             "published": f"guidance of {found.get('run')}",
             "clouds": "a million Gaussians",
             "fields": f"field, 1 view, {found.get('rays_at_once', 0):,} rays at once",
@@ -228,7 +228,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def rows_of(report: dict[str, Any], table: str) -> list[dict[str, Any]]:
-    """The counted rows of one table."""
+    """Return the counted rows of one table."""
     return [row for row in report["rows"] if row["table"] == table]
 
 
@@ -256,5 +256,5 @@ def _parts(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def gib(size: int) -> str:
-    """Bytes in GiB, with decimals where they matter."""
+    """Format bytes in GiB, with decimals for small values."""
     return f"{size / GIB:.2f} GiB" if size < 100 * GIB else f"{size / GIB:.0f} GiB"

@@ -2,8 +2,8 @@
 
     python benchmarks/memory_validation.py toy-64
 
-Measured is the rise of resident memory over what the process held before the step, by the system's own high-water
-mark. Random weights take as much memory as trained ones.
+Measured is the rise of resident memory during the step, by the system's high-water mark. Random weights take as much
+memory as trained ones.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def toy_networks(device: torch.device, image_size: int) -> Networks:
 
 
 def whole_step(image_size: int, **changes: Any) -> dict[str, int]:
-    """A step of the trainer with toy networks and Gaussians."""
+    """Measure a step of the trainer with toy networks and Gaussians."""
     config = _run_config(preset_named("sd21-base").config, **changes)
     return _of_step(config, lambda device: toy_networks(device, image_size))
 
 
 def field_step(rays_at_once: int) -> dict[str, int]:
-    """A step of the trainer with toy networks and a field on torch's operations, as on a card.
+    """Measure a step of the trainer with toy networks and a field on torch operations, as on a card.
 
-    All cameras see it alike, because the count allows for those that see most of it.
+    All cameras are alike, because the count assumes those with the most samples.
     """
     cameras = CameraConfig(elevation_deg=(20.0, 20.0))
     base = replace(preset_named("sd21-base").config, representation="ngp", cameras=cameras)
@@ -75,12 +75,12 @@ def field_step(rays_at_once: int) -> dict[str, int]:
 
 
 def toybox_step() -> dict[str, int]:
-    """A step of the trainer with toybox's trained networks and Gaussians."""
+    """Measure a step of the trainer with toybox's trained networks and Gaussians."""
     return _of_step(_run_config(preset_named("toybox").config, backgrounds=("white",)), toybox_networks)
 
 
 def toybox_networks(device: torch.device) -> Networks:
-    """Those that come with the package."""
+    """Load the networks of the package."""
     networks, _, vae = load_networks(Path(__file__).parents[1] / "sdi_gs" / "toybox" / "weights" / "prior")
     made = (networks["text_encoder"], networks["unet"], vae)
     text_encoder, unet, vae = (network.requires_grad_(False).eval().to(device) for network in made)
@@ -113,7 +113,7 @@ def _of_step(
 
 
 def full_size_vae(image_size: int) -> dict[str, int]:
-    """Encoding one image and the gradient's way back, Stable Diffusion 2.1's VAE in float32."""
+    """Measure encoding and backward pass of one image, with Stable Diffusion 2.1's VAE in float32."""
 
     def step(vae: Any, size: int, device: torch.device) -> None:
         image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
@@ -123,7 +123,7 @@ def full_size_vae(image_size: int) -> dict[str, int]:
 
 
 def full_size_unet(image_size: int) -> dict[str, int]:
-    """One prediction of two branches, Stable Diffusion 2.1's U-Net in float32."""
+    """Measure a prediction of two branches, with Stable Diffusion 2.1's U-Net in float32."""
 
     @torch.no_grad()
     def step(unet: Any, size: int, device: torch.device) -> None:
@@ -145,7 +145,7 @@ def _of_network(
     step(network, 64, CPU)
     measured = rise(lambda: step(network, image_size, CPU))
     meter, empty = StepMeter(kernels="cpu"), build(META)
-    # They were there before; a view of one would count as a new tensor else.
+    # They exist before the step; otherwise a view of one would count as a new tensor.
     meter.leave_out(empty.parameters())
     with meter:
         step(empty, image_size, META)
@@ -161,13 +161,13 @@ def _vae(device: torch.device) -> Any:
 
 
 def _fill(module: Any) -> None:
-    """Pages that were never written take no memory."""
+    """Write to all weights: untouched pages take no memory."""
     for parameter in module.parameters(recurse=False):
         parameter.data.fill_(1e-3)
 
 
 def rise(step: Callable[[], object]) -> int:
-    """Bytes by which resident memory rises while a step runs."""
+    """Return the rise of resident memory during a step, in bytes."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
@@ -198,7 +198,7 @@ CASES: dict[str, Callable[[], dict[str, int]]] = {
 
 
 def main() -> None:
-    """Measure and count the case that is named."""
+    """Measure and count the named case."""
     torch.set_num_threads(1)
     started = time.perf_counter()
     result = CASES[sys.argv[1]]()

@@ -3,8 +3,8 @@
     python benchmarks/mesh_quality.py [--objects robot mug ...] [--sharp] [--results DIR] \\
         [--picture docs/reports/mesh.png]
 
-Gaussians are fitted to true views of toybox objects by the default preset, so that what is measured is the way from
-splats to a mesh. Scores: volume IoU on 128^3 points; accuracy and completeness, mean distances from the mesh to the
+Gaussians are fitted to true views of toybox objects by the default preset, so that only the conversion from splats to a
+mesh is measured. Scores: volume IoU on 128^3 points; accuracy and completeness, mean distances from the mesh to the
 true surface and back, in thousandths of a scene unit; PSNR of 24 held-out views in flat colours. Fits are kept in the
 results folder and used again. The last line is one JSON object.
 
@@ -55,7 +55,7 @@ OBJECTS: dict[ClassName, str] = {
 }
 LEVELS = (1.0, 2.0, 3.0, 4.0, 8.0)
 DEPTH_SHIFTS = (0.0, 1.5)
-"""Standard deviations of depth within a pixel by which depth fusion moves the surface towards the camera."""
+"""Standard deviations of a pixel's depth by which depth fusion moves the surface towards the camera."""
 HALF_SIDE = 1.05
 GRID = 128
 IMAGE_SIZE = 128
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def fitted(name: ClassName, scene: Scene, results: Path, *, sharp: bool) -> Gaussians:
-    """Gaussians fitted to true views under the default preset, from the results folder if they are there."""
+    """Return Gaussians fitted to true views by the default preset, from the results folder if they exist."""
     kept = results / f"{name}{'-sharp' if sharp else ''}.pt"
     if not kept.exists():
         config = preset_named("toybox-ideal").config
@@ -116,7 +116,7 @@ def fitted(name: ClassName, scene: Scene, results: Path, *, sharp: bool) -> Gaus
 
 
 def methods(gaussians: Gaussians) -> dict[str, Callable[[], tuple[TriangleMesh, bool]]]:
-    """Each way to a mesh by its name: a function to the mesh and whether it is watertight."""
+    """Return the methods by name: a function to the mesh, and whether it is watertight."""
 
     def by_density(config: MeshConfig) -> tuple[TriangleMesh, bool]:
         mesh, report = mesh_of_scene(gaussians, config)
@@ -138,7 +138,7 @@ def methods(gaussians: Gaussians) -> dict[str, Callable[[], tuple[TriangleMesh, 
 
 
 class Truth:
-    """What a mesh of one scene is compared with."""
+    """The truth that a mesh of one scene is compared with."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -167,7 +167,7 @@ class Truth:
 
 
 def true_surface(scene: Scene, count: int) -> np.ndarray:
-    """Points [N, 3] on the surface: those of a thin layer around the object, moved along the distance's gradient."""
+    """Return points [N, 3] on the surface: a thin layer around it, projected along the distance's gradient."""
     generator = torch.Generator().manual_seed(0)
     found: list[Tensor] = []
     steps = 1e-4 * torch.eye(3, dtype=torch.float64)
@@ -188,7 +188,7 @@ def surface_samples(
     corners: np.ndarray,  # [F, 3, 3]
     count: int,
 ) -> np.ndarray:
-    """Points [N, 3] spread evenly over the triangles."""
+    """Draw points [N, 3] uniformly on the triangles."""
     generator = np.random.default_rng(0)
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     chosen = generator.choice(len(corners), size=count, p=areas / areas.sum())
@@ -230,7 +230,7 @@ def fill_by_parity(corners, inside):
 
 
 def fused_depths(gaussians: Gaussians, shift: float) -> Callable[[Tensor], Tensor]:
-    """Depth maps of 48 views as a function from points [N, 3] to how solid they are [N], 0.5 at the surface.
+    """Fuse depth maps of 48 views to a function from points [N, 3] to occupancy [N], 0.5 at the surface.
 
     A signed distance along each ray, cut at 0.08 (truncated signed distance function), averaged over the views from
     which the point is not hidden; a point hidden from all is inside.
@@ -260,7 +260,7 @@ def fused_depths(gaussians: Gaussians, shift: float) -> Callable[[Tensor], Tenso
 
 @torch.no_grad()
 def depths(gaussians: Gaussians, cameras: CameraBatch, shift: float) -> tuple[Tensor, Tensor]:
-    """Mean depth less ``shift`` standard deviations of depth, and alpha, both [V, H, W]."""
+    """Render mean depth less ``shift`` standard deviations of depth, and alpha, both [V, H, W]."""
     params = gaussians.params
     surfaces, alphas = [], []
     for part in split_cameras(cameras):
@@ -277,7 +277,7 @@ def depths(gaussians: Gaussians, cameras: CameraBatch, shift: float) -> tuple[Te
 
 
 def comparison(scene: Scene, gaussians: Gaussians) -> list[Tensor]:
-    """Truth, splats, mesh and the mesh's shape from one side, [H, W, 3] each."""
+    """Render truth, splats, mesh and the mesh's shape from one side, [H, W, 3] each."""
     one = torch.ones(1)
     camera = orbit_cameras(25.0 * one, 20.0 * one, 3.0 * one, 40.0 * one, width=192, height=192)
     mesh, _ = mesh_of_scene(gaussians, MeshConfig())
@@ -296,7 +296,7 @@ def mesh_pictures(
     cameras: CameraBatch,
     colours: np.ndarray,  # [V, 3] at the vertices
 ) -> np.ndarray:
-    """Pictures [B, H, W, 3] float32 of a mesh over white, with 4 samples a pixel."""
+    """Render pictures [B, H, W, 3] float32 of a mesh over white, with 4 samples per pixel."""
     pictures = []
     for pose, intrinsics in zip(cameras.camera_from_world.double().numpy(), cameras.intrinsics.numpy(), strict=True):
         seen = mesh.vertices @ pose[:3, :3].T + pose[:3, 3]

@@ -1,11 +1,11 @@
-"""CPU time of the hash-grid field's kernels against torch operations alone, and how well a fit shows held-out views.
+"""CPU time of the hash-grid field's kernels compared with torch operations, and held-out quality of a fit.
 
     python benchmarks/ngp.py
 
-Both sides render the same field with the same kind of samples, forward and backward, taking turns; medians are
-compared. A step is what training does: jittered samples, normals and all regularisers; "colour" leaves normals and
-regularisers out. "start" is the field at its initial state with all levels in use, "fitted" the one at the end of the
-fit. CPU time is that of the whole process, so the default is one thread. The last line is one JSON object.
+Both sides render the same field with the same kind of samples, forward and backward, in turn; medians are compared. A
+step is that of training: jittered samples, normals and all regularisers; "colour" omits normals and regularisers.
+"start" is the field at its initial state with all levels in use, "fitted" the one at the end of the fit. CPU time is
+that of the whole process, so the default is one thread. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BACKGROUNDS = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [0.0, 0.0, 0.0]])
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure."""
+    """Options."""
 
     repeats: int = 5
     """Timed turns of each case."""
@@ -51,9 +51,9 @@ class Settings:
     fit_steps: int = 300
     """Steps of the fit."""
     fit_views: int = 4
-    """Pictures of 64 pixels in each of them."""
+    """Pictures of 64 pixels per step."""
     object_class: str = "robot"
-    """What is fitted, in blue."""
+    """Object to fit, in blue."""
 
 
 def fit(settings: Settings) -> tuple[Ngp, dict[str, Any]]:
@@ -92,21 +92,21 @@ def fit(settings: Settings) -> tuple[Ngp, dict[str, Any]]:
 
 
 def with_losses(ngp: Ngp, losses: NgpLossConfig) -> Ngp:
-    """The same field under other regularisers."""
+    """Return the same field with other regularisers."""
     other = Ngp(replace(ngp.config, losses=losses), generator=torch.Generator(), device=ngp.device)
     other.load_state(ngp.state())
     return other
 
 
 def start_field() -> Ngp:
-    """The initial field, all levels in use."""
+    """Return the initial field with all levels."""
     ngp = Ngp(NgpConfig(), generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
     ngp.finalize()
     return ngp
 
 
 def seconds_of_a_step(ngp: Ngp, cameras: CameraBatch, backend: Backend) -> tuple[float, float, int]:
-    """CPU seconds forward, and forward with backward, and the samples that were drawn."""
+    """Return CPU seconds of forward, and of forward with backward, and the number of samples."""
     ngp.field.backend = backend
     generator = torch.Generator().manual_seed(1)
     begin = time.process_time()
@@ -123,7 +123,7 @@ def seconds_of_a_step(ngp: Ngp, cameras: CameraBatch, backend: Backend) -> tuple
 
 
 def measure(name: str, ngp: Ngp, repeats: int) -> dict[str, Any]:
-    """Median CPU times of both sides, taking turns, and their ratio."""
+    """Return median CPU times of both sides, measured in turn, and their ratio."""
 
     def angle(degrees: float) -> Tensor:
         return torch.tensor([degrees])

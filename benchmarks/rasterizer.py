@@ -1,12 +1,12 @@
-"""CPU time of the numba rasteriser against torch operations alone, its error against float64, threads, compiling.
+"""The numba rasteriser: CPU time compared with torch operations, error against float64, threads, compile time.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/rasterizer.py
 
-Both sides render the same Gaussians forward and backward on one thread, taking turns; the medians are compared. The
-torch side is ``sdi_gs.rasterize.torch_reference``: gsplat's torch projection and dense compositing per 16x16 tile by
-autograd. Its largest scenes take a quarter of a minute and several GB each time, hence few turns. Times are CPU time of
-the process, which other work on the machine disturbs least; two threads are compared with one by the clock, which
-means something on a quiet machine only. The last line of the output is one JSON object.
+Both sides render the same Gaussians forward and backward on one thread, in turn; medians are compared. The torch side
+is ``sdi_gs.rasterize.torch_reference``: gsplat's torch projection, and dense compositing per 16x16 tile with autograd.
+Its largest scenes take a quarter of a minute and several GB, hence few turns. Times are CPU time of the process, which
+other programs change least; two threads are compared with one by wall time, which needs a quiet machine. The last line
+of the output is one JSON object.
 
 Letters: N Gaussians, C cameras, S pixels along a side.
 """
@@ -36,16 +36,16 @@ from sdi_gs.rasterize import rasterization, torch_reference
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure."""
+    """Options."""
 
     repeats: int = 5
     """Timed turns per scene; scenes of 100 000 Gaussians have 2 at most."""
     max_gaussians: int = 100_000
-    """Scenes with more Gaussians are left out."""
+    """Largest number of Gaussians."""
     thread_repeats: int = 30
-    """Timed turns of two threads against one; 0 leaves them out."""
+    """Timed turns of two threads against one; 0 skips them."""
     compile: bool = True
-    """Whether to compile the kernels into an empty cache, for the time it takes."""
+    """Whether to time the compilation of the kernels into an empty cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def uniform(generator: torch.Generator, shape: tuple[int, ...], bounds: tuple[fl
 def make_ball(
     num_gaussians: int, num_cameras: int, size: int, scales: tuple[float, float], opacities: tuple[float, float]
 ) -> Scene:
-    """Random Gaussians in a ball of radius 1."""
+    """Return random Gaussians in a ball of radius 1."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(num_gaussians, 3, generator=generator), dim=-1)
     leaves = {
@@ -102,7 +102,7 @@ def make_ball(
 
 
 def make_torus(num_gaussians: int, num_cameras: int, size: int) -> Scene:
-    """Flat Gaussians on a tilted torus, dense and opaque enough to hide its far side: what a trained object is like."""
+    """Return flat Gaussians on a tilted torus, dense and opaque enough to hide its far side, like a trained object."""
     generator = torch.Generator().manual_seed(0)
     major, minor = 0.65, 0.3
     around = uniform(generator, (num_gaussians,), (0.0, 2 * math.pi))
@@ -131,7 +131,7 @@ def make_torus(num_gaussians: int, num_cameras: int, size: int) -> Scene:
 
 
 def with_cameras(leaves: dict[str, Tensor], num_cameras: int, size: int) -> Scene:
-    """Cameras on a circle, all looking at the origin."""
+    """Return cameras on a circle around the origin."""
     viewmats = torch.eye(4).repeat(num_cameras, 1, 1)
     for camera in range(num_cameras):
         angle = 2 * math.pi * camera / num_cameras
@@ -186,7 +186,7 @@ def render_torch(
 
 
 def cpu_milliseconds(scene: Scene, render: Callable[[Scene], tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Forward alone, and forward with backward."""
+    """Time forward alone, and forward with backward."""
     start = time.process_time()
     rendered, alphas = render(scene)
     forward = time.process_time()
@@ -198,7 +198,7 @@ def cpu_milliseconds(scene: Scene, render: Callable[[Scene], tuple[Tensor, Tenso
 
 
 def measure(cell: tuple[Kind, int, int, int], repeats: int) -> dict[str, Any]:
-    """Median CPU times of both sides, taking turns, and their ratio."""
+    """Return median CPU times of both sides, measured in turn, and their ratio."""
     kind, num_gaussians, num_cameras, size = cell
     scene = make_scene(kind, num_gaussians, num_cameras, size)
     cpu_milliseconds(scene, render_numba)
@@ -229,7 +229,7 @@ def measure(cell: tuple[Kind, int, int, int], repeats: int) -> dict[str, Any]:
 
 
 def measure_threads(repeats: int) -> dict[str, float]:
-    """Milliseconds on the clock with one thread and with two, taking turns: medians and best."""
+    """Return milliseconds of wall time with one thread and two, measured in turn: medians and best."""
     scene = make_scene(*THREADS_CELL)
     walls: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(repeats + 1):
@@ -263,7 +263,7 @@ print(time.process_time() - cpu, time.perf_counter() - wall)
 
 
 def measure_compiling() -> dict[str, float]:
-    """Seconds that the first call of a fresh process takes with an empty cache, and of the next process with it."""
+    """Return seconds of the first call in a fresh process, with an empty cache and then with a filled one."""
     seconds = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in ("compile", "load"):
@@ -280,7 +280,7 @@ def measure_compiling() -> dict[str, float]:
 
 
 def measure_error(name: str) -> dict[str, float]:
-    """Largest colour error, and relative L2 error of each gradient, against float64 over the whole image."""
+    """Return the largest colour error and the relative L2 error of each gradient, against float64."""
     num_gaussians, size, scales, opacities, antialiased = ACCURACY_CASES[name]
     scene = make_ball(num_gaussians, 2, size, scales, opacities)
     # The second camera stands inside the ball: Gaussians beside and behind it.

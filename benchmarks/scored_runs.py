@@ -1,4 +1,4 @@
-"""What the comparisons share: the prompts, a run that is trained and scored, and the pages that take the tables."""
+"""Shared by the comparisons: prompts, training and scoring of a run, and writing tables into pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
     """Train, score, and save a row of four views.
 
-    ``train_seconds`` counts from the loading of the prior on, ``loop_seconds`` the steps alone once all is warm.
+    ``train_seconds`` includes loading the prior, ``loop_seconds`` the warm steps only.
     """
     started = time.perf_counter()
     trainer = Trainer(config, load_prior(config, device=CPU), device=CPU)
@@ -68,7 +68,7 @@ def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
 
 
 def warm_up(trainer: Trainer) -> None:
-    """Have everything that a first step would wait for: rendered mixtures, compiled kernels. Moves no generator."""
+    """Warm up before the first step: rendered mixtures, compiled kernels. Leaves the generators unchanged."""
     prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
     size = prior.image_size
     latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
@@ -81,7 +81,7 @@ def warm_up(trainer: Trainer) -> None:
 
 
 def insert_table(page: Path, table: str, marks: tuple[str, str]) -> None:
-    """Put tables between the page's two marks, leaving its words alone; SystemExit where they are missing."""
+    """Write tables between the page's two marks; raises SystemExit if the marks are missing."""
     text = page.read_text(encoding="utf-8")
     before, found, rest = text.partition(marks[0])
     _, ended, after = rest.partition(marks[1])
@@ -91,7 +91,7 @@ def insert_table(page: Path, table: str, marks: tuple[str, str]) -> None:
 
 
 def sheet(pictures: Sequence[Path], page: Path) -> None:
-    """One picture of several runs: two of them a line, four views each."""
+    """Return one picture of several runs: two per line, four views each."""
     from PIL import Image
 
     rows = [Image.open(picture) for picture in pictures]

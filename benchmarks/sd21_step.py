@@ -1,4 +1,4 @@
-"""What one SDI step with Stable Diffusion 2.1 costs: operations counted on the true architecture, without weights.
+"""Cost of one SDI step with Stable Diffusion 2.1: operations counted on the true architecture, without weights.
 
     python benchmarks/sd21_step.py                  # count, seconds
     python benchmarks/sd21_step.py --run-full-size  # one step at 512 x 512 on the CPU, random weights, 10 GB
@@ -38,7 +38,7 @@ TOKENS, TEXT_WIDTH, LATENT_CHANNELS, VAE_FACTOR = 77, 1024, 4, 8
 
 
 def unet_flops(unet: Any, batch: int) -> int:
-    """Operations of one call, a multiplication and an addition counted as two."""
+    """Return the operations of one call; a multiplication and an addition count as two."""
     side, dtype = unet.config.sample_size, unet.dtype
     latents = torch.empty(batch, LATENT_CHANNELS, side, side, device=META, dtype=dtype)
     text = torch.empty(batch, TOKENS, TEXT_WIDTH, device=META, dtype=dtype)
@@ -48,7 +48,7 @@ def unet_flops(unet: Any, batch: int) -> int:
 
 
 def vae_flops(vae: Any, image_size: int) -> tuple[int, int]:
-    """Operations of encoding one image, and of the gradient's way back to it (the weights are frozen)."""
+    """Return the operations of encoding one image, and of the backward pass to it (the weights are frozen)."""
     image = torch.empty(1, 3, image_size, image_size, device=META, requires_grad=True)
     with StepMeter() as meter:
         latents = vae.encode(image).latent_dist.parameters
@@ -58,7 +58,7 @@ def vae_flops(vae: Any, image_size: int) -> tuple[int, int]:
 
 
 def count(name: ModelName) -> dict[str, Any]:
-    """One model's row: operations of the parts, and per step with two branches (CFG) and four (Perp-Neg)."""
+    """Return one model's row: operations of the parts, and per step with two branches (CFG) and four (Perp-Neg)."""
     config = RunConfig(steps=RUN_STEPS)
     networks = published_networks(name, device=META, dtype=torch.float16)
     image_size = networks.unet.config.sample_size * VAE_FACTOR
@@ -85,7 +85,7 @@ def count(name: ModelName) -> dict[str, Any]:
 
 
 def print_count(name: str, report: dict[str, Any]) -> None:
-    """The row for people."""
+    """Print the row."""
     print(
         f"{name}, {report['image_size']} pixels: U-Net {report['unet_parameters']:,} parameters, "
         f"{report['unet_tflop_per_branch']:.3f} TFLOP per branch; "
@@ -98,7 +98,7 @@ def print_count(name: str, report: dict[str, Any]) -> None:
 
 
 def run_full_size(dtype: torch.dtype, timestep: int) -> dict[str, Any]:
-    """One SDI step of sd21-base's size on the CPU: image, latent, inversion, target, gradient of the image."""
+    """Take one SDI step of sd21-base's size on the CPU: image, latent, inversion, target, gradient of the image."""
     generator = torch.Generator().manual_seed(0)
     started = time.perf_counter()
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def run_full_size(dtype: torch.dtype, timestep: int) -> dict[str, Any]:
 
 
 def _peak_gb() -> float:
-    """The most memory that this process has held, 10^9 bytes."""
+    """Return the peak memory of this process, 10^9 bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

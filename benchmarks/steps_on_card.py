@@ -1,14 +1,14 @@
-"""What a training step of Stable Diffusion 2.1 takes of a CUDA card, tier by tier and lever by lever.
+"""Time and memory of a Stable Diffusion 2.1 training step on a CUDA card, tier by tier and lever by lever.
 
     python benchmarks/steps_on_card.py --record docs/reports/gpu-measured.json     # on a card; minutes
     python benchmarks/steps_on_card.py --miniature --device cpu            # the same code in minutes, anywhere
 
 Steps are those that ``memory_prediction.py`` counts (four views, Perp-Neg, 200 000 Gaussians), taken at three places of
-the run, which have the run's mean number of predictor calls. Weights are random unless the real ones were fetched; they
-cost the same. Levers are timed in turn with a step without them. Nothing else should use the card or the host's
-cores: how many cores were busy before anything was run is recorded, and with ``--kernels``, beside the seconds that a
-step takes, those that the card's kernels take, which the host does not change. The last line printed is one JSON
-object; ``memory_prediction.py --docs`` sets what was recorded beside what was counted.
+the run with the run's mean number of predictor calls. Weights are random unless the real ones were fetched; they cost
+the same. Levers are timed in turn with a step without them. No other program should use the card or the host's cores:
+the number of busy cores at the start is recorded. ``--kernels`` also records the time of the card's kernels alone,
+which does not depend on the host. The last line printed is one JSON object; ``memory_prediction.py --docs`` puts the
+record beside the counts.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
 PLACES = (0.17, 0.5, 0.83)
-"""Of the inverted part of the run."""
+"""Places of the timed steps in the part of the run with inversion."""
 
 
 class Bench:
-    """One prior on one device, and steps under it."""
+    """A prior on a device, and steps with it."""
 
     def __init__(self, device: torch.device, *, miniature: bool, with_kernels: bool = False) -> None:
         self.device, self.miniature, self.with_kernels = device, miniature, with_kernels
@@ -50,7 +50,7 @@ class Bench:
         self.own_size = self.prior.image_size
 
     def trainer(self, config: RunConfig, size: int) -> Trainer:
-        """A run at its beginning; the networks take pictures of any size."""
+        """Return a run at its beginning; the networks accept pictures of any size."""
         self.prior.image_size = size if not self.miniature else self.own_size
         if self.miniature:
             few = {"gaussians": replace(config.gaussians, num_initial=500), "views_per_step": 1}
@@ -58,7 +58,7 @@ class Bench:
         return Trainer(config, self.prior, device=self.device)
 
     def row(self, config: RunConfig, size: int) -> dict[str, Any]:
-        """Seconds, calls and peaks of steps all over a run."""
+        """Measure seconds, calls and peaks of steps throughout a run."""
         trainer = self.trainer(config, size)
         trainer.step = config.steps // 2
         trainer.train_step()
@@ -82,14 +82,14 @@ class Bench:
         return row
 
     def kernel_seconds(self, trainer: Trainer) -> float:
-        """Seconds in which a card computes or copies for a step."""
+        """Return the seconds of a step in which the card computes or copies."""
         with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as told:
             trainer.train_step()
             synchronize(self.device)
         return sum(event.self_device_time_total for event in told.key_averages()) / 1e6
 
     def timed(self, trainer: Trainer) -> tuple[float, int]:
-        """Seconds and predictor calls of one step."""
+        """Return seconds and predictor calls of one step."""
         synchronize(self.device)
         started = time.perf_counter()
         report = trainer.train_step()
@@ -97,7 +97,7 @@ class Bench:
         return time.perf_counter() - started, report.predictor_calls
 
     def lever(self, changes: dict[str, Any], *, repeats: int) -> dict[str, float]:
-        """Median seconds of a step with and without a lever, taken in turn, and peaks of each."""
+        """Return median seconds of a step with and without a lever, measured in turn, and the peaks."""
         result: dict[str, list[float]] = {"with": [], "without": []}
         peaks: dict[str, dict[str, Any]] = {}
         first: dict[str, float] = {}
@@ -133,7 +133,7 @@ class Bench:
 
 
 def wanted_cases(only: Sequence[str]) -> list[tuple[str, int, RunConfig, dict[str, Any]]]:
-    """The counted rows that are measured: tiers, published runs, a million Gaussians, small pictures, fields."""
+    """Return the counted rows to measure: tiers, published runs, a million Gaussians, small pictures, fields."""
     return [
         (table, size, config, labels)
         for table, size, config, labels in cases()

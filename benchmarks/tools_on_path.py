@@ -1,4 +1,4 @@
-"""Puts ``tools/`` on the module search path; import it before anything that lives there."""
+"""Add ``tools/`` to the module search path; import it before the tools."""
 
 import sys
 from pathlib import Path

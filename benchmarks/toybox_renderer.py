@@ -23,7 +23,7 @@ REPEATS = 3
 
 
 def random_views(size: int, rng: np.random.Generator) -> CameraBatch:
-    """Cameras all around at elevations from -10 to 40 degrees."""
+    """Return cameras all around at elevations from -10 to 40 degrees."""
     azimuth = torch.from_numpy(rng.uniform(0.0, 360.0, NUM_IMAGES)).float()
     elevation = torch.from_numpy(rng.uniform(-10.0, 40.0, NUM_IMAGES)).float()
     return orbit_cameras(
@@ -37,7 +37,7 @@ def random_views(size: int, rng: np.random.Generator) -> CameraBatch:
 
 
 def main() -> None:
-    """Render different objects in every image, building them included; the best of a few repeats counts."""
+    """Time rendering of different objects in every image, building included; returns the best of a few repeats."""
     rng = np.random.default_rng(0)
     colours = list(COLOURS)
     scenes: list[Scene] = [

@@ -1,14 +1,13 @@
-"""What the live viewer costs a run on this machine: the speed and the memory of training with and without clients.
+"""Cost of the live viewer: speed and memory of training with and without clients.
 
     python benchmarks/viewer_cost.py [--preset toybox-ideal] [--rounds 5] [--seconds 6] [--crowd 50]
 
-One trainer takes its steps in short blocks, one block of each kind per round in an order that turns, so that a slow
-spell of the machine meets all kinds. A client is ``light_client.py`` in a process of its own: it takes all that it is
-sent and moves its camera like a browser, but draws nothing, since a software-drawn browser on the same cores would be
-measured instead of the viewer (its own CPU time is reported). Speeds are steps per second of wall time, as ratios to
-the block without a viewer of the same round: they need a machine that does nothing else. "cpu" is CPU time of the
-training process per step, all threads, which a busy machine changes little, and what the viewer adds to it per second.
-``observe_share`` is the part of the training thread's time that the viewer spends in it.
+One trainer takes its steps in short blocks, one block of each kind per round in rotating order, so that slow spells of
+the machine affect all kinds. A client is ``light_client.py`` in another process: it receives everything and moves its
+camera like a browser, but draws nothing, because a software-rendering browser on the same cores would dominate (its own
+CPU time is reported). Speeds are steps per second of wall time, relative to the block without a viewer of the same
+round; they need a quiet machine. "cpu" is CPU time of the training process per step, all threads, and what the viewer
+adds to it per second. ``observe_share`` is the viewer's share of the training thread's time.
 
 Prints a line per kind and, last, one JSON object.
 """
@@ -48,23 +47,23 @@ KINDS: dict[str, list[str] | None] = {
     "orbiting, splats": ["--orbit"],
     "orbiting, render": ["--orbit", "--picture", "render"],
 }
-"""What each kind of block runs beside training: nothing, or a client with these options."""
+"""Kinds of blocks: nothing beside training, or a client with these options."""
 CROWDS = 4
-"""Times that the crowd comes and goes; the first one also pays for what is made once."""
+"""Number of crowds; the first one also pays for one-time costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some seconds of training."""
+    """Measurements of some seconds of training."""
 
     steps: int
     wall_seconds: float
     cpu_seconds: float
-    """Of the whole process."""
+    """CPU time of the whole process."""
     observe_seconds: float
-    """Of the training thread, within the viewer."""
+    """Seconds of the training thread within the viewer."""
     client: dict[str, Any] | None
-    """What the client saw."""
+    """The client's report."""
 
     @property
     def steps_per_second(self) -> float:
@@ -73,7 +72,7 @@ class Block:
 
 @contextmanager
 def client_process(address: str, options: list[str], answers: list[str]) -> Iterator[None]:
-    """A client that is connected while the body runs; its last line goes to ``answers``."""
+    """Connect a client while the body runs; its last line is appended to ``answers``."""
     command = [sys.executable, str(CLIENT), address, *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -87,7 +86,7 @@ def client_process(address: str, options: list[str], answers: list[str]) -> Iter
 
 
 def train_for(trainer: Trainer, seconds: float, viewer: LiveViewer | None) -> Block:
-    """Take steps until the time is over; the first one, which follows a change, does not count."""
+    """Take steps until the time is over; the first one, after a change, does not count."""
     step(trainer, viewer)
     observed, steps = 0.0, 0
     started, cpu = time.perf_counter(), time.process_time()
@@ -104,7 +103,7 @@ def train_for(trainer: Trainer, seconds: float, viewer: LiveViewer | None) -> Bl
 
 
 def step(trainer: Trainer, viewer: LiveViewer | None) -> float:
-    """One step, shown to the viewer; the seconds that this took."""
+    """Take one step, show it to the viewer, and return the viewer's seconds."""
     report = trainer.train_step()
     before = time.perf_counter()
     if viewer is not None:
@@ -113,7 +112,7 @@ def step(trainer: Trainer, viewer: LiveViewer | None) -> float:
 
 
 def measure(kind: str, trainer: Trainer, folder: RunFolder, seconds: float) -> Block:
-    """One block of a kind; what it needs is made before and gone after."""
+    """Run one block of a kind; its client exists only meanwhile."""
     if kind == "no viewer":
         return train_for(trainer, seconds, None)
     with LiveViewer(trainer, folder, port=0) as viewer:
@@ -127,7 +126,7 @@ def measure(kind: str, trainer: Trainer, folder: RunFolder, seconds: float) -> B
 
 
 def summary(kind: str, rounds: list[dict[str, Block]]) -> dict[str, Any]:
-    """Medians over the rounds, speeds relative to the block without a viewer of the same round."""
+    """Return medians over the rounds, speeds relative to the block without a viewer of the same round."""
     blocks, plain = ([blocks[each] for blocks in rounds] for each in (kind, "no viewer"))
     ratios = [blocks[kind].steps_per_second / blocks["no viewer"].steps_per_second for blocks in rounds]
     clients = [block.client for block in blocks if block.client is not None]
@@ -145,12 +144,12 @@ def summary(kind: str, rounds: list[dict[str, Block]]) -> dict[str, Any]:
 
 
 def extra_cpu_share(block: Block, plain: Block) -> float:
-    """CPU seconds beyond those of as many plain steps, per second that passed."""
+    """Return CPU seconds beyond those of as many plain steps, per second of wall time."""
     return (block.cpu_seconds - block.steps * plain.cpu_seconds / plain.steps) / block.wall_seconds
 
 
 def memory_of_crowds(trainer: Trainer, folder: RunFolder, crowd: int) -> dict[str, Any]:
-    """Resident MiB before clients come, and after each crowd has gone, while training goes on."""
+    """Return resident MiB before the clients and after each crowd, while training continues."""
     with LiveViewer(trainer, folder, port=0) as viewer:
         train_for(trainer, 1.0, viewer)
         before, after = resident_mb(), []
@@ -166,7 +165,7 @@ def memory_of_crowds(trainer: Trainer, folder: RunFolder, crowd: int) -> dict[st
 
 
 def resident_mb() -> float:
-    """What this process holds, without its garbage."""
+    """Return the resident memory of this process, after garbage collection."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -2,7 +2,7 @@
 
     python benchmarks/viewer_screenshots.py [--out docs] [--prompt "a red mushroom"] [--middle 80]
 
-The run is ended once the pictures are there. Needs Chromium and playwright, as the browser tests do.
+The run is stopped once the pictures are taken. Needs Chromium and playwright, as the browser tests do.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.steering import LABELS
 
 SIZE = (1200, 800)
-"""Of the browser's window, pixels."""
+"""Size of the browser's window in pixels."""
 PATIENCE = 1800.0
-"""Seconds that the run may take to come to a step."""
+"""Timeout until the run reaches a step, in seconds."""
 
 
 def step_of(page: ViewerPage) -> int:
-    """The step that the page tells, 0 before the first."""
+    """Return the step on the page; 0 before the first."""
     found = re.search(r"step ([\d,]+) of", page.text())
     return int(found[1].replace(",", "")) if found else 0
 
 
 def save(page: ViewerPage, path: Path) -> None:
-    """The whole page as a PNG."""
+    """Save the whole page as a PNG."""
     page.page.screenshot(path=path)
     with Image.open(path) as picture:
         opaque = picture.convert("RGB")
@@ -54,7 +54,7 @@ def main() -> None:
         try:
             page = ViewerPage(browser.new_page(viewport=ViewportSize(width=SIZE[0], height=SIZE[1])))
             page.open(server.address)
-            # The browser's own remark that it draws without a GPU, which is no part of the viewer.
+            # The browser's own notice that it draws without a GPU.
             page.page.locator("#webgl-software-rendering button").click()
             page.until(lambda: step_of(page) >= 2, "the second step", timeout=PATIENCE)
             save(page, options.out / "viewer-start.png")

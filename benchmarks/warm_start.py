@@ -5,8 +5,8 @@
     python benchmarks/warm_start.py --results r --part 2/2                # the others beside it
     python benchmarks/warm_start.py --results trials --trials             # the stages' settings, on another prompt
 
-Each result lies in ``<results>/<arm>/<prompt>-<seed>.json`` and is kept; delete it to have it made again. The last
-line printed is one JSON object, of the runs that are there.
+Each result is kept in ``<results>/<arm>/<prompt>-<seed>.json``; delete it to repeat the run. The last line printed is
+one JSON object of the existing results.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TRIALS = {
     for share in (0.4, 0.6)
     for t_max in (0.5, 0.7, 0.98)
 }
-"""Settings of the stages that were tried before the comparison."""
+"""Settings of the stages in the trials."""
 TRIAL_PROMPT, TRIAL_SEED, TRIAL_STEPS = "a yellow car", 2, 150
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def planned_calls(config: RunConfig, schedule: NoiseSchedule) -> int:
 def stages_within(
     config: RunConfig, stages: StagesConfig, schedule: NoiseSchedule, field: Path
 ) -> tuple[RunConfig, RunConfig]:
-    """Both stages, of as many steps as take the calls that one run of the config takes."""
+    """Return both stages, with as many steps as take the calls of one run of the config."""
 
     def both(steps: int) -> tuple[RunConfig, RunConfig]:
         settings = replace(config, steps=steps)
@@ -106,7 +106,7 @@ def stages_within(
 
 
 def trained(config: RunConfig, folder: Path) -> tuple[Trainer, dict[str, float]]:
-    """A run as the command makes it, and what it cost by its own log."""
+    """Run as the command does, and return the costs in its log."""
     started = time.process_time()
     trainer, run = prepare_run(replace(config, outputs=QUIET), device=CPU, folder=folder)
     train(trainer, run)
@@ -117,7 +117,7 @@ def trained(config: RunConfig, folder: Path) -> tuple[Trainer, dict[str, float]]
 
 
 def run_one(config: RunConfig, arm: str, picture: Path) -> dict[str, Any]:
-    """Train, score, and save a row of views, in two stages also of the field and of the first splats."""
+    """Train, score, and save a row of views; with two stages also of the field and of the first splats."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if arm in ("cold", "field"):
@@ -142,7 +142,7 @@ def run_one(config: RunConfig, arm: str, picture: Path) -> dict[str, Any]:
 def _two_stages(
     config: RunConfig, stages: StagesConfig, folder: Path
 ) -> tuple[list[Representation], dict[str, float], dict[str, Any]]:
-    """The field, the first splats and the last; costs; scores on the way."""
+    """Return scores and costs of the field, the first splats and the last."""
     schedule = load_prior(config, device=CPU).schedule
     first, second = stages_within(config, stages, schedule, folder / "field")
     trainer, costs = trained(first, folder / "field")
@@ -162,13 +162,13 @@ def _two_stages(
 
 
 def ensure(results: Path, arm: str, config: RunConfig) -> None:
-    """Make a result unless it is there."""
+    """Make a result unless it exists."""
     stem = results / arm / f"{slug(config.prompt)}-{config.seed}"
     if stem.with_suffix(".json").exists():
         return
     stem.parent.mkdir(parents=True, exist_ok=True)
     result = run_one(config, arm, stem.with_suffix(".png"))
-    # Whole or absent, for the process beside this one.
+    # Written atomically, for the other process.
     write_atomically(stem.with_suffix(".json"), json.dumps(result, indent=1).encode())
     print(
         f"{arm:16} {config.prompt:28} {config.seed} PSNR {result['psnr_best']:5.2f} IoU {result['iou_best']:.3f} "
@@ -178,14 +178,14 @@ def ensure(results: Path, arm: str, config: RunConfig) -> None:
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Averages over the runs of an arm; what does not apply to an object is left out."""
+    """Average over the runs of an arm; scores that do not apply to an object are left out."""
     keys = [*COLUMNS, *(key for key in rows[0] if key.startswith("psnr_") and key not in COLUMNS)]
     found = {key: [float(row[key]) for row in rows if row[key] is not None] for key in keys}
     return {key: mean(values) for key, values in found.items() if values} | {"runs": len(rows)}
 
 
 def table(results: Path, arms: dict[str, str]) -> list[str]:
-    """One line per arm; differences of PSNR are paired by prompt and seed, with their standard error."""
+    """Format one line per arm; differences of PSNR are paired by prompt and seed, with their standard error."""
     heads = [name for name, _ in COLUMNS.values()]
     reference = next(iter(arms))
     lines = [f"| arm | {' | '.join(heads)} | PSNR against `{reference}` | runs |", "|---" * (len(heads) + 3) + "|"]
@@ -206,7 +206,7 @@ def table(results: Path, arms: dict[str, str]) -> list[str]:
 
 
 def stage_table(results: Path) -> list[str]:
-    """Run by run: the field, what the splats make of it at once, and what they end as, against a cold start."""
+    """Format run by run: the field, the first splats and the last, compared with a cold start."""
     cold = {(row["prompt"], row["seed"]): row for row in rows_of(results, "cold")}
     lines = ["| prompt | seed | field | first splats | their PSNR to the field | end | cold start |", "|---" * 7 + "|"]
     for row in rows_of(results, "two-stage"):
@@ -219,7 +219,7 @@ def stage_table(results: Path) -> list[str]:
 
 
 def sheet(results: Path, path: Path) -> None:
-    """A row per prompt, seed 0: front and side of the field, of the first splats and of the last."""
+    """Draw a row per prompt, seed 0: front and side of the field, of the first splats and of the last."""
     from PIL import Image
 
     files = [results / "two-stage" / f"{slug(prompt)}-0.png" for prompt in PROMPTS]
@@ -233,7 +233,7 @@ def sheet(results: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Parse the arguments, fill in what is missing, print and write."""
+    """Parse the arguments, make missing results, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, required=True, help="where results are kept")
     parser.add_argument("--docs", type=Path, help="folder of warm-start.md, whose tables and picture are written")

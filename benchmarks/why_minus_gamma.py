@@ -26,7 +26,7 @@ SEEDS = 6
 
 
 def inverted_noise(toy: ToyMixture, timestep: int, scale: float) -> Tensor:
-    """kappa of ten first-order steps."""
+    """Return kappa of ten first-order steps."""
     grid = inversion_grid(timestep, 0, num_steps=10, schedule=SCHEDULE)
     inverted = invert_ddim(
         toy.guided(scale), toy.latents, grid, schedule=SCHEDULE, eta=0.0, generator=torch.Generator()
@@ -35,14 +35,14 @@ def inverted_noise(toy: ToyMixture, timestep: int, scale: float) -> Tensor:
 
 
 def residual(toy: ToyMixture, timestep: int, noise: Tensor) -> float:
-    """Mean square of sigma (eps - kappa) under forward guidance."""
+    """Return the mean square of sigma (eps - kappa) under forward guidance."""
     noised = add_noise(toy.latents, noise, SCHEDULE.alpha_cumprod(timestep))
     drift = toy.guided(FORWARD_SCALE)(noised, timestep) - noise
     return (sigma(SCHEDULE, timestep) * drift).square().mean().item()
 
 
 def disagreement(toy: ToyMixture, timestep: int, noise: Tensor) -> float:
-    """Mean square of sigma (e_c - e_u) at the noised latent: what forward guidance multiplies by its scale."""
+    """Return the mean square of sigma (e_c - e_u) at the noised latent; forward guidance multiplies it by its scale."""
     noised = add_noise(toy.latents, noise, SCHEDULE.alpha_cumprod(timestep))
     gap = toy.guided(1.0)(noised, timestep) - toy.guided(0.0)(noised, timestep)
     return (sigma(SCHEDULE, timestep) * gap).square().mean().item()
