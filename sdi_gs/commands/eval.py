@@ -19,14 +19,16 @@ from sdi_gs.settings.frames import Frame
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Score an object (docs/eval.md); scores against a truth need a toybox prompt, which has one."""
+    """Score a scene (docs/eval.md); scores against truth exist for toybox prompts only."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
-    """A run folder (its latest checkpoint is scored), a checkpoint, or a .ply or .splat file."""
+    """A run folder (its latest checkpoint is scored), a checkpoint, or a splat file."""
     prompt: str | None = None
-    """What the object should be; needed for a splat file, the run's own prompt if not given."""
+    """What the scene should show; needed for a splat file, the run's own prompt if not given."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    metrics: tuple[str, ...] = ()
+    """Names of the metrics to compute; all that apply to the prompt if not given."""
     draws: int = 32
     """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = True
@@ -50,8 +52,10 @@ class Eval:
 def evaluate_scene(options: Eval) -> int:
     """Score a scene; print the scores and write them to ``out``."""
     from sdi_gs.evaluation.evaluate import evaluate
+    from sdi_gs.evaluation.metrics.table import metric_named
     from sdi_gs.runs.loading import load
 
+    metrics = [metric_named(name) for name in options.metrics]
     if options.out is not None:
         refuse_existing(options.out)
     scene = load(options.source, device=pick_device(options.device), frame=options.frame)
@@ -59,6 +63,7 @@ def evaluate_scene(options: Eval) -> int:
     evaluation = evaluate(
         scene,
         options.prompt,
+        metrics=metrics or None,
         num_draws=options.draws,
         image_size=options.image_size,
         ceiling_config=config if options.ceiling else None,

@@ -27,7 +27,7 @@ class Export:
     """Write a run's latest checkpoint as a splat file or a mesh, or turn one file into another."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
-    """A run folder, a checkpoint, or a .ply or .splat file in the axes of splat viewers."""
+    """A run folder, a checkpoint, or a splat file in the axes of splat viewers."""
     format: Annotated[ExportFormat, tyro.conf.arg(help=FORMATS_HELP)] = "ply"
     out: Path | None = None
     """The file, which must not exist; a name with the step in the run folder or beside the source if not given."""

@@ -26,7 +26,7 @@ class Render:
     """Render an object: a turntable film, a contact sheet and, with --save-frames, every frame."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
-    """A run folder (its latest checkpoint is shown), a checkpoint, or a .ply or .splat file."""
+    """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
     out: Path | None = None
     """New folder for the pictures; the next free <source>-render-<n> if not given."""
     size: int = 512

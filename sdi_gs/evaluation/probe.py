@@ -1,7 +1,7 @@
-"""How well each kind of noise fits a prior: the paper's analysis as a measurement on any model (docs/reports/probe.md).
+"""Measure how well each noise source fits a prior: the paper's analysis for any model (docs/reports/probe.md).
 
 All numbers are mean squares over the elements of the latents. The residual is that of the paper's eq. 8,
-sigma (eps - kappa) = z - target: how far one guided prediction would move a latent that should stay.
+sigma (eps - kappa) = z - target: how far one guided prediction would move a latent that should not move.
 
 Letters: B images, C latent channels, h w latent pixels, L tokens, E embedding width.
 """
@@ -41,24 +41,24 @@ from sdi_gs.toybox.truth import render_truth, truth_draws
 
 SOURCES: tuple[NoiseName, ...] = ("inversion", "unconditional", "random", "fixed-point")
 INVERSION_SCALES = (-7.5, 0.0, 1.0, 7.5)
-"""gamma_inv where gamma_fwd is 7.5; in proportion to it elsewhere."""
+"""gamma_inv for a gamma_fwd of 7.5; scaled in proportion to gamma_fwd."""
 INVERSION_STEPS = (2, 4, 8, 16)
 TRAJECTORY_RATE = 0.2
-"""Share of the way to its target that the latent goes in each step of the trajectory."""
+"""Share of the distance to its target that the latent moves in each step of the trajectory."""
 OUTPUT_ROOT = Path("probes")
 ELEVATION_DEG = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A prior, what it is told, and the latents that are shown to it."""
+    """A prior, the embeddings of its prompts, and the latents to measure on."""
 
     prior: DiffusionPrior
     latents: Tensor  # [B, C, h, w]
     conditions: Conditions
 
     def repeated(self, copies: int) -> Subject:
-        """Every latent ``copies`` times in a row."""
+        """Repeat every latent ``copies`` times in a row."""
         repeated = Conditions(
             prompt_embeddings=self.conditions.prompt_embeddings.repeat_interleave(copies, dim=0),
             negative_embeddings=self.conditions.negative_embeddings.repeat_interleave(copies, dim=0),
@@ -71,9 +71,9 @@ class Subject:
         timestep: int,
         source: NoiseName,
         generator: torch.Generator,
-        latents: Tensor | None = None,  # [B, C, h, w] the own ones if not given
+        latents: Tensor | None = None,  # [B, C, h, w] the subject's own if None
     ) -> Tensor:
-        """Where the guidance would move the latents, [B, C, h, w]."""
+        """Return the latents [B, C, h, w] that the guidance moves to."""
         output = distill(
             replace(config, noise=source),
             self.prior,
@@ -94,7 +94,7 @@ def probe(
     trajectory_steps: int = 40,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every measurement, ready for JSON; raises UserError for a timestep that the prior does not have."""
+    """Return all measurements, ready for JSON; UserError for a timestep that the prior does not have."""
     length = subject.prior.schedule.num_timesteps
     if max(timesteps) >= length:
         raise UserError(f"timestep {max(timesteps)} is beyond this prior's {length}: use 1 to {length - 1}")
@@ -138,7 +138,7 @@ def probe(
 def _target_variance(
     subject: Subject, config: GuidanceConfig, timestep: int, source: NoiseName, repeats: int, seed: int
 ) -> float:
-    """Variance of the target of a latent that stays where it is, over draws of the noise."""
+    """Return the variance of a fixed latent's target over draws of the noise."""
     generator = torch.Generator(subject.latents.device).manual_seed(seed)
     targets = subject.repeated(repeats).target(config, timestep, source, generator)
     return targets.unflatten(0, (-1, repeats)).var(dim=1).mean().item()
@@ -147,7 +147,7 @@ def _target_variance(
 def _target_changes(
     subject: Subject, config: GuidanceConfig, source: NoiseName, num_steps: int, seed: int
 ) -> list[float]:
-    """Mean squared change of the target between consecutive steps, for latents that start at zero and follow it."""
+    """Return the target's mean squared change per step, for latents that start at zero and follow the target."""
     generator = torch.Generator(subject.latents.device).manual_seed(seed)
     latents, before, changes = torch.zeros_like(subject.latents), None, []
     for step in range(num_steps):
@@ -158,7 +158,7 @@ def _target_changes(
             t_min=config.t_min,
             annealing="linear",
             num_timesteps=subject.prior.schedule.num_timesteps,
-            # Nothing is drawn for a linear course.
+            # Linear annealing draws nothing.
             generator=generator,
         )
         target = subject.target(config, timestep, source, generator, latents)
@@ -169,10 +169,10 @@ def _target_changes(
 
 
 def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
-    """The command: probe renders, write ``probe.json`` and ``probe.png``, and return their paths.
+    """Probe renders, write ``probe.json`` and ``probe.png``, and return their paths.
 
-    Raises UserError for a prior that cannot be had, a prompt without a toybox truth where no ``source`` is given,
-    a folder that exists, and where matplotlib is missing.
+    Raises UserError for a prior that cannot be loaded, for a prompt without a toybox truth if there is no ``source``,
+    for a folder that exists, and where matplotlib is missing.
     """
     if options.out is not None:
         refuse_existing(options.out)
@@ -204,7 +204,7 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
 
 
 def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> tuple[Tensor, CameraBatch]:
-    """Renders [B, size, size, 3] over white and their cameras."""
+    """Return renders [B, size, size, 3] over white and their cameras."""
     config = CameraConfig(distance=(CAMERA_DISTANCE, CAMERA_DISTANCE), fov_y_deg=(CAMERA_FOV_Y_DEG, CAMERA_FOV_Y_DEG))
     cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
     if options.source is not None:

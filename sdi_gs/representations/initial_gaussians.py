@@ -21,7 +21,7 @@ from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussians_from_sp
 from sdi_gs.representations.neighbours import neighbour_distances
 from sdi_gs.representations.surface_sampling import surface_gaussians
 from sdi_gs.settings.gaussians import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
-from sdi_gs.splats.ply import read_splat_ply
+from sdi_gs.splats.formats import known_format, read_splats
 from sdi_gs.splats.ply_table import read_vertex_table, vertex_properties
 from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
 
@@ -50,7 +50,7 @@ def initial_gaussians(
         case "shell":
             return gaussian_shell(config, generator=generator, device=device)
         case "splats":
-            splats = read_splat_ply(path, frame="train", max_splats=MAX_INITIAL)
+            splats = read_splats(path, frame="train", max_splats=MAX_INITIAL)
             # A run trains one colour per Gaussian, so higher harmonics are dropped.
             splats = replace(splats, sh_rest=splats.sh_rest[:, :0])
             usual_axes, usual_fit = "viewer", False
@@ -80,11 +80,11 @@ def kind_of_start(config: GaussiansConfig) -> InitialCloud:
     if config.init_from is None:
         return "ball"
     path = Path(config.init_from)
-    if path.is_dir():
-        return "run"
-    if path.suffix.lower() != ".ply":
-        return "mesh"
-    return "splats" if "f_dc_0" in vertex_properties(path) else "points"
+    if path.suffix.lower() == ".ply":
+        return "splats" if "f_dc_0" in vertex_properties(path) else "points"
+    if known_format(path) is not None:
+        return "splats"
+    return "run" if path.is_dir() else "mesh"
 
 
 def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:

@@ -25,7 +25,7 @@ from sdi_gs.runs.checkpoint import (
 from sdi_gs.runs.folder import RunFolder, open_run_folder
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.splats.formats import read_splats, readable_suffixes
+from sdi_gs.splats.formats import known_format, read_splats, readable_suffixes
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 START_VIEWS, START_SIZE, START_ELEVATION_DEG = 8, 128, 15.0
@@ -90,7 +90,7 @@ def load(
     its state is loaded into. Raises UserError for any other path, and for a damaged checkpoint or file.
     """
     path = Path(path)
-    if path.is_dir() or is_checkpoint(path):
+    if is_checkpoint(path) or (path.is_dir() and known_format(path) is None):
         representation, run = load_run_scene(path, device=device, scene=scene)
         return SavedScene(representation=representation, path=path, run=run)
     if not path.exists():

@@ -171,22 +171,31 @@ def format_of(path: Path) -> SplatFormat:
 
     Raises UserError where ``path`` is missing or fits no format.
     """
-    readable = [row for row in SPLAT_FORMATS if row.reads]
-    with disk_errors(path, "read"):
-        head = b"" if path.is_dir() else _head(path)
-    for row in readable:
-        if row.codec().recognizes(path, head):
-            return row
-    # A folder that no format recognizes.
+    found = known_format(path)
+    if found is not None:
+        return found
+    # A folder that no format recognizes has an error of its own.
     require_file(path)
-    for row in readable:
-        if row.suffix and path.name.lower().endswith(row.suffix):
-            return row
     kind = f"{path.suffix.lower()} files are" if path.suffix else "it is"
     raise UserError(
         f"cannot read {path}: {kind} none of the formats that this program opens; "
         f"give {_readable_nouns()}, a run folder or a checkpoint of one"
     )
+
+
+def known_format(path: Path) -> SplatFormat | None:
+    """Return the format of a file or folder as ``format_of``, but None where it fits none."""
+    readable = [row for row in SPLAT_FORMATS if row.reads]
+    is_folder = path.is_dir()
+    with disk_errors(path, "read"):
+        head = b"" if is_folder else _head(path)
+    for row in readable:
+        if row.codec().recognizes(path, head):
+            return row
+    for row in readable:
+        if not is_folder and row.suffix and path.name.lower().endswith(row.suffix):
+            return row
+    return None
 
 
 def readable_suffixes() -> str:

@@ -39,6 +39,25 @@ def test_eval_prints_one_json_object_and_writes_only_what_it_is_told_to(
     assert [path.name for path in here.iterdir()] == ["scores.json"]
 
 
+def test_eval_of_a_prompt_without_truth_gives_the_rest_and_says_why_in_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["eval", str(run), "--json", "--prompt", "a blue dragon"]) == 0
+    printed = capsys.readouterr()
+    scores = json.loads(printed.out)
+    assert (scores["instrument"], scores["prompt"], scores["n_gaussians"]) == (None, "a blue dragon", 200)
+    assert scores["wall_seconds"] > 0
+    assert "psnr_best" not in scores
+    [line] = printed.err.splitlines()
+    assert line.startswith("truth exists only for toybox prompts")
+    assert main(["eval", str(run), "--json", "--prompt", "a blue dragon", "--metrics", "size", "truth"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("sdi-gs: truth exists only for toybox prompts")
+    assert main(["eval", str(run), "--json", "--metrics", "size"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"instrument", "source", "prompt", "n_gaussians"}
+
+
 def test_doctor_speaks_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

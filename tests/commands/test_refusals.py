@@ -68,6 +68,7 @@ from command_line import SMOKE, files_in, refusal
         (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be above 0 and at most 1000000"),
         (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
+        (["eval", "nowhere", "--metrics", "ssim"], "unknown metric ssim: choose one of truth, judge, ceiling"),
         (["priors", "fetch"], "fetch needs a name"),
         (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"),
         (["priors", "list", "nix"], "prior 'nix' is unknown"),

@@ -17,6 +17,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, read_points, sample_mesh
 from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.splats.formats import write_splats
 from sdi_gs.splats.ply import write_splat_ply
 
 CPU = torch.device("cpu")
@@ -212,9 +213,11 @@ def test_a_mesh_is_taken_as_y_up(tmp_path: Path) -> None:
 def test_what_a_source_is_need_not_be_said(tmp_path: Path, points: np.ndarray) -> None:
     trained = gaussian_ball(GaussiansConfig(num_initial=80), generator=torch.Generator().manual_seed(1), device=CPU)
     write_splat_ply(tmp_path / "splats.ply", trained.splats())
+    write_splats(tmp_path / "splats.splat", trained.splats(), "splat")
     write_points(tmp_path / "points.ply", points)
     two_triangles().export(tmp_path / "mesh.glb")
-    for name, kind in (("splats.ply", "splats"), ("points.ply", "points"), ("mesh.glb", "mesh")):
+    kinds = {"splats.ply": "splats", "splats.splat": "splats", "points.ply": "points", "mesh.glb": "mesh"}
+    for name, kind in kinds.items():
         source = str(tmp_path / name)
         said, seen = (start(init=init, init_from=source, num_initial=40) for init in (kind, None))
         for key, value in said.params.items():
@@ -243,6 +246,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
             write_points(folder / "points.ply", cloud),
             "no splats, its vertices lack f_dc_0",
         ),
+        "mesh as splats": ("splats", folder / "words.obj", ".obj files are none of the formats"),
         "points as a mesh": ("mesh", folder / "points.ply", "no faces, so it is no mesh; use --init points"),
         "mesh as points": ("points", folder / "words.obj", "not a .ply file"),
         "words": ("mesh", folder / "words.obj", "has no faces"),
@@ -254,7 +258,7 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
 
 BAD_FILES = (
     *("missing", "missing mesh", "folder", "empty", "no points", "NaN", "points as splats", "points as a mesh"),
-    *("mesh as points", "words", "words as glb", "one place", "too few"),
+    *("mesh as points", "mesh as splats", "words", "words as glb", "one place", "too few"),
 )
 
 

@@ -14,6 +14,7 @@ from gsplat.exporter import export_splats
 from plyfile import PlyData, PlyElement
 
 from sdi_gs.errors import UserError
+from sdi_gs.runs.loading import load
 from sdi_gs.splats.formats import SPLAT_FORMATS, SplatFormat, format_of, read_splats, write_splats
 from sdi_gs.splats.splat_cloud import SplatCloud
 
@@ -167,6 +168,15 @@ def read(path, *, frame, max_splats):
 
 CODEC = SplatCodec(read=read, write=write, recognizes=lambda path, head: head.startswith(b"PK"))
 """
+FOLDER = """
+from sdi_gs.splats.formats import SplatCodec
+from sdi_gs.splats.ply import read_splat_ply
+
+def read(path, *, frame, max_splats):
+    return read_splat_ply(path / "point_cloud" / "point_cloud.ply", frame=frame, max_splats=max_splats)
+
+CODEC = SplatCodec(read=read, recognizes=lambda path, head: (path / "point_cloud").is_dir())
+"""
 PAGE = """
 from sdi_gs.splats.formats import SplatCodec
 from sdi_gs.splats.screening import screened_for_writing
@@ -181,6 +191,9 @@ CODEC = SplatCodec(write=write, loss=lambda cloud: "a page is only looked at")
 NPZ_ROW = SplatFormat(
     name="npz", suffix=".npz", summary="numpy's arrays", noun="an .npz of splats", module="npz_splats"
 )
+FOLDER_ROW = SplatFormat(
+    name="folder", suffix="", summary="a folder", noun="a folder of splats", module="folder_splats", writes=False
+)
 PAGE_ROW = SplatFormat(name="page", suffix=".html", summary="a page", noun="a page", module="page_splats", reads=False)
 RUN_WITH_ROWS = """
 import sys
@@ -194,11 +207,12 @@ print([main(["export", *line.split()]) for line in sys.argv[1:]])
 
 @pytest.fixture
 def own_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the modules of two formats, whose rows are in the table."""
+    """A folder with the modules of three formats, whose rows are in the table."""
     (tmp_path / "npz_splats.py").write_text(NPZ)
+    (tmp_path / "folder_splats.py").write_text(FOLDER)
     (tmp_path / "page_splats.py").write_text(PAGE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("sdi_gs.splats.formats.SPLAT_FORMATS", (*SPLAT_FORMATS, NPZ_ROW, PAGE_ROW))
+    monkeypatch.setattr("sdi_gs.splats.formats.SPLAT_FORMATS", (*SPLAT_FORMATS, NPZ_ROW, FOLDER_ROW, PAGE_ROW))
     return tmp_path
 
 
@@ -216,10 +230,21 @@ def test_a_format_that_is_only_written_is_never_read(own_formats: Path) -> None:
     path = own_formats / "a.html"
     write_splats(path, make_cloud(0), "page", comments=["a blue robot"])
     assert "a blue robot" in path.read_text()
-    with pytest.raises(UserError, match=r"none of the formats .* an antimatter15 .splat, an .npz of splats, a run"):
+    with pytest.raises(UserError, match=r"none of the formats .* .splat, an .npz of splats, a folder of splats, a run"):
         read_splats(path)
     with pytest.raises(UserError, match="page is only written"):
         read_splats(path, "page")
+
+
+def test_a_folder_can_be_a_format_that_is_only_read(own_formats: Path) -> None:
+    folder = own_formats / "trained"
+    (folder / "point_cloud").mkdir(parents=True)
+    write_splats(folder / "point_cloud/point_cloud.ply", make_cloud(3), "ply")
+    assert_same(read_splats(folder), make_cloud(3))
+    assert load(folder).run is None
+    assert load(folder).representation.num_points == 30
+    with pytest.raises(UserError, match="folder is only read; the formats to write are ply, splat, npz, page"):
+        write_splats(own_formats / "b", make_cloud(0), "folder")
 
 
 def test_the_command_line_takes_a_new_format(own_formats: Path) -> None:
