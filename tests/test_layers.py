@@ -72,14 +72,6 @@ MOST_ENTRIES = 26
 """At the top of ``sdi_gs/``."""
 
 
-KNOWN = {
-    ("sdi_gs/training/initial_cloud.py", "sdi_gs.runs.loading.load_run_scene"),
-    ("sdi_gs/training/scene.py", "sdi_gs.runs.loading.require_same_kind"),
-    ("sdi_gs/training/trainer.py", "sdi_gs.runs.checkpoint.restore_generator"),
-}
-"""Violations that are being mended; the list goes when they are."""
-
-
 class Arrow(NamedTuple):
     """One import of one room's code by another."""
 
@@ -95,10 +87,6 @@ class Arrow(NamedTuple):
 
 def imported_modules(source: Source) -> Iterator[tuple[int, str]]:
     """Yield line and dotted name of every import, wherever it is written."""
-    yield from ((line, module) for line, module in _imported(source) if (source.path, module) not in KNOWN)
-
-
-def _imported(source: Source) -> Iterator[tuple[int, str]]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
