@@ -1,6 +1,6 @@
-"""Rendering of 3D Gaussians with gsplat's call: gsplat itself for CUDA tensors, numba kernels for CPU tensors.
+"""Render 3D Gaussians with gsplat's signature: CUDA tensors by gsplat itself, CPU tensors by numba kernels.
 
-Tensors of the meta device get the memory that gsplat would take, and no pictures.
+Tensors on the meta device allocate the buffers of gsplat's CUDA code and compute nothing, to count its memory.
 
 Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels.
 """
@@ -23,10 +23,10 @@ CameraModel = Literal["pinhole", "ortho", "fisheye", "ftheta"]
 
 
 def backend_for(device: torch.device | str) -> Backend:
-    """Which implementation renders tensors on a device; nothing of gsplat's CUDA code is touched to find out.
+    """Return which implementation renders tensors on a device, without loading gsplat's CUDA code.
 
     Raises:
-        ValueError: The device is neither "cpu" nor "cuda", nor "meta", where nothing is rendered but counted.
+        ValueError: The device is not "cpu", "cuda" or "meta" (where memory is counted and nothing is rendered).
     """
     match torch.device(device).type:
         case "cuda":
@@ -75,11 +75,12 @@ def rasterization(
     rolling_shutter: RollingShutterType = RollingShutterType.GLOBAL,
     viewmats_rs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render Gaussians into C cameras; the signature, results and semantics of ``gsplat.rasterization`` 1.5.3.
+    """Render Gaussians into C cameras with the signature, results and semantics of ``gsplat.rasterization`` 1.5.3.
 
-    CUDA tensors go to gsplat as they are, and everything it can do is there. CPU tensors go to numba kernels that
-    follow gsplat's CUDA code: what is described below, bitwise the same in every run and for any number of threads
-    (``torch.set_num_threads``). The first call compiles the kernels (seconds, cached on disk).
+    CUDA tensors are passed on to gsplat unchanged, with all its options. CPU tensors are rendered by numba kernels
+    that follow gsplat's CUDA code and support the options described below; their results are bitwise the same in
+    every run and for any number of threads (``torch.set_num_threads``). The first call compiles the kernels
+    (seconds, cached on disk).
 
     Args:
         means: Centres in the world.
@@ -121,7 +122,7 @@ def rasterization(
         case "gsplat":
             import gsplat
 
-            # A tensor that is on a real card has made a context; one that only says so has no use for machine code.
+            # A tensor on a real card has created a CUDA context. Fake tensors have not, and need no machine code.
             if torch.cuda.is_initialized():
                 _prepare_gsplat(means.device)
             if packed and backgrounds is not None:
@@ -167,17 +168,20 @@ def _over_backgrounds(
     drawn: tuple[Tensor, Tensor, dict[str, Any]],
     backgrounds: Tensor,  # [C, D]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """A render over nothing, put over colours: gsplat 1.5.3 refuses them with packed (its check counts no cameras)."""
+    """Composite a render without background over one colour per camera.
+
+    gsplat 1.5.3 refuses backgrounds together with ``packed``: its shape check leaves out the cameras.
+    """
     colours, alphas, meta = drawn
     behind = (1.0 - alphas) * backgrounds[:, None, None, :]
-    # Renders of depth alone have one channel, which gets nothing, as the one after the colours does.
+    # Depth channels get no background: neither the only channel of a depth render nor the one after the colours.
     count = backgrounds.shape[-1] if colours.shape[-1] >= backgrounds.shape[-1] else 0
     return torch.cat([colours[..., :count] + behind[..., :count], colours[..., count:]], dim=-1), alphas, meta
 
 
 @functools.cache
 def _prepare_gsplat(device: torch.device) -> None:
-    """Hand gsplat its compiled code, once; say so where it is about to compile."""
+    """Load gsplat's compiled code once; warn if gsplat is about to compile it."""
     from sdi_gs.rasterize.gsplat_library import use_library
 
     if not use_library(device):

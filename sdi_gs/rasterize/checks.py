@@ -1,4 +1,4 @@
-"""What the CPU backend asks of its input, with errors that name the argument.
+"""Check the CPU backend's input; errors name the argument.
 
 Letters: C cameras, N Gaussians, D colour channels, K harmonic bases.
 """
@@ -38,7 +38,12 @@ def check_arguments(
     covars: Tensor | None,  # [N, 3, 3]
     **_: Any,
 ) -> None:
-    """Raise ValueError or NotImplementedError, naming the argument, if the CPU backend cannot render this."""
+    """Check all arguments of ``rasterization`` for the CPU backend.
+
+    Raises:
+        ValueError: A tensor has the wrong shape, type or device or holds NaN or infinity, or a choice is unknown.
+        NotImplementedError: The camera model or harmonic degree needs gsplat's CUDA backend.
+    """
     _check_choice("render_mode", render_mode, _RENDER_MODES)
     _check_choice("rasterize_mode", rasterize_mode, _RASTERIZE_MODES)
     _check_choice("camera_model", camera_model, (*_CAMERA_MODELS, *_CUDA_CAMERA_MODELS))
@@ -107,7 +112,7 @@ def _check_values(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} is on {tensor.device} while means is on cpu; move all tensors to one device")
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, got {tensor.dtype}")
-    # A sum of finite values can overflow, but one with NaN or infinity is never finite: the second look is rare.
+    # The sum is a cheap first test: NaN or infinity make it non-finite. Finite values may overflow, hence the second.
     values = tensor.detach()
     if not math.isfinite(values.sum().item()) and not bool(values.isfinite().all()):
         raise ValueError(f"{name} holds NaN or infinity ({int((~values.isfinite()).sum())} values)")

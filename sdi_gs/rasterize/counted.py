@@ -1,8 +1,8 @@
-"""What gsplat's CUDA code would allocate for a render, for tensors that have a shape and no data (torch's meta device).
+"""Allocate the buffers of gsplat's CUDA code for a render, on tensors without data (torch's meta device).
 
-Nothing is computed. Every buffer of gsplat 1.5.3's ``packed=False`` path is made and kept as long as gsplat keeps it,
-so that memory can be counted on a machine without a card. How many tiles a Gaussian touches depends on the scene;
-``tiles_per_gaussian`` says what is assumed.
+Nothing is computed. Every buffer of gsplat 1.5.3's ``packed=False`` path is allocated and kept as long as gsplat keeps
+it, so that memory can be counted on a machine without a card. The number of tiles per Gaussian depends on the scene;
+``tiles_per_gaussian`` estimates it.
 
 Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels, M pairs of a tile and a Gaussian.
 """
@@ -23,11 +23,11 @@ TILE_SIZE = 16
 
 
 def tiles_per_gaussian(num_gaussians: int, image_size: int) -> float:
-    """Tiles that a Gaussian touches, on average over a ball of them that fills half the picture's height.
+    """Return the mean number of tiles per Gaussian in a ball of Gaussians that fills half the picture's height.
 
-    A box of e pixels touches (1 + e / 16)^2 tiles. With e = 0.0316 pixels of 20 000 Gaussians per pixel of the
-    picture, falling as their spacing does, and 1.5 pixels for the blur, the formula is within 6 % of what the CPU
-    rasteriser counts for the SD preset's start, 20 000 to 1 000 000 Gaussians at 256 to 768 pixels.
+    A box of e pixels touches (1 + e / 16)^2 tiles. The extent e is 0.0316 of the longer side for 20 000 Gaussians and
+    falls with their spacing, plus 1.5 pixels of blur. Fitted to the CPU rasteriser's counts for the SD preset's
+    start: within 6 % from 20 000 to 1 000 000 Gaussians at 256 to 768 pixels.
     """
     extent = 0.0316 * image_size * (20_000 / max(num_gaussians, 1)) ** (1.0 / 3.0) + 1.5
     return (1.0 + extent / TILE_SIZE) ** 2
@@ -48,10 +48,10 @@ def rasterize(
     render_mode: RenderMode,
     antialiased: bool,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Colours [C, H, W, X], alphas [C, H, W, 1] and the meta dict, all without data; see ``rasterization``.
+    """Return colours [C, H, W, X], alphas [C, H, W, 1] and the meta dict, without data; see ``rasterization``.
 
     Raises:
-        NotImplementedError: ``packed``, which nothing in this project trains with.
+        NotImplementedError: ``packed`` is set; its buffers are not modelled, since no preset trains with it.
     """
     if packed:
         raise NotImplementedError("packed=True is not counted; leave it at False on the meta device")
@@ -110,7 +110,7 @@ def rasterize(
 def _tiles(
     pairs: tuple[int, int], width: int, height: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [C, N], [M], [M], [C, tiles down, tiles across]
-    """Sorting the pairs: counts, their running sum, and both copies of the keys and values while they are sorted."""
+    """Allocate the buffers of sorting: counts, their running sum, and two copies each of the keys and values."""
     num_isects = round(pairs[0] * pairs[1] * tiles_per_gaussian(pairs[1], max(width, height)))
     counts = torch.empty(pairs, dtype=torch.int32, device=device)
     sums = torch.empty(pairs[0] * pairs[1], dtype=torch.int64, device=device)
@@ -169,7 +169,7 @@ class _Harmonics(torch.autograd.Function):
 
 
 class _Composite(torch.autograd.Function):
-    """means2d, conics, colours, opacities -> colours and alphas of pixels."""
+    """means2d, conics, colours, opacities -> pixel colours and alphas."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -193,5 +193,5 @@ class _Composite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         splats = ctx.saved_tensors[:4]
-        # gsplat makes both incoming gradients contiguous; they are.
+        # gsplat makes both incoming gradients contiguous. They are contiguous already, so it copies nothing.
         return (*(torch.empty_like(values) for values in splats), None, None, None, None)

@@ -1,8 +1,8 @@
-"""Where gsplat's compiled CUDA code lies, and its use without a compiler at hand.
+"""Find gsplat's compiled CUDA code and load it, so that no compiler is needed at run time.
 
-gsplat looks for a module ``gsplat.csrc`` and, where there is none, compiles one in silence, each time that torch or
-the list of architectures has changed, and only where it finds nvcc again. Here a library is kept for each gsplat,
-torch, Python and list of architectures, and put under that name before gsplat looks.
+gsplat imports a module ``gsplat.csrc``. If it is missing, gsplat compiles it without a message, needs nvcc for that,
+and repeats it whenever torch or the list of architectures changes. This module keeps one library per gsplat, torch,
+Python and list of architectures, and registers it under that name before gsplat imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 MODULE = "gsplat.csrc"
-"""What gsplat 1.5.3 imports (``gsplat/cuda/_backend.py``)."""
+"""The module that gsplat 1.5.3 imports (``gsplat/cuda/_backend.py``)."""
 LIBRARY = f"csrc{EXTENSION_SUFFIXES[-1]}"
 
 Capability = tuple[int, int]
@@ -27,27 +27,27 @@ Capability = tuple[int, int]
 
 
 def library_root() -> Path:
-    """The folder of all libraries that were compiled ahead of time."""
+    """Return the folder of all libraries compiled ahead of time."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "sdi-gs" / "gsplat"
 
 
 def library_key() -> str:
-    """What a library is good for, architectures left out: another torch or Python needs another."""
+    """Return a folder name for this gsplat, torch and Python: each combination needs a library of its own."""
     python = f"{sys.implementation.cache_tag}"
     return f"gsplat-{metadata.version('gsplat')}-torch-{torch.__version__}-{python}"
 
 
 def library_folder(archs: Iterable[str]) -> Path:
-    """Where the library for some architectures, such as "8.9", belongs."""
+    """Return the folder for the library of some architectures, such as "8.9"."""
     return library_root() / library_key() / "_".join(archs)
 
 
 def covers(archs: Iterable[str], capability: Capability) -> bool:
-    """Whether code for these architectures runs on a card.
+    """Return whether code for these architectures runs on a card.
 
-    Machine code runs on later minor versions of its major one, that of "9.0a" on 9.0 alone; "+PTX" is compiled by the
-    driver for any later card.
+    Machine code runs on the same major version with the same or a later minor version; that of "9.0a" on 9.0 only.
+    The driver compiles "+PTX" for any later card.
     """
     for arch in archs:
         number = arch.removesuffix("+PTX")
@@ -63,10 +63,10 @@ def covers(archs: Iterable[str], capability: Capability) -> bool:
 
 
 def find_library(capability: Capability) -> Path | None:
-    """A library of gsplat's CUDA code for this torch and this Python that runs on a card; None where there is none.
+    """Return a library of gsplat's CUDA code for this torch and Python that runs on a card, or None.
 
-    Looked for in this order: made ahead of time, inside gsplat's package (a wheel with compiled code), and what gsplat
-    once compiled by itself, if that was against this very torch.
+    Searched in this order: libraries compiled ahead of time, gsplat's package (a wheel with compiled code), and the
+    library that gsplat compiled on first use, if it was built against this torch.
     """
     for folder in sorted((library_root() / library_key()).glob("*")):
         if (folder / LIBRARY).is_file() and covers(folder.name.split("_"), capability):
@@ -78,7 +78,7 @@ def find_library(capability: Capability) -> Path | None:
 
 
 def packaged_library() -> Path | None:
-    """The compiled code inside gsplat's own package, which PyPI's wheel has not."""
+    """Return the compiled code inside gsplat's package, or None: PyPI's wheel has none."""
     spec = importlib.util.find_spec("gsplat")
     if spec is None or spec.origin is None:
         return None
@@ -86,7 +86,10 @@ def packaged_library() -> Path | None:
 
 
 def other_torch() -> str | None:
-    """The torch that compiled code of this gsplat is here for, where it is not this torch; None where it is this."""
+    """Return the version of another torch that the compiled code was built for.
+
+    None if some code was built for this torch, or if no compiled code exists.
+    """
     wheel = _torch_of_wheel()
     if wheel is not None and wheel != _torch_tag():
         return wheel
@@ -98,7 +101,7 @@ def other_torch() -> str | None:
 
 
 def use_library(device: torch.device | None = None) -> bool:
-    """Hand the library that fits a card to gsplat; False where there is none, and gsplat will compile.
+    """Load the library that fits a card as gsplat's compiled code; return False if none fits and gsplat will compile.
 
     Raises:
         ImportError: The library does not load.
@@ -108,7 +111,7 @@ def use_library(device: torch.device | None = None) -> bool:
     path = find_library(torch.cuda.get_device_capability(device))
     if path is None:
         return False
-    # The last part of the module's name is that of the function that initialises it.
+    # Python derives the library's initialisation function, PyInit_<name>, from the last part of the module's name.
     name = MODULE if path.name.startswith("csrc") else path.name.removesuffix(".so")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -119,7 +122,7 @@ def use_library(device: torch.device | None = None) -> bool:
 
 
 def _torch_of_wheel() -> str | None:
-    """The tag "pt24cu121" of a wheel from gsplat's own index; None for PyPI's, which has no compiled code."""
+    """Return the tag, such as "pt24cu121", of a wheel from gsplat's own index; None for PyPI's wheel."""
     tag = metadata.version("gsplat").partition("+")[2]
     return tag if tag.startswith("pt") else None
 
@@ -130,7 +133,10 @@ def _torch_tag() -> str:
 
 
 def _jit_library(capability: Capability) -> Path | None:
-    """What gsplat compiled on first use, where its build file names this torch and it is no older than it."""
+    """Return the library that gsplat compiled on first use, or None.
+
+    Its build file must name this torch's folder and the card's architecture, and it must be newer than this torch.
+    """
     folder = jit_folder()
     library, script = folder / "gsplat_cuda.so", folder / "build.ninja"
     if not library.is_file() or not script.is_file():
@@ -143,7 +149,7 @@ def _jit_library(capability: Capability) -> Path | None:
 
 
 def jit_folder() -> Path:
-    """Where torch keeps what gsplat compiles on first use."""
+    """Return the folder where torch keeps the code that gsplat compiles on first use."""
     chosen = os.environ.get("TORCH_EXTENSIONS_DIR")
     if chosen:
         return Path(chosen) / "gsplat_cuda"

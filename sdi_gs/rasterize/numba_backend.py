@@ -1,4 +1,4 @@
-"""The CPU backend: what ``rasterization`` does with checked input, and gsplat's meta dict.
+"""The CPU backend: render checked input with the numba kernels and fill gsplat's meta dict.
 
 Two autograd functions, as in gsplat: ``Project`` (3D to image plane) and ``Composite`` (image plane to pixels), so
 that ``meta["means2d"]`` is a tensor of the graph and ``retain_grad()`` works on it.
@@ -34,7 +34,7 @@ def _colors_per_camera(
     viewmats: Tensor,  # [C, 4, 4]
     sh_degree: int | None,
 ) -> Tensor:  # [C, N, D]
-    """What each camera sees of each Gaussian."""
+    """Return each Gaussian's colour in each camera, evaluating harmonics in the direction of view."""
     own_dims = 2 if sh_degree is None else 3
     per_camera = colors.expand(len(viewmats), *colors.shape[-own_dims:])
     if sh_degree is None:
@@ -49,7 +49,7 @@ def _choose_channels(
     depths: Tensor,  # [...]
     background: Tensor,  # [C, D]
 ) -> tuple[Tensor, Tensor]:
-    """The channels to composite and their background; depth is the last one and has nothing behind it."""
+    """Return the channels to composite and their background; depth comes last and has background 0."""
     no_depth = torch.zeros(len(background), 1)
     match render_mode:
         case "RGB":
@@ -101,7 +101,7 @@ def rasterize(
         ortho=camera_model == "ortho",
     )
     if covars is not None:
-        # As in gsplat, the upper triangle is what counts and what gets a gradient.
+        # As in gsplat, only the upper triangle is read and gets a gradient.
         quats = scales = None
         covars = covars[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     means2d, depths, conics, compensations, radii, tiles_per_gauss = Project.apply(

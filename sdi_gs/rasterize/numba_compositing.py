@@ -26,7 +26,7 @@ _scratch = threading.local()
 
 
 def _scratch_floats(count: int) -> np.ndarray:  # [count]
-    """Uninitialised memory that this thread reuses: fresh pages would cost more than the sums they take."""
+    """Return uninitialised memory that this thread reuses: mapping fresh pages takes longer than the sums."""
     buffer = getattr(_scratch, "buffer", None)
     if buffer is None or len(buffer) < count:
         buffer = _scratch.buffer = np.empty(count + count // 4, np.float32)
@@ -45,7 +45,7 @@ class Tiles:
     pair_slots: np.ndarray  # [P] int32
 
     def order(self) -> np.ndarray:  # [C * tiles]
-        """Fullest tiles first, so that threads end together."""
+        """Return the tiles' numbers, fullest tile first, so that all threads finish at about the same time."""
         return np.argsort(-np.diff(self.tile_starts), kind="stable")
 
 
@@ -57,6 +57,7 @@ def bin_tiles(
     image_starts: np.ndarray,  # [C + 1]
     grid: tuple[int, int],
 ) -> Tiles:
+    """List the Gaussians of every tile front to back; ``image_starts`` holds each camera's first item."""
     item_starts = np.zeros(len(depths) + 1, np.int64)
     np.cumsum(tiles_per_gauss.numpy(), out=item_starts[1:])
     num_images, num_pairs = len(image_starts) - 1, int(item_starts[-1])

@@ -27,22 +27,22 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What the projection needs besides tensors."""
+    """The projection's options: picture size, culling limits, blur and camera model."""
 
     width: int
     """Pixels."""
     height: int
     """Pixels."""
     near_plane: float
-    """Depth below which Gaussians are culled."""
+    """Depth below which Gaussians are culled, scene units."""
     far_plane: float
-    """Depth above which Gaussians are culled."""
+    """Depth above which Gaussians are culled, scene units."""
     radius_clip: float
     """Pixels; Gaussians whose radii are both at most this are culled."""
     eps2d: float
     """Square pixels added to both image variances."""
     antialiased: bool
-    """Whether opacity is lowered for the blur that eps2d adds."""
+    """Whether opacity is lowered to compensate for the blur that eps2d adds."""
     ortho: bool
     """Whether the cameras project along parallel rays."""
 
@@ -125,7 +125,7 @@ class Project(torch.autograd.Function):
 
 
 def _flag(value: bool) -> tuple[int, ...]:
-    """A flag as part of an argument's type, for which kernels are compiled anew."""
+    """Return a tuple whose length, hence type, encodes the flag: kernels are compiled separately for each value."""
     return (0,) if value else ()
 
 
@@ -134,14 +134,14 @@ def _shape_arguments(
     scales: Tensor | None,  # [N, 3]
     covars: Tensor | None,  # [N, 6]
 ) -> tuple[Any, ...]:
-    """What the projection's kernels take for the Gaussians' shapes."""
+    """Return the kernels' arguments for the Gaussians' shapes; tensors that are None become empty arrays."""
     given = ((quats, 4), (scales, 3), (covars, 6))
     arrays = [np.empty((0, width), np.float32) if tensor is None else as_numpy(tensor) for tensor, width in given]
     return *arrays, _flag(covars is not None)
 
 
 def _sum_views(blocks: np.ndarray) -> Tensor:  # [C, 4, 4]
-    """The gradient of the view matrices from their blocks' [B, C, VIEW_LENGTH], in one order and without rounding."""
+    """Sum the blocks' gradients [B, C, VIEW_LENGTH] of the view matrices, in fixed order and double precision."""
     sums = torch.from_numpy(blocks.sum(axis=0, dtype=np.float64).astype(np.float32))
     gradient = torch.zeros(len(sums), 4, 4)
     gradient[:, :3, :3] = sums[:, :9].reshape(-1, 3, 3)

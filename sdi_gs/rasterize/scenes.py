@@ -1,4 +1,4 @@
-"""Small random scenes on which rasterisers are compared.
+"""Small random scenes for comparing rasterisers.
 
 Letters: C cameras, N Gaussians, D colour channels.
 """
@@ -28,11 +28,11 @@ class BallScene:
     height: int
 
     def cameras(self) -> dict[str, Any]:
-        """The arguments of ``rasterization`` that say who looks."""
+        """Return the camera arguments of ``rasterization``."""
         return {"viewmats": self.viewmats, "Ks": self.Ks, "width": self.width, "height": self.height}
 
     def leaves(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """Fresh trainable copies of the Gaussians' tensors."""
+        """Return fresh trainable copies of the Gaussians' tensors."""
         names = ("means", "quats", "scales", "opacities", "colors")
         return {name: getattr(self, name).detach().to(dtype).clone().requires_grad_() for name in names}
 
@@ -47,7 +47,10 @@ def ball_scene(
     channels: int = 3,
     seed: int = 0,
 ) -> BallScene:
-    """Two cameras: one sees the whole ball, the other stands at its edge, with Gaussians beside and behind it."""
+    """Draw a ball of Gaussians and two cameras.
+
+    One camera sees the whole ball; the other stands at its edge, with Gaussians beside and behind it.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:

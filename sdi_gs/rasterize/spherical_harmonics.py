@@ -24,7 +24,7 @@ def harmonic_bases(
     degree: int,
     directions: Tensor,  # [..., 3] need not be unit
 ) -> Tensor:  # [..., (degree + 1)^2]
-    """The basis functions at each direction, differentiable in it."""
+    """Return the basis functions at each direction, differentiable with respect to the direction."""
     x, y, z = F.normalize(directions, dim=-1).unbind(-1)
     bases = [torch.full_like(x, _DEGREE_0)]
     if degree >= 1:
@@ -52,6 +52,6 @@ def harmonic_colors(
     directions: Tensor,  # [..., 3] from the camera to the Gaussian
     coefficients: Tensor,  # [..., K, D], K >= (degree + 1)^2
 ) -> Tensor:  # [..., D]
-    """The value of each harmonic series in its direction; coefficients above ``degree`` are not used."""
+    """Return the value of each harmonic series in its direction; coefficients above ``degree`` are ignored."""
     bases = harmonic_bases(degree, directions)
     return torch.einsum("...k,...kd->...d", bases, coefficients[..., : bases.shape[-1], :])

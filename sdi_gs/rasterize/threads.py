@@ -1,4 +1,4 @@
-"""Spreads kernels that release the GIL over threads; results never depend on how many.
+"""Run kernels that release the GIL on several threads; results never depend on the number of threads.
 
 numba's own ``parallel=True`` is not used: its thread layers abort on concurrent calls (workqueue) or spin while
 they wait (OpenMP, next to torch's own copy), and it multiplies compile time.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 _GRAIN = 64
-"""Ranges start at multiples of this, so that a vectorised loop meets the same items in the same lanes."""
+"""Ranges start at multiples of this, so that vectorised loops always put an item into the same lane."""
 
 
 @functools.cache
@@ -29,18 +29,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def _run_all(calls: list[Callable[[], Any]]) -> None:
-    """Run the first call here and the others on the pool, and raise what any of them raises."""
+    """Run the first call on this thread and the others on the pool; raise the exception of any that fails."""
     futures = [_pool(torch.get_num_threads() - 1).submit(call) for call in calls[1:]]
     try:
         calls[0]()
     finally:
-        # The others write to arrays of the caller, so wait for them come what may.
+        # The other calls write to the caller's arrays: wait for them even if the first one has failed.
         for future in futures:
             future.result()
 
 
 def num_threads(work: int, smallest_work: int) -> int:
-    """Threads worth waking for some amount of work."""
+    """Return how many threads to use so that each gets at least ``smallest_work`` of ``work``."""
     return max(1, min(torch.get_num_threads(), work // max(smallest_work, 1)))
 
 
@@ -55,14 +55,14 @@ def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *argum
 def run_interleaved(kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any) -> None:
     """Call ``kernel(k, step, *arguments)`` for each thread k: it takes items k, k + step, ... of ``count``.
 
-    Threads are woken so that each gets about ``smallest_work`` of ``work`` or more.
+    Each thread gets about ``smallest_work`` of ``work`` or more.
     """
     step = max(1, min(num_threads(work, smallest_work), count))
     _run_all([functools.partial(kernel, k, step, *arguments) for k in range(step)])
 
 
 def run_each(kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any) -> None:
-    """Call ``kernel(k, *arguments)`` for each k of ``count``; threads are woken as in ``run_interleaved``."""
+    """Call ``kernel(k, *arguments)`` for each k of ``count``, on as many threads as ``run_interleaved`` would use."""
 
     def run(first: int, step: int) -> None:
         for k in range(first, count, step):

@@ -1,8 +1,8 @@
-"""The same pictures by torch operations and autograd alone: slow, in any dtype.
+"""Reference rasteriser in torch operations and autograd: slow, any dtype.
 
-The oracle of the tests (float64, every Gaussian against every pixel) and the baseline of the benchmark (float32, 16x16
-tiles). It shares no code with the kernels: the projection is gsplat's own torch version, the culling rule is
-written out again from gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu``.
+The tests use it as their oracle (float64, every Gaussian against every pixel), the benchmark as its baseline (float32,
+16x16 tiles). It shares no code with the kernels: the projection is gsplat's torch version, and the culling rule is
+written again from gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu``.
 
 Letters: C cameras, N Gaussians, n those of a tile, P pixels of a tile, D colour channels, K harmonic bases, H W pixels.
 X is D, 1 or D + 1 by render mode.
@@ -40,9 +40,10 @@ def render(
     tile_size: int | None = None,
     **projection: Any,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Colours [C, H, W, X], alphas [C, H, W, 1] and the splats of ``project``, whose other options come last.
+    """Return colours [C, H, W, X], alphas [C, H, W, 1] and the splats of ``project``.
 
-    Harmonics by the formula of ``spherical_harmonics``, which has tests of its own.
+    ``projection`` holds ``project``'s options. Harmonics are evaluated by ``spherical_harmonics``, which is tested
+    separately.
     """
     splats = project(means, quats, scales, opacities, viewmats, Ks, width, height, **projection)
     num_cameras = len(viewmats)
@@ -79,9 +80,9 @@ def project(
     camera_model: Literal["pinhole", "ortho"] = "pinhole",
     covars: Tensor | None = None,  # [N, 3, 3] instead of quats and scales
 ) -> dict[str, Tensor]:
-    """means2d [C, N, 2], depths [C, N], conics [C, N, 3], opacities [C, N] after compensation, and radii [C, N, 2].
+    """Return means2d [C, N, 2], depths [C, N], conics [C, N, 3], compensated opacities [C, N] and radii [C, N, 2].
 
-    Radii are 0 where gsplat's CUDA code draws nothing; the other values there mean nothing.
+    Radii are 0 for Gaussians that gsplat's CUDA code culls; their other values are undefined.
     """
     if covars is None:
         assert quats is not None and scales is not None
@@ -125,7 +126,7 @@ def composite(
     *,
     tile_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Colours [C, H, W, D] and alphas [C, H, W, 1]; without ``tile_size`` the whole image is one tile."""
+    """Return colours [C, H, W, D] and alphas [C, H, W, 1]; without ``tile_size`` the whole image is one tile."""
     tile_width, tile_height = (width, height) if tile_size is None else (tile_size, tile_size)
     images = []
     for camera in range(len(backgrounds)):
@@ -175,7 +176,7 @@ def _composite_tile(
     alpha = torch.where((sigma >= 0) & (alpha >= _ALPHA_THRESHOLD), alpha, 0.0)
     after = torch.cumprod(1.0 - alpha, dim=1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    # Transmittance never grows, so the Gaussians before the stop are those with enough left after them.
+    # Transmittance never grows, so the composited Gaussians are those with enough transmittance left after them.
     weights = torch.where(after > _TRANSMITTANCE_THRESHOLD, alpha * before, 0.0)
     opacity = weights.sum(dim=1, keepdim=True)
     return torch.cat([weights @ colors + (1.0 - opacity) * background, opacity], dim=1)

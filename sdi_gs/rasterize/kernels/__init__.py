@@ -1,10 +1,10 @@
 """numba kernels of the CPU rasteriser.
 
-``simd`` gives a float vector with operators. ``projection`` maps Gaussians to the image plane, a vector of them at
+``simd`` defines a float vector with operators. ``projection`` maps Gaussians to the image plane, a vector of them at
 a time, and ``projection_backward`` is its gradient; ``binning`` lists the Gaussians of each tile front to back;
 ``compositing`` blends them, a block of pixels at a time. Every kernel works on a range of its data, so the backend
-can spread ranges over threads, and no result depends on how.
+can spread ranges over threads; no result depends on the split.
 
-numba's cache sees a change of the file a kernel stands in, not of the helpers it calls: after editing ``simd``,
-``geometry`` or ``jit``, delete ``__pycache__``.
+numba's cache notices changes in the file that defines a kernel, but not in the helpers that it calls: after editing
+``simd``, ``geometry`` or ``jit``, delete ``__pycache__``.
 """

@@ -1,7 +1,7 @@
-"""Lists, for every tile, the Gaussians whose box touches it, front to back.
+"""List, for every tile, the Gaussians whose box touches it, front to back.
 
 One radix sort of the depths per image, then one counting sort into tiles: both stable, so equal depths keep the
-order of the Gaussians, as in gsplat. The second one is spread over threads by bands of tile rows. Gaussians are items
+order of the Gaussians, as in gsplat. Threads share the counting sort by bands of tile rows. Gaussians are items
 0 .. M-1, sorted by image: those of image i are ``image_starts[i]`` to ``image_starts[i + 1]``.
 
 Letters: I images, M items, V visible items of an image, P (Gaussian, tile) pairs.
@@ -22,7 +22,7 @@ _DIGIT_MASK = np.uint32(_NUM_DIGITS - 1)
 
 @kernel
 def _tile_span(center, radius, num_tiles):
-    """First and one-past-last tile along one axis; the same arithmetic as in the projection."""
+    """Return the first and one-past-last tile along one axis, with the same arithmetic as the projection."""
     inverse_size = np.float32(1.0 / TILE_SIZE)
     low = floor_to_int((center - radius) * inverse_size)
     high = ceil_to_int((center + radius) * inverse_size)
@@ -31,9 +31,9 @@ def _tile_span(center, radius, num_tiles):
 
 @kernel
 def _order(keys):
-    """Stable radix sort, least significant digit first: the places of the keys, smallest key first.
+    """Return the indices [V] that sort the keys in ascending order (stable radix sort, least significant digit first).
 
-    ``keys`` [V] uint32 are the bits of positive floats, which sort like the floats; their order is lost.
+    ``keys`` [V] uint32 are the bits of positive floats, which sort like the floats; the array is overwritten.
     """
     count = len(keys)
     other_keys = np.empty(count, np.uint32)
@@ -79,7 +79,7 @@ def sort_image(
     num_tiles = tiles_x * tiles_y
     begin, end = image_starts[image], image_starts[image + 1]
     visible, keys = np.empty(end - begin, np.int32), np.empty(end - begin, np.uint32)
-    # Corners of the boxes; summed along both axes they count the boxes over each tile, without a loop per box.
+    # +1 and -1 at the corners of each box: their sums along both axes count the boxes over each tile.
     corners = np.zeros((tiles_y + 1, tiles_x + 1), np.int64)
     count = 0
     for item in range(begin, end):
@@ -113,7 +113,7 @@ def sort_image(
 
 @kernel
 def _band_row(first_tile, grid, tile_starts, share):
-    """The tile row of an image at which ``share`` of its pairs lie above."""
+    """Return the first tile row of an image with at least ``share`` of the image's pairs above it."""
     tiles_x, tiles_y = grid
     first, last = tile_starts[first_tile], tile_starts[first_tile + tiles_x * tiles_y]
     wanted = first + np.int64(share * np.float64(last - first))
@@ -137,9 +137,9 @@ def fill_tiles(
     flatten_ids,  # [P] int32, written: item of each pair, tile-major
     pair_slots,  # [P] int32, written: the pair's place in item-major order
 ):
-    """Fill the tile lists of a band of tile rows, the bands counted over all images, each with as many pairs.
+    """Fill the tile lists of one band of tile rows; an image's bands hold about the same number of pairs.
 
-    The pairs of an image lie in the same range in both orders.
+    Bands are numbered over all images. An image's pairs occupy the same range in item-major and tile-major order.
     """
     tiles_x, tiles_y = grid
     image, band = band // num_bands, band % num_bands

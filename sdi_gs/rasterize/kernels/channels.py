@@ -27,7 +27,7 @@ from sdi_gs.rasterize.kernels.simd import (
 
 @vector_intrinsic
 def channel_zeros(typing_context, channels):
-    """One zero vector per channel."""
+    """Return one zero vector per channel."""
     result = types.UniTuple(vector, len(channels))
 
     def emit(context, builder, sig, args):
@@ -38,7 +38,7 @@ def channel_zeros(typing_context, channels):
 
 @vector_intrinsic
 def channel_load(typing_context, array, index, stride, channels):
-    """One vector per channel, ``stride`` elements apart."""
+    """Load one vector per channel; channels lie ``stride`` elements apart."""
     result = types.UniTuple(vector, len(channels))
 
     def emit(context, builder, sig, args):
@@ -57,7 +57,7 @@ def channel_load(typing_context, array, index, stride, channels):
 
 @vector_intrinsic
 def channel_store(typing_context, array, index, stride, values):
-    """Write one vector per channel, ``stride`` elements apart."""
+    """Write one vector per channel; channels lie ``stride`` elements apart."""
 
     def emit(context, builder, sig, args):
         step = context.cast(builder, args[2], sig.args[2], types.intp)
@@ -74,7 +74,7 @@ def channel_store(typing_context, array, index, stride, values):
 
 @vector_intrinsic
 def channel_broadcast(typing_context, array, index, channels):
-    """Element ``index + k`` of a contiguous float32 array in every lane of vector k."""
+    """Fill every lane of vector k with element ``index + k`` of a contiguous float32 array."""
     result = types.UniTuple(vector, len(channels))
 
     def emit(context, builder, sig, args):
@@ -91,7 +91,7 @@ def channel_broadcast(typing_context, array, index, channels):
 
 @vector_intrinsic
 def channel_add_scaled(typing_context, sums, weight, values):
-    """sums + weight * values, channel by channel."""
+    """Return sums + weight * values, channel by channel."""
 
     def emit(context, builder, sig, args):
         result = []
@@ -106,7 +106,7 @@ def channel_add_scaled(typing_context, sums, weight, values):
 
 @vector_intrinsic
 def channel_dot(typing_context, left, right):
-    """Sum over the channels of left * right."""
+    """Return the sum over the channels of left * right."""
 
     def emit(context, builder, sig, args):
         total = None
@@ -120,13 +120,16 @@ def channel_dot(typing_context, left, right):
 
 
 def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
-    """Add lanes ``distance`` apart; lanes with that bit clear keep the sums of ``low``, the others of ``high``."""
+    """Add lanes ``distance`` apart: lanes whose number has that bit clear hold sums of ``low``, the others of ``high``.
+
+    None stands for a missing vector.
+    """
     if low is None:
         return None
     own = [lane + LANES * bool(lane & distance) for lane in range(LANES)]
     other = [(lane ^ distance) + LANES * bool(lane & distance) for lane in range(LANES)]
     if high is None:
-        # Nobody reads the lanes of a vector that is not there.
+        # The lanes of a missing vector are never read, so any values will do.
         own, other, high = list(range(LANES)), [lane ^ distance for lane in range(LANES)], low
     first, second = (builder.shuffle_vector(low, high, ir.Constant(INTS, lanes)) for lanes in (own, other))
     return builder.fadd(first, second, flags=FAST_MATH)
@@ -136,8 +139,8 @@ def _fold(builder: Any, low: Any, high: Any, distance: int) -> Any:
 def store_lane_sums(typing_context, array, index, vectors):
     """Write the sum over the lanes of ``vectors[k]`` to element ``index + k``.
 
-    ``LANES`` vectors are summed together by a transposing tree; elements up to the next multiple of LANES are
-    overwritten with values that mean nothing.
+    ``LANES`` vectors are summed together by a transposing tree; the remaining elements up to the next multiple of
+    LANES are overwritten with undefined values.
     """
 
     def emit(context, builder, sig, args):

@@ -1,15 +1,14 @@
-"""Front-to-back alpha compositing of one 16x16 tile at a time, a block of 4x4 or 4x2 pixels per vector, and
-its gradient.
+"""Front-to-back alpha compositing and its gradient, one 16x16 tile at a time, a block of 4x4 or 4x2 pixels per vector.
 
 Semantics of gsplat 1.5.3 ``csrc/RasterizeToPixels3DGS{Fwd,Bwd}.cu``: pixel centres at +0.5, alpha cut at 0.999,
 skipped below 1/255, and a pixel ends before the Gaussian that would bring its transmittance to 1e-4 or less.
 
-A plane keeps one value per pixel, block by block. The transmittance plane holds
-T while a pixel is open, -T once it has ended, and 0 outside the image, so T > 0 reads "open".
+A plane holds one value per pixel, block by block. The transmittance plane holds T while a pixel is open, -T once it
+has ended, and 0 outside the image, so T > 0 means "open".
 
-The backward pass runs front to back too. With q the product of a Gaussian's colour and the pixel's gradient, it
-keeps the remainder, the sum of weight * q over what is still to come: it starts at colour times gradient, background
-included, and no transmittance is ever divided.
+The backward pass runs front to back, too. With q the dot product of a Gaussian's colour and the pixel's gradient, it
+keeps the remainder, the sum of weight * q over the Gaussians still to come. The remainder starts at the pixel's colour,
+background included, times its gradient, so the pass never divides by a transmittance.
 
 Letters: I images, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels, R floats of a
 record, S floats of a pair's sums. ``channels`` is a tuple of length D.
@@ -67,18 +66,18 @@ RIDGE_X, RIDGE_Y, RECORD_COLOR = 6, 7, 8
 MOMENT, MOMENT_X, MOMENT_Y, MOMENT_XX, MOMENT_XY, MOMENT_YY, ABSOLUTE_X, ABSOLUTE_Y, PAIR_COLOR = range(9)
 
 _LOG2_E = 1.4426950408889634
-# A block is looked at if its largest alpha reaches 1/255 less this, in powers of two: rounding must not lose any.
+# Margin below log2(1/255) at which a block is still composited, so that rounding never drops a visible one.
 _EXPONENT_MARGIN = 2e-4
 _BATCH = 128
 
 
 def record_length(num_channels: int) -> int:
-    """Floats of a splat record, in whole vectors."""
+    """Return the floats of a splat record, in whole vectors."""
     return -(-(RECORD_COLOR + num_channels) // LANES) * LANES
 
 
 def pair_length(num_channels: int) -> int:
-    """Floats of a pair's sums, in whole vectors."""
+    """Return the floats of a pair's sums, in whole vectors."""
     return -(-(PAIR_COLOR + num_channels) // LANES) * LANES
 
 
@@ -93,7 +92,7 @@ def write_records(
     colors,  # [M, D]
     records,  # [M, R] written where an item has pairs
 ):
-    """Gather what the tile loops need of items ``begin`` to ``end`` into one record each."""
+    """Write one record for each of items ``begin`` to ``end``: the values that the tile loops read."""
     for item in range(begin, end):
         if item_starts[item] == item_starts[item + 1]:
             continue
@@ -111,7 +110,7 @@ def write_records(
 
 @kernel
 def _tile_place(tile, grid, width, height):
-    """Image, first column and row, and numbers of columns and rows inside the image."""
+    """Return a tile's image, first column and row, and numbers of columns and rows inside the image."""
     tiles_x, tiles_y = grid
     image = tile // (tiles_x * tiles_y)
     in_image = tile - image * tiles_x * tiles_y
@@ -122,19 +121,19 @@ def _tile_place(tile, grid, width, height):
 
 @kernel
 def _row_start(row):
-    """Place of a tile's row in a plane; the pixels of column 4, 8 and 12 lie 1, 2 and 3 blocks further."""
+    """Return the index of a tile's row in a plane; its columns 4, 8 and 12 start 1, 2 and 3 blocks further."""
     return row // _BLOCK_ROWS * (_BLOCKS_ACROSS * LANES) + row % _BLOCK_ROWS * _BLOCK_COLUMNS
 
 
 @kernel
 def _pixel(row_start, column):
-    """Place of a tile's pixel in a plane."""
+    """Return the index of a tile's pixel in a plane."""
     return row_start + column // _BLOCK_COLUMNS * LANES + column % _BLOCK_COLUMNS
 
 
 @kernel
 def _blocks_inside(num_columns, num_rows):
-    """The blocks with pixels inside the image, as bits."""
+    """Return the blocks with pixels inside the image, as bits."""
     bits = 0
     for block in range(_NUM_BLOCKS):
         column, row = block % _BLOCKS_ACROSS * _BLOCK_COLUMNS, block // _BLOCKS_ACROSS * _BLOCK_ROWS
@@ -145,13 +144,13 @@ def _blocks_inside(num_columns, num_rows):
 
 @kernel
 def _block_offset(block):
-    """First column and row of a block in its tile."""
+    """Return the first column and row of a block in its tile."""
     return np.float32(block % _BLOCKS_ACROSS * _BLOCK_COLUMNS), np.float32(block // _BLOCKS_ACROSS * _BLOCK_ROWS)
 
 
 @kernel
 def _lane_grid():
-    """Lane numbers as columns and rows of four across."""
+    """Return each lane's column and row in a grid of four columns."""
     lanes = lane_numbers()
     rows = round_down(lanes * 0.25)
     return lanes - rows * 4.0, rows
@@ -159,7 +158,7 @@ def _lane_grid():
 
 @kernel
 def _exponent(record, dx, dy):
-    """log2 of an item's alpha at offsets from its centre."""
+    """Return log2 of an item's alpha at offsets from its centre."""
     along_x = record[QUADRATIC_XX] * dx + record[QUADRATIC_XY] * dy
     return dx * along_x + (dy * (record[QUADRATIC_YY] * dy) + record[LOG2_OPACITY])
 
@@ -171,9 +170,9 @@ def _clamp(value, low, high):
 
 @kernel
 def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bits):
-    """For each pair, the blocks where the item reaches alpha 1/255, as bits.
+    """Write, for each pair, the blocks in which the item reaches alpha 1/255, as bits.
 
-    The alpha falls off convexly, so its largest value over a block lies on a side that faces the centre.
+    log(alpha) is concave, so its maximum over a block that does not contain the centre lies on a side facing it.
     """
     columns, rows = _lane_grid()
     threshold = np.float32(math.log2(MIN_ALPHA) - _EXPONENT_MARGIN)
@@ -195,7 +194,11 @@ def _find_blocks(first, last, flatten_ids, records, center_x, center_y, block_bi
 
 @kernel
 def _blend(record, dx, dy, transmittance):
-    """Put an item over a block: alpha before and after the cut, who gets it or ends, who ends, and what is left."""
+    """Blend an item into a block.
+
+    Returns alpha before and after the cut at 0.999, the masks of pixels that the item touches and of those that it
+    ends, and the new transmittance plane.
+    """
     uncut = exp2(_exponent(record, dx, dy))
     alpha = minimum(uncut, MAX_ALPHA)
     touched = (alpha >= MIN_ALPHA) & (transmittance > 0.0)
@@ -207,7 +210,7 @@ def _blend(record, dx, dy, transmittance):
 
 @kernel
 def _ended_blocks(bits, planes):
-    """Those blocks among ``bits`` in which no pixel is open."""
+    """Return the blocks among ``bits`` in which no pixel is open."""
     ended = 0
     while bits != 0:
         block = lowest_bit(bits)
@@ -221,7 +224,7 @@ def _ended_blocks(bits, planes):
 def _blend_tile(first, last, flatten_ids, records, channels, x0, y0, open_blocks, planes, block_bits, pair_blocks):
     """Composite the pairs ``first`` to ``last`` into ``planes``: transmittance, then the channels.
 
-    ``open_blocks`` are the blocks with open pixels, as bits, and ``pair_blocks`` become those a pair had an effect on.
+    ``open_blocks`` are the blocks with open pixels, as bits; ``pair_blocks`` is set to the blocks that a pair changed.
     """
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
@@ -276,7 +279,7 @@ def composite(
     backgrounds,  # [I, D]
     colors,  # [I, H, W, D] written
     alphas,  # [I, H, W] written
-    pair_blocks,  # [P] uint32, written: the blocks of its tile that a pair had an effect on, as bits
+    pair_blocks,  # [P] uint32, written: the blocks of its tile that a pair changed, as bits
 ):
     """Render tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
@@ -309,7 +312,7 @@ def composite(
 def _differentiate_tile(
     first, last, flatten_ids, pair_slots, pair_blocks, records, channels, absgrad, x0, y0, planes, pair_sums
 ):
-    """Write the sums of pairs ``first`` to ``last``; ``planes`` are transmittance, remainder, channel gradients."""
+    """Write the sums of pairs ``first`` to ``last``; ``planes`` hold transmittance, remainder and channel gradients."""
     columns, rows = _lane_grid()
     center_x, center_y = np.float32(x0 + 0.5), np.float32(y0 + 0.5)
     flat_records, stride = records.reshape(-1), records.shape[1]
@@ -344,7 +347,7 @@ def _differentiate_tile(
             own_part = weight * channel_dot(color, pixel_gradient)
             remainder = load(planes, start + _TILE_PIXELS) - own_part
             store(planes, start + _TILE_PIXELS, remainder)
-            # Gradient of log(alpha): what the item adds less what it hides. None where alpha was cut.
+            # Gradient of log(alpha): the item's own contribution minus that of the items it hides; 0 if alpha was cut.
             slope = own_part - remainder * (alpha / (1.0 - alpha))
             slope = select(composited & (uncut <= MAX_ALPHA), slope, 0.0)
             slope_x, slope_y = slope * dx, slope * dy
@@ -377,7 +380,7 @@ def composite_backward(
     grad_alphas,  # [I, H, W]
     pair_sums,  # [P, S] written
 ):
-    """The pairs' gradient sums of tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
+    """Write the pairs' gradient sums of tiles ``begin``, ``begin + step``, ... of ``tile_order``."""
     height, width = alphas.shape[1], alphas.shape[2]
     planes = np.empty((2 + len(channels)) * _TILE_PIXELS, np.float32)
     for position in range(begin, len(tile_order), step):
@@ -429,7 +432,7 @@ def gather_gradients(
     grad_colors,  # [M, D] written
     absgrads,  # [M, 2] written, or empty
 ):
-    """Sum the pairs of items ``begin`` to ``end``, in tile order, and turn moments into gradients."""
+    """Sum the pairs of items ``begin`` to ``end`` in tile order, and convert the moments to gradients."""
     flat_sums, stride = pair_sums.reshape(-1), pair_sums.shape[1]
     total = np.empty(stride, np.float32)
     for item in range(begin, end):

@@ -1,4 +1,7 @@
-"""Rows, columns and 3x3 matrices of vectors, one Gaussian per lane. A matrix is a flat tuple of 9, row by row."""
+"""Arithmetic of rows, columns and 3x3 matrices of vectors, one Gaussian per lane.
+
+A matrix is a flat tuple of 9, row by row.
+"""
 
 from __future__ import annotations
 
@@ -85,5 +88,5 @@ def add_outer(matrix, column, row):
 
 @kernel
 def load_row(buffer, first):
-    """Three consecutive vectors of a buffer."""
+    """Load three consecutive vectors of a buffer; ``first`` counts vectors."""
     return load(buffer, first * LANES), load(buffer, (first + 1) * LANES), load(buffer, (first + 2) * LANES)

@@ -1,4 +1,4 @@
-"""How the kernels are compiled."""
+"""Compile kernels with numba, cached on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KERNEL_OPTIONS: dict[str, Any] = {
 
 
 def has_cpu_feature(name: str) -> bool:
-    """Whether numba compiles for a CPU with this feature (LLVM's name); NUMBA_CPU_FEATURES may say otherwise."""
+    """Return whether numba compiles for a CPU with this feature (LLVM's name); NUMBA_CPU_FEATURES overrides the host."""
     name_set, features_set = config.CPU_NAME, config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
     if features_set is not None:
         return f"+{name}" in features_set.split(",")
@@ -28,9 +28,10 @@ def has_cpu_feature(name: str) -> bool:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile on first use, and keep the machine code on disk where some folder takes it.
+    """Compile on first use, and cache the machine code on disk if possible.
 
-    numba caches beside the source, else in the user's cache folder; with neither, every process compiles anew.
+    numba caches beside the source, or else in the user's cache folder. If neither is writable, every process compiles
+    the kernels again.
     """
     try:
         return njit(function, cache=True, **KERNEL_OPTIONS)
@@ -41,7 +42,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def is_compiled(kernel: Any) -> bool:
-    """Whether a kernel has been compiled in this process, or before and kept on disk."""
+    """Return whether a kernel's machine code exists, in this process or in the cache on disk."""
     if kernel.overloads:
         return True
     folder = kernel.stats.cache_path

@@ -1,11 +1,11 @@
-"""EWA projection of 3D Gaussians to the image plane, one Gaussian per lane; its gradient is in the module beside.
+"""EWA projection of 3D Gaussians to the image plane, one Gaussian per lane; ``projection_backward`` is its gradient.
 
-After gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu`` and ``include/Utils.cuh``, culling rules included. With a factor
-M of the covariance, view rotation V and the projection's Jacobian J, the image covariance is (J V M)(J V M)^T. The
-rows u, v of J V M give its determinant as |u x v|^2: needles cancel nothing. M is the quaternion's rotation times the
-scales or, for given covariances, their Cholesky factor.
+Source: gsplat 1.5.3 ``csrc/ProjectionEWA3DGSFused.cu`` and ``include/Utils.cuh``, culling rules included. With a
+factor M of the covariance, view rotation V and the projection's Jacobian J, the image covariance is (J V M)(J V M)^T.
+The rows u, v of J V M give its determinant as |u x v|^2, which has no cancellation even for thin needles. M is the
+quaternion's rotation times the scales or, for given covariances, their Cholesky factor.
 
-``ortho`` and ``from_covars`` are tuples, empty for no: a kernel is compiled for each.
+``ortho`` and ``from_covars`` are flags as tuples, empty for false: a kernel is compiled for each value.
 
 Letters: C cameras, N Gaussians.
 """
@@ -34,7 +34,7 @@ from sdi_gs.rasterize.kernels.simd import (
 
 MIN_ALPHA = 1.0 / 255.0
 MAX_EXTENT = 3.33
-"""Standard deviations at which a footprint ends at the latest."""
+"""Largest half-width of a footprint, in standard deviations."""
 TILE_SIZE = 16
 # Pixels; the sum of two fits an int32.
 _MAX_RADIUS = 1e9
@@ -48,7 +48,7 @@ _NUM_RESULTS = 10
 
 @kernel
 def camera_of(viewmats, intrinsics, camera, size):
-    """View rows, translation, (fx, fy, cx, cy) and the limits (x low, x high, y low, y high) of x/z and y/z."""
+    """Return view rows, translation, (fx, fy, cx, cy) and the limits (x low, x high, y low, y high) of x/z and y/z."""
     view = viewmats[camera]
     rows = (
         (view[0, 0], view[0, 1], view[0, 2]),
@@ -59,7 +59,7 @@ def camera_of(viewmats, intrinsics, camera, size):
     fx, fy = intrinsics[camera, 0, 0], intrinsics[camera, 1, 1]
     cx, cy = intrinsics[camera, 0, 2], intrinsics[camera, 1, 2]
     width, height = np.float32(size[0]), np.float32(size[1])
-    # The Jacobian is taken no further out than 0.3 half-images beyond each border.
+    # The Jacobian is evaluated at most 0.3 half-images beyond each border, as in gsplat.
     margin_x, margin_y = np.float32(0.15) * width / fx, np.float32(0.15) * height / fy
     limits = (
         -cx / fx - margin_x,
@@ -72,7 +72,7 @@ def camera_of(viewmats, intrinsics, camera, size):
 
 @kernel
 def load_parameters(means, quats, scales, covars, from_covars, opacities, first, count, buffer):
-    """Transpose up to a vector of Gaussians into ``buffer``, one vector per parameter; empty lanes are harmless."""
+    """Transpose up to ``LANES`` Gaussians into ``buffer``, one vector per parameter; unused lanes are set to 1."""
     for lane in range(LANES):
         i = first + lane
         if lane < count:
@@ -93,10 +93,11 @@ def load_parameters(means, quats, scales, covars, from_covars, opacities, first,
 
 @kernel
 def _load_cholesky(covars, i, buffer, lane):
-    """The factor's lower triangle, row by row, in double precision: it loses nothing that the covariance still has.
+    """Write the lower triangle of the covariance's Cholesky factor, row by row.
 
-    A covariance rounded to single precision may have pivots that are nothing but rounding. They count as zero below
-    zero, and no entry exceeds what its row's variance leaves for it.
+    Double precision keeps all digits of the single-precision covariance. Rounding of the covariance may leave pivots
+    that are pure rounding errors: negative ones are set to zero, and every entry is limited to its row's remaining
+    variance.
     """
     xx, xy, xz = np.float64(covars[i, 0]), np.float64(covars[i, 1]), np.float64(covars[i, 2])
     yy, yz, zz = np.float64(covars[i, 3]), np.float64(covars[i, 4]), np.float64(covars[i, 5])
@@ -110,7 +111,7 @@ def _load_cholesky(covars, i, buffer, lane):
 
 @kernel
 def _cholesky_entry(product, pivot, variance):
-    """``product / pivot``, at most the root of the variance, and the root of the variance that it leaves."""
+    """Return ``product / pivot``, limited to +-sqrt(variance), and the square root of the remaining variance."""
     limit = math.sqrt(max(variance, 0.0))
     entry = min(max(product / pivot, -limit), limit) if pivot > 0.0 else 0.0
     return entry, math.sqrt(max(variance - entry * entry, 0.0))
@@ -118,14 +119,14 @@ def _cholesky_entry(product, pivot, variance):
 
 @kernel
 def rotation(buffer):
-    """Unit quaternion (w, x, y, z), 1 / norm, and the rotation matrix."""
+    """Return the unit quaternion (w, x, y, z), 1 / norm, and the rotation matrix."""
     w, x, y, z = (
         load(buffer, 3 * LANES),
         load(buffer, 4 * LANES),
         load(buffer, 5 * LANES),
         load(buffer, 6 * LANES),
     )
-    # A zero quaternion turns nothing.
+    # The bound makes a zero quaternion the identity.
     inverse_norm = 1.0 / square_root(maximum(w * w + x * x + y * y + z * z, 1e-30))
     w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
     matrix = (
@@ -144,7 +145,7 @@ def rotation(buffer):
 
 @kernel
 def covariance_factor(buffer, from_covars):
-    """A matrix M with M M^T the covariance."""
+    """Return a matrix M with M M^T the covariance."""
     if len(from_covars) > 0:
         zero = broadcast(0.0)
         x, yx, y = load_row(buffer, 3)
@@ -157,7 +158,7 @@ def covariance_factor(buffer, from_covars):
 
 @kernel
 def jacobian_rows(camera, scale, ratio_x, ratio_y):
-    """The two rows of J V, with J taken at the given scale and x and y of ``image_place``."""
+    """Return the two rows of J V, with J evaluated at the scale and clamped x and y of ``image_place``."""
     rows, _, (fx, fy, _, _), _ = camera
     scale_x, scale_y = fx * scale, fy * scale
     row_x = (
@@ -175,10 +176,10 @@ def jacobian_rows(camera, scale, ratio_x, ratio_y):
 
 @kernel
 def image_place(camera, mean, depth, visible, ortho):
-    """Scale, x and y in units of the focal lengths, and the latter two clamped for the Jacobian.
+    """Return the scale, x and y in units of the focal lengths, and x and y clamped for the Jacobian.
 
-    The scale is 1/z. Without perspective it is 1, and the Jacobian does not depend on where the centre is: what is
-    clamped is 0.
+    The scale is 1/z. Orthographic cameras have scale 1 and a Jacobian that does not depend on the centre: their
+    clamped x and y are 0.
     """
     rows, translation, _, (x_low, x_high, y_low, y_high) = camera
     x, y = dot(rows[0], mean) + translation[0], dot(rows[1], mean) + translation[1]
@@ -194,9 +195,9 @@ def image_place(camera, mean, depth, visible, ortho):
 
 @kernel
 def image_covariance(u, v, eps2d, visible):
-    """Covariance (xx, xy, yy) with blur, the inverse of its determinant, and the determinant without blur.
+    """Return the blurred covariance (xx, xy, yy), its inverse determinant, the sharp determinant and a validity mask.
 
-    Where nothing is visible the inverse is harmless.
+    The mask holds where the blurred determinant is positive. Elsewhere, and for invisible Gaussians, the inverse is 1.
     """
     xx, xy, yy = dot(u, u), dot(u, v), dot(v, v)
     cross_x, cross_y, cross_z = u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
@@ -208,14 +209,14 @@ def image_covariance(u, v, eps2d, visible):
 
 @kernel
 def _num_tiles(center, radius, num_tiles):
-    """How many tiles a footprint's box covers along one axis."""
+    """Return the number of tiles that a footprint's box covers along one axis."""
     low, high = round_down((center - radius) * (1.0 / TILE_SIZE)), round_up((center + radius) * (1.0 / TILE_SIZE))
     return minimum(maximum(high, 0.0), num_tiles) - minimum(maximum(low, 0.0), num_tiles)
 
 
 @kernel
 def _footprint(center, covariance, opacity, visible, size, radius_clip):
-    """Radii in pixels and number of tiles of the box, 0 where gsplat's rule culls."""
+    """Return the radii in pixels and the number of tiles of the box; 0 for Gaussians that gsplat's rules cull."""
     x, y = center
     width, height = np.float32(size[0]), np.float32(size[1])
     reach = square_root(2.0 * log(maximum(opacity * (1.0 / MIN_ALPHA), 1.0)))
@@ -253,7 +254,7 @@ def project(
     compensations,  # [C, N] written if antialiased
     tiles_per_gauss,  # [C, N] int32, written
 ):
-    """Project Gaussians ``begin`` to ``end`` into every camera; culled ones get zeros."""
+    """Project Gaussians ``begin`` to ``end`` into every camera; culled Gaussians get zeros."""
     eps2d, near, far, radius_clip = limits
     parameters = np.empty(NUM_PARAMETERS * LANES, np.float32)
     results = np.empty(_NUM_RESULTS * LANES, np.float32)

@@ -1,4 +1,4 @@
-"""Gradient of the projection in the module beside, one Gaussian per lane.
+"""Gradient of ``projection.project``, one Gaussian per lane.
 
 Letters: C cameras, N Gaussians, B blocks of LANES Gaussians.
 """
@@ -33,16 +33,16 @@ from sdi_gs.rasterize.kernels.projection import (
 )
 from sdi_gs.rasterize.kernels.simd import LANES, broadcast, load, select, square_root, store
 
-# Vectors of a block's gradients: on the way in those of x, y, depth, conic (at 3) and compensation, and who is
-# drawn; on the way out those of mean, and scale (at 3) and quaternion (at 6) or covariance (at 3).
+# Vectors of a block's gradients. Read: x, y, depth, conic (at 3), compensation, and the flag "drawn". Written over
+# them: mean, then scale (at 3) and quaternion (at 6), or covariance (at 3).
 _NUM_GRADIENTS = 10
 VIEW_LENGTH = 16
-"""Floats of a camera's gradient from one block: V row by row, then the translation; the last 4 mean nothing."""
+"""Floats of a camera's gradient from one block: V row by row, then the translation; the last 4 are undefined."""
 
 
 @kernel
 def _load_gradients(c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, buffer):
-    """Transpose the gradients of up to a vector of Gaussians and a flag of who is drawn; whether anyone is."""
+    """Transpose the gradients of up to ``LANES`` Gaussians and their flags "drawn"; return whether any is drawn."""
     any_visible = False
     for lane in range(LANES):
         i = first + lane
@@ -63,7 +63,7 @@ def _load_gradients(c, first, count, radii, grad_means2d, grad_depths, grad_coni
 
 @kernel
 def _covariance_gradient(covariance, inverse_determinant, grad_conic):
-    """Gradient with respect to (xx, xy, yy), given that of the inverse Q: -Q G Q, G symmetric."""
+    """Return the gradient with respect to (xx, xy, yy): -Q G Q for the inverse Q and its symmetric gradient G."""
     a, b, c = (
         covariance[2] * inverse_determinant,
         -covariance[1] * inverse_determinant,
@@ -77,7 +77,7 @@ def _covariance_gradient(covariance, inverse_determinant, grad_conic):
 
 @kernel
 def _compensation_gradient(covariance, inverse_determinant, sharp_determinant, eps2d, grad):
-    """Gradient with respect to (xx, xy, yy) of the square root of the determinants' ratio."""
+    """Return the gradient with respect to (xx, xy, yy) of the square root of the determinants' ratio."""
     xx, xy, yy = covariance
     ratio = sharp_determinant * inverse_determinant
     compensation = square_root(ratio)
@@ -88,7 +88,7 @@ def _compensation_gradient(covariance, inverse_determinant, sharp_determinant, e
 
 @kernel
 def _position_gradient(camera, place, grad_row_x, grad_row_y, grad_image, ortho):
-    """Gradient with respect to the centre in camera axes, given those of J V's rows and of (x, y, depth)."""
+    """Return the gradient with respect to the centre in camera axes, from those of J V's rows and (x, y, depth)."""
     rows, _, (fx, fy, _, _), (x_low, x_high, y_low, y_high) = camera
     scale, ratio_x, ratio_y, clamped_x, clamped_y = place
     if len(ortho) > 0:
@@ -111,7 +111,7 @@ def _store_view_gradient(camera, place, mean, visible, grad_row_x, grad_row_y, g
     """Write the block's gradient of V and of the translation to ``sums``, from ``start`` on."""
     _, _, (fx, fy, _, _), _ = camera
     scale, _, _, clamped_x, clamped_y = place
-    # What is not drawn may be anything, and must not reach the sums.
+    # Gaussians that are not drawn may have any values, infinities included, which must not reach the sums.
     nothing = broadcast(0.0)
     x, y, z = select(visible, mean[0], nothing), select(visible, mean[1], nothing), select(visible, mean[2], nothing)
     scale_x, scale_y = select(visible, fx * scale, nothing), select(visible, fy * scale, nothing)
@@ -137,7 +137,7 @@ def _store_view_gradient(camera, place, mean, visible, grad_row_x, grad_row_y, g
 
 @kernel
 def _quaternion_gradient(unit, inverse_norm, grad):
-    """Gradient with respect to the raw quaternion, given that of its rotation matrix."""
+    """Return the gradient with respect to the unnormalised quaternion, from that of its rotation matrix."""
     w, x, y, z = unit
     grad_w = 2.0 * (x * (grad[7] - grad[5]) + y * (grad[2] - grad[6]) + z * (grad[3] - grad[1]))
     grad_x = 2.0 * (
@@ -149,7 +149,7 @@ def _quaternion_gradient(unit, inverse_norm, grad):
     grad_z = 2.0 * (
         w * (grad[3] - grad[1]) + x * (grad[2] + grad[6]) + y * (grad[5] + grad[7]) - 2.0 * z * (grad[0] + grad[4])
     )
-    # The norm carries no rotation: take out the radial part.
+    # The rotation does not depend on the quaternion's norm: remove the radial part.
     radial = grad_w * w + grad_x * x + grad_y * y + grad_z * z
     return (
         (grad_w - radial * w) * inverse_norm,
@@ -161,7 +161,7 @@ def _quaternion_gradient(unit, inverse_norm, grad):
 
 @kernel
 def _store_shape_gradient(grad_factor, parameters, gradients):
-    """Turn the gradient of R diag(s) into those of the scales and the quaternion."""
+    """Convert the gradient of R diag(s) to those of the scales and the quaternion, and write them."""
     unit, inverse_norm, matrix = rotation(parameters)
     grad_quat = _quaternion_gradient(unit, inverse_norm, scale_columns(grad_factor, load_row(parameters, 7)))
     for k in range(3):
@@ -172,7 +172,7 @@ def _store_shape_gradient(grad_factor, parameters, gradients):
 
 @kernel
 def _store_covariance_gradient(grad, gradients):
-    """Write the upper triangle; what lies off the diagonal stands for two equal entries."""
+    """Write the gradient of the upper triangle; an entry off the diagonal sums the gradients of its two copies."""
     upper = (grad[0], grad[1] + grad[3], grad[2] + grad[6], grad[4], grad[5] + grad[7], grad[8])
     for k in range(6):
         store(gradients, (3 + k) * LANES, upper[k])
@@ -205,7 +205,7 @@ def project_backward(
     for_views,  # a tuple, empty if no camera wants a gradient
     grad_views,  # [B, C, VIEW_LENGTH] zeros, written if for_views: to be summed over the blocks
 ):
-    """Gradients of Gaussians ``begin`` to ``end``, summed over the cameras in order."""
+    """Write the gradients of Gaussians ``begin`` to ``end``, summed over the cameras in order."""
     parameters = np.empty(NUM_PARAMETERS * LANES, np.float32)
     gradients = np.empty(_NUM_GRADIENTS * LANES, np.float32)
     flat_views = grad_views.reshape(-1)

@@ -1,9 +1,9 @@
 """A vector of 16 or 8 floats for numba kernels, with ordinary operators.
 
 ``vector`` values add, subtract, multiply, divide and compare like numbers; a plain number on one side is
-broadcast. Comparisons give a ``mask`` of as many booleans. Both are LLVM vectors: LLVM maps them to one AVX-512 or
-AVX2 register, or to several of whatever the CPU has, so the kernels do not depend on the auto-vectoriser. The
-scalar ``floor`` and ``ceil`` are here too: numba's own are calls into libm, which spill every vector register.
+broadcast. Comparisons return a ``mask`` of as many booleans. Both are LLVM vectors: LLVM maps them to one AVX-512 or
+AVX2 register, or to several narrower ones, so the kernels do not depend on the auto-vectoriser. Scalar ``floor`` and
+``ceil`` are defined here, too: numba's own are calls into libm, which spill every vector register.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLOATS, INTS, _BITS = (ir.VectorType(element, LANES) for element in (F32, _I32, 
 
 
 def vector_intrinsic(emitter: Callable[..., Any]) -> Any:
-    """numba's ``intrinsic``; kernels call the result without the typing context, which no type checker can know."""
+    """Apply numba's ``intrinsic``, untyped: kernels call the result without the typing context, unlike the signature."""
     return intrinsic(emitter)
 
 
@@ -83,7 +83,7 @@ def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any
 
 
 def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Pointer to element ``args[1]`` of the contiguous array ``args[0]``."""
+    """Return a pointer to element ``args[1]`` of the contiguous array ``args[0]``."""
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     index = context.cast(builder, args[1], sig.args[1], types.intp)
     return builder.bitcast(builder.gep(data, [index]), ir.PointerType(FLOATS))
@@ -175,7 +175,7 @@ def _lower_invert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @vector_intrinsic
 def broadcast(typing_context, value):
-    """The number ``value`` in every lane."""
+    """Return a vector with the number ``value`` in every lane."""
 
     def emit(context, builder, sig, args):
         return _as_vector(context, builder, args[0], sig.args[0])
@@ -185,7 +185,7 @@ def broadcast(typing_context, value):
 
 @vector_intrinsic
 def lane_numbers(typing_context):
-    """0, 1, 2, ... LANES - 1."""
+    """Return the vector 0, 1, 2, ... LANES - 1."""
 
     def emit(context, builder, sig, args):
         return ir.Constant(FLOATS, [float(lane) for lane in range(LANES)])
@@ -195,7 +195,7 @@ def lane_numbers(typing_context):
 
 @vector_intrinsic
 def load(typing_context, array, index):
-    """``LANES`` elements, from ``index`` on, of a contiguous float32 array."""
+    """Load ``LANES`` elements of a contiguous float32 array, starting at ``index``."""
 
     def emit(context, builder, sig, args):
         return builder.load(_address(context, builder, sig, args), align=4, typ=FLOATS)
@@ -205,7 +205,7 @@ def load(typing_context, array, index):
 
 @vector_intrinsic
 def store(typing_context, array, index, value):
-    """Write the vector ``value`` to the elements from ``index`` on."""
+    """Write the vector ``value`` to ``LANES`` elements of a contiguous float32 array, starting at ``index``."""
 
     def emit(context, builder, sig, args):
         builder.store(args[2], _address(context, builder, sig, args), align=4)
@@ -216,7 +216,7 @@ def store(typing_context, array, index, value):
 
 @vector_intrinsic
 def select(typing_context, condition, if_true, if_false):
-    """Lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
+    """Return, lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
 
     def emit(context, builder, sig, args):
         yes, no = (_as_vector(context, builder, a, t) for a, t in zip(args[1:], sig.args[1:], strict=True))
@@ -267,7 +267,7 @@ _EXP2_COEFFICIENTS = [float(coefficient) for coefficient in _EXP2.coef]
 
 @vector_intrinsic
 def exp2(typing_context, value):
-    """2**value for values up to 1; below -30 it stays at 2**-30, which the alpha cut drops anyway."""
+    """Return 2**value for values up to 1; values below -30 give 2**-30, which is below the alpha cut anyway."""
 
     def emit(context, builder, sig, args):
         low = constant_vector(-30.0)
@@ -286,7 +286,7 @@ def exp2(typing_context, value):
 
 @vector_intrinsic
 def _split_float(typing_context, value):
-    """Mantissa in [sqrt(1/2), sqrt(2)) and exponent, for positive normal numbers."""
+    """Return the mantissa in [sqrt(1/2), sqrt(2)) and the exponent of positive normal numbers."""
 
     def emit(context, builder, sig, args):
         bits = builder.bitcast(args[0], INTS)
@@ -303,7 +303,7 @@ def _split_float(typing_context, value):
 
 @kernel
 def log(value):
-    """Natural logarithm of positive normal numbers, to about 1e-7."""
+    """Return the natural logarithm of positive normal numbers, to about 1e-7."""
     mantissa, exponent = _split_float(value)
     s = (mantissa - 1.0) / (mantissa + 1.0)
     s2 = s * s
@@ -316,7 +316,7 @@ def log(value):
 
 @vector_intrinsic
 def any_lane(typing_context, condition):
-    """Whether the mask holds in some lane."""
+    """Return whether the mask holds in any lane."""
 
     def emit(context, builder, sig, args):
         bits = builder.bitcast(args[0], ir.IntType(LANES))
@@ -327,7 +327,7 @@ def any_lane(typing_context, condition):
 
 @vector_intrinsic
 def lane_bits(typing_context, condition):
-    """The mask as an integer: bit k is lane k."""
+    """Return the mask as an integer: bit k is lane k."""
 
     def emit(context, builder, sig, args):
         return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), I64)
@@ -337,7 +337,7 @@ def lane_bits(typing_context, condition):
 
 @vector_intrinsic
 def count_bits(typing_context, bits):
-    """How many bits of an int64 are set."""
+    """Return the number of set bits of an int64."""
 
     def emit(context, builder, sig, args):
         return _call(builder, "llvm.ctpop.i64", I64, [args[0]])
@@ -347,7 +347,7 @@ def count_bits(typing_context, bits):
 
 @vector_intrinsic
 def lowest_bit(typing_context, bits):
-    """Index of the lowest set bit of an int64 that is not 0."""
+    """Return the index of the lowest set bit of an int64 that is not 0."""
 
     def emit(context, builder, sig, args):
         return _call(builder, "llvm.cttz.i64", I64, [args[0], ir.Constant(_I1, 1)])
