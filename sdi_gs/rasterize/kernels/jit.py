@@ -20,7 +20,7 @@ KERNEL_OPTIONS: dict[str, Any] = {
 
 
 def has_cpu_feature(name: str) -> bool:
-    """Return whether numba compiles for a CPU with this feature (LLVM's name); NUMBA_CPU_FEATURES overrides the host."""
+    """Return whether numba compiles for a CPU with a feature (LLVM's name); NUMBA_CPU_FEATURES overrides the host's."""
     name_set, features_set = config.CPU_NAME, config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
     if features_set is not None:
         return f"+{name}" in features_set.split(",")

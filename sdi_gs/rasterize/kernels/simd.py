@@ -28,7 +28,7 @@ FLOATS, INTS, _BITS = (ir.VectorType(element, LANES) for element in (F32, _I32, 
 
 
 def vector_intrinsic(emitter: Callable[..., Any]) -> Any:
-    """Apply numba's ``intrinsic``, untyped: kernels call the result without the typing context, unlike the signature."""
+    """Apply numba's ``intrinsic``; untyped, since kernels call the result without the emitter's typing context."""
     return intrinsic(emitter)
 
 

@@ -1,5 +1,5 @@
 """numba kernels of the hash-grid field for the CPU: encoding, marching and compositing, forward and backward.
 
-Every kernel works on a range of its data or on whole grid levels, so threads can share it and no result depends on
-how many there are.
+Every kernel works on a range of its data or on whole grid levels, so threads can share the work; no result depends on
+the number of threads.
 """

@@ -1,4 +1,4 @@
-"""Front-to-back blending of the samples of rays, its gradient, and who is seen at all.
+"""Front-to-back blending of the samples of rays, its gradient, and the samples' visibility.
 
 Letters: R rays, P samples, C channels.
 """
@@ -25,7 +25,7 @@ def mark_visible(
     min_transmittance,
     mask,  # [P] uint8 written
 ):
-    """Mark the samples of rays ``begin`` to ``end`` that light reaches and that absorb some of it."""
+    """Mark the visible samples of rays ``begin`` to ``end``: transmittance and alpha reach their minima."""
     for ray in range(begin, end):
         depth = _ZERO
         for sample in range(ray_starts[ray], ray_starts[ray + 1]):
@@ -78,17 +78,17 @@ def composite_backward(
     grad_density,  # [P] written
     grad_values,  # [P, C] written
 ):
-    """Gradients of the samples of rays ``begin`` to ``end``.
+    """Write the gradients of the samples of rays ``begin`` to ``end``.
 
-    A sample's density turns the light behind it into its own: it gains the transmittance after it times what a unit
-    of its weight is worth, and loses what the later ones are worth.
+    With the worth of a sample the loss's derivative by its weight, the derivative by its optical depth is the
+    transmittance after it times its worth, minus the sum of weight times worth over the samples behind it.
     """
     for ray in range(begin, end):
         first, last = ray_starts[ray], ray_starts[ray + 1]
         depth = _ZERO
         for sample in range(first, last):
             depth += density[sample] * step
-            # Kept here until the way back: undoing the sum would lose the front's digits behind a dense object.
+            # Stored for the backward walk: subtracting from the sum again would cancel digits behind a dense object.
             grad_density[sample] = math.exp(-depth)
         behind = _ZERO
         for sample in range(last - 1, first - 1, -1):

@@ -1,6 +1,6 @@
 """The hash encoding, its derivative by position, and the gradient of both by the table, a vector of points at a time.
 
-Levels, hash and offset: ``sdi_gs.representations.ngp.hash_grid``.
+Levels, hash and offset are those of ``sdi_gs.representations.ngp.hash_grid``.
 
 Letters: P points, V points of a block (``simd.LANES``), N blocks, L levels in use, W features of all levels, E entries.
 """
@@ -16,7 +16,7 @@ from sdi_gs.representations.ngp.kernels.entries import add_pairs, dense_entries,
 
 @kernel
 def gather_lanes(rows, first, column, count, lanes):
-    """A vector of one column of ``count`` rows from ``first`` on; 0 beyond them."""
+    """Load one column of ``count`` rows, starting at ``first``, into a vector; 0 in the remaining lanes."""
     for lane in range(LANES):
         lanes[lane] = rows[first + lane, column] if lane < count else np.float32(0.0)
     return load(lanes, 0)
@@ -24,7 +24,7 @@ def gather_lanes(rows, first, column, count, lanes):
 
 @kernel
 def _find_corners(x, y, z, level, scales, resolutions, offsets, hashed, entries):
-    """Write the corners' entries; returns the distances from the lowest corner in cells."""
+    """Write the corners' entries and return the distances from the lowest corner, in cells."""
     scale, first, size = scales[level], offsets[level], offsets[level + 1] - offsets[level]
     x, y, z = x * scale + 0.5, y * scale + 0.5, z * scale + 0.5
     cell_x, cell_y, cell_z = round_down(x), round_down(y), round_down(z)
@@ -42,7 +42,7 @@ def _lerp(low, high, share):
 
 @kernel
 def _interpolate(v0, v1, v2, v3, v4, v5, v6, v7, x, y, z):
-    """Value between eight corners, and its slopes in cells."""
+    """Return the trilinear value between eight corners and its derivatives by x, y and z, per cell."""
     d0, d2, d4, d6 = v1 - v0, v3 - v2, v5 - v4, v7 - v6
     a0, a2, a4, a6 = v0 + x * d0, v2 + x * d2, v4 + x * d4, v6 + x * d6
     low, high = _lerp(a0, a2, y), _lerp(a4, a6, y)
@@ -61,7 +61,7 @@ def encode(
     offsets,  # [L + 1]
     hashed,  # [L]
     features,  # [N, W, V] written for levels in use
-    jacobian,  # [N, 3, W, V] likewise, or empty
+    jacobian,  # [N, 3, W, V] written for levels in use, or empty
 ):
     """Interpolate points ``begin`` to ``end`` on every level in use; ``begin`` is the start of a block."""
     width, with_jacobian = features.shape[1], len(jacobian) > 0
@@ -98,14 +98,14 @@ def encode(
 
 @kernel
 def _halve(value, slope, share):
-    """What the upper and the lower side of an axis get of a gradient by the value between and by its slope."""
+    """Split a gradient between the upper and the lower side of an axis, given those by value and by slope."""
     upper = share * value + slope
     return upper, value - upper
 
 
 @kernel
 def _spread_gradient(value, by_x, by_y, by_z, x, y, z):
-    """Gradients of the eight corners: the transpose of ``_interpolate``, one axis after another."""
+    """Return the gradients of the eight corners: the transpose of ``_interpolate``, one axis after another."""
     high, low = _halve(value, by_z, z)
     high_y, high_x = z * by_y, z * by_x
     low_y, low_x = by_y - high_y, by_x - high_x
@@ -133,7 +133,7 @@ def encode_backward(
     grad_slopes,  # [P, 3]
     grad_table,  # [E, 2] added to
 ):
-    """Add the gradient of levels ``first_level``, ``first_level + level_step``, ... of all points.
+    """Add the gradient of levels ``first_level``, ``first_level + level_step``, ... over all points to the table's.
 
     The gradient by the jacobian is the product of ``grad_slopes`` and ``slope_features``.
     """

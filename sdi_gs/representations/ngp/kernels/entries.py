@@ -1,6 +1,6 @@
-"""Vectors of table entries: where the corners of a vector of cells lie, and reading and adding to the pairs there.
+"""Vectors of table entries: find those at the corners of a vector of cells, read their pairs, and add to them.
 
-A table is a flat float32 array of pairs. Entries are kept in an int32 array, ``LANES`` per corner, corners with x
+A table is a flat float32 array of pairs. Entries are stored in an int32 array, ``LANES`` per corner, corners with x
 fastest.
 """
 
@@ -29,7 +29,7 @@ def _data(context: Any, builder: Any, numba_type: types.Type, array: Any) -> Any
 
 
 def _entries_intrinsic(corner: Callable[[Any, list[Any], Any], Any], factors: Callable[[Any, Any], list[Any]]) -> Any:
-    """An intrinsic (entries, x, y, z, resolution, size, first) that writes all eight corners of a vector of cells."""
+    """Return an intrinsic (entries, x, y, z, resolution, size, first) that writes all corners of a vector of cells."""
 
     @vector_intrinsic
     def write_entries(typing_context, entries, x, y, z, resolution, size, first):
@@ -74,7 +74,7 @@ dense_entries = _entries_intrinsic(
 
 
 def _pair_pointers(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
-    """Pointers to the pairs of the entries from ``args[2]`` on."""
+    """Return pointers to the pairs of ``LANES`` entries, starting at ``args[2]``."""
     table, entries = (_data(context, builder, sig.args[k], args[k]) for k in (0, 1))
     position = context.cast(builder, args[2], sig.args[2], types.intp)
     pointers = []
@@ -91,7 +91,7 @@ def _lanes(builder: Any, left: Any, right: Any, lanes: list[int]) -> Any:
 
 @vector_intrinsic
 def load_pairs(typing_context, table, entries, position):
-    """First and second numbers of the pairs whose entries stand from ``position`` on."""
+    """Load the first and second numbers of the pairs of ``LANES`` entries, starting at ``position``."""
 
     def emit(context, builder, sig, args):
         parts = [builder.load(p, align=4, typ=_PAIR) for p in _pair_pointers(context, builder, sig, args)]
@@ -106,7 +106,7 @@ def load_pairs(typing_context, table, entries, position):
 
 @vector_intrinsic
 def add_pairs(typing_context, table, entries, position, first, second):
-    """Add a pair per lane to the table, lane by lane, where entries may repeat."""
+    """Add a pair per lane to the table, one lane after another, since entries may repeat."""
 
     def emit(context, builder, sig, args):
         for lane, pointer in enumerate(_pair_pointers(context, builder, sig, args)):

@@ -1,4 +1,4 @@
-"""Walks rays through the occupancy grid: once to count samples, once to write them.
+"""Walk rays through the occupancy grid, once to count the samples and once to write them.
 
 Letters: R rays, P samples, G cells along a side of the grid.
 """
@@ -33,7 +33,7 @@ def count_samples(
     step,
     counts,  # [R] written
 ):
-    """How many samples each of rays ``begin`` to ``end`` has."""
+    """Count the samples of each of rays ``begin`` to ``end``."""
     cells_per_unit = np.float32(occupied.shape[0]) / (np.float32(2.0) * radius)
     for ray in range(begin, end):
         ox, oy, oz = origins[ray, 0], origins[ray, 1], origins[ray, 2]
@@ -65,14 +65,14 @@ def write_samples(
     points,  # [P, 3] written
     ray_ids,  # [P] written
 ):
-    """The samples that ``count_samples`` counted."""
+    """Write the samples that ``count_samples`` counted."""
     cells_per_unit = np.float32(occupied.shape[0]) / (np.float32(2.0) * radius)
     for ray in range(begin, end):
         ox, oy, oz = origins[ray, 0], origins[ray, 1], origins[ray, 2]
         dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
         place, number = ray_starts[ray], offsets[ray]
         distance = near[ray] + number * step
-        # The bound guards against a last bit that differs between the two walks.
+        # The bound protects neighbours if rounding differs between the two walks.
         while distance < far[ray] and place < ray_starts[ray + 1]:
             x, y, z = ox + distance * dx, oy + distance * dy, oz + distance * dz
             if _is_occupied(x, y, z, occupied, radius, cells_per_unit):

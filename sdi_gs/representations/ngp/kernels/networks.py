@@ -21,13 +21,13 @@ CHUNK = 8192
 
 
 def gradient_length(width: int, hidden: int) -> int:
-    """Numbers in a chunk's sums: the gradients of D, d, A and a, one after another."""
+    """Return the length of a chunk's sums: the gradients of D, d, A and a, one after another."""
     return 2 * width * hidden + 4 * hidden
 
 
 @kernel
 def _spill(values, first, count, out):
-    """Write the first lanes of a vector to ``out``, from ``first`` on."""
+    """Write the first ``count`` lanes of a vector to ``out``, starting at ``first``."""
     lanes = np.empty(LANES, np.float32)
     store(lanes, 0, values)
     for lane in range(count):
@@ -36,7 +36,7 @@ def _spill(values, first, count, out):
 
 @kernel
 def _gather(array, first, stride, count, lanes):
-    """A vector of elements ``stride`` apart; 0 beyond ``count``."""
+    """Load elements ``stride`` apart into a vector; 0 beyond ``count``."""
     for lane in range(LANES):
         lanes[lane] = array[first + lane * stride] if lane < count else np.float32(0.0)
     return load(lanes, 0)
@@ -44,7 +44,7 @@ def _gather(array, first, stride, count, lanes):
 
 @kernel
 def _hidden(features, base, weights, k):
-    """Units ``k`` to ``k + 3`` before the ReLU."""
+    """Return hidden units ``k`` to ``k + 3`` before the ReLU."""
     h0, h1, h2, h3 = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
     for w in range(weights.shape[0]):
         f = load(features, base + w * LANES)
@@ -57,7 +57,7 @@ def _hidden(features, base, weights, k):
 
 @kernel
 def _back_to_feature(units, weights, w):
-    """Sum over the hidden units of a unit's vector times its weight of feature ``w``."""
+    """Return the sum over hidden units of each unit's vector times its weight for feature ``w``."""
     s0, s1 = broadcast(0.0), broadcast(0.0)
     for k in range(0, weights.shape[1], 2):
         s0 = s0 + load(units, k * LANES) * weights[w, k]
@@ -75,7 +75,7 @@ def _open_gate(value, density_out, k, gates, is_open):
 
 @kernel
 def _open_gates(features, base, density_hidden, density_out, gates, is_open):
-    """Write gate * d and the gate, 1 or 0, of every unit; returns raw."""
+    """Write gate * d and the gate, 1 or 0, of every unit, and return raw."""
     total = broadcast(0.0)
     for k in range(0, density_hidden.shape[1], 4):
         h0, h1, h2, h3 = _hidden(features, base, density_hidden, k)
@@ -100,7 +100,7 @@ def networks(
     logits,  # [3, P] written, or empty
     slopes,  # [3, P] written, or empty
 ):
-    """Look at points ``begin`` to ``end``; ``begin`` is the start of a block."""
+    """Evaluate both networks at points ``begin`` to ``end``; ``begin`` is the start of a block."""
     width, hidden = density_hidden.shape
     flat_features, flat_jacobian = features.reshape(-1), jacobian.reshape(-1)
     with_colour, with_slopes = logits.shape[1] > 0, slopes.shape[1] > 0
@@ -136,7 +136,7 @@ def networks(
 
 @kernel
 def _add_outer(left, left_base, units, sums, width, hidden):
-    """Add ``left[w] * units[k]`` to the sums of every weight."""
+    """Add ``left[w] * units[k]`` to the sum of every weight."""
     for w in range(width):
         value = load(left, left_base + w * LANES)
         row = w * hidden * LANES
@@ -159,13 +159,13 @@ def networks_backward(
     grad_logits,  # [3, P] or empty
     grad_slopes,  # [P, 3]
     grad_features,  # [N, W, V] written
-    slope_features,  # [N, W, V] written, or empty: D (gate * d), what the jacobian is multiplied with
+    slope_features,  # [N, W, V] written, or empty: D (gate * d), the jacobian's factor
     chunk_sums,  # [C, gradient_length] written
 ):
-    """Gradients of chunks ``first_chunk``, ``first_chunk + chunk_step``, ...
+    """Write the gradients of chunks ``first_chunk``, ``first_chunk + chunk_step``, ...
 
     With u = f * grad_raw + grad_slopes J, the gradient of D is the outer product of u and gate * d, and that of d is
-    gate * (u D): the second-order terms of the normals need nothing more.
+    gate * (u D). This includes the second-order terms of a loss on normals.
     """
     width, hidden = density_hidden.shape
     num_points, area = len(grad_raw), width * hidden * LANES
