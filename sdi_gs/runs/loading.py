@@ -144,6 +144,6 @@ def require_scene(path: Path, checkpoint: Checkpoint, scene: Scene | None) -> No
         )
     raise UserError(
         f"{path} is a run of a scene of one's own, {trained}, which only the code that defines it can load: "
-        f"pass scene={trained}(...) to sdi_gs.runs.loading.load or prepare_resume"
+        f"pass scene={trained}(...) to sdi_gs.load or sdi_gs.prepare_resume"
         + ("" if given is None else f", not a {given}")
     )

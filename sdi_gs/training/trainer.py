@@ -49,7 +49,8 @@ class Trainer:
         ``noise_source`` infers kappa; None for the source that ``config.guidance.noise`` names.
         ``start`` is the result of the run that the configured scene starts from, if it does; a run that continues
         needs neither that nor a file to start from.
-        Raises UserError for a prompt that the prior does not know, and for a start that cannot be had.
+        Raises UserError for a prompt that the prior does not know, and for a start that cannot be had. Raises
+        ValueError for a scene on another device.
         """
         self.config = config
         self.started_with = config
@@ -78,8 +79,10 @@ class Trainer:
         """The class of a scene of one's own; None for the configured scene."""
         if scene is None:
             scene = make_scene(config, generator=self.device_generator, device=device, saved=saved, start=start)
-        else:
+        elif scene.representation.device.type == device.type:
             scene.update_config(config)
+        else:
+            raise ValueError(f"the scene is on {scene.representation.device}, the trainer on {device}: pass device=")
         self.scene: Scene = scene
         if saved is not None:
             self.load_state(saved)

@@ -13,7 +13,7 @@ from sdi_gs.cameras import sample_cameras
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.representations.catalog import make_scene
+from sdi_gs.representations.catalog import make_scene, restore_representation
 from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
@@ -21,6 +21,7 @@ from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig, NgpLossConfig
+from sdi_gs.settings.representations import REPRESENTATIONS
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
@@ -110,6 +111,37 @@ def test_the_config_names_the_kind() -> None:
     assert isinstance(scene_of(config("ngp")), NgpScene)
     assert scene_of(config("gaussians")).representation.num_points == 120
     assert scene_of(config("ngp")).representation.num_points == 0
+
+
+def test_both_kinds_are_in_the_catalogue() -> None:
+    assert set(KINDS) == set(REPRESENTATIONS)
+    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, got 'planes'"):
+        replace(config("ngp"), representation="planes")
+
+
+@both_kinds
+def test_a_state_holds_the_tensors_by_the_kinds_name(kind: Kind) -> None:
+    settings = config(kind)
+    scene = scene_of(settings)
+    restored = restore_representation(settings, scene.state(), device=CPU)
+    cameras = sample_cameras(settings.cameras, 2, width=24, height=24, generator=torch.Generator().manual_seed(2))
+    ours, theirs = (each.render(cameras, torch.ones(2, 3)).rgb for each in (restored, scene.representation))
+    assert torch.equal(ours, theirs)
+
+
+@both_kinds
+@torch.no_grad()
+def test_a_representation_has_splats_and_a_density_or_says_that_it_has_none(kind: Kind) -> None:
+    representation = scene_of(config(kind)).representation
+    splats, density = representation.splats(), representation.density(resolution=32)
+    assert representation.num_points == (0 if splats is None else len(splats))
+    assert (splats is None) == (kind == "ngp")
+    assert representation.describe() == {"gaussians": "120 Gaussians", "ngp": "a field"}[kind]
+    low, high = (torch.tensor(corner) for corner in (density.box.low, density.box.high))
+    points = low + (high - low) * torch.rand(200, 3, generator=torch.Generator().manual_seed(3))
+    assert float(density.density_of(points).min()) >= 0.0
+    assert float(density.density_of(points).max()) > 0.0
+    assert density.albedo_of(points).shape == (200, 3)
 
 
 @both_kinds

@@ -285,6 +285,14 @@ def test_a_copy_stays_as_it_was_when_training_goes_on() -> None:
     assert not torch.equal(render_views(trainer.scene.representation, cameras).rgb, before)
 
 
+def test_a_scene_on_another_device_is_refused() -> None:
+    settings = config()
+    scene = Ball()
+    scene.params = {name: torch.nn.Parameter(value.to("meta")) for name, value in scene.params.items()}
+    with pytest.raises(ValueError, match="the scene is on meta, the trainer on cpu"):
+        Trainer(settings, load_prior(settings, device=CPU), device=CPU, scene=scene)
+
+
 def test_a_state_key_of_the_trainers_own_is_refused() -> None:
     class Clash(Ball):
         def state(self) -> dict[str, Any]:
