@@ -1,6 +1,6 @@
-"""The test lanes: what slow tests are left out, what this machine cannot run, and threads of parallel runs.
+"""Test lanes: count the slow tests left out, skip tests that this machine cannot run, and limit threads per process.
 
-``pytest`` runs the quick lane, ``pytest -m ""`` everything; ``-n 2`` shares either between two processes.
+``pytest`` runs the quick lane, ``pytest -m ""`` all tests; ``-n 2`` splits either between two processes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-# Without it `python -m` and `python -c` prefer the sdi_gs/ of the working folder to the one that these tests import,
-# which in CI is the installed wheel.
+# Otherwise `python -m` and `python -c` would import the sdi_gs/ of the working folder instead of the one that these
+# tests import, which in CI is the installed wheel.
 os.environ["PYTHONSAFEPATH"] = "1"
-# Threads that wait by spinning take the cores from those that work, where torch and numba share two.
+# torch's and numba's threads share the cores: threads that wait by spinning would take them from those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:
-    # The processes of a parallel run share the cores, one thread each. Torch reads it when it is imported.
+    # The processes of a parallel run share the cores, one thread each. torch reads the variable when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LEFT_OUT = pytest.StashKey[int]()
-"""How many slow tests the markers left out."""
+"""Number of slow tests that the markers leave out."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,7 +62,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    # Every worker collects everything.
+    # Every worker collects all tests, so the counts are equal, not to be added.
     config: pytest.Config = node.config
     config.stash[LEFT_OUT] = max(config.stash[LEFT_OUT], getattr(node, "workeroutput", {}).get("slow_left_out", 0))
 
@@ -75,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
-    """Set torch's number of threads, the one that the rasteriser and the field's kernels use too, for one test."""
+    """Return a function that sets torch's number of threads for one test; the numba kernels use the same number."""
     import torch
 
     before = torch.get_num_threads()
@@ -85,7 +85,7 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def one_thread(set_threads: Callable[[int], None]) -> None:
-    """Compute with one thread: operations on small tensors only get slower when they are shared out."""
+    """Compute with one thread: small tensors are slower on several."""
     set_threads(1)
 
 

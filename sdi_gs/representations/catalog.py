@@ -1,4 +1,4 @@
-"""What a run has to know of the representation that its config names.
+"""The catalogue of representations: build, load and optimise the one that a config names.
 
 The rows are in ``sdi_gs.settings.representations``; each names a module that defines ``ENTRY``.
 """

@@ -1,7 +1,8 @@
-"""Runs code on "cuda:0" where there is none: tensors there have a shape and a type but no values.
+"""Run code on "cuda:0" without a card: tensors there have a shape and a type but no values.
 
-torch's fake tensors do the work: operations that mix devices fail as they would on a card, and nothing is allocated.
-Tensors of the host are real. What makes the host wait for the device is noted, and answered so that the code goes on.
+It uses torch's fake tensors: operations that mix devices fail as they would on a card, and nothing is allocated.
+Tensors on the host are real. Operations that make the host wait for the device are recorded and return a made-up value,
+so that the code continues.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# With its index: without a card torch cannot ask which one is current.
+# The index is needed: without a card torch cannot look up the current one.
 CUDA = torch.device("cuda:0")
 
 _MARK = 1 << 40
@@ -36,7 +37,7 @@ _UNKNOWN_LENGTH = (
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """The host stood still until the device had done all that it was told."""
+    """An operation at which the host waits until the device has finished its work."""
 
     operation: str
     """An operator, or "copy to the device" or "copy to the host"."""
@@ -46,7 +47,7 @@ class Wait:
 
 @dataclass
 class Trace:
-    """What was seen while it ran."""
+    """Record of a run inside ``as_if_cuda``."""
 
     waits: list[Wait] = field(default_factory=list)
     largest_on_host: int = 0
@@ -56,9 +57,9 @@ class Trace:
 
 
 class GeneratorOn(torch.Generator):
-    """A generator that says it is on a device; the tensors that it would fill have no values anyway.
+    """A generator that reports a device of choice; the fake tensors that it fills have no values anyway.
 
-    Operators see the host's generator in it, and a mark in its seed.
+    For operators it is a generator on the host; a bit of its seed marks those of the device.
     """
 
     def __new__(cls, device: Any = "cpu") -> GeneratorOn:
@@ -79,12 +80,12 @@ class GeneratorOn(torch.Generator):
 
 @contextmanager
 def as_if_cuda() -> Iterator[Trace]:
-    """``torch.device("cuda:0")`` can be used inside."""
+    """Let ``torch.device("cuda:0")`` be used inside; yield a record of waits and operations."""
     trace = Trace()
     with ExitStack() as stack:
         fake = _FakeTensors(allow_non_fake_inputs=True)
         make_subclass = torch.Tensor._make_subclass
-        # torch built without CUDA has no streams of it, which autograd would ask for.
+        # torch built without CUDA has no CUDA streams, which autograd would look up for such tensors.
         stack.enter_context(
             patch.object(
                 torch.Tensor,
@@ -93,7 +94,7 @@ def as_if_cuda() -> Iterator[Trace]:
             )
         )
         stack.enter_context(patch.object(FakeTensor, "is_cuda", property(lambda self: self.device.type == "cuda")))
-        # Fake tensors read theirs number by number.
+        # Fake tensors would read their values one by one, each a wait; a real tensor copies them at once.
         stack.enter_context(patch.object(FakeTensor, "tolist", lambda self: self.cpu().tolist()))
         stack.enter_context(patch.object(torch, "Generator", GeneratorOn))
         stack.enter_context(patch.object(torch.nn.Module, "to", _moved(torch.nn.Module.to)))
@@ -107,7 +108,7 @@ def as_if_cuda() -> Iterator[Trace]:
 
 
 def _moved(to: Callable[..., Any]) -> Callable[..., Any]:
-    """``Module.to`` that leaves what is there already: torch would exchange fake weights for new ones."""
+    """Wrap ``Module.to`` to do nothing if the module is on the device: torch would replace fake weights by new ones."""
 
     def moved(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         target = args[0] if len(args) == 1 and isinstance(args[0], (str, torch.device)) and not kwargs else None
@@ -123,7 +124,7 @@ def _on_meta(cls: type, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Device(TorchDispatchMode):
-    """Stands before the fake tensors' own mode: keeps the host real, notes waits and answers them."""
+    """Dispatch mode around the fake tensors' own: keeps host tensors real, records waits and returns made-up values."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
@@ -184,11 +185,11 @@ class _Device(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _found(self, mask: Tensor) -> Tensor:
-        """Places where some of a mask holds, as ``nonzero`` gives them."""
+        """Return made-up places where a mask holds, in the shape that ``nonzero`` returns."""
         return torch.empty((max(mask.numel() // 50, 1), mask.dim()), dtype=torch.int64, device=mask.device)
 
     def _numbered(self, indices: Any) -> list[Any]:
-        """Indices with every mask replaced by the places where it holds."""
+        """Return the indices with every mask replaced by made-up places where it holds."""
         numbered: list[Any] = []
         for index in indices:
             numbered += list(self._found(index).unbind(dim=1)) if _is_mask(index) else [index]
@@ -199,13 +200,13 @@ class _Device(TorchDispatchMode):
 
 
 def _on_cuda(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """torch's own code, which finds fake tensors on its meta device, makes others beside them: those are CUDA's."""
+    """Redirect new tensors on the meta device to CUDA: torch creates them there beside fake tensors."""
     device = kwargs.get("device")
     return kwargs if device is None or torch.device(device).type != "meta" else kwargs | {"device": CUDA}
 
 
 class _FakeTensors(FakeTensorMode):
-    """Fake tensors without a meta device."""
+    """Fake tensors that are on CUDA wherever torch would put them on the meta device."""
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return super().dispatch(func, types, args, _on_cuda(dict(kwargs or {})))
@@ -216,7 +217,7 @@ def _is_mask(index: Any) -> bool:
 
 
 def _answer(dtype: torch.dtype) -> bool | int | float:
-    """A value that lets guards pass: true, one, or a finite number."""
+    """Return a value that lets checks pass: true, one, or a finite number."""
     if dtype == torch.bool:
         return True
     return 0.25 if dtype.is_floating_point else 1

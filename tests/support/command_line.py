@@ -1,4 +1,4 @@
-"""The command line as tests call it."""
+"""Helpers to call the command line in tests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line with which a command is refused."""
+    """Run a command that must be refused, and return its one-line message."""
     capsys.readouterr()
     assert main(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    # What was chosen is told before the work begins.
+    # The chosen prior is announced before the work begins.
     lines = [line for line in said.err.splitlines() if not line.startswith("prior ")]
     assert len(lines) == 1, said.err
     assert lines[0].startswith("sdi-gs: ")

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1 base at full size on a device that is not there, and gsplat's rasteriser by its shapes."""
+"""Stable Diffusion 2.1 base at full size on a fake CUDA device, and a stand-in for gsplat's rasteriser by shapes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sdi_gs.priors.published import published_networks
 
 
 def full_size_prior() -> LatentDiffusionPrior:
-    """As ``load_latent_diffusion`` would place it on a card: U-Net and text encoder in half precision."""
+    """Return the prior as ``load_latent_diffusion`` places it on a card: U-Net and text encoder in half precision."""
     return prior_of_networks(published_networks("sd21-base", device=CUDA, dtype=torch.float16), model="sd21-base")
 
 
 class RasterizerByShape:
-    """gsplat's results without their values: right shapes and types, and gradients to all that gets one."""
+    """Stand-in for ``gsplat.rasterization``: right shapes and types, and gradients to the same inputs; no values."""
 
     def __init__(self) -> None:
         self.signature = inspect.signature(gsplat.rasterization)

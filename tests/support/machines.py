@@ -1,4 +1,4 @@
-"""Made-up machines for tests of the toolchain: facts, and programs on the path. Conftests import the fixtures."""
+"""Made-up machines for tests of the toolchain: facts, and programs on the path; conftests import the fixtures."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ GOOD = Toolchain(
     library=None,
     other_torch=None,
 )
-"""A machine that lacks nothing but the compiled code."""
+"""A machine with everything that compiling needs, and nothing compiled yet."""
 
 
 @pytest.fixture
 def machine() -> Callable[..., Toolchain]:
-    """The good machine with some facts changed."""
+    """Return a function that changes some facts of the good machine."""
 
     def make(**changes: Any) -> Toolchain:
         return replace(GOOD, **changes)
@@ -51,7 +51,7 @@ def machine() -> Callable[..., Toolchain]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Put a shell script of a name first on the path, or in another folder."""
+    """Return a function that writes a named shell script to a folder, by default the first one on the path."""
     first = tmp_path / "programs"
     first.mkdir()
     monkeypatch.setenv("PATH", f"{first}{os.pathsep}{os.environ['PATH']}")

@@ -24,7 +24,7 @@ BYTES_THAT_REPEAT = ("splats.ply", "turntable.mp4", "contact_sheet.png", "config
 
 
 def config(**changes: Any) -> RunConfig:
-    """Eight steps of the whole path, densification included."""
+    """Return the settings of a run of eight steps that covers every stage, densification included."""
     base = preset_named("smoke").config
     small = replace(
         base,
@@ -50,7 +50,7 @@ def whole_run(folder: Path, settings: RunConfig | None = None) -> RunFolder:
 
 
 def stopped_run(folder: Path, steps: int) -> RunFolder:
-    """A run that was asked to stop, and saved and exported what it had."""
+    """Start a run, stop it after some steps, and save and export its results."""
     trainer, run_folder = start(folder)
     assert not train(trainer, run_folder, should_stop=lambda: trainer.step >= steps)
     finish(trainer, run_folder, started=time.perf_counter())
@@ -58,7 +58,7 @@ def stopped_run(folder: Path, steps: int) -> RunFolder:
 
 
 def crashed_run(folder: Path, steps: int) -> RunFolder:
-    """A run that ended without a word."""
+    """Start a run and abandon it after some steps, without saving or exporting."""
     trainer, run_folder = start(folder)
     train(trainer, run_folder, should_stop=lambda: trainer.step >= steps)
     return run_folder

@@ -1,4 +1,4 @@
-"""Toybox's networks at the size at which a step takes moments: good for nothing but to be trained."""
+"""Toybox's networks at the smallest size, to test their training in seconds; their results are useless."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from toybox_training.loop import LoopConfig
 
 
 def smallest_vae(loop: LoopConfig) -> VaeTrainingConfig:
-    """A VAE of a few thousand weights."""
+    """Return the settings of a VAE with a few thousand weights."""
     return VaeTrainingConfig(loop=loop, block_channels=(8, 8, 8), batch_size=2)
 
 
 def smallest_unet(loop: LoopConfig) -> UnetTrainingConfig:
-    """A U-Net of one attention level."""
+    """Return the settings of a U-Net with one attention level."""
     return UnetTrainingConfig(
         loop=loop,
         num_latents=60,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ("sdi_gs", "viewer", "configs")
 """The folders of the package; ``sdi_gs/viewer`` and ``sdi_gs/configs`` are links to the other two."""
 OUTSIDE = ("tools", "benchmarks", "examples")
-"""Folders of code that the wheel does not hold."""
+"""Folders of code that is not part of the wheel."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Source:
 
     @cached_property
     def tree(self) -> ast.Module:
-        """The parsed module."""
+        """The module's syntax tree."""
         return ast.parse(self.text)
 
     @property
@@ -47,7 +47,7 @@ class Source:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether the module holds compiled kernels."""
+        """Whether the module contains compiled kernels."""
         return "kernels" in Path(self.path).parts
 
     def functions(self) -> Iterator[tuple[str, int]]:

@@ -1,8 +1,8 @@
-"""A stand-in for tinycudann that computes on the CPU: its documented behaviour, by the torch reference.
+"""Stand-in for tinycudann on the CPU: its documented behaviour, computed by the torch reference.
 
-From its bindings (``bindings/torch/tinycudann/modules.py`` and ``bindings.cpp``): a flat float32 table; batches padded
-to a multiple of 256; tensors read through bare pointers, so that strides do not count; a backward that can be
-differentiated by the output's gradient, by the table and by the input, but not from the table's gradient.
+Source: its bindings (``bindings/torch/tinycudann/modules.py`` and ``bindings.cpp``). They take a flat float32 table,
+pad batches to a multiple of 256, and read tensors through bare pointers, ignoring strides. Their backward can be
+differentiated by the output's gradient, the table and the input, but not from the table's gradient.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sdi_gs.settings.ngp import HashGridConfig
 GRANULARITY = 256
 
 made: list[dict[str, Any]] = []
-"""The arguments of every encoding that was made."""
+"""Arguments of every encoding created."""
 seen: list[tuple[Tensor, Tensor]] = []
 """Input and table of every call."""
 
 
 class Native:
-    """What the compiled part does."""
+    """Stand-in for the compiled part."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         assert config["otype"] == "HashGrid" and config["interpolation"] == "Linear", config

@@ -104,7 +104,7 @@ def _depth_before(
     samples: Samples,
 ) -> Tensor:  # [P]
     """Sum the earlier samples' optical depths on the same ray."""
-    # One running sum over all rays, less its value at the ray's start: float64 keeps the difference exact enough.
+    # A running sum over all rays minus its value at the ray's start; float64 limits the cancellation.
     total = torch.cat([depths.new_zeros(1, dtype=torch.float64), depths.double().cumsum(0)])
     return (total[:-1] - total[samples.ray_starts[samples.ray_ids]]).to(depths.dtype)
 

@@ -107,8 +107,9 @@ def corners(
     *,
     with_slopes: bool,
 ) -> tuple[Tensor, Tensor]:  # [8, P] int64, [1 or 4, 8, P]
-    """Return the table rows of the corners of the points' cells, and each corner's factors in the level's value and, if
-    asked for, in its slopes along x, y and z.
+    """Return the table rows at the corners of the points' cells, and the corners' interpolation factors.
+
+    The first factor is that of the level's value; ``with_slopes`` adds those of its derivatives by x, y and z.
     """
     scale = layout.scales[level]
     position = points.T * scale + 0.5

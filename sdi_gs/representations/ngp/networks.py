@@ -48,7 +48,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryResult:
-    """The networks' values at P points; None for those not asked for."""
+    """The networks' values at P points; optional ones are None unless requested."""
 
     raw: Tensor  # [P] density before its bump and softplus
     logits: Tensor | None  # [P, 3] albedo before its sigmoid
