@@ -1,4 +1,4 @@
-"""Pinhole cameras around the origin, and the field's words for where they stand.
+"""Pinhole cameras around the origin, and the view words (front, side, back) that name their positions.
 
 World frame: z up, the object's front looks along +x. Azimuth 0 is in front of the object and grows towards +y,
 elevation is the angle above the xy plane (threestudio's convention). Camera frame: OpenCV (x right, y down,
@@ -61,7 +61,7 @@ class CameraBatch:
 
     @property
     def camera_from_world(self) -> Tensor:  # [B, 4, 4]
-        """The view matrices that gsplat takes."""
+        """Return the view matrices that gsplat takes."""
         rotation = self.world_from_camera[:, :3, :3].transpose(1, 2)
         translation = -rotation @ self.world_from_camera[:, :3, 3:]
         view = torch.zeros_like(self.world_from_camera)
@@ -71,19 +71,19 @@ class CameraBatch:
         return view
 
     def view_words(self) -> list[ViewWord]:
-        """One view word per camera."""
+        """Return one view word per camera."""
         return [
             view_word(azimuth, elevation)
             for azimuth, elevation in zip(self.azimuth_deg.tolist(), self.elevation_deg.tolist(), strict=True)
         ]
 
     def to(self, device: torch.device | str) -> CameraBatch:
-        """The same cameras on another device; a GPU is handed them without waiting for what it is doing."""
+        """Return the cameras on another device; the copy to a GPU does not wait for its pending work."""
         unawaited = torch.device(device).type != "cpu"
         return self._each(lambda values: values.to(device, non_blocking=unawaited))
 
     def rows(self, chosen: slice) -> CameraBatch:
-        """Some of the cameras."""
+        """Return some of the cameras."""
         return self._each(lambda values: values[chosen])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> CameraBatch:
@@ -106,7 +106,7 @@ def orbit_cameras(
     width: int,
     height: int,
 ) -> CameraBatch:
-    """Cameras that look at the origin with world z up; at the poles, up is the horizontal away from the front."""
+    """Return cameras that look at the origin, world z up; at the poles, up is horizontal and away from the front."""
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
     outward = torch.stack([elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1)
     right = torch.stack([-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
@@ -141,10 +141,10 @@ def sample_cameras(
     height: int,
     generator: torch.Generator,
 ) -> CameraBatch:
-    """Random cameras whose azimuths are stratified: one per equal sector, the sectors turned at random.
+    """Draw random cameras with stratified azimuths: one per equal sector, all sectors rotated by a random angle.
 
-    Antithetic ones come as neighbours in the batch that face each other; the first of each pair are stratified over
-    half a turn. Raises UserError where their number is odd.
+    Antithetic cameras are neighbours in the batch that face each other; the first of each pair are stratified over
+    half a turn. Raises UserError if their number is odd.
     """
     if config.antithetic and count % 2:
         raise UserError(f"antithetic cameras come in pairs, so {count} views do not go: use an even number")

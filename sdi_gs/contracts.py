@@ -81,7 +81,7 @@ class GuidedViews:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What ``Trainer.train_step`` reports."""
+    """Result of ``Trainer.train_step``."""
 
     step: int
     timestep: int
@@ -174,7 +174,7 @@ def cube(half_side: float) -> Box:
 
 @dataclass(frozen=True, kw_only=True)
 class DensityField:
-    """A scene as a medium that absorbs and emits light; meshes and warm starts are made of it."""
+    """A scene as a medium that absorbs and emits light, the source of meshes and warm starts."""
 
     density_of: Callable[[Tensor], Tensor]
     """Points [P, 3] in scene units -> density [P] per scene unit, at least 0."""
@@ -202,7 +202,7 @@ class Representation(Protocol):
         ...
 
     def describe(self) -> str:
-        """Return what it is in a few words, such as "6000 Gaussians" or "a field"."""
+        """Describe it in a few words, such as "6000 Gaussians" or "a field"."""
         ...
 
     def render(
@@ -242,7 +242,7 @@ class StartScene:
 
 
 class Scene(Protocol):
-    """What a run optimises: a representation with its optimisers, schedules and regularisers.
+    """The object that a run optimises: a representation with its optimisers, schedules and regularisers.
 
     The trainer calls ``render``, ``losses``, ``backward``, ``gradients`` and ``update`` in this order in every step;
     ``drop_gradients`` takes the place of ``update`` in a step that failed before the parameters moved.
@@ -250,7 +250,7 @@ class Scene(Protocol):
 
     @property
     def representation(self) -> Representation:
-        """What is rendered, shown and exported."""
+        """The representation that is rendered, shown and exported."""
         ...
 
     def render(

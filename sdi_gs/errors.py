@@ -1,8 +1,8 @@
-"""The one exception a user is meant to see."""
+"""Errors that are shown to users."""
 
 
 class UserError(Exception):
-    """Bad input that the user can mend.
+    """Bad input that the user can fix.
 
     The message is one line that names the value, the accepted ones and the fix. The CLI prints it and exits
     with code 2; it never shows a traceback for it.

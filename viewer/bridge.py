@@ -1,7 +1,7 @@
-"""What the page's threads and the training thread say to each other; neither ever waits for the other's work.
+"""Messages between the page's threads and the training thread; neither ever waits for the other's work.
 
-Commands go to the training thread, which takes them at step boundaries. Snapshots and numbers go to the page, the
-latest only: one that nobody took is replaced.
+The training thread takes commands at step boundaries. The page gets the latest snapshot only: a new one replaces one
+that has not been taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sdi_gs.contracts import GuidedViews, Representation
 
 MAX_COMMANDS = 256
-"""More than that between two steps is no person; what comes on top is dropped."""
+"""Largest number of waiting commands, more than people can issue between two steps; further ones are dropped."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on until told otherwise."""
+    """Continue until the next command."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StopAndSave:
 
 @dataclass(frozen=True)
 class ChangeSettings:
-    """Go on under other settings: dotted names of config leaves and their plain values."""
+    """Continue with changed settings: dotted names of config leaves and their plain values."""
 
     values: Mapping[str, Any]
 
@@ -60,7 +60,7 @@ class Status:
     timestep: int | None = None
     loss: float | None = None
     contents: str = ""
-    """What the scene consists of: "6,000 Gaussians"."""
+    """Contents of the scene, such as "6,000 Gaussians"."""
     steps_per_second: float | None = None
 
 
@@ -87,7 +87,7 @@ class Bridge:
     # The page's side.
 
     def post(self, command: Command) -> bool:
-        """Ask something of the training thread; False where too much is waiting already."""
+        """Queue a command for the training thread; return False if the queue is full."""
         with self._command_came:
             if len(self._commands) >= MAX_COMMANDS:
                 return False
@@ -96,24 +96,24 @@ class Bridge:
         return True
 
     def set_watchers(self, count: int) -> None:
-        """How many clients there are; without one no snapshot is taken."""
+        """Set the number of clients; without clients no snapshot is taken."""
         self._watchers = count
         self.wake()
 
     def take_snapshot(self) -> Snapshot | None:
-        """The latest snapshot, once; None where there is nothing new."""
+        """Return the latest snapshot, once; None if there is no new one."""
         with self._news:
             snapshot, self._snapshot = self._snapshot, None
         return snapshot
 
     def wake(self) -> None:
-        """Tell the page's worker that something may be to do."""
+        """Wake the page's worker, which then looks for work."""
         with self._news:
             self._news_flag = True
             self._news.notify_all()
 
     def wait_for_news(self, timeout: float) -> bool:
-        """Wait until ``wake`` or a snapshot, at most ``timeout`` seconds; whether one came."""
+        """Wait for ``wake`` or a snapshot, at most ``timeout`` seconds; return whether one came."""
         with self._news:
             came = self._news.wait_for(lambda: self._news_flag, timeout)
             self._news_flag = False
@@ -122,7 +122,7 @@ class Bridge:
     # The training thread's side.
 
     def take_commands(self) -> list[Command]:
-        """All that were posted since the last call, oldest first."""
+        """Return the commands posted since the last call, oldest first."""
         if not self._commands:
             return []
         with self._command_came:
@@ -131,19 +131,20 @@ class Bridge:
         return taken
 
     def wait_for_command(self, timeout: float) -> bool:
-        """Wait until a command is there, at most ``timeout`` seconds; whether one is."""
+        """Wait for a command, at most ``timeout`` seconds; return whether one is waiting."""
         with self._command_came:
             return self._command_came.wait_for(lambda: bool(self._commands), timeout)
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether somebody looks and the last snapshot has been taken."""
+        """Whether there are clients and the last snapshot has been taken."""
         return self._watchers > 0 and self._snapshot is None
 
     def publish(self, make: Callable[[], Snapshot], *, always: bool = False) -> bool:
-        """Hand over a snapshot if one is wanted, and only then make it; whether it was.
+        """Make and publish a snapshot if one is wanted; return whether it was.
 
-        ``always`` replaces one that nobody took yet: the first and the last state of a run are for whoever comes.
+        ``always`` publishes without clients and replaces a snapshot that was not taken: the first and the last state of
+        a run must be available to clients that connect later.
         """
         if not (always or self.wants_snapshot):
             return False

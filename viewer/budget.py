@@ -1,17 +1,17 @@
-"""How much of the machine's time the viewer takes from a run that trains."""
+"""Limits on the time that the viewer takes from training."""
 
 from __future__ import annotations
 
 IDLE_SHARE = 0.04
-"""Time for what nobody is waiting for: streaming splats, refreshing pictures and plots."""
+"""Share of time for background jobs: streaming splats, refreshing pictures and plots."""
 TRANSPORT_SHARE = 0.04
-"""Set aside for viser's own thread while cameras move: it unpacks up to 60 messages a second (measured)."""
+"""Share of time reserved for viser's thread while cameras move: it unpacks up to 60 messages a second (measured)."""
 LARGEST_SAVING = 0.1
-"""Seconds that may be saved up while there was nothing to do."""
+"""Largest credit in seconds, earned while no job runs."""
 
 
 def shares(training: float) -> tuple[float, float]:
-    """What the jobs that people wait for may take, and what all others may, so that training keeps its share."""
+    """Return the shares of time of interactive and of background jobs that leave training the share ``training``."""
     left = 1.0 - training
     idle = min(IDLE_SHARE, 0.5 * left)
     return max(left - idle - TRANSPORT_SHARE, 0.2 * left), idle
@@ -20,8 +20,8 @@ def shares(training: float) -> tuple[float, float]:
 class Budget:
     """Seconds earned at a rate and spent on jobs; a job may start while there is no debt.
 
-    The bound holds whatever a job does to the training thread meanwhile: over any time, jobs take at most their rate of
-    it, plus the one that overdraws.
+    Over any period, jobs take at most their rate times the period, plus the job that overdraws. The bound holds however
+    much a job slows the training thread down.
     """
 
     def __init__(self, rate: float, *, now: float) -> None:
@@ -35,19 +35,19 @@ class Budget:
         self._rate = rate
 
     def wait_seconds(self, *, now: float) -> float:
-        """Seconds until a job may start; 0 for at once."""
+        """Return the seconds until a job may start; 0 for at once."""
         self._earn(now)
         return max(-self._balance / self._rate, 0.0) if self._rate > 0.0 else 1.0
 
     def spend(self, seconds: float, *, now: float) -> None:
         """Charge a job that took some seconds and ended now."""
         self._earn(now - seconds)
-        # In this order: what the job's own time earns is not cut off.
+        # Earn after spending, so that the limit on credit does not cut off what the job's own time earns.
         self._balance -= seconds
         self._earn(now)
 
     def forgive(self, *, now: float) -> None:
-        """Clear a debt: nothing is training, so nothing was taken from it."""
+        """Clear the debt; called while nothing trains, when jobs cost no training time."""
         self._earn(now)
         self._balance = max(self._balance, 0.0)
 

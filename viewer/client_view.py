@@ -1,4 +1,4 @@
-"""One browser: which picture it shows, from where, and the controls that are its own."""
+"""One client: the picture it shows, its camera, and its own controls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sdi_gs.viewer.labels import Mode, Picture
 from sdi_gs.viewer.pictures import Pose
 
 MOVING_SECONDS = 0.25
-"""A camera that was silent for so long is at rest."""
+"""Seconds after its last update at which a camera counts as at rest."""
 JPEG_MOVING, JPEG_REST = 60, 92
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What a client's render view was last made from."""
+    """Everything that a client's render depends on; two equal ones show the same picture."""
 
     step: int
     pose: Pose
@@ -33,7 +33,7 @@ class Shown:
 
 
 class ClientView:
-    """The latest wishes of one client; page threads write them, the worker reads them."""
+    """The latest choices of one client; page threads write them, the worker reads them."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ClientView:
         has_splats: bool,
         changed: Callable[[], None],
     ) -> None:
-        """Without splats the render is all there is to see."""
+        """Create the client's controls in a folder; without splats its only picture is the render."""
         self.client = client
         self._pictures: tuple[Picture, ...] = labels.PICTURES if has_splats else ("render",)
         self.picture: Picture = self._pictures[0]
@@ -64,7 +64,7 @@ class ClientView:
 
     @property
     def pose(self) -> Pose | None:
-        """Where the client looks from; None while its window has no area."""
+        """The client's camera; None while its window has no area."""
         camera = self.client.camera
         return pose_of(camera) if min(camera.image_height, camera.image_width) >= 1 else None
 
@@ -74,11 +74,11 @@ class ClientView:
         return self.client.camera.image_height
 
     def is_moving(self, now: float) -> bool:
-        """Whether the camera moved just now."""
+        """Return whether the camera moved within the last ``MOVING_SECONDS``."""
         return now - self.moved_at < MOVING_SECONDS
 
     def show_picture(self, picture: np.ndarray, *, at_rest: bool) -> None:
-        """Put a render behind everything, and hide the splats."""
+        """Show a render as the background image, and hide the splats."""
         quality = JPEG_REST if at_rest else JPEG_MOVING
         with self.client.atomic():
             self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
@@ -86,7 +86,7 @@ class ClientView:
         self.painted_background = None
 
     def show_splats(self) -> None:
-        """Put the plain background behind the splats."""
+        """Show the splats over the plain background."""
         colour = np.array(self.background) * 255.0
         plain = np.tile(colour.round().astype(np.uint8), (2, 2, 1))
         with self.client.atomic():
@@ -128,7 +128,7 @@ class ClientView:
             self._changed()
 
     def set_picture(self, picture: Picture) -> None:
-        """Choose what this client sees, and say which one it is."""
+        """Choose the client's picture, and describe it in the note."""
         self.picture = picture
         self._note.content = self._words
         self.painted_background = None
@@ -137,11 +137,11 @@ class ClientView:
 
     @property
     def _words(self) -> str:
-        """What is said of the picture."""
+        """The note on the picture."""
         return self._render_note if self.picture == "render" else labels.SPLATS_NOTE
 
     def _show_nodes(self, visible: bool) -> None:
-        """With the picture and not before it: the first render may take seconds, in which the splats stay."""
+        """Show or hide the splats; called with the picture, since the first render may take seconds."""
         if visible != self._nodes_visible:
             self.client.scene.set_global_visibility(visible)
             self._nodes_visible = visible
@@ -153,7 +153,7 @@ class ClientView:
 
 
 def pose_of(camera: viser.CameraHandle) -> Pose:
-    """A client's camera in our terms; viser's world is z up and its cameras are OpenCV's, as ours."""
+    """Return a client's camera as a pose; viser has the training world's axes (z up) and OpenCV cameras."""
     matrix = np.eye(4)
     matrix[:3, :3] = SO3(camera.wxyz).as_matrix()
     matrix[:3, 3] = camera.position

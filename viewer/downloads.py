@@ -1,4 +1,4 @@
-"""What a client can take away; made by the worker's thread and sent to whoever asked."""
+"""Files that a client can download; the worker's thread makes them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PATIENCE = 60.0
 
 
 class Downloads:
-    """Each method is a page callback on a thread of its own; ``comments`` tells of the splats after some step."""
+    """Page callbacks that send files, each called on its own thread; ``comments`` returns a .ply's comments by step."""
 
     def __init__(self, worker: RenderWorker, scene: Scene, *, name: str, comments: Callable[[int], list[str]]) -> None:
         self._worker, self._scene = worker, scene
         self._name, self._comments = name, comments
 
     def ply(self, client: viser.ClientHandle) -> None:
-        """The splats being shown, all of them, as ``sdi-gs export`` writes them."""
+        """Send all splats of the scene shown, as ``sdi-gs export`` writes them."""
 
         def work() -> tuple[str, bytes]:
             cloud = self._worker.cloud()
@@ -40,7 +40,7 @@ class Downloads:
         client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
 
     def html(self, client: viser.ClientHandle) -> None:
-        """A page that shows the preview without a server."""
+        """Send a web page that shows the preview without a server."""
 
         def work() -> tuple[str, bytes]:
             arrays = self._worker.arrays()
@@ -51,7 +51,7 @@ class Downloads:
         client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
 
     def screenshot(self, client: viser.ClientHandle) -> None:
-        """What the client's own canvas shows."""
+        """Send a picture of the client's own canvas."""
         camera = client.camera
         picture = client.get_render(camera.image_height, camera.image_width, transport_format="png", timeout=PATIENCE)
         client.send_file_download(self._filename("png"), png_bytes(picture), save_immediately=True)
@@ -67,7 +67,7 @@ class Downloads:
 
 
 def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:
-    """A standard splat file in memory."""
+    """Return a standard splat file's bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "splats.ply"
         write_splat_ply(path, cloud, comments=comments)
@@ -77,7 +77,7 @@ def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:
 def png_bytes(
     picture: np.ndarray,  # [H, W, 3 or 4] uint8
 ) -> bytes:
-    """A PNG file in memory."""
+    """Return a PNG file's bytes."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()

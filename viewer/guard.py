@@ -1,4 +1,4 @@
-"""The viser server, made safe and quiet: where it listens, who may talk to it, and what it must not do."""
+"""Start viser's server safely and quietly: choose its port, check origins, disable public sharing."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def quiet() -> Iterator[None]:
 
 
 def start_server(host: str, port: int) -> viser.ViserServer:
-    """A server on the first free port from ``port`` on (0: any), without viser's public share tunnel.
+    """Start a server on the first free port from ``port`` on (0: any), without viser's public share tunnel.
 
-    Raises UserError where the host is none of this machine or no port is free.
+    Raises UserError if the host is not an address of this machine or no port is free.
     """
     free = free_port(host, port)
-    # A browser that left while something was on its way to it is nothing to warn of.
+    # Browsers may disconnect while a message is on its way to them; that needs no warning.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with quiet():
         server = viser.ViserServer(host=host, port=free, verbose=False)
@@ -44,7 +44,7 @@ def start_server(host: str, port: int) -> viser.ViserServer:
 
 
 def free_port(host: str, port: int) -> int:
-    """The port itself or the next free one; asked beforehand, since viser would try for ever on a bad host."""
+    """Return the port or the next free one; checked beforehand, since viser retries endlessly on a bad host."""
     if port == 0:
         _bind(host, 0)
         return 0
@@ -56,13 +56,13 @@ def free_port(host: str, port: int) -> int:
 
 
 def forbid_sharing(server: viser.ViserServer) -> None:
-    """Take away what lets any client open a public tunnel to this machine; hiding its button would not do."""
+    """Remove the handlers by which any client can open a public tunnel; hiding the button would not stop messages."""
     server._websock_server.unregister_handler(messages.ShareUrlRequest)
     server._websock_server.unregister_handler(messages.ShareUrlDisconnect)
 
 
 def check_origins(server: viser.ViserServer) -> None:
-    """Turn away browsers that come from another site's page: a web page may connect to any local port."""
+    """Disconnect browsers that come from another site's page: any web page may connect to a local port."""
     websockets = server._websock_server
     local = is_loopback(server.get_host())
 
@@ -76,10 +76,10 @@ def check_origins(server: viser.ViserServer) -> None:
 
 
 def is_own_origin(origin: str | None, host: str | None, *, local: bool) -> bool:
-    """Whether a request comes from the viewer's own page, or from no browser at all.
+    """Return whether a request comes from the viewer's own page, or not from a browser.
 
-    Where only this machine can connect, the page must also have been asked for under a local name: a foreign name that
-    resolves to here (DNS rebinding) is refused.
+    If only this machine can connect, the page's host must also be a local name: a foreign name that resolves to this
+    machine (DNS rebinding) is refused.
     """
     if origin is None:
         return True
@@ -90,7 +90,7 @@ def is_own_origin(origin: str | None, host: str | None, *, local: bool) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host means this machine and nothing else."""
+    """Return whether a host is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -100,7 +100,7 @@ def is_loopback(host: str) -> bool:
 
 
 def address_lines(host: str, port: int) -> tuple[str, list[str]]:
-    """The line with the address, and remarks on how to reach it and on who else can."""
+    """Return the line with the address, and remarks on ssh tunnels and on access by other machines."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     remarks = []
@@ -122,16 +122,16 @@ def address_lines(host: str, port: int) -> tuple[str, list[str]]:
 
 
 def _bind(host: str, port: int) -> bool:
-    """Whether a port can be listened on; UserError where it is not the port's fault."""
+    """Return whether a port is free; UserError if listening fails for another reason than the port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
-            # As asyncio does: a port whose last owner has just gone is free.
+            # As in asyncio: a port whose last owner has just closed it counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-            # Bound is not enough: with that option two may bind, one may listen.
+            # With that option two sockets may bind the same port, but only one may listen.
             probe.listen(1)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):

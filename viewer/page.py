@@ -1,4 +1,4 @@
-"""The panel that all clients share: where the run stands, its controls, the scene's options, plots and downloads.
+"""The panel that all clients share: the run's progress, its controls, the scene's options, plots and downloads.
 
 Callbacks only post commands and wishes. Nothing that a client sends is a path or a command, and every number is held to
 its range again here, since a client may send anything.
@@ -27,19 +27,19 @@ from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values,
 SPLAT_SCALES = (0.05, 2.0)
 PLOT_HEIGHT = 120
 MARKUP = "\\`*_{}[]()<>#+-!|&~$:"
-"""Letters that Markdown may read as more than themselves."""
+"""Characters with a meaning in Markdown."""
 _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT_RATE)
 
 
 class Page:
-    """Built once per server; ``show`` and ``end`` are called by the worker and by whoever ends the server."""
+    """The panel of one server."""
 
     def __init__(self, server: viser.ViserServer, bridge: Bridge, *, heading: str, standpoint: Standpoint) -> None:
         self._server, self._bridge = server, bridge
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         gui.set_panel_label(labels.TITLE)
-        # Beside the canvas and not over it: a render fills the canvas, and none of it should be hidden.
+        # Beside the canvas, not over it: a render fills the canvas, and the panel must not hide any part.
         gui.main_panel.dock_right()
         self.heading = heading
         self._status = gui.add_markdown(plain(heading), order=0)
@@ -53,7 +53,7 @@ class Page:
     # Building.
 
     def add_training(self, worker: RenderWorker, config: RunConfig, *, has_splats: bool) -> None:
-        """The controls of a run that trains."""
+        """Add the controls of a run that trains."""
         gui, post = self._server.gui, self._bridge.post
         with gui.add_folder(labels.FOLDER_TRAINING, order=2):
             for label, command in (
@@ -117,7 +117,7 @@ class Page:
                 self.show_settings(self._config)
 
     def add_scene(self, worker: RenderWorker, *, with_cameras: bool) -> None:
-        """The options of the splats."""
+        """Add the options of the splats."""
         gui, middle, reach = self._server.gui, self._standpoint.middle, self._standpoint.extent
         with gui.add_folder(labels.FOLDER_SCENE, order=4, expand_by_default=False):
             scale = gui.add_slider(labels.SPLAT_SCALE, SPLAT_SCALES[0], SPLAT_SCALES[1], 0.05, 1.0)
@@ -142,7 +142,7 @@ class Page:
                 worker.wish(show_cameras=bool(cameras.value))
 
     def add_downloads(self, actions: dict[str, Callable[[viser.ClientHandle], None]]) -> None:
-        """A button per action; it gets the client that pressed it."""
+        """Add a button per action; the action gets the client that pressed it."""
         gui = self._server.gui
         with gui.add_folder(labels.FOLDER_TAKE_AWAY, order=6):
             for label, action in actions.items():
@@ -156,7 +156,7 @@ class Page:
     # Showing.
 
     def show(self, status: Status, history: History | None, arrays: SplatArrays | None) -> None:
-        """Where the run stands, and how."""
+        """Show the run's status, plots and splat counts."""
         content = f"{plain(self.heading)}\n\n{status_line(status)}"
         note = preview_note(arrays)
         self._status.content = f"{content}\n\n{note}" if note else content
@@ -169,29 +169,29 @@ class Page:
                 plot.data = (columns[0], column)
 
     def show_settings(self, config: RunConfig) -> None:
-        """Put what is in force into the controls."""
+        """Set the controls to the settings in force."""
         self._config = config
         for key, value in shown_values(config).items():
             if self._inputs and self._inputs[key].value != value:
                 self._inputs[key].value = value
 
     def say_last(self, text: str) -> None:
-        """The line that stays when the server has gone."""
+        """Show the line that stays on the page when the server has stopped."""
         self._status.content = f"{plain(self.heading)}\n\n**{plain(text)}**"
 
     def notify(self, title: str, body: str, *, seconds: float | None = None) -> None:
-        """Tell everybody who is there."""
+        """Show a notification to all clients."""
         for client in self._server.get_clients().values():
             client.add_notification(title, body, auto_close_seconds=seconds)
 
 
 def plain(text: str) -> str:
-    """Text that the page's Markdown shows as it is."""
+    """Escape text for Markdown."""
     return "".join(f"\\{letter}" if letter in MARKUP else letter for letter in text)
 
 
 def status_line(status: Status) -> str:
-    """One line that begins with the phase and the step."""
+    """Return the status line, which begins with the phase and the step."""
     if status.phase == "viewing":
         return status.contents
     parts = [f"**{status.phase}**", f"step {status.step} of {status.num_steps}"]
@@ -207,7 +207,7 @@ def status_line(status: Status) -> str:
 
 
 def preview_note(arrays: SplatArrays | None) -> str:
-    """How many splats the browser shows, and why not all."""
+    """Return how many splats the browser shows, and why not all."""
     if arrays is None:
         return ""
     reasons = [
@@ -231,7 +231,7 @@ def _posting(post: Callable[[Any], bool], command: Any) -> Callable[[Any], Any]:
 
 
 def _held(value: Any, low: float, high: float) -> float:
-    """A number between the ends; the low end for what is none."""
+    """Clamp a value to a range; return the low end for anything that is not a number."""
     number = float(value)
     return low if math.isnan(number) else min(max(number, low), high)
 

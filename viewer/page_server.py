@@ -1,4 +1,4 @@
-"""A page with its server and its worker: what the pages of live and of finished scenes have in common."""
+"""A page with its server and its worker: the common part of the pages of live and of finished scenes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from sdi_gs.viewer.standpoint import Standpoint
 LOGGER = logging.getLogger("sdi_gs.viewer")
 
 SECONDS_BETWEEN_ERRORS = 30.0
-"""The same error is told at most so often."""
+"""Shortest time between two reports of the same error."""
 LAST_WORDS_SECONDS = 0.5
-"""Time for the last message to leave before the server goes."""
+"""Time for the last message to be sent before the server stops."""
 
 
 class PageServer:
-    """Build it, add what the page needs beyond the common, then ``serve`` and in the end ``end``."""
+    """Base of the pages: subclasses add their controls, then call ``serve`` and finally ``end``."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class PageServer:
         self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
         self._modes, self._standpoint = modes, standpoint
         self.has_splats = has_splats
-        """Whether a browser can draw it; everything else is only rendered."""
+        """Whether the scene has splats, which a browser can draw; other scenes are rendered here only."""
         self._render_note = render_note if has_splats else labels.NO_SPLATS_NOTE
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
@@ -87,27 +87,27 @@ class PageServer:
         self.page.add_downloads({label: self._telling(action) for label, action in actions.items()})
 
     def serve(self) -> None:
-        """Let clients in; the page's controls must all be there."""
+        """Accept clients; all controls of the page must exist by then."""
         self.server.on_client_connect(self._on_connect)
         self.server.on_client_disconnect(self._on_disconnect)
         self.worker.start()
 
     @property
     def address(self) -> tuple[str, list[str]]:
-        """The line with the address, and remarks."""
+        """The line with the address, and remarks on access."""
         return address_lines(self.host, self.port)
 
     @property
     def status(self) -> Status:
-        """What the page says of the run."""
+        """The run's status as the page shows it."""
         return self._status
 
     def set_status(self, status: Status) -> None:
-        """Say something else from the page's next filling on."""
+        """Show another status from the page's next update on."""
         self._status = status
 
     def end(self, last_words: str) -> None:
-        """Say why, then close the port."""
+        """Show a last message, then close the port."""
         self.worker.stop()
         self.page.say_last(last_words)
         self.page.notify(labels.ENDED_TITLE, last_words)
@@ -118,13 +118,13 @@ class PageServer:
             self.server.stop()
 
     def failed(self, where: str, error: Exception) -> None:
-        """Tell of an error without stopping anything."""
+        """Report an error in the log and on the page, and continue."""
         line = f"{where}: {type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
         now = time.monotonic()
         with self._errors_lock:
             if now - self._errors_told.get(line, -SECONDS_BETWEEN_ERRORS) < SECONDS_BETWEEN_ERRORS:
                 return
-            # Lines of errors may hold anything; their number must not grow for ever.
+            # Every error may have another text: bound the number of remembered ones.
             if len(self._errors_told) > 100:
                 self._errors_told.clear()
             self._errors_told[line] = now
@@ -133,13 +133,13 @@ class PageServer:
         self.page.notify(labels.ERROR_TITLE, line)
 
     def on_error(self, line: str) -> None:
-        """For a run's log."""
+        """Handle the line of an error; subclasses write it to the run's log."""
 
     def _fill_page(self, arrays: SplatArrays | None) -> None:
         self.page.show(self._status, self.history, arrays)
 
     def _telling(self, action: Callable[[viser.ClientHandle], None]) -> Callable[[viser.ClientHandle], None]:
-        """A page callback whose error reaches the one who pressed the button."""
+        """Return a page callback that reports the action's errors if the client is still connected."""
 
         def callback(client: viser.ClientHandle) -> None:
             try:
@@ -179,7 +179,7 @@ class PageServer:
                 changed=self.bridge.wake,
             )
         self.worker.add_client(view)
-        # It may have left while its controls were made.
+        # The client may have disconnected while its controls were created.
         if client.client_id not in self.server.get_clients():
             self.worker.remove_client(client.client_id)
 

@@ -1,7 +1,8 @@
-"""The one thread that does the viewer's work: it renders, streams and fills the page, and never makes training wait.
+"""The viewer's worker thread: it renders, streams splats and updates the page, and never makes training wait.
 
-It works on snapshots. Of each client it knows the latest camera only, so that requests never queue. Every job is
-charged to a budget: what people wait for to the share that training leaves, the rest to a small one of its own.
+It works on snapshots. It keeps only the latest camera of each client, so that requests never queue. Every job is
+charged to a budget: interactive jobs to the share of time that training leaves, background jobs to a small share of
+their own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LOGGER = logging.getLogger("sdi_gs.viewer")
 
 DEFAULT_SHARE = 0.7
 SHARES = (0.3, 0.95)
-"""What training keeps of its speed while somebody orbits, at least; and the ends of the page's slider."""
+"""Ends of the page's slider of the share of its speed that training keeps while a camera moves."""
 SECONDS_BETWEEN_SNAPSHOTS = 0.1
 SECONDS_BETWEEN_STREAMS = 0.2
 SECONDS_BETWEEN_PAGES = 0.5
@@ -43,7 +44,7 @@ Job = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What the page's shared controls say; replaced as a whole by page threads."""
+    """Values of the page's shared controls; page threads replace the whole object."""
 
     share: float = DEFAULT_SHARE
     stream: StreamOptions = StreamOptions()
@@ -51,7 +52,7 @@ class Wishes:
 
 
 class RenderWorker:
-    """Start it with ``start``; after ``stop`` nothing of it runs."""
+    """The worker thread, from ``start`` to ``stop``."""
 
     def __init__(
         self,
@@ -84,11 +85,11 @@ class RenderWorker:
         self._streamed_at = self._paged_at = self._taken_at = -math.inf
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the job at hand and end."""
+        """Finish the current job, end the thread, and cancel waiting work."""
         self._closed = True
         self._bridge.wake()
         if self._thread.is_alive():
@@ -99,7 +100,7 @@ class RenderWorker:
             future.cancel()
 
     def wish(self, **changes: Any) -> None:
-        """Change some of the shared wishes."""
+        """Change some values of the shared controls."""
         with self._lock:
             self.wishes = replace(self.wishes, **changes)
         self._bridge.wake()
@@ -117,7 +118,7 @@ class RenderWorker:
         self._bridge.set_watchers(len(self._views))
 
     def ask(self, work: Callable[[], Any]) -> Future[Any]:
-        """Have something done by the worker's thread, between its jobs."""
+        """Queue a call for the worker's thread, which makes it between its jobs."""
         future: Future[Any] = Future()
         with self._lock:
             self._asked.append((work, future))
@@ -126,11 +127,11 @@ class RenderWorker:
 
     @property
     def current(self) -> Snapshot | None:
-        """What is being shown."""
+        """The snapshot being shown."""
         return self._snapshot
 
     def cloud(self) -> SplatCloud | None:
-        """The splats being shown, all of them and on the host; None where the scene has none. Worker's thread only."""
+        """Return all splats being shown, on the host; None for a scene without splats. For the worker's thread only."""
         snapshot = self._snapshot
         if self._cloud is None and snapshot is not None:
             splats = snapshot.representation.splats()
@@ -138,7 +139,7 @@ class RenderWorker:
         return self._cloud
 
     def arrays(self) -> SplatArrays | None:
-        """The splats as they are streamed. Worker's thread only."""
+        """Return the splats as they are streamed. For the worker's thread only."""
         cloud = self.cloud()
         return None if cloud is None else splat_arrays(cloud, self.wishes.stream)
 
@@ -153,12 +154,12 @@ class RenderWorker:
                 self._bridge.wait_for_news(min(wait, LONGEST_WAIT))
 
     def _work_once(self) -> float:
-        """Do the most urgent job that may run now; returns the seconds until there may be another."""
+        """Do the most urgent job that may run now; return the seconds until there may be another."""
         self._do_asked()
         now = time.monotonic()
         self._set_rates(now)
         self._take_snapshot(now)
-        # A camera that comes to rest says nothing.
+        # A camera that comes to rest sends no message, so wake up by time.
         waits = [0.5 * MOVING_SECONDS if any(view.is_moving(now) for view in self._all_views()) else LONGEST_WAIT]
         for budget, job in ((self._interactive, self._interactive_job(now)), (self._idle, self._idle_job(now))):
             if job is None:
@@ -176,7 +177,7 @@ class RenderWorker:
         return min(waits)
 
     def _take_snapshot(self, now: float) -> None:
-        """Take what training published, which lets it publish again: no oftener than it can be shown."""
+        """Take the published snapshot, which lets training publish again, at most as often as it can be shown."""
         due = now - self._taken_at >= SECONDS_BETWEEN_SNAPSHOTS and self._idle.wait_seconds(now=now) <= 0.0
         if self._snapshot is None or due:
             self._take_latest(now)
@@ -198,7 +199,7 @@ class RenderWorker:
         with self._lock:
             asked, self._asked = self._asked, []
         if asked:
-            # What is carried away is the latest there is, whatever the page has come to.
+            # Downloads contain the latest published snapshot, even if the page still shows an older one.
             self._take_latest(time.monotonic())
         for work, future in asked:
             if not future.set_running_or_notify_cancel():
@@ -209,7 +210,7 @@ class RenderWorker:
                 future.set_exception(error)
 
     def _interactive_job(self, now: float) -> Job | None:
-        """What a person waits for: a camera that moved, another mode or background."""
+        """Return a job that a person waits for: after a moved camera, another mode or another background."""
         snapshot = self._snapshot
         if snapshot is None:
             return None
@@ -221,13 +222,13 @@ class RenderWorker:
                     return self._guarded(view, view.show_splats)
                 continue
             wanted = self._wanted(view, snapshot, now)
-            # The last picture's step is the idle job's business.
+            # A newer step alone is no reason: the idle job refreshes pictures.
             if wanted is not None and (view.shown is None or replace(wanted, step=view.shown.step) != view.shown):
                 return self._rendering(view, wanted)
         return None
 
     def _idle_job(self, now: float) -> Job | None:
-        """What makes the page follow the run."""
+        """Return a background job, which makes the page follow the run."""
         if not self._views:
             return None
         if now - self._paged_at >= SECONDS_BETWEEN_PAGES:
@@ -256,7 +257,7 @@ class RenderWorker:
             return list(self._views.values())
 
     def _wanted(self, view: ClientView, snapshot: Snapshot, now: float) -> Shown | None:
-        """What a client's render view should be made from."""
+        """Return what a client's render should show now; None while its window has no area."""
         pose = view.pose
         if pose is None:
             return None
@@ -264,7 +265,7 @@ class RenderWorker:
         return Shown(step=snapshot.step, pose=pose, mode=view.mode, background=view.background, at_rest=at_rest)
 
     def _guarded(self, view: ClientView, work: Job) -> Job:
-        """Work for a client that may vanish meanwhile."""
+        """Return a job that reports its errors unless the client has disconnected."""
 
         def job() -> None:
             view.rendered_at = time.monotonic()
@@ -278,7 +279,7 @@ class RenderWorker:
 
     def _rendering(self, view: ClientView, wanted: Shown) -> Job:
         def work() -> None:
-            # Whatever comes of it, the same is not tried again.
+            # Recorded before the attempt, so that a failing one is not repeated endlessly.
             view.shown = wanted
             view.show_picture(self._picture(view, wanted), at_rest=wanted.at_rest)
 
@@ -314,7 +315,7 @@ class RenderWorker:
         snapshot, options = self._snapshot, self.wishes.stream
         if snapshot is None:
             return
-        # Whatever comes of it, the same is not tried again.
+        # Recorded before the attempt, so that a failing one is not repeated endlessly.
         self._streamed, self._streamed_at = (snapshot.step, options), time.monotonic()
         cloud = self.cloud()
         if cloud is not None:

@@ -1,4 +1,4 @@
-"""How many pixels a render may have, from how long the last ones took."""
+"""Choose the size of renders from the timings of the last ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 1024
-"""Of the longer side: a bound on one call, whatever the timing says."""
+"""Largest number of pixels on the longer side, independent of timings."""
 FRAMES_PER_SECOND = 10.0
-"""Wanted while the camera moves."""
+"""Renders per second to aim at while the camera moves."""
 LONGEST_REST_RENDER = 0.2
 """Seconds of one render at rest: it cannot be interrupted, and is repeated as training goes on."""
 _FORGETTING = 0.5
@@ -21,13 +21,13 @@ class RenderSpeed:
         self._rate = pixels_per_second
 
     def learn(self, pixels: int, seconds: float) -> None:
-        """Take a timing into account; the last ones count most."""
+        """Update the estimate by a timing; recent timings count most."""
         measured = pixels / max(seconds, 1e-4)
-        # Geometric, since rates differ by orders of magnitude.
+        # A geometric mean, since rates differ by orders of magnitude.
         self._rate = math.exp((1.0 - _FORGETTING) * math.log(self._rate) + _FORGETTING * math.log(max(measured, 1.0)))
 
     def size(self, *, canvas_height: int, aspect: float, seconds: float) -> tuple[int, int]:
-        """Width and height that take about ``seconds``: of the canvas' aspect, and no larger than it."""
+        """Return a width and height that take about ``seconds``, in the canvas' aspect and at most of its size."""
         wanted = self._rate * seconds
         largest = min(canvas_height, LARGEST_SIDE, LARGEST_SIDE / aspect)
         smallest = min(max(SMALLEST_SIDE, SMALLEST_SIDE / aspect), largest)
@@ -36,10 +36,10 @@ class RenderSpeed:
 
 
 def moving_seconds(share: float) -> float:
-    """Seconds of one render while the camera moves, so that ``share`` of the time stays training's."""
+    """Return the seconds of a render while the camera moves that leave training ``share`` of the time."""
     return (1.0 - share) / FRAMES_PER_SECOND
 
 
 def rest_seconds(share: float) -> float:
-    """Seconds of one render at rest: about a second's worth of what training leaves."""
+    """Return the seconds of a render at rest: about what training leaves of one second."""
     return min(1.0 - share, LONGEST_REST_RENDER)

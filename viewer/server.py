@@ -35,16 +35,16 @@ from sdi_gs.viewer.page_server import PageServer
 from sdi_gs.viewer.standpoint import Standpoint, standpoint_for, training_standpoint
 
 PAUSE_POLL = 0.2
-"""Seconds between looks at Ctrl-C while nothing else happens."""
+"""Seconds between checks for Ctrl-C while waiting."""
 MAX_ERRORS_KEPT = 100
-"""Between two steps."""
+"""Largest number of errors kept between two steps."""
 
 
 class LiveViewer(PageServer):
-    """A page on a run that trains; ``observe`` is called by the training thread with the run's events.
+    """The page of a run that trains; the training thread calls ``observe`` with the run's events.
 
-    Entering serves the page, leaving closes the port. ``interrupted`` says whether Ctrl-C was pressed, which also ends
-    a pause. Raises UserError where the host is none of this machine or no port is free.
+    Entering serves the page, leaving closes the port. ``interrupted`` returns whether Ctrl-C was pressed, which also
+    ends a pause. Raises UserError if the host is not an address of this machine or no port is free.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class LiveViewer(PageServer):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody pressed stop-and-save."""
+        """Whether stop-and-save was pressed on the page."""
         return self._stop_requested
 
     def observe(self, event: Event) -> None:
         """After a step, apply queued commands, publish a snapshot and block while paused; show when files are written.
 
-        Without a client it costs next to nothing.
+        Without clients the cost is negligible.
         """
         match event:
             case StepDone():
@@ -134,7 +134,7 @@ class LiveViewer(PageServer):
         self._log_errors()
         self._show("training")
         while self._holding():
-            # What the page calls paused is what it shows and gives away, in place of an older step that nobody took.
+            # The paused page must show and download this step, so replace an older snapshot that was not taken.
             self._publish(always=True)
             self._show("paused")
             if self.bridge.wait_for_command(PAUSE_POLL):
@@ -143,14 +143,14 @@ class LiveViewer(PageServer):
         self._last_step_at = time.perf_counter()
 
     def end_run(self, last_words: str) -> None:
-        """Say that all is done, then close the port."""
+        """Show the run as finished, then close the port."""
         self._ended = True
         self._show("finished")
         self.end(last_words)
         self._log_errors()
 
     def keep_open(self, until: Callable[[], bool]) -> None:
-        """Show the finished scene until told otherwise."""
+        """Show the finished scene until ``until`` returns True."""
         self._show("finished")
         while not until():
             time.sleep(PAUSE_POLL)
@@ -184,7 +184,7 @@ class LiveViewer(PageServer):
                 assert_never(command)
 
     def _change_settings(self, values: Mapping[str, Any]) -> None:
-        """Steer, or say why not; the page then shows what is in force."""
+        """Change the run's settings, or show why they are refused; the page then shows the settings in force."""
         trainer = self._trainer
         try:
             changed = change_settings(trainer, self._folder, with_values(trainer.config, values))
@@ -228,7 +228,7 @@ class LiveViewer(PageServer):
 
 
 class FinishedViewer(PageServer):
-    """A page on a scene that nobody trains, from a run or from a file."""
+    """The page of a scene that is not being trained, from a run or from a file."""
 
     def __init__(self, scene: SavedScene, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
         run, shown = scene.run, scene.representation
@@ -262,18 +262,18 @@ class FinishedViewer(PageServer):
         self.end("the viewer was closed; start it again with sdi-gs view")
 
     def serve_until(self, stopped: Callable[[], bool]) -> None:
-        """Serve until told otherwise."""
+        """Serve until ``stopped`` returns True."""
         while not stopped():
             time.sleep(PAUSE_POLL)
 
 
 def contents(representation: Representation, *, has_splats: bool) -> str:
-    """Return what the page's status line says of a representation."""
+    """Return a representation's contents for the page's status line."""
     return f"{representation.num_points:,} Gaussians" if has_splats else f"{representation.describe()}, no splats"
 
 
 def _standpoint(scene: SavedScene) -> Standpoint:
-    """Return the cameras' distance in training; for a file, one that shows all of it."""
+    """Return the training cameras' standpoint; for a file, one from which all of it is visible."""
     if scene.run is not None:
         return training_standpoint(scene.run.config.cameras)
     return standpoint_for(scene.splats())

@@ -1,6 +1,6 @@
-"""Splats for the browser: the part of a cloud that is worth sending, in numbers that half floats can hold.
+"""Prepare splats for the browser: select those worth sending, scaled to the range of half floats.
 
-The browser gets covariances as half floats and sorts splats into 65 536 depths, so that what it shows is a preview.
+The browser reads covariances as half floats and sorts splats into 65 536 depths, so it shows only a preview.
 
 Letters: N splats of the cloud, M splats that are sent.
 """
@@ -18,16 +18,16 @@ from sdi_gs.splats.screening import MIN_OPACITY_LOGIT
 from sdi_gs.splats.splat_cloud import SplatCloud, rgb_from_sh_dc, rotation_matrices
 
 MAX_SPLATS = 200_000
-"""Above that a browser stutters (field reports); the ones that contribute least are left out."""
+"""Largest number sent, since browsers stutter above it (user reports); the least contributing splats are left out."""
 OUTLIER_FACTOR = 8.0
-"""Splats farther than this many times the 99 % distance from the middle are left out: they coarsen the sort."""
+"""Splats beyond this many times the 99 % distance from the middle are left out, since they coarsen the depth sort."""
 LARGEST_VARIANCE = 2.0**14
-"""A quarter of the largest half float: room for sums of variances."""
+"""A quarter of the largest half float, which leaves room for sums of variances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """What the page lets a user choose about the splats."""
+    """The page's options of the splats."""
 
     splat_scale: float = 1.0
     """Factor on every standard deviation."""
@@ -40,7 +40,7 @@ class StreamOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplatArrays:
-    """What viser takes. Its node's scale is ``1 / factor``."""
+    """Arrays for viser's splat node, whose scale is ``1 / factor``."""
 
     centers: np.ndarray  # [M, 3] float32, scene units times factor
     covariances: np.ndarray  # [M, 3, 3] float32, squared scene units times factor squared
@@ -61,7 +61,7 @@ class SplatArrays:
 
 
 def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
-    """The visible part of a cloud, thinned by opacity times size where there is too much of it."""
+    """Return the visible part of a cloud, thinned by opacity times size if it exceeds ``max_splats``."""
     shown = _finite(cloud) & (cloud.opacity_logit >= MIN_OPACITY_LOGIT)
     presentable = int(shown.sum())
     cropped = outliers = thinned = 0
@@ -96,7 +96,7 @@ def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
 
 
 def _finite(cloud: SplatCloud) -> Tensor:  # [N] bool
-    """Splats without NaN or infinity in what is sent, and with a rotation."""
+    """Return the splats without NaN or infinity in the sent values, and with a rotation."""
     parts = (cloud.means, cloud.log_scales.exp(), cloud.quats, cloud.opacity_logit[:, None], cloud.sh_dc)
     return torch.cat(parts, dim=1).isfinite().all(dim=1) & (cloud.quats != 0).any(dim=1)
 
@@ -105,7 +105,7 @@ def _near(
     means: Tensor,  # [N, 3]
     chosen: Tensor,  # [N] bool
 ) -> Tensor:  # [N] bool
-    """Centres within reach of the bulk of the chosen ones."""
+    """Return the centres within ``OUTLIER_FACTOR`` times the 99 % distance of the chosen ones from their median."""
     bulk = means[chosen]
     middle = bulk.median(dim=0).values
     reach = float((bulk - middle).norm(dim=1).kthvalue(math.ceil(0.99 * len(bulk))).values)
@@ -113,7 +113,7 @@ def _near(
 
 
 def _most_contributing(cloud: SplatCloud, count: int) -> Tensor:  # [N] bool
-    """The ``count`` splats of largest opacity times the area of their two longest axes."""
+    """Return the ``count`` splats with the largest opacity times area of their two longest axes."""
     longest = cloud.log_scales.double().sort(dim=1).values[:, 1:].sum(dim=1)
     # Logarithms, since areas of far scenes leave the range of floats.
     weight = torch.nn.functional.logsigmoid(cloud.opacity_logit.double()) + longest
@@ -125,7 +125,7 @@ def _most_contributing(cloud: SplatCloud, count: int) -> Tensor:  # [N] bool
 def _half_float_factor(
     deviations: Tensor,  # [M, 3]
 ) -> float:
-    """A power of two that brings the bulk of the variances to the middle of the half floats."""
+    """Return the power of two that moves most variances to the middle of the half floats' range."""
     if not len(deviations):
         return 1.0
     logs = deviations.clamp_min(1e-30).log2()

@@ -1,4 +1,4 @@
-"""Where the page's camera starts, and where its buttons put it."""
+"""Camera positions: where a client's camera starts, and where the page's buttons move it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sdi_gs.viewer.labels import Side
 
 START_ELEVATION_DEG = 15.0
 TOP_ELEVATION_DEG = 89.0
-"""Short of the pole, where the browser's orbit would lose its bearings."""
+"""Below 90 degrees: at the pole the browser's orbit controls have no defined up direction."""
 CANVAS_HEIGHT = 720
-"""Of a common browser window, pixels."""
+"""Height of a common browser window, pixels."""
 ANGLES_DEG: dict[Side, tuple[float, float]] = {
     "front": (0.0, 0.0),
     "side": (90.0, 0.0),
@@ -29,10 +29,10 @@ ANGLES_DEG: dict[Side, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Standpoint:
-    """A sphere around a scene from which it is looked at."""
+    """A sphere around a scene, on which cameras stand."""
 
     distance: float
-    """From the middle, scene units."""
+    """Distance from the scene's middle, scene units."""
     fov_y_deg: float
     middle: tuple[float, float, float] = (0.0, 0.0, 0.0)
     extent: float = 1.0
@@ -40,18 +40,18 @@ class Standpoint:
 
     @property
     def pixel(self) -> float:
-        """Width of what one pixel sees of the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
+        """Width of one pixel at the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
         return 2.0 * self.distance * math.tan(math.radians(0.5 * self.fov_y_deg)) / CANVAS_HEIGHT
 
     def position(self, azimuth_deg: float, elevation_deg: float) -> tuple[float, float, float]:
-        """A place on the sphere."""
+        """Return the position on the sphere at an azimuth and an elevation."""
         one = [torch.tensor([value]) for value in (azimuth_deg, elevation_deg, self.distance, self.fov_y_deg)]
         camera = orbit_cameras(*one, width=1, height=1)
         x, y, z = (camera.world_from_camera[0, :3, 3] + torch.tensor(self.middle)).tolist()
         return (x, y, z)
 
     def prepare(self, server: viser.ViserServer) -> None:
-        """Let every client start in front of the scene."""
+        """Make every client's camera start in front of the scene."""
         start = server.initial_camera
         start.position = self.position(0.0, START_ELEVATION_DEG)
         start.look_at = self.middle
@@ -59,7 +59,7 @@ class Standpoint:
         start.fov = math.radians(self.fov_y_deg)
 
     def move(self, client: viser.ClientHandle, side: Side | None) -> None:
-        """Put a client's camera before a side; None for where it started."""
+        """Move a client's camera to a side; None for its start."""
         azimuth, elevation = (0.0, START_ELEVATION_DEG) if side is None else ANGLES_DEG[side]
         with client.atomic():
             client.camera.up_direction = (0.0, 0.0, 1.0)
@@ -69,16 +69,16 @@ class Standpoint:
 
 
 def training_standpoint(config: CameraConfig) -> Standpoint:
-    """In the middle of where training cameras stand."""
+    """Return the standpoint in the middle of the training cameras' ranges."""
     distance, fov = 0.5 * sum(config.distance), 0.5 * sum(config.fov_y_deg)
     return Standpoint(distance=distance, fov_y_deg=fov, extent=distance * math.tan(math.radians(0.5 * fov)))
 
 
 def standpoint_for(cloud: SplatCloud, *, fov_y_deg: float = 40.0) -> Standpoint:
-    """Far enough from the bulk of a cloud of any size to see all of it."""
+    """Return a standpoint from which the bulk of a cloud of any size is fully visible."""
     means = cloud.means.double()
     middle = means.median(dim=0).values
-    # Splats count with their size.
+    # A splat reaches beyond its centre by its size.
     distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
     radius = max(float(distances.kthvalue(math.ceil(0.99 * len(distances))).values), 1e-3)
     x, y, z = middle.tolist()

@@ -13,12 +13,12 @@ from sdi_gs.settings.steering import STEERED_NUMBERS, STEERED_TEXTS, SteeredNumb
 from sdi_gs.settings.tree import config_to_dict, flatten
 
 MAX_PROMPT_LENGTH = 1000
-"""Letters of a prompt that the page passes on; CLIP reads about 300."""
+"""Largest number of characters of a prompt; CLIP reads about 300."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberControl:
-    """A number on the page."""
+    """The control of a number."""
 
     setting: SteeredNumber
     bounds: Range
@@ -26,7 +26,7 @@ class NumberControl:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the config holds an int."""
+        """Whether the setting is an int."""
         return isinstance(self.bounds.low, int)
 
     def clamp(self, value: float) -> float:
@@ -40,7 +40,7 @@ class NumberControl:
 
 @dataclass(frozen=True, kw_only=True)
 class TextControl:
-    """A text on the page."""
+    """The control of a text."""
 
     setting: SteeredText
 

@@ -62,7 +62,7 @@ def _even(
 
 
 def find_ffmpeg() -> str:
-    """Return the path of the ffmpeg binary that imageio-ffmpeg ships or finds; UserError where there is none."""
+    """Return the path of the ffmpeg binary that imageio-ffmpeg ships or finds; UserError if it has none."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
     try:

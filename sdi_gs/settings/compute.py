@@ -1,6 +1,6 @@
-"""How a step is computed: options that trade memory for time and leave the results the same up to rounding.
+"""Options of memory and speed: they trade memory for time and leave the results the same up to rounding.
 
-Every field leaves a run's random draws and its target as they are. ``docs/gpu.md`` has what each saves and costs.
+No field changes a run's random draws or its target. ``docs/gpu.md`` lists the memory each saves and the time it costs.
 """
 
 from __future__ import annotations

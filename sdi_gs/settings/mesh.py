@@ -1,4 +1,4 @@
-"""How a mesh is extracted from a density."""
+"""Settings of mesh extraction from a density."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated
 from sdi_gs.settings.bounds import SHARE, Range, check_settings
 
 _RESOLUTION = Range(16, 512)
-"""Below, nothing is left of an object; above, the grid alone takes more than 2 GB while the mesh is extracted."""
+"""Coarser grids lose the object; finer ones take more than 2 GB for the grid alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How a mesh is extracted from a density."""
+    """Extraction of a mesh from a density."""
 
     resolution: Annotated[int, _RESOLUTION] = 128
     """Grid points along the longest side of the box around the object, 16 to 512."""

@@ -101,7 +101,7 @@ class NgpLossConfig:
 
     @property
     def needs_normals(self) -> bool:
-        """Whether some term looks at normals."""
+        """Whether any term depends on normals."""
         return self.orientation > 0.0 or max(self.convexity, self.convexity_final) > 0.0
 
 

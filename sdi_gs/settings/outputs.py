@@ -1,4 +1,4 @@
-"""What a run writes besides its splats."""
+"""Settings of the files that a run writes besides its splats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERVAL_OR_NEVER = Range(INTERVAL.low, INTERVAL.high, zero_means="never")
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """What a run leaves in its folder besides the splats."""
+    """Files of a run besides its splats."""
 
     preview_every: Annotated[int, _INTERVAL_OR_NEVER] = 50
     """Steps between preview pictures; 0 for none."""

@@ -22,7 +22,7 @@ from sdi_gs.settings.representations import RepresentationName
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides what a run computes."""
+    """All settings that determine the results of a run."""
 
     prompt: str = ""
     """The sentence to turn into an object."""

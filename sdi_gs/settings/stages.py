@@ -1,4 +1,4 @@
-"""How a two-stage run (a field first, splats second) divides its steps."""
+"""Settings of two-stage runs: a field first, splats second."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sdi_gs.settings.bounds import Range, check_settings
 
 @dataclass(frozen=True, kw_only=True)
 class StagesConfig:
-    """How a run's steps are shared out, and where the second stage takes up the diffusion."""
+    """Division of a two-stage run's steps, and the timestep at which its second stage starts."""
 
     field_share: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.6
     """Share of the steps that train the field; the rest trains the splats."""
     t_max: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.5
-    """First timestep of the second stage, as a share of T: noisier ones would forget what the first one made."""
+    """First timestep of the second stage, as a share of T: noisier ones would discard the first stage's result."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -1,4 +1,4 @@
-"""Memory tiers: how a step is computed on cards of 8 to 40 GB; free of torch for the command line's sake.
+"""Memory tiers: options of computing for cards of 8 to 40 GB; imports no torch, so that the command line starts fast.
 
 ``docs/reports/gpu-memory.md`` has what each is predicted to need; tests hold every tier to its budget.
 """
@@ -14,23 +14,23 @@ TierName = Literal["8", "12", "16", "24", "40"]
 TierChoice = Literal["auto", "8", "12", "16", "24", "40", "none"]
 
 HEADROOM = 0.15
-"""Share of a card that a tier leaves to the desktop, to other programs and to what was not foreseen."""
+"""Share of a card that a tier leaves free for the desktop, other programs and prediction errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A way of computing for cards of one size and more."""
+    """Options of computing for cards of at least one size."""
 
     name: TierName
     summary: str
-    """What it does, for a line of output."""
+    """Its effect in one line, for output."""
     compute: ComputeConfig
     largest_pixels: int = 768
     """Side of the largest pictures that are predicted to fit its budget; tests count both sizes of SD 2.1."""
 
     @property
     def budget_bytes(self) -> int:
-        """What it may need of a card, its process' own memory included."""
+        """Bytes that it may use on a card, including the process' own memory."""
         return int((1.0 - HEADROOM) * int(self.name) * 2**30)
 
 
@@ -62,21 +62,21 @@ TIERS: tuple[Tier, ...] = (
         largest_pixels=512,
     ),
 )
-"""Largest first; each saves all that the one before it saves, and more."""
+"""Largest card first; each saves more than the one before it, by the same options and further ones."""
 
 
 def tier_named(name: TierName) -> Tier:
-    """One tier."""
+    """Return the tier of a name."""
     return next(tier for tier in TIERS if tier.name == name)
 
 
 def tier_for(free_bytes: int) -> Tier | None:
-    """The largest tier that is promised to fit; None where none is."""
+    """Return the largest tier that is predicted to fit; None if none does."""
     return next((tier for tier in TIERS if tier.budget_bytes <= free_bytes), None)
 
 
 def saving_at_least(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfig:
-    """The settings with every lever of memory at least where the tier has it; the others as they were."""
+    """Return the settings with every memory option at least as saving as the tier's; other options are unchanged."""
     return replace(
         compute,
         views_at_once=fewest(compute.views_at_once, tier.views_at_once),
@@ -90,9 +90,9 @@ def saving_at_least(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfi
 def next_lower(
     compute: ComputeConfig, *, views: int, branches: int, rays: int = 0
 ) -> tuple[Tier, ComputeConfig] | None:
-    """The largest tier that saves what the settings do not yet, and the settings under it; None where all is saved.
+    """Return the largest tier that saves more than the settings, and the settings under it; None if no tier does.
 
-    ``views``, ``branches`` and a field's ``rays`` are those of a step: as many at once as there are is no saving.
+    ``views``, ``branches`` and a field's ``rays`` are a step's numbers: a group size that covers them saves nothing.
     """
     now = _said_shortly(compute, views, branches, rays)
     for tier in TIERS:
@@ -103,7 +103,7 @@ def next_lower(
 
 
 def _said_shortly(compute: ComputeConfig, views: int, branches: int, rays: int) -> ComputeConfig:
-    """The same with 0 for all."""
+    """Return the settings with group sizes that cover everything written as 0."""
     return replace(
         compute,
         views_at_once=compute.views_at_once if compute.views_at_once < views else 0,

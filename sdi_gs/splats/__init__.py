@@ -1,1 +1,1 @@
-"""What leaves a run: splat files, pictures and films."""
+"""Splat files: their formats, and clouds of splats in memory."""

@@ -1,4 +1,4 @@
-"""Reading of a binary .ply's vertices into a numpy table; every flaw of the file is a one-line UserError."""
+"""Reading of a binary .ply's vertices into a numpy table; every fault of the file raises a one-line UserError."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def vertex_properties(path: Path) -> tuple[str, ...]:
 
 
 def _kind(names: Sequence[str], what: str) -> str:
-    """Describe a file that lacks required properties, by those it has."""
+    """Describe a file without the required properties, by those that it has."""
     if (
         what == "splats"
         and {"x", "y", "z"} <= set(names)

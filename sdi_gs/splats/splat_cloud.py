@@ -57,7 +57,7 @@ class SplatCloud:
         return len(self.means)
 
     def cpu(self) -> SplatCloud:
-        """The same splats on the host; tensors that are there already are not copied."""
+        """Return the splats on the host; tensors that are there already are not copied."""
         return SplatCloud(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
 
     def select(

@@ -1,1 +1,1 @@
-"""The trainer and what it optimises."""
+"""The trainer, its losses, and the fitting of scenes to images."""
