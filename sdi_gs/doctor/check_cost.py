@@ -55,7 +55,7 @@ def check_cost(
     )
     peak = measure(setup.device)
     # The table counts the published networks.
-    yield from _memory_rows(
+    yield from memory_rows(
         predicted=None if weights.miniature else predict(config), measured=None if peak is None else peak - held
     )
 
@@ -93,7 +93,7 @@ def _step_rows(setup: CheckSetup, config: RunConfig, prior: DiffusionPrior, *, n
     )
 
 
-def _memory_rows(*, predicted: int | None, measured: int | None) -> Iterator[Row]:
+def memory_rows(*, predicted: int | None, measured: int | None) -> Iterator[Row]:
     """Show both peaks in MiB, where they exist, and compare them."""
     if predicted is not None:
         yield shown(f"{MODEL}: predicted peak memory", predicted / MIB, unit="MiB")

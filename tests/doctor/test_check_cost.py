@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor import check_cost as module
-from sdi_gs.doctor.check_cost import MIB, check_cost
+from sdi_gs.doctor.check_cost import MIB, check_cost, memory_rows
 from sdi_gs.doctor.check_setup import CPU, CheckSetup
 from sdi_gs.doctor.check_throughput import check_throughput
 from sdi_gs.doctor.rows import Row
+from sdi_gs.doctor.sd21_models import load_sd21, weights_at_hand
 from sdi_gs.doctor.stopwatch import Part, Stopwatch, timed_parts
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.settings.tiers import TIERS
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
 PARTS = ["render", "encode", "guidance", "backward", "optimise"]
@@ -152,41 +152,43 @@ def test_both_runs_are_timed_and_a_cpus_memory_is_skipped(
     )
 
 
-@pytest.fixture
-def full_size(setup: CheckSetup, monkeypatch: pytest.MonkeyPatch) -> CheckSetup:
-    """A setup for the published networks, none of whose steps are taken."""
-    monkeypatch.setattr(module, "_step_rows", lambda *_, **__: iter(()))
-    monkeypatch.setattr(module, "load_sd21", lambda *_, **__: None)
-    return replace(setup, size=replace(setup.size, miniature=False))
-
-
 @pytest.mark.parametrize(("factor", "verdict"), [(1.05, "pass"), (0.85, "fail"), (1.2, "fail")])
-def test_memory_far_from_the_prediction_fails(factor: float, verdict: str, full_size: CheckSetup) -> None:
-    rows = list(check_cost(full_size, measure=lambda _: int(factor * 500 * MIB), predict=lambda config: 500 * MIB))
+def test_memory_far_from_the_prediction_fails(factor: float, verdict: str) -> None:
+    rows = list(memory_rows(predicted=500 * MIB, measured=int(factor * 500 * MIB)))
     [row] = [row for row in rows if row.what == "sd21-base: prediction off"]
     assert row.verdict == verdict
     assert figure(rows, "sd21-base: predicted peak memory") == 500
     assert figure(rows, "sd21-base: measured peak memory") == pytest.approx(500 * factor, rel=1e-3)
 
 
-def test_the_step_of_a_tier_is_compared_with_the_shipped_prediction(full_size: CheckSetup) -> None:
-    config = replace(preset_named("sd21-base").config, compute=TIERS[0].compute)
-    rows = list(check_cost(replace(full_size, stable_diffusion=config), measure=lambda _: 8900 * MIB))
-    [row] = [row for row in rows if row.what == "sd21-base: prediction off"]
-    assert row.verdict == "pass" and row.figure is not None and row.figure > 0.01
+def test_without_a_prediction_memory_is_shown_without_a_verdict() -> None:
+    [row] = memory_rows(predicted=None, measured=500 * MIB)
+    assert (row.what, row.verdict, row.figure) == ("sd21-base: measured peak memory", "shown", 500)
+    assert row.note == "no prediction for these settings"
 
 
-def test_without_a_prediction_memory_is_shown_without_a_verdict(full_size: CheckSetup) -> None:
-    rows = list(check_cost(full_size, measure=lambda _: 500 * MIB))
-    assert [(row.what, row.verdict, row.figure, row.note) for row in rows] == [
-        ("sd21-base: measured peak memory", "shown", 500, "no prediction for these settings")
-    ]
-
-
-def test_narrow_networks_have_no_prediction(setup: CheckSetup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_step_rows", lambda *_, **__: iter(()))
+@pytest.mark.slow
+def test_narrow_networks_have_no_prediction(setup: CheckSetup) -> None:
     rows = list(check_cost(setup, measure=lambda _: 500 * MIB, predict=lambda config: 1))
-    assert [row.verdict for row in rows] == ["shown"]
+    assert [row.verdict for row in rows if "memory" in row.what] == ["shown"]
+
+
+@pytest.mark.slow
+def test_published_networks_are_compared_with_the_prediction_for_their_run(
+    setup: CheckSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = weights_at_hand(miniature=True)
+    monkeypatch.setattr(module, "weights_at_hand", lambda **_: replace(narrow, miniature=False))
+    monkeypatch.setattr(module, "load_sd21", lambda _, **options: load_sd21(narrow, **options))
+    asked: list[RunConfig] = []
+
+    def predict(config: RunConfig) -> int:
+        asked.append(config)
+        return 480 * MIB
+
+    rows = list(check_cost(setup, measure=lambda _: 500 * MIB, predict=predict))
+    assert [replace(config, prompt="") for config in asked] == [setup.stable_diffusion]
+    assert figure(rows, "sd21-base: prediction off") == pytest.approx(1 / 24)
 
 
 def test_throughput_is_told_for_every_size(setup: CheckSetup) -> None:

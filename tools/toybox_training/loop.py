@@ -135,14 +135,17 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 class _Run:
     """The state of a run; a checkpoint has all of it."""
 
-    def __init__(self, config: LoopConfig, task: Task, folder: Path, workers: Workers) -> None:
+    def __init__(
+        self, config: LoopConfig, task: Task, folder: Path, workers: Workers, clock: Callable[[], float]
+    ) -> None:
         self.config, self.task, self.folder, self.workers = config, task, folder, workers
         self.averaged = copy.deepcopy(task.networks).requires_grad_(False)
         self.parameters = [p for p in task.networks.parameters() if p.requires_grad]
-        self.optimisers = _optimisers(config, task.networks)
+        self.optimisers = optimisers_of(config, task.networks)
         self.step, self.steps = 0, config.steps
         self.cpu_seconds = 0.0
-        self._started = self._timed_from = _now()
+        self._clock = clock
+        self._started = self._timed_from = clock()
         self._numbers: dict[str, list[float]] = defaultdict(list)
         self._counted = time.process_time()
 
@@ -177,7 +180,7 @@ class _Run:
 
     def _fit_into(self, seconds: float) -> None:
         """Reduce the number of steps to the time limit once the speed is known."""
-        now = _now()
+        now = self._clock()
         first, last = _TIMED_STEPS
         if self.step == first:
             self._timed_from = now
@@ -240,7 +243,7 @@ class _Run:
         self._counted = now
 
 
-def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Optimizer]:
+def optimisers_of(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Optimizer]:
     """Return AdamW for all weights, or Muon for matrices and AdamW for the rest."""
     matrices, others = divided(networks)
     optimisers: list[torch.optim.Optimizer] = []
@@ -259,14 +262,23 @@ def _optimisers(config: LoopConfig, networks: nn.Module) -> list[torch.optim.Opt
     return optimisers
 
 
-def train(config: LoopConfig, task: Task, folder: Path, *, resume: bool, workers: Workers = ALONE) -> nn.Module | None:
+def train(
+    config: LoopConfig,
+    task: Task,
+    folder: Path,
+    *,
+    resume: bool,
+    workers: Workers = ALONE,
+    clock: Callable[[], float] = time.monotonic,
+) -> nn.Module | None:
     """Run all steps and return the averaged networks; None if the run was stopped, with a checkpoint written.
 
-    Raises UserError if the folder has a run and ``resume`` is false, and if the device does not exist.
+    ``clock`` returns the seconds for the config's ``minutes``. Raises UserError if the folder has a run and ``resume`` is
+    false, and if the device does not exist.
     """
     _check_device(config, workers)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, task, folder, workers)
+    run = _Run(config, task, folder, workers, clock)
     if (folder / STATE_FILE).exists():
         if not resume:
             raise UserError(f"{folder} holds a training run: add --resume to go on with it, or choose another --out")
@@ -294,10 +306,6 @@ def averaged_weights(folder: Path) -> dict[str, Any]:
     if not (folder / STATE_FILE).exists():
         raise UserError(f"{folder} holds no training run ({STATE_FILE}): give the --out of one")
     return torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")["averaged"]
-
-
-def _now() -> float:
-    return time.monotonic()
 
 
 def _check_device(config: LoopConfig, workers: Workers) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toybox_training import loop
 from toybox_training.loop import (
     LOG_FILE,
     LoopConfig,
@@ -160,11 +159,8 @@ def test_without_a_run_there_are_no_weights(tmp_path: Path) -> None:
         averaged_weights(tmp_path)
 
 
-def test_a_cycle_is_fitted_into_its_minutes_and_ends_as_one_of_that_many_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cycle_is_fitted_into_its_minutes_and_ends_as_one_of_that_many_steps(tmp_path: Path) -> None:
     clock = [100.0]
-    monkeypatch.setattr(loop, "_now", lambda: clock[0])
 
     class Slow(Line):
         def loss(self, done: float, batch: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -172,7 +168,8 @@ def test_a_cycle_is_fitted_into_its_minutes_and_ends_as_one_of_that_many_steps(
             return super().loss(done, batch, generator)
 
     task = Slow()
-    assert train(config(10_000, minutes=2.0), task, tmp_path / "run", resume=False) is not None
+    told = train(config(10_000, minutes=2.0), task, tmp_path / "run", resume=False, clock=lambda: clock[0])
+    assert told is not None
     # 30 s, 59 steps of half a second, and as many of them as fit into the rest of two minutes.
     assert torch.load(tmp_path / "run/state.pt", weights_only=True)["step"] == 60 + 121
     assert clock[0] - 100.0 == pytest.approx(120.0, abs=0.5)

@@ -15,7 +15,7 @@ from toybox_training.autoencoder import DecoderTask, VaeTask, build_vae
 from toybox_training.denoiser import UnetTask
 from toybox_training.judging import JudgeTask, JudgeTrainingConfig
 from toybox_training.latents import LatentSet
-from toybox_training.loop import LoopConfig, _optimisers
+from toybox_training.loop import LoopConfig, optimisers_of
 from toybox_training.vocabulary import write_tokenizer
 
 from sdi_gs.toybox.judge import Judge, JudgeNetwork
@@ -46,7 +46,7 @@ def take_step_and_report(task: Any, folder: Path) -> None:
     parameters = list(task.networks.parameters())
     assert {parameter.device for parameter in parameters} == {CUDA}
     assert any(parameter.grad is not None for parameter in parameters)
-    for optimiser in _optimisers(LOOP, task.networks):
+    for optimiser in optimisers_of(LOOP, task.networks):
         optimiser.step()
     assert task.report(task.networks, folder, 1)
 
