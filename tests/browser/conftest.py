@@ -1,4 +1,4 @@
-"""One browser with one page for all tests, and what it showed kept where a test failed."""
+"""One browser with one page for all tests; pictures and texts of failed tests are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 KEPT = Path(os.environ.get("BROWSER_FAILURES", "browser-failures"))
-"""Where pictures of failed tests go."""
+"""Folder of the pictures of failed tests."""
 FAILED = pytest.StashKey[bool]()
 
 
@@ -45,14 +45,14 @@ def only_page(browser: Browser) -> Iterator[ViewerPage]:
 
 @pytest.fixture(scope="module", autouse=True)
 def rest_afterwards(only_page: ViewerPage) -> Iterator[None]:
-    """A page that is left open goes on drawing, which costs the tests after it a core."""
+    """Close the page: an open one keeps drawing, which costs later tests a core."""
     yield
     only_page.page.goto("about:blank")
 
 
 @pytest.fixture
 def viewer_page(only_page: ViewerPage, request: pytest.FixtureRequest) -> Iterator[ViewerPage]:
-    """The page, wherever the last test left it; its picture and text are kept where the test fails."""
+    """The page as the last test left it; its picture and text are kept if the test fails."""
     yield only_page
     if request.node.stash.get(FAILED, False):
         KEPT.mkdir(exist_ok=True)

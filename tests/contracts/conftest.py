@@ -20,7 +20,7 @@ RECORDED = Path(__file__).parent / "recorded"
 
 @pytest.fixture
 def recorded() -> Callable[[str, str], inspect.Signature]:
-    """The signature of a package's function, as ``recorded/`` has it."""
+    """Return the recorded signature of a package's function."""
     return recorded_signature
 
 
@@ -33,7 +33,7 @@ def recorded_signature(package: str, name: str) -> inspect.Signature:
 
 @pytest.fixture
 def tinycudann(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The stand-in under the package's name, and used for every look, as on a card that has the package."""
+    """The stand-in under the package's name, used for every query of the field, as on a card with the package."""
     tinycudann_stand_in.made.clear()
     tinycudann_stand_in.seen.clear()
     tiny_cuda_nn._encoding.cache_clear()

@@ -1,4 +1,4 @@
-"""Machines made up for the doctor; and what its checks are tried on: a CPU beside itself, at the smallest size."""
+"""Made-up machines, and a setup of the checks: a CPU compared with itself, at the smallest size."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def setup() -> CheckSetup:
 
 @pytest.fixture
 def failures() -> Callable[[Iterable[Row]], list[str]]:
-    """The quantities that failed."""
+    """Return the quantities that failed."""
     return lambda rows: [row.what for row in rows if row.verdict == "fail"]

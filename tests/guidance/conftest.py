@@ -28,7 +28,7 @@ class GoldenCase:
     tensors: dict[str, Tensor]
     prior: LatentDiffusionPrior
     told: list[int]
-    """Timesteps that the U-Net has been told in this test."""
+    """Timesteps of the U-Net's calls in this test."""
 
     @property
     def conditions(self) -> Conditions:
@@ -67,7 +67,7 @@ def perp_neg_golden(request: pytest.FixtureRequest) -> GoldenCase:
 
 @functools.cache
 def recorded_networks() -> tuple[Networks, list[int]]:
-    """The U-Net on record beside two networks that are not asked, and the timesteps that the U-Net is told.
+    """Load the recorded U-Net beside two unused networks, and a list that receives the timesteps of its calls.
 
     Loaded once, because it takes longer than most of the tests.
     """
@@ -87,14 +87,14 @@ def recorded_networks() -> tuple[Networks, list[int]]:
 
 
 def load_case(index: int, *, prediction_type: str | None = None) -> GoldenCase:
-    """A recorded case; another prediction type reads its U-Net's answers differently."""
+    """Load a recorded case; another prediction type interprets its U-Net's output differently."""
     stored: dict[str, Any] = json.loads((GOLDEN / "sdi_reference.json").read_text())
     networks, told = recorded_networks()
     told.clear()
     settings = stored["cases"][index]
     predicts = {"prediction_type": prediction_type or settings["prediction_type"]}
     schedule, prediction_type = read_scheduler(stored["scheduler"] | predicts)
-    # Embeddings and latents are given, so that nothing asks a tokenizer.
+    # Embeddings and latents are given, so that no tokenizer is used.
     untouched: Any = None
     prior = LatentDiffusionPrior(
         name="golden",

@@ -58,7 +58,7 @@ def one_thread_in_every_test(one_thread: None) -> None:
 
 @pytest.fixture(scope="session")
 def pristine_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders by prediction type; tests read them and leave them as they are."""
+    """Folders by prediction type; tests only read them."""
     root = tmp_path_factory.mktemp("models")
     folders = {}
     for prediction_type, scheduler in SCHEDULERS.items():
@@ -69,7 +69,7 @@ def pristine_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 @pytest.fixture
 def model_copy(pristine_models: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of one's own to damage."""
+    """Copy a folder, to damage it."""
 
     def copy(prediction_type: str = "epsilon") -> Path:
         return shutil.copytree(pristine_models[prediction_type], tmp_path / "model")
@@ -137,7 +137,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 class ServedHub:
-    """What the hub's client needs of a hub, for the repositories that it is given."""
+    """A hub with the given repositories, as far as the client uses it."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Path] = {}
@@ -145,14 +145,14 @@ class ServedHub:
         """Paths of all requests."""
 
     def downloads(self) -> list[str]:
-        """Requests for files."""
+        """Return the requests for files."""
         return [path for path in self.asked if "/resolve/" in path]
 
     def commit(self, repo_id: str) -> str:
         return sha256(repo_id.encode()).hexdigest()[:40]
 
     def answer(self, path: str) -> tuple[dict[str, str], bytes] | None:
-        """Headers and body; None for what is not there."""
+        """Return headers and body; None for unknown paths."""
         self.asked.append(path)
         for repo_id, folder in self.repositories.items():
             files = {str(file.relative_to(folder)): file for file in sorted(folder.glob("*/*")) if file.is_file()}
@@ -187,7 +187,7 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedHub]:
-    """A hub on this machine that the real client talks to; empty at first."""
+    """A local hub for the real client; empty at first."""
     served = ServedHub()
 
     class Handler(BaseHTTPRequestHandler):

@@ -13,7 +13,7 @@ from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
 
 @pytest.fixture
 def cameras_at() -> Callable[..., CameraBatch]:
-    """Cameras at (azimuth, elevation) pairs in degrees, at toybox's usual distance and field of view."""
+    """Return cameras at (azimuth, elevation) pairs in degrees, at toybox's usual distance and field of view."""
 
     def build(views: list[tuple[float, float]], size: int = 64) -> CameraBatch:
         azimuth, elevation = torch.tensor(views).unbind(1)

@@ -273,7 +273,7 @@ def train(
 ) -> nn.Module | None:
     """Run all steps and return the averaged networks; None if the run was stopped, with a checkpoint written.
 
-    ``clock`` returns the seconds for the config's ``minutes``. Raises UserError if the folder has a run and ``resume`` is
+    ``clock`` returns seconds, for the config's ``minutes``. Raises UserError if the folder has a run and ``resume`` is
     false, and if the device does not exist.
     """
     _check_device(config, workers)

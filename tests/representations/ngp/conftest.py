@@ -23,7 +23,7 @@ def make_ngp() -> Callable[..., Ngp]:
 
 
 def _make_ngp(config: NgpConfig = SMALL, *, roughness: float = 0.0, dtype: torch.dtype = torch.float32) -> Ngp:
-    """A field at its initial state, or with features of some size on top, which make it bumpy and colourful."""
+    """Return an initial field; features of some size make it bumpy and colourful."""
     generator = torch.Generator().manual_seed(0)
     ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
     params = ngp.field.params

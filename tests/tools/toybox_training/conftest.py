@@ -1,4 +1,4 @@
-"""Networks of no use that train in seconds."""
+"""Tiny networks that train in seconds."""
 
 from __future__ import annotations
 
