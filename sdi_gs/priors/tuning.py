@@ -42,10 +42,6 @@ class RememberedLinear(nn.Module):
             known = self._known[embeddings] = (version, self.linear(embeddings))
         return known[1]
 
-    def bytes_kept(self) -> int:
-        """Memory that the known answers take."""
-        return sum(answer.nbytes for _, answer in self._known.values())
-
 
 def recompute_residuals(encoder: Any, recompute: bool) -> None:
     """Have each residual block of a VAE's encoder be computed once more in the backward pass, or kept.
@@ -70,11 +66,6 @@ def remember_text(unet: Any, remember: bool) -> None:
             projection = getattr(attention, name)
             plain = projection.linear if isinstance(projection, RememberedLinear) else projection
             setattr(attention, name, RememberedLinear(plain) if remember else plain)
-
-
-def remembered_bytes(unet: Any) -> int:
-    """Memory of all keys and values that are kept at the moment."""
-    return sum(module.bytes_kept() for module in unet.modules() if isinstance(module, RememberedLinear))
 
 
 def set_attention(unet: Any, attention: Attention) -> None:

@@ -6,13 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
-import numpy as np
-
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
-from sdi_gs.toybox.objects import PlacedObject
 
 PART_OF: dict[str, ClassName] = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}
 """Parts that can carry the colour of their object ("a house with a blue roof")."""
@@ -29,7 +26,6 @@ _VIEW_PATTERNS: tuple[tuple[str, ViewWord], ...] = (
     (r"(?:back|rear) view", "back view"),
     (r"(?:overhead|top) view", "overhead view"),
 )
-_PREFIXES = ("", "a photo of ", "a 3d render of ", "a DSLR photo of ")
 
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
@@ -53,11 +49,6 @@ class ToyboxPrompt:
     background: BackgroundName | None = None
     """What it is shown over."""
 
-    @property
-    def is_unconditional(self) -> bool:
-        """Whether the sentence asks for nothing at all, as the empty text does."""
-        return self == ToyboxPrompt()
-
 
 def describe(class_name: ClassName, colour: str) -> str:
     """The plain words for an object, with the colour where the object wears it."""
@@ -69,15 +60,6 @@ def describe(class_name: ClassName, colour: str) -> str:
             return f"a house with {coloured} roof"
         case _:
             return f"{coloured} {class_name}"
-
-
-def caption(item: PlacedObject, view: ViewWord | None, rng: np.random.Generator) -> str:
-    """A sentence about an object, with a random harmless beginning and the view at the end."""
-    prefix = _PREFIXES[int(rng.integers(len(_PREFIXES)))]
-    plain = describe(item.class_name, item.colour)
-    if rng.random() < 0.5:
-        plain = f"{_article(item.colour)} {item.colour} {item.class_name}"
-    return prefix + plain + (f", {view}" if view is not None else "")
 
 
 def parse_prompt(text: str) -> ToyboxPrompt:

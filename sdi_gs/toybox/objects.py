@@ -17,8 +17,6 @@ CAMERA_DISTANCE = 3.3
 """Usual distance of the camera from the origin, scene units."""
 CAMERA_FOV_Y_DEG = 40.0
 """Usual vertical field of view: the sphere of radius 0.95 fits with a margin."""
-OBJECT_RADIUS = 0.95
-"""No object reaches farther from its own origin, scene units at scale 1."""
 
 HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
     {

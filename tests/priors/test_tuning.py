@@ -16,7 +16,7 @@ from torch import Tensor
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
-from sdi_gs.priors.tuning import remembered_bytes
+from sdi_gs.priors.tuning import RememberedLinear
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
@@ -150,6 +150,12 @@ def test_the_text_is_projected_once_and_forgotten_with_its_embeddings(
     assert remembered_bytes(prior.unet) == 0
     prior.configure(ComputeConfig())
     assert not [name for name, _ in prior.unet.named_parameters() if "linear" in name and "attn2" in name]
+
+
+def remembered_bytes(unet: Any) -> int:
+    """Memory of all keys and values that a U-Net keeps."""
+    kept = [module._known for module in unet.modules() if isinstance(module, RememberedLinear)]
+    return sum(answer.nbytes for known in kept for _, answer in known.values())
 
 
 def test_every_lever_can_be_put_back(load: Callable[..., LatentDiffusionPrior]) -> None:

@@ -61,7 +61,7 @@ def test_exp2_and_log_are_accurate_to_single_precision() -> None:
 def _masks(values, threshold):
     above = simd.load(values, 0) > threshold
     bits = simd.lane_bits(above)
-    return simd.any_lane(above), bits, simd.count_bits(bits), simd.lowest_bit(bits | 1 << 20)
+    return simd.any_lane(above), bits, simd.lowest_bit(bits | 1 << 20)
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 3.5, LANES - 1.5, 99.0])
@@ -69,7 +69,7 @@ def test_masks_read_as_bits(threshold: float) -> None:
     values = np.arange(LANES, dtype=np.float32)
     expected = [int(lane) for lane in np.flatnonzero(values > threshold)]
     found = _masks(values, np.float32(threshold))
-    assert found == (bool(expected), sum(1 << lane for lane in expected), len(expected), min([*expected, 20]))
+    assert found == (bool(expected), sum(1 << lane for lane in expected), min([*expected, 20]))
 
 
 @njit(**KERNEL_OPTIONS)

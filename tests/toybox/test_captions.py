@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
-from sdi_gs.toybox.captions import PART_OF, VOCABULARY, ToyboxPrompt, caption, describe, parse_prompt
+from sdi_gs.toybox.captions import PART_OF, VOCABULARY, ToyboxPrompt, describe, parse_prompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
-from sdi_gs.toybox.objects import canonical_object
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_captions_are_read_back_as_what_they_say(class_name: ClassName) -> None:
-    rng = np.random.default_rng(0)
-    seen = set()
-    for colour, view, _ in itertools.product(COLOURS, (*VIEW_WORDS, None), range(6)):
-        text = caption(canonical_object(class_name, colour), view, rng)
+def test_descriptions_are_read_back_as_what_they_say(class_name: ClassName) -> None:
+    prefixes = ("", "a photo of ", "a 3d render of ", "a DSLR photo of ")
+    for colour, view, prefix in itertools.product(COLOURS, (*VIEW_WORDS, None), prefixes):
+        text = prefix + describe(class_name, colour) + (f", {view}" if view is not None else "")
         assert parse_prompt(text) == ToyboxPrompt(class_name=class_name, colour=colour, view=view)
-        assert parse_prompt(describe(class_name, colour)) == ToyboxPrompt(class_name=class_name, colour=colour)
-        seen.add(text.split(colour)[0])
-    assert len(seen) >= 4
 
 
 @pytest.mark.parametrize(
@@ -53,11 +47,6 @@ def test_tolerant_reading(text: str, expected: tuple[ClassName | None, str | Non
 @pytest.mark.parametrize("text", ["", "   ", ",", "a photo of a"])
 def test_text_that_says_nothing_is_unconditional(text: str) -> None:
     assert parse_prompt(text) == ToyboxPrompt()
-    assert parse_prompt(text).is_unconditional
-
-
-def test_any_one_fact_makes_a_prompt_conditional() -> None:
-    assert not any(parse_prompt(text).is_unconditional for text in ("ball", "red", "front view"))
 
 
 @pytest.mark.parametrize(

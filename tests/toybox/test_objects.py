@@ -15,7 +15,6 @@ from sdi_gs.toybox.metrics import psnr, silhouette_iou
 from sdi_gs.toybox.objects import (
     CLASSES_WITH_FRONT,
     HELD_OUT_PAIRS,
-    OBJECT_RADIUS,
     SIDES_ALIKE,
     PlacedObject,
     canonical_object,
@@ -26,6 +25,9 @@ from sdi_gs.toybox.primitives import bounds, placed
 from sdi_gs.toybox.renderer import render_scenes, signed_distance
 
 CamerasAt = Callable[..., CameraBatch]
+
+OBJECT_RADIUS = 0.95
+"""Scene units: what the cameras of toybox, at a distance of 3.3, show with a margin."""
 
 
 def extreme_members(class_name: ClassName) -> list[PlacedObject]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import torch
 
 from memory_counting.cards import CARDS, HOST_SECONDS, Card
-from memory_counting.counting import StepCount, count_step, published_prior
+from memory_counting.counting import StepCount
 from memory_counting.meter import Part
 from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import ModelName
 from sdi_gs.settings.compute import Precision
 from sdi_gs.settings.run import RunConfig
 
@@ -61,21 +60,6 @@ class StepPrediction:
             "predictor_calls": self.predictor_calls,
             "seconds": self.seconds,
         }
-
-
-def predict_step(
-    config: RunConfig, model: ModelName, *, image_size: int | None = None, num_gaussians: int | None = None
-) -> StepPrediction:
-    """Count a step of a run with Stable Diffusion 2.1 on a card.
-
-    ``image_size`` in pixels is the model's own, ``num_gaussians`` the cap of a growing cloud if not given.
-    """
-    if num_gaussians is None:
-        grown = config.densify.max_gaussians if config.densify.enabled else 0
-        num_gaussians = max(config.gaussians.num_initial, grown)
-    config = replace(config, gaussians=replace(config.gaussians, num_initial=num_gaussians, init=None, init_from=None))
-    prior = published_prior(model, image_size=image_size, dtype=card_precision(config.compute.precision))
-    return from_count(count_step(config, prior), config)
 
 
 def from_count(count: StepCount, config: RunConfig) -> StepPrediction:

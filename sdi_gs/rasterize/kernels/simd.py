@@ -336,16 +336,6 @@ def lane_bits(typing_context, condition):
 
 
 @vector_intrinsic
-def count_bits(typing_context, bits):
-    """Return the number of set bits of an int64."""
-
-    def emit(context, builder, sig, args):
-        return _call(builder, "llvm.ctpop.i64", I64, [args[0]])
-
-    return types.int64(types.int64), emit
-
-
-@vector_intrinsic
 def lowest_bit(typing_context, bits):
     """Return the index of the lowest set bit of an int64 that is not 0."""
 

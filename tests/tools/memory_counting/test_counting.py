@@ -14,7 +14,7 @@ import pytest
 import torch
 from memory_counting.cards import CARDS
 from memory_counting.counting import META, StepCount, count_step, published_prior
-from memory_counting.prediction import from_count, mean_calls, predict_step
+from memory_counting.prediction import from_count, mean_calls
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.miniature import SMALLEST, miniature_networks, prior_of_networks
@@ -93,7 +93,9 @@ def test_a_prediction_scales_the_calls_to_the_runs_mean() -> None:
 @pytest.mark.parametrize(("tier", "image_size"), [(TIERS[0], 512), (TIERS[-1], 768)])
 def test_the_predictions_that_come_with_the_package_are_those_of_this_code(tier: Tier, image_size: int) -> None:
     settings = config(compute=tier.compute)
-    anew = predict_step(settings, "sd21-base", image_size=image_size, num_gaussians=200_000)
+    settings = replace(settings, gaussians=replace(settings.gaussians, num_initial=200_000))
+    prior = published_prior("sd21-base", image_size=image_size, dtype=torch.float16)
+    anew = from_count(count_step(settings, prior), settings)
     # Other versions of the libraries may hold a little more or less.
     row = predicted(tier, image_size)
     assert row is not None
