@@ -13,7 +13,8 @@ import torch
 from sdi_gs.doctor.miniature import NARROW, miniature_networks, prior_of_networks
 from sdi_gs.priors.catalog import SD21_BASE
 from sdi_gs.priors.fetch import folder_on_disk
-from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, load_latent_diffusion
+from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.published import ModelName, Networks, published_networks
 
 MODEL: ModelName = "sd21-base"

@@ -91,7 +91,8 @@ def _load_latent_diffusion(
     """Load a folder in SD 2.1's layout or a hub id, with the weights' type and the timesteps that the run asks for."""
     import torch
 
-    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, load_latent_diffusion
+    from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig
+    from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 
     precision = config.compute.precision
     if precision == "auto":

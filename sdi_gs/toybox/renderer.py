@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.toybox.kernels.tracing import point_distances, render_batch
 from sdi_gs.toybox.objects import Scene, scene_primitives
 from sdi_gs.toybox.primitives import ROW_LENGTH
-from sdi_gs.toybox.tracing import point_distances, render_batch
 
 WHITE = (1.0, 1.0, 1.0)
 # Small tasks that free threads pick up: objects differ in cost, and a core may be busy with something else.

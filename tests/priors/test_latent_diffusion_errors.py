@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import SourceUnavailableError
-from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.layout import CONFIG_FILES
 
 COMPONENTS = ["tokenizer", "text_encoder", "unet", "vae", "scheduler"]

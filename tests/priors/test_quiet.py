@@ -10,7 +10,7 @@ from toybox_training.folder import load_networks
 from transformers.utils import logging
 
 from sdi_gs.priors.catalog import TOYBOX
-from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.quiet import without_progress_bars
 
 

@@ -19,7 +19,8 @@ from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import StepPlan
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.settings.guidance import GuidanceConfig

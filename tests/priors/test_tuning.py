@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior, load_latent_diffusion
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.tuning import RememberedLinear
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.compute import ComputeConfig

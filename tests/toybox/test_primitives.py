@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdi_gs.toybox import primitives as prim
-from sdi_gs.toybox.tracing import point_distances
+from sdi_gs.toybox.kernels.tracing import point_distances
 
 WHITE = (1.0, 1.0, 1.0)
 ORIGIN = (0.0, 0.0, 0.0)

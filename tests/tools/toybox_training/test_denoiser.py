@@ -26,7 +26,7 @@ from toybox_training.loop import batch_generator, initial_weights, train
 from toybox_training.vocabulary import write_tokenizer
 
 from sdi_gs.cameras import VIEW_WORDS
-from sdi_gs.priors.latent_diffusion import load_latent_diffusion
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.toybox.captions import parse_prompt
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES
 from sdi_gs.toybox.judge import Judge, JudgeNetwork
@@ -67,7 +67,7 @@ def test_the_velocity_is_that_of_diffusers() -> None:
 
 
 def test_the_scheduler_has_the_constants_of_sd21() -> None:
-    from sdi_gs.priors.latent_diffusion import read_scheduler
+    from sdi_gs.priors.latent_diffusion_loading import read_scheduler
     from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 
     schedule, prediction_type = read_scheduler(SCHEDULER)

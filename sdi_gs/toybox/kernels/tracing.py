@@ -1,7 +1,7 @@
 """Compiled sphere tracing of toybox primitives, one image per task.
 
-All compiled functions live in this one file because numba's cache notices changes of the file of the outermost
-function only.
+All compiled functions stand in this one file, because numba's cache notices a change only in the file of the
+outermost function.
 
 Every ray meets every primitive by itself, in the primitive's own frame. Antialiasing: the ray is traced against
 the surface moved inwards by half a pixel; how close it comes to that inner surface, in pixels, is one minus the
