@@ -122,10 +122,6 @@ class RunFolder:
         """Return the log's steps, without a last line that a crash cut short; UserError for other damage."""
         return [record for record in self._read_log() if "event" not in record]
 
-    def read_events(self) -> list[dict[str, Any]]:
-        """Return the log's events; "step" is the last step before the event. Damage is treated as in ``read_steps``."""
-        return [record for record in self._read_log() if "event" in record]
-
     def _read_log(self) -> list[dict[str, Any]]:
         if not self.steps.exists():
             return []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, SMOKE, files_in, refusal
+from run_log import read_events
 
 from sdi_gs.commands.main import main
 from sdi_gs.runs.folder import RunFolder
@@ -42,7 +43,7 @@ def test_the_command_of_a_run_also_resumes_it(stopped_run: Path, run: Path) -> N
 def test_a_run_goes_on_with_other_levers_of_memory(stopped_run: Path) -> None:
     options = ["--compute.views-at-once", "1", "--compute.branches-at-once", "1"]
     assert main(["train", "--resume", str(stopped_run), *options]) == 0
-    events = RunFolder(stopped_run).read_events()
+    events = read_events(RunFolder(stopped_run))
     assert [event["changed"] for event in events] == [{"compute.views_at_once": 1, "compute.branches_at_once": 1}]
     assert json.loads((stopped_run / "summary.json").read_text())["step"] == 6
 

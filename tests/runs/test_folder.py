@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_log import read_events
 
 from sdi_gs.errors import UserError
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, open_run_folder, slug
@@ -146,13 +147,13 @@ def test_events_stand_between_steps_and_are_rewound_with_them(run: RunFolder) ->
     for line in (record(1), events[0], changes[0], changes[1], record(2), events[1], changes[2], record(3)):
         run.append_step(line)
     assert run.read_steps() == [record(1), record(2), record(3)]
-    assert run.read_events() == [events[0], changes[0], changes[1], events[1], changes[2]]
+    assert read_events(run) == [events[0], changes[0], changes[1], events[1], changes[2]]
     # The checkpoint of step 2 was saved before the last change.
     run.rewind_log(2, num_changes=2)
     assert run.read_steps() == [record(1), record(2)]
-    assert run.read_events() == [events[0], changes[0], changes[1], events[1]]
+    assert read_events(run) == [events[0], changes[0], changes[1], events[1]]
     run.rewind_log(1, num_changes=0)
-    assert run.read_events() == [events[0]]
+    assert read_events(run) == [events[0]]
 
 
 def test_a_run_that_logged_nothing_rewinds_to_an_empty_log(run: RunFolder) -> None:

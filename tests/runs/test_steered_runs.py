@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from run_log import read_events
 from small_runs import (
     CPU,
     assert_same_results,
@@ -40,7 +41,7 @@ def steered_run(folder: Path, *, checkpoint_after: int, stop: int) -> RunFolder:
 
 
 def scales_logged(run: RunFolder) -> list[tuple[int, float]]:
-    return [(event["step"], event["changed"]["guidance.guidance_scale"]) for event in run.read_events()]
+    return [(event["step"], event["changed"]["guidance.guidance_scale"]) for event in read_events(run)]
 
 
 @pytest.mark.parametrize(("checkpoint_after", "in_force", "kept"), [(5, 5.0, 2), (4, 3.0, 1), (3, 3.0, 1)])
@@ -70,7 +71,7 @@ def test_a_steered_run_that_was_stopped_and_saved_says_so(tmp_path: Path) -> Non
     assert summary["changes"] == [{"step": 2, "changed": {"prompt": ["a blue robot", "a red car"]}}]
     resumed, folder = prepare_resume(run.path, device=CPU)
     assert resumed.config.prompt == "a red car"
-    assert [event["changed"] for event in folder.read_events()] == [{"prompt": "a red car"}]
+    assert [event["changed"] for event in read_events(folder)] == [{"prompt": "a red car"}]
     assert load(run.path).prompt == "a red car"
     assert load_run_config(run.path).prompt == "a blue robot"
 
@@ -101,7 +102,7 @@ def test_a_rejected_change_is_not_logged(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dragon"):
         change_settings(trainer, run, with_values(trainer.config, {"prompt": "a red dragon"}))
     assert change_settings(trainer, run, trainer.config) == {}
-    assert run.read_events() == []
+    assert read_events(run) == []
 
 
 def test_a_config_file_that_was_edited_is_still_told_apart_in_a_steered_run(tmp_path: Path) -> None:

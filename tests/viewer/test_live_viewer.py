@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_log import read_events
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, Representation
@@ -129,7 +130,7 @@ def test_settings_take_effect_at_the_next_step_and_reach_the_log(live_run: Any, 
     watched.set_value(LABELS["guidance.guidance_scale"], 1e9)
     watched.set_value(LABELS["views_per_step"], 2)
     watched.press(labels.APPLY)
-    [event] = wait_until(live_run.folder.read_events)
+    [event] = wait_until(lambda: read_events(live_run.folder))
     assert event == {
         "event": "settings",
         "step": step,
@@ -164,7 +165,7 @@ def test_what_cannot_be_is_rejected_and_training_goes_on(
     wait_until(lambda: watched.value_of(label) == shown)
     step = live_run.trainer.step
     wait_until(lambda: live_run.trainer.step > step)
-    assert live_run.folder.read_events() == []
+    assert read_events(live_run.folder) == []
 
 
 def visibility(browser: Any) -> list[bool]:
@@ -235,7 +236,7 @@ def test_a_failing_render_is_told_and_logged_and_training_goes_on(
     with caplog.at_level("WARNING", logger=LOGGER.name):
         watched.set_value(labels.PICTURE, "render")
         [notice] = wait_until(lambda: watched.of_kind("NotificationShowMessage"))
-        events = wait_until(live_run.folder.read_events)
+        events = wait_until(lambda: read_events(live_run.folder))
     assert notice["props"]["title"] == labels.ERROR_TITLE
     assert "out of paint" in notice["props"]["body"]
     assert events[0]["event"] == "viewer-error"
@@ -394,7 +395,7 @@ def test_fifty_clients_come_and_go(live_run: Any, watched: Any, browsers: Browse
     assert buffered() <= messages + 5
     assert threading.active_count() <= threads + 40
     assert viewer.server._websock_server._client_state_from_id.keys() == viewer.server.get_clients().keys()
-    assert live_run.folder.read_events() == []
+    assert read_events(live_run.folder) == []
 
 
 def test_whoever_is_there_is_told_of_the_end_and_the_port_closes(live_run: Any, watched: Any, wait_until: Wait) -> None:
