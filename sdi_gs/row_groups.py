@@ -1,7 +1,7 @@
-"""A batch in groups of rows, each of which is computed once more in the backward pass instead of being kept.
+"""Compute a batch in groups of rows, recomputing each group in the backward pass instead of keeping its activations.
 
-The rows of a step's views do not depend on each other in rendering, encoding or prediction. Taken in groups, with the
-results joined again, they give the losses and gradients of the whole up to rounding, whatever the losses divide by.
+Rows of a step's views are independent in rendering, encoding and prediction. Computed in groups and concatenated, they
+give the losses and gradients of the whole batch up to rounding, whatever the losses divide by.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def row_groups(count: int, at_once: int) -> list[slice]:
-    """Consecutive slices of at most ``at_once`` rows; one of all rows for 0."""
+    """Return consecutive slices of at most ``at_once`` rows; one slice of all rows for 0."""
     size = at_once or max(count, 1)
     return [slice(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
@@ -24,9 +24,9 @@ def row_groups(count: int, at_once: int) -> list[slice]:
 def recomputed(
     function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
 ) -> Result:
-    """Call a function and keep none of its inner results for the backward pass, which calls it again.
+    """Call a function without keeping its intermediate results; the backward pass calls it again.
 
-    Everything random in it has to come in as an argument.
+    All random numbers must be passed in as arguments.
     """
-    # Torch's global generators have no say here, and asking a GPU's for its state would wait for it.
+    # The function uses no global generator, and reading a GPU generator's state would wait for the GPU.
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False, **options)  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""The numbers behind the plots: one row per step, of bounded length however long the run."""
+"""Data of the plots: rows of numbers, bounded in number for runs of any length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_ROWS = 400
 
 
 class History:
-    """Rows of (step, loss, t, Gaussians, steps/s); when it is full, every second row goes and half as many come."""
+    """Rows of (step, loss, t, Gaussians, steps/s); when full, every second row is dropped and the rate halved."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[float, ...]] = []
@@ -19,7 +19,7 @@ class History:
         self._lock = threading.Lock()
 
     def add(self, step: int, loss: float, timestep: int, count: int, rate: float) -> None:
-        """Take note of a step."""
+        """Add a step."""
         with self._lock:
             if self._seen % self._every == 0:
                 self._rows.append((step, loss, timestep, count, rate))
@@ -29,7 +29,7 @@ class History:
                 self._every *= 2
 
     def columns(self) -> np.ndarray:  # [5, rows] float64
-        """The rows so far, a column each; a number that is not finite as the one before it would be drawn: as 0."""
+        """Return the rows as columns; numbers that are not finite become 0."""
         with self._lock:
             table = np.array(self._rows, dtype=np.float64).reshape(-1, 5)
         return np.nan_to_num(table.T, nan=0.0, posinf=0.0, neginf=0.0)

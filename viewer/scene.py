@@ -13,11 +13,11 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.splat_stream import SplatArrays
 
 FRUSTUM_SIZE = 0.15
-"""Of a training camera, scene units."""
+"""Size of a training camera's frustum, scene units."""
 
 
 class Scene:
-    """Only the worker's thread calls it."""
+    """The shared nodes of the page's scene; only the worker's thread calls it."""
 
     def __init__(self, server: viser.ViserServer) -> None:
         self._server = server
@@ -27,9 +27,9 @@ class Scene:
         self._frusta: list[viser.CameraFrustumHandle] = []
 
     def show_splats(self, arrays: SplatArrays, *, afresh: bool = False) -> None:
-        """Update the node, or add it again where the count or the factor changed, or if ``afresh``.
+        """Update the node, or add it again if the count or the factor changed or ``afresh`` is set.
 
-        viser keeps a node's first buffer for late comers beside its last: adding it again drops the first.
+        viser keeps a node's first buffer besides its last, for later clients; adding the node again frees the first.
         """
         buffers = (arrays.centers, arrays.covariances, arrays.rgbs, arrays.opacities)
         if self._splats is not None and not afresh and (len(arrays), arrays.factor) == (self._count, self._factor):
@@ -40,7 +40,7 @@ class Scene:
         self._count, self._factor = len(arrays), arrays.factor
 
     def show_cameras(self, views: GuidedViews | None) -> None:
-        """A frustum per camera of a step; none for None."""
+        """Show a frustum per camera of a step; remove them for None."""
         cameras = None if views is None else views.cameras
         count = 0 if cameras is None else len(cameras)
         for frustum in self._frusta[count:]:
@@ -71,6 +71,6 @@ class Scene:
             )
 
     def as_html(self, arrays: SplatArrays) -> bytes:
-        """The scene as one page that needs nothing else."""
+        """Return the scene as one self-contained web page."""
         self.show_splats(arrays, afresh=True)
         return self._server.get_scene_serializer().as_html().encode()

@@ -19,7 +19,7 @@ INSTRUMENT_REMARK = "toybox is an instrument: it measures the method on toy obje
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The scores of one scene, with what is needed to read them."""
+    """The scores of one scene, with the context for reading them."""
 
     source: str | None
     """Path of the scene; None for one in memory."""
@@ -69,7 +69,7 @@ def evaluate(
     Without ``metrics`` all of ``METRICS`` that apply are computed; those that need a truth apply to toybox prompts.
     ``ceiling_config`` is the run whose settings the ceiling is fitted with; None for no ceiling.
 
-    Raises UserError where there is no prompt, and where one of the given ``metrics`` needs a truth that the prompt does
+    Raises UserError without a prompt, and if one of the given ``metrics`` needs a truth that the prompt does
     not have.
     """
     source, run = (str(scene.path), scene.run) if isinstance(scene, SavedScene) else (None, None)

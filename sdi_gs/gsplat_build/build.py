@@ -223,7 +223,7 @@ def _environment(plan: BuildPlan) -> dict[str, str]:
 
 
 def _link_folder(plan: BuildPlan, work: Path) -> Path:
-    """Make a folder with ``libcudart.so``: the linker needs this name, and the Python packages lack it."""
+    """Make a folder with ``libcudart.so``: the linker needs this name, which the Python packages do not contain."""
     folder = work / "libraries"
     folder.mkdir(exist_ok=True)
     link = folder / "libcudart.so"

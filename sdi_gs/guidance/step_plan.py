@@ -1,4 +1,4 @@
-"""What is decided about a training step's guidance before its latents are known."""
+"""The plan of a step's guidance: choices made before the step's latents are known."""
 
 from __future__ import annotations
 

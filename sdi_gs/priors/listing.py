@@ -1,4 +1,4 @@
-"""What is known of the priors without loading any: where each would come from, and whether it is here."""
+"""List the priors without loading any: facts, sources, and whether the files are on this machine."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ class PriorStatus:
     """One prior, for lists."""
 
     name: str
-    """What ``--prior`` takes."""
+    """Value of ``--prior``."""
     summary: str
-    """What it is."""
+    """Description in one line."""
     prediction_type: str | None
-    """What its network predicts; None where only its files would tell."""
+    """Prediction type of its network; None if it is only known from files that are not here."""
     sources: tuple[str, ...]
-    """``owner/name@commit`` in the order in which they are tried."""
+    """Sources as ``owner/name@commit``, in the order in which they are tried."""
     licence: str
     """Licence of the weights."""
     size_bytes: int | None
-    """Bytes to download, or what a folder's weights take; None if not known."""
+    """Bytes to download, or of a folder's weights; None if unknown."""
     on_disk: bool
     """Whether it can be loaded without a network."""
     folder: str | None
-    """Where its files are."""
+    """Folder of its files."""
     is_instrument: bool = False
-    """Whether it knows toybox alone and is there to measure the method."""
+    """Whether it knows only toybox: made to measure the method."""
     is_packaged: bool = False
-    """Whether its files are a part of this package."""
+    """Whether its files are part of this package."""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 def known_priors() -> list[PriorStatus]:
-    """The catalogue, each entry with its state on this machine; asks nobody."""
+    """Return all entries of the catalogue with their state on this machine, without network access."""
     return [_status_of_entry(entry) for entry in CATALOG]
 
 
 def prior_status(name: str) -> PriorStatus:
-    """The state of a name in the catalogue, of a folder or of a hub id.
+    """Return the state of a name in the catalogue, a folder or a hub id.
 
-    Raises UserError for anything else, and for a folder that lacks a component.
+    Raises UserError for any other name, and for a folder with a missing component.
     """
     entry = entry_named(name)
     if entry is not None:
@@ -78,10 +78,10 @@ def prior_status(name: str) -> PriorStatus:
 
 
 def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
-    """Have a prior's files on disk and checked as far as their sums are known; None for one without weights.
+    """Download a prior's files if needed, and check those with published sums; return None for a prior without weights.
 
-    Raises UserError for a name that means nothing, an incomplete folder or repository, and files that are not the
-    published ones; SourceUnavailableError where nobody gives the files.
+    Raises UserError for an unknown name, an incomplete folder or repository, and files that differ from the published
+    ones; SourceUnavailableError if no source has the files.
     """
     entry = entry_named(name)
     if entry is not None:
@@ -141,7 +141,7 @@ def _weights_bytes(folder: Path) -> int:
 
 
 def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
-    """The list as a person reads it."""
+    """Write the list as text for people."""
     lines = []
     for status in statuses:
         predicts = f", predicts {status.prediction_type}" if status.prediction_type else ""

@@ -1,6 +1,6 @@
-"""Stable Diffusion 2.1's networks from their published configs, without weights: for counting, and for tests.
+"""Stable Diffusion 2.1's networks from their published configs, without weights, for counting memory and for tests.
 
-The configs lie in ``sd21/``; where they come from is said in ``docs/sd21.md``.
+The configs are in ``sd21/``; ``docs/sd21.md`` names their sources.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNETS: dict[ModelName, Component] = {"sd21-base": "unet_512", "sd21": "unet_768
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """The three networks of a model."""
+    """The three networks of a Stable Diffusion model."""
 
     text_encoder: Any
     unet: Any
@@ -35,7 +35,7 @@ class Networks:
 
 
 def published_config(component: Component) -> dict[str, Any]:
-    """The arguments in a component's config file."""
+    """Return the arguments in a component's config file."""
     text = resources.files("sdi_gs.priors").joinpath("sd21", f"{component}.json").read_text(encoding="utf-8")
     return {key: value for key, value in json.loads(text).items() if not key.startswith("_")}
 
@@ -43,9 +43,9 @@ def published_config(component: Component) -> dict[str, Any]:
 def published_networks(
     model: ModelName, *, device: torch.device | str, dtype: torch.dtype, image_size: int | None = None
 ) -> Networks:
-    """Random networks on ``device``: U-Net and text encoder in ``dtype``, VAE in float32 or wider, none trainable.
+    """Build random networks on a device: U-Net and text encoder in ``dtype``, VAE in float32 or wider, none trainable.
 
-    ``image_size`` replaces the model's own, pixels. The meta device makes them at once and without memory.
+    ``image_size`` replaces the model's own, pixels. On the meta device they take no time and no memory.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -61,7 +61,7 @@ def published_networks(
             text_encoder: Any = CLIPTextModel(CLIPTextConfig(**published_config("text_encoder")))
         vae: Any = AutoencoderKL(**vae_config)
     if text_encoder.dtype != dtype:
-        # CLIP's own config names a type of its own.
+        # CLIP's config contains a type, which would override the argument.
         text_encoder = text_encoder.to(dtype)
     networks = (text_encoder, unet, vae)
     text_encoder, unet, vae = (network.requires_grad_(False).eval() for network in networks)
@@ -70,7 +70,7 @@ def published_networks(
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """New tensors of floats have this type inside."""
+    """Make a type the default of new float tensors inside the context."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

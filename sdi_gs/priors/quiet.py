@@ -1,4 +1,4 @@
-"""Loading of networks without what diffusers and transformers say of it on the terminal."""
+"""Load networks without the messages of diffusers and transformers on the terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def lean_loading() -> dict[str, Any]:
-    """Options of diffusers' ``from_pretrained``: it would ask for accelerate aloud where that is not installed."""
+    """Return options of diffusers' ``from_pretrained`` that avoid its warning if accelerate is not installed."""
     return {"low_cpu_mem_usage": importlib.util.find_spec("accelerate") is not None}
 
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """No bars of transformers and the hub inside; they are put back, unless the user has none."""
+    """Hide the progress bars of transformers and the hub inside, and restore the user's setting afterwards."""
     from huggingface_hub.utils import are_progress_bars_disabled
     from transformers.utils import logging
 

@@ -1,4 +1,4 @@
-"""What a catalogue entry of a prior consists of: facts for lists, hub repositories, and a loader."""
+"""Catalogue entries of priors: facts for lists, hub repositories, and a loader."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class PriorLoader(Protocol):
-    """Loads the prior of a catalogue entry; imports what it needs when it is called."""
+    """Function that loads the prior of a catalogue entry; heavy imports happen when it is called."""
 
     def __call__(self, entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
-        """Return the loaded prior; raises UserError for a model that cannot be had."""
+        """Return the loaded prior; raises UserError for a model that is not available."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Ways in which a network of diffusers can be run, none of which changes what it computes but for rounding.
+"""Options of running diffusers' networks, which change results by rounding only.
 
 Letters: R rows, L tokens, E embedding width, D inner width of an attention.
 """
@@ -21,9 +21,9 @@ from sdi_gs.settings.compute import Attention
 
 
 class RememberedLinear(nn.Module):
-    """A frozen projection that knows its answer to a tensor again for as long as that tensor lives.
+    """A frozen projection that caches its result for each input tensor as long as that tensor lives.
 
-    Embeddings are asked about once per step of the inversion; what is kept goes with them.
+    The inversion projects the same embeddings in every step; the cached results are freed with them.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -35,7 +35,7 @@ class RememberedLinear(nn.Module):
         self,
         embeddings: Tensor,  # [R, L, E]
     ) -> Tensor:  # [R, L, D]
-        """The projection; a tensor that was written to in between is projected anew."""
+        """Return the projection; a tensor that was modified since is projected again."""
         version = embeddings._version
         known = self._known.get(embeddings)
         if known is None or known[0] != version:
@@ -44,10 +44,10 @@ class RememberedLinear(nn.Module):
 
 
 def recompute_residuals(encoder: Any, recompute: bool) -> None:
-    """Have each residual block of a VAE's encoder be computed once more in the backward pass, or kept.
+    """Make each residual block of a VAE's encoder recompute its activations in the backward pass, or keep them.
 
-    Diffusers checkpoints whole levels. While one of them is computed again both its blocks would be kept: at full
-    resolution that is more than all levels' results together.
+    diffusers checkpoints whole levels: while a level is recomputed, the activations of both its blocks are kept. At
+    full resolution they take more memory than all levels' results together.
     """
     from diffusers.models.resnet import ResnetBlock2D
 
@@ -60,7 +60,7 @@ def recompute_residuals(encoder: Any, recompute: bool) -> None:
 
 
 def remember_text(unet: Any, remember: bool) -> None:
-    """Have every cross-attention keep its keys and values of the text, or project them at every call."""
+    """Make every cross-attention cache its keys and values of the text, or project them in every call."""
     for attention in _cross_attentions(unet):
         for name in ("to_k", "to_v"):
             projection = getattr(attention, name)
@@ -69,7 +69,7 @@ def remember_text(unet: Any, remember: bool) -> None:
 
 
 def set_attention(unet: Any, attention: Attention) -> None:
-    """Choose how scores become a mixture of values."""
+    """Choose the implementation of attention."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     match attention:
@@ -82,7 +82,7 @@ def set_attention(unet: Any, attention: Attention) -> None:
 
 
 def set_channels_last(network: Any, channels_last: bool) -> None:
-    """Lay out the weights of the convolutions with the channels of a pixel side by side, or one channel by one."""
+    """Store the convolutions' weights with channels last (side by side for each pixel) or first."""
     network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -90,12 +90,12 @@ def laid_out(
     images: Tensor,  # [R, C, h, w]
     channels_last: bool,
 ) -> Tensor:
-    """The same images as a network that was set to ``channels_last`` takes them."""
+    """Return the images in the memory layout that a network set to ``channels_last`` reads."""
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
 def compiled(unet: Any) -> Any:
-    """The U-Net as torch.compile makes it at its first call; UserError where the compiler for its device is missing."""
+    """Return the U-Net, to be compiled at its first call; UserError if its device's compiler is missing."""
     if unet.device.type == "cuda":
         found, needed = importlib.util.find_spec("triton") is not None, "the package triton"
     else:

@@ -1,4 +1,4 @@
-"""What happens in a run, as data.
+"""Events of a run, as data.
 
 A run emits events in the order in which things happen; observers print them, show them or count them. An event holds
 numbers, names and paths, never the trainer: no event changes the run. Imports no torch.

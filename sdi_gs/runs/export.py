@@ -21,7 +21,7 @@ from sdi_gs.splats.splat_cloud import SplatCloud
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """Paths of the written files."""
 
     path: Path
     summary: str

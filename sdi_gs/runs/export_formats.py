@@ -23,7 +23,7 @@ def export_format(name: str) -> ExportFormat:
 
 
 def format_by_suffix(path: Path) -> ExportFormat:
-    """Return the first format whose files end like ``path``; UserError where there is none."""
+    """Return the first format whose files end like ``path``; UserError if none matches."""
     for row in export_formats():
         if row.suffix and path.name.lower().endswith(row.suffix):
             return row

@@ -177,7 +177,7 @@ def create_run_folder_at(path: Path) -> RunFolder:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """Return the run folder at ``path``; UserError if it is none."""
+    """Return the run folder at ``path``; UserError if it is not one."""
     if not path.is_dir():
         raise UserError(f"{path} is not a run: there is no such folder; give one like outputs/a-blue-robot-1")
     folder = RunFolder(path)

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one asks for an orderly stop, the second one stops at once."""
+"""Ctrl-C: the first one requests an orderly stop, the second one stops at once."""
 
 from __future__ import annotations
 

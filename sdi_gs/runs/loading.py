@@ -76,7 +76,7 @@ AnyScene = SavedScene | Scene | Representation
 
 
 def representation_of(scene: AnyScene) -> Representation:
-    """Return what a scene shows."""
+    """Return the representation of a scene."""
     shown: Any = getattr(scene, "representation", scene)
     return shown
 
@@ -102,7 +102,7 @@ def load(
 def load_run_scene(
     path: Path, *, device: torch.device | str = "cpu", scene: Scene | None = None
 ) -> tuple[Representation, RunOrigin]:
-    """Load what a run optimised, at its latest checkpoint or at the one that ``path`` names.
+    """Load what a run optimised, at its latest checkpoint or the one at ``path``.
 
     ``scene`` is for a run of a scene of your own. Raises UserError for a path that is neither a run nor a checkpoint
     of one, for a damaged checkpoint, and for a ``scene`` of another class than the run's.

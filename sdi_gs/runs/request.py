@@ -1,4 +1,4 @@
-"""What to run, as data; imports no torch, for the command line's sake."""
+"""Requests of runs, as data; imports no torch, so that the command line starts fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run saves while it trains: checkpoints, previews and changed settings."""
+"""Save checkpoints, previews and changed settings during a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of toybox: sentences about objects, and what a sentence asks for."""
+"""The words of toybox: write sentences about objects, and parse them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 PART_OF: dict[str, ClassName] = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}
 """Parts that can carry the colour of their object ("a house with a blue roof")."""
 
-# Words that say nothing about the object.
+# Words without meaning for the object.
 _FILLERS = frozenset(
     "a an the of with and one single photo photograph picture image rendering render rendered dslr 3d model"
     " toy object thing in its".split()
@@ -38,7 +38,7 @@ VOCABULARY: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class ToyboxPrompt:
-    """What a sentence asks for; None means that it does not say."""
+    """Content of a sentence; None for properties that it leaves open."""
 
     class_name: ClassName | None = None
     """The object, one of ``CLASSES``."""
@@ -47,11 +47,11 @@ class ToyboxPrompt:
     view: ViewWord | None = None
     """The side it is seen from."""
     background: BackgroundName | None = None
-    """What it is shown over."""
+    """The background."""
 
 
 def describe(class_name: ClassName, colour: str) -> str:
-    """The plain words for an object, with the colour where the object wears it."""
+    """Return the plain words for an object, with the colour named at the part that has it."""
     coloured = f"{_article(colour)} {colour}"
     match class_name:
         case "snowman":
@@ -109,9 +109,9 @@ def parse_prompt(text: str) -> ToyboxPrompt:
 
 
 def parse_request(text: str) -> ToyboxPrompt:
-    """What a toybox prior may be asked for: an object, or nothing at all.
+    """Parse a prompt for a toybox prior, which must name an object or be empty.
 
-    Raises UserError as ``parse_prompt`` does, and for a text that says something but names no object.
+    Raises UserError as ``parse_prompt`` does, and for a text that is not empty but names no object.
     """
     prompt = parse_prompt(text)
     if prompt.class_name is None and text.strip():
@@ -120,7 +120,7 @@ def parse_request(text: str) -> ToyboxPrompt:
 
 
 def unknown_word_message(word: str, text: str) -> str:
-    """One line that names the word, what toybox knows, and where to take other sentences."""
+    """Return an error line that names the word, toybox's vocabulary, and a prior for other sentences."""
     # Runs add the view and the background to what the user wrote.
     said = re.sub(r",? (?:front|side|back|overhead) view\b.*", "", text)
     return (
@@ -130,7 +130,7 @@ def unknown_word_message(word: str, text: str) -> str:
 
 
 def _take_view(text: str) -> tuple[str, ViewWord | None]:
-    """Cut the view words out of the lower-case text."""
+    """Remove the view words from the lower-case text."""
     remaining, view = re.sub(r"[-\s]+", " ", text.lower()), None
     for pattern, word in _VIEW_PATTERNS:
         remaining, found = re.subn(rf"\b{pattern}\b", " ", remaining)
@@ -143,7 +143,7 @@ def _take_view(text: str) -> tuple[str, ViewWord | None]:
 
 
 def _take_background(remaining: str, text: str) -> tuple[str, BackgroundName | None]:
-    """Cut the background's words out of what is left of the text."""
+    """Remove the background's words from the remaining text."""
     found: list[str] = re.findall(r"\b(\w+) background\b", remaining)
     if not found:
         return remaining, None

@@ -1,7 +1,7 @@
-"""The judge: a small classifier that says what a picture of toybox shows, and from which side.
+"""The judge: a small classifier that recognizes the object, colour and side in a picture of toybox.
 
-It is an examiner. It was trained on pictures of its own (the "judge" split), and nothing that is optimised may look at
-it: no loss, no prior.
+It only examines results. It was trained on pictures of its own (the "judge" split), and no loss and no prior may use
+it.
 
 Letters: B pictures, H W pixels, F features.
 """
@@ -24,7 +24,7 @@ from sdi_gs.toybox.objects import SIDES_ALIKE
 
 JUDGE_FILE = Path(__file__).parent / "weights" / "judge.safetensors"
 JUDGE_IMAGE_SIZE = 64
-"""Side in pixels of the pictures that it was trained on; others are resized."""
+"""Side in pixels of the training pictures; other sizes are resized."""
 
 _CHANNELS = (32, 64, 128)
 _FEATURES = 192
@@ -32,7 +32,7 @@ _PICTURES_AT_ONCE = 128
 
 
 class _Residual(nn.Module):
-    """Two convolutions with a way around them."""
+    """Two convolutions with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _Residual(nn.Module):
 
 
 class JudgeNetwork(nn.Module):
-    """Pictures [B, 3, 64, 64] in [0, 1] to logits of class [B, 16], colour [B, 10] and view [B, 4]."""
+    """Network from pictures [B, 3, 64, 64] in [0, 1] to logits of class [B, 16], colour [B, 10] and view [B, 4]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,22 +68,22 @@ class JudgeNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What B pictures show, as indices."""
+    """Recognized class, colour and view of B pictures, as indices."""
 
     classes: Tensor  # [B] int64 into CLASSES
     colours: Tensor  # [B] int64 into COLOUR_NAMES
     views: Tensor  # [B] int64 into VIEW_WORDS
 
     def class_accuracy(self, class_name: ClassName) -> float:
-        """Share of the pictures that show this object."""
+        """Return the share of pictures that show this object."""
         return (self.classes == CLASSES.index(class_name)).float().mean().item()
 
     def colour_accuracy(self, colour: str) -> float:
-        """Share of the pictures whose object has this colour."""
+        """Return the share of pictures whose object has this colour."""
         return (self.colours == COLOUR_NAMES.index(colour)).float().mean().item()
 
     def view_accuracy(self, class_name: ClassName, words: list[ViewWord]) -> float | None:
-        """Share of the pictures that show the side they should; None for a class whose sides only light tells apart."""
+        """Return the share of pictures that show the expected side; None for classes whose sides differ by light."""
         if class_name in SIDES_ALIKE:
             return None
         expected = torch.tensor([VIEW_WORDS.index(word) for word in words])
@@ -92,19 +92,19 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeScore:
-    """What the judge says of views of one object; the field names are the JSON keys of ``sdi-gs eval``."""
+    """The judge's scores of one object's views; the field names are the JSON keys of ``sdi-gs eval``."""
 
     judge_class: float
-    """Share of the views judged to show the object that was asked for."""
+    """Share of the views judged to show the prompt's object."""
     judge_colour: float | None
-    """Share of the views judged to show the colour that was asked for; None where none was."""
+    """Share of the views judged to show the prompt's colour; None for a prompt without a colour."""
     judge_view: float | None
-    """Share of the views judged to show the side they do; None for objects whose sides only light tells apart."""
+    """Share of the views whose side is judged right; None for objects whose sides differ by light only."""
     judge_back_as_front: float | None
-    """Share of the back views that are judged a front; None where ``judge_view`` is."""
+    """Share of the back views that are judged a front; None if ``judge_view`` is."""
 
     def as_json(self) -> dict[str, Any]:
-        """The score as JSON keys and values."""
+        """Return the score as JSON keys and values."""
         return asdict(self)
 
 
@@ -119,7 +119,7 @@ class Judge:
         self,
         images: Tensor,  # [B, H, W, 3] in [0, 1], over white, gray or black
     ) -> Judgement:
-        """Judge pictures; they are brought to 64 x 64 pixels first."""
+        """Judge pictures, resized to 64 x 64 pixels."""
         pixels = images.detach().cpu().float().permute(0, 3, 1, 2)
         size = (JUDGE_IMAGE_SIZE, JUDGE_IMAGE_SIZE)
         if pixels.shape[2:] != size:
@@ -134,7 +134,7 @@ class Judge:
         words: list[ViewWord],  # B of them, the sides that the views are of
         prompt: ToyboxPrompt,
     ) -> JudgeScore:
-        """How views of one object are judged; ValueError for a prompt without an object."""
+        """Judge the views of one object; ValueError for a prompt without an object."""
         if prompt.class_name is None:
             raise ValueError("a prompt without an object cannot be judged")
         verdict = self(images)
@@ -150,7 +150,7 @@ class Judge:
 
 
 def load_judge(path: Path = JUDGE_FILE) -> Judge:
-    """The judge that comes with the package; UserError where its weights are not there or broken."""
+    """Load the judge that comes with the package; UserError if its weights are missing or damaged."""
     from safetensors.torch import load_file
 
     if not path.is_file():

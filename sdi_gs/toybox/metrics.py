@@ -1,4 +1,4 @@
-"""How far images are from the true ones: pure functions on tensors.
+"""Metrics of images against true ones, as pure functions on tensors.
 
 Letters: V views, H W pixels; ``...`` any leading axes, which broadcast (one prediction against many truths).
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A mean squared error below this counts as this, so that equal images score 100 dB and not infinity.
+# Smallest mean squared error counted, so that equal images score 100 dB instead of infinity.
 MSE_FLOOR = 1e-10
 
 
@@ -19,7 +19,7 @@ def squared_error(
     predicted: Tensor,  # [..., H, W, 3]
     truth: Tensor,  # [..., H, W, 3]
 ) -> Tensor:  # [...]
-    """Mean squared difference per image."""
+    """Return the mean squared difference per image."""
     return (predicted - truth).square().mean(dim=(-3, -2, -1))
 
 
@@ -27,14 +27,14 @@ def psnr(
     predicted: Tensor,  # [..., H, W, 3]
     truth: Tensor,  # [..., H, W, 3]
 ) -> Tensor:  # [...] dB
-    """Peak signal-to-noise ratio per image in [0, 1], at most 100 dB."""
+    """Return the peak signal-to-noise ratio per image in [0, 1], at most 100 dB."""
     return -10.0 * squared_error(predicted, truth).clamp_min(MSE_FLOOR).log10()
 
 
 def silhouette(
     alpha: Tensor,  # [..., H, W, 1]
 ) -> Tensor:  # [..., H, W] bool
-    """Pixels that are covered by more than one half."""
+    """Return the pixels with alpha above one half."""
     return alpha[..., 0] > 0.5
 
 
@@ -42,7 +42,7 @@ def silhouette_iou(
     predicted: Tensor,  # [..., H, W, 1] alpha
     truth: Tensor,  # [..., H, W, 1] alpha
 ) -> Tensor:  # [...]
-    """Intersection over union of the silhouettes per image; two empty ones agree (1)."""
+    """Return the silhouettes' intersection over union per image; 1 for two empty ones."""
     ours, theirs = silhouette(predicted), silhouette(truth)
     union = (ours | theirs).sum(dim=(-2, -1))
     both = (ours & theirs).sum(dim=(-2, -1))
@@ -62,7 +62,7 @@ def laplacian_energy(
     rgb: Tensor,  # [V, H, W, 3]
     mask: Tensor,  # [V, H, W] bool
 ) -> Tensor:  # [] scalar
-    """Mean square of the five-point Laplacian over the masked pixels of all views (image border left out)."""
+    """Return the mean square of the five-point Laplacian over the masked pixels of all views (without the border)."""
     inner = rgb[:, 1:-1, 1:-1]
     around = rgb[:, :-2, 1:-1] + rgb[:, 2:, 1:-1] + rgb[:, 1:-1, :-2] + rgb[:, 1:-1, 2:]
     energy = (around - 4.0 * inner).square().mean(dim=-1)
@@ -74,9 +74,9 @@ def sharpness_ratio(
     truth: Tensor,  # [V, H, W, 3]
     truth_silhouette: Tensor,  # [V, H, W] bool
 ) -> float:
-    """High-frequency energy over truth's, inside the true silhouette grown by 2 pixels: 1 is right, 0 is blur.
+    """Return the ratio of high-frequency energy to truth's, inside the true silhouette grown by 2 pixels.
 
-    Energy and not agreement: noise scores high as well, so read it beside PSNR.
+    1 is right, 0 is blur. The ratio measures energy, not agreement: noise scores high, too, so read it beside PSNR.
     """
     region = dilate(truth_silhouette, 2)
     energy = laplacian_energy(truth, region)
@@ -88,9 +88,9 @@ def saturation_error(
     truth: Tensor,  # [V, H, W, 3]
     truth_silhouette: Tensor,  # [V, H, W] bool
 ) -> float:
-    """Mean chroma (max - min over channels, HSV's S times V) minus truth's: above 0 is too colourful.
+    """Return the mean chroma (max - min over channels, HSV's S times V) minus truth's: above 0 is too colourful.
 
-    Chroma and not S itself: S of a nearly black pixel is a ratio of two small numbers.
+    Chroma is used instead of S because S of a nearly black pixel is a ratio of two small numbers.
     """
     difference = _chroma(predicted) - _chroma(truth)
     return _masked_mean(difference, truth_silhouette).item()
@@ -100,7 +100,7 @@ def fog(
     predicted: Tensor,  # [V, H, W, 1] alpha
     truth_silhouette: Tensor,  # [V, H, W] bool
 ) -> float:
-    """Mean predicted alpha farther than 2 pixels outside the true silhouette: 0 is right."""
+    """Return the mean predicted alpha farther than 2 pixels outside the true silhouette: 0 is right."""
     return _masked_mean(predicted[..., 0], ~dilate(truth_silhouette, 2)).item()
 
 
@@ -110,11 +110,11 @@ def nearest_colour(
     truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3] over white, one object in every colour
     truth_alpha: Tensor,  # [V, H, W, 1]
 ) -> str:
-    """The colour in which the true object is nearest to the prediction.
+    """Return the colour in which the true object is nearest to the prediction.
 
-    Compared are mean colours over the region where the object wears its own colour (where the truths differ),
-    freed from the white background by alpha. Means do not care about blur and small shifts; brightness counts
-    half as much as chroma, for light is less certain than hue.
+    It compares mean colours over the region that has the object's colour (where the truths differ), with the white
+    background removed by alpha. Means are insensitive to blur and small shifts; brightness counts half as much as
+    chroma, since light is less certain than hue.
     """
     truths = torch.stack(list(truth_by_colour.values()))
     own_share = truths.std(dim=0).mean(dim=-1)
@@ -130,7 +130,7 @@ def _mean_foreground(
     alpha: Tensor,  # [V, H, W, 1]
     mask: Tensor,  # [V, H, W] bool
 ) -> Tensor:  # [..., 3]
-    """Mean colour of what alpha covers, without the white behind it."""
+    """Return the mean colour of the pixels that alpha covers, with the white background removed."""
     premultiplied = (rgb - (1.0 - alpha)) * mask[..., None]
     covered = (alpha[..., 0] * mask).sum().clamp_min(1.0)
     return premultiplied.sum(dim=(-4, -3, -2)) / covered
@@ -139,7 +139,7 @@ def _mean_foreground(
 def _opponent(
     rgb: Tensor,  # [..., 3]
 ) -> Tensor:  # [..., 4]
-    """Differences of the channels from their mean, and half the length that their mean contributes."""
+    """Return the channels' differences from their mean, and brightness weighted by one half."""
     mean = rgb.mean(dim=-1, keepdim=True)
     return torch.cat([rgb - mean, 0.5 * math.sqrt(3.0) * mean], dim=-1)
 

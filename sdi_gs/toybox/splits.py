@@ -1,4 +1,4 @@
-"""Where toybox's random numbers come from, so that what is learned from and what is judged by never meet."""
+"""Toybox's random streams, separate for training data, truth, tuning and the judge, so that they never overlap."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _ENTROPY = 20241126
 
 
 def split_seed(split: Split, index: int) -> np.random.Generator:
-    """An independent stream per split and index: "prior" to learn from, "truth" to score by, "val" to tune by,
-    "judge" for the classifier that judges pictures.
+    """Return an independent stream per split and index.
+
+    The splits are "prior" for training, "truth" for scores, "val" for tuning, and "judge" for the judge's training.
 
     Raises ValueError for an unknown split or a negative index.
     """

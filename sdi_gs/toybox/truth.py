@@ -1,8 +1,8 @@
-"""Scores of images of a made object against toybox's truth; how it was made does not matter here.
+"""Scores of an object's images against toybox's truth, independent of how the object was made.
 
-A prompt says neither proportions nor size, so truth is a family: the score is that of the best of K random
-members ("best of K"), beside that of the canonical member. Best of K flatters, so the best of the wrong classes
-under the same rule is reported as a floor.
+A prompt leaves proportions and size open, so truth is a family of objects: the score is that of the best of K random
+members ("best of K"), reported beside that of the canonical member. Best of K is biased upwards, so the best score of
+any wrong class under the same rule is reported as a floor.
 
 Letters: V views, H W pixels, K draws.
 """
@@ -48,13 +48,13 @@ HELD_OUT_OFFSETS_DEG = (10.0, 25.0, 40.0)
 OBJECTS_AT_ONCE = 11
 
 VIEW_GRID_AZIMUTHS = 24
-# Half a step off, so that no grid azimuth lies on the border of two view words.
+# Offset by half a step, so that no azimuth of the grid lies on the border of two view words.
 VIEW_GRID_OFFSET_DEG = 7.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruthScore:
-    """How near the images are to truth; the field names are the JSON keys of ``sdi-gs eval``."""
+    """Scores of images against truth; the field names are the JSON keys of ``sdi-gs eval``."""
 
     psnr_best: float
     """Mean PSNR over views against the draw where it is highest, dB."""
@@ -67,7 +67,7 @@ class TruthScore:
     iou_wrong_class: float
     """The floor: the highest mean IoU against ``num_wrong_class_draws`` draws of every other class."""
     wrong_class: ClassName
-    """The class that reached it."""
+    """The class that reached the floor."""
     sharpness_ratio: float
     """Laplacian energy over that of the best draw (by PSNR)."""
     saturation_error: float
@@ -75,11 +75,11 @@ class TruthScore:
     fog: float
     """Mean alpha farther than 2 pixels outside the best draw's silhouette."""
     view_accuracy: float | None
-    """Share of views whose nearest true view has the same view word; None where only light tells sides apart."""
+    """Share of views whose nearest true view has the same view word; None if sides differ by light only."""
     front_back_right: bool | None
     """Whether front views look like the true front and back views like the true back; None without a front."""
     colour_right: bool
-    """Whether the nearest of the ten colours is the one asked for (always, if none was)."""
+    """Whether the nearest of the ten colours is the prompt's; True for a prompt without a colour."""
     colour: str
     """The nearest of the ten colours."""
     num_draws: int
@@ -88,12 +88,12 @@ class TruthScore:
     """K of the floor, per class."""
 
     def as_json(self) -> dict[str, Any]:
-        """The score as JSON keys and values."""
+        """Return the score as JSON keys and values."""
         return asdict(self)
 
 
 def held_out_cameras(image_size: int) -> CameraBatch:
-    """24 views for scoring: 8 azimuths on each of 3 elevations, at toybox's usual distance and field of view."""
+    """Return 24 cameras for scoring: 8 azimuths on each of 3 elevations, toybox's usual distance and field of view."""
     azimuth, elevation = [], []
     for offset, height in zip(HELD_OUT_OFFSETS_DEG, HELD_OUT_ELEVATIONS_DEG, strict=True):
         azimuth += [offset + 360.0 / HELD_OUT_AZIMUTHS * k for k in range(HELD_OUT_AZIMUTHS)]
@@ -109,7 +109,7 @@ def held_out_cameras(image_size: int) -> CameraBatch:
 
 
 def truth_draws(class_name: ClassName, colour: str, num_draws: int = NUM_DRAWS) -> list[PlacedObject]:
-    """K random members of what the prompt may mean, from the "truth" stream; fewer draws are a prefix of more."""
+    """Draw K random objects that fit the prompt from the "truth" stream; fewer draws are a prefix of more."""
     rng = split_seed("truth", CLASSES.index(class_name))
     return [sample_object(class_name, colour, rng) for _ in range(num_draws)]
 
@@ -172,13 +172,13 @@ def score_against_truth(
 
 
 def render_truth(items: Sequence[PlacedObject], cameras: CameraBatch) -> ToyboxRender:
-    """Each of K objects alone over white in all V cameras; K * V images, object by object."""
+    """Render each of K objects alone over white in all V cameras; K * V images, object by object."""
     scenes: list[Scene] = [(item,) for item in items for _ in range(len(cameras))]
     return render_scenes(scenes, _repeat(cameras, len(items)))
 
 
 def _compare(rgb: Tensor, alpha: Tensor, items: Sequence[PlacedObject], cameras: CameraBatch) -> Tensor:  # [K, 2]
-    """Mean PSNR and mean silhouette IoU over the views against each of K objects."""
+    """Return the mean PSNR and the mean silhouette IoU over the views, against each of K objects."""
     scores = []
     for start in range(0, len(items), OBJECTS_AT_ONCE):
         chunk = items[start : start + OBJECTS_AT_ONCE]
@@ -190,7 +190,7 @@ def _compare(rgb: Tensor, alpha: Tensor, items: Sequence[PlacedObject], cameras:
 
 
 def _seen_colour(rgb: Tensor, alpha: Tensor, cameras: CameraBatch, item: PlacedObject) -> str:
-    """Which of the ten colours the images of an object like ``item`` show."""
+    """Return which of the ten colours the images of an object like ``item`` show."""
     truth = render_truth([replace(item, colour=colour) for colour in COLOURS], cameras)
     renders = truth.rgb.unflatten(0, (len(COLOURS), -1))
     by_colour = dict(zip(COLOURS, renders, strict=True))
@@ -198,7 +198,7 @@ def _seen_colour(rgb: Tensor, alpha: Tensor, cameras: CameraBatch, item: PlacedO
 
 
 def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple[float | None, bool | None]:
-    """View accuracy, and whether front and back are where they belong (see ``TruthScore``).
+    """Return the view accuracy, and whether front and back are on the right sides (see ``TruthScore``).
 
     Every view is compared with the true object seen from ``VIEW_GRID_AZIMUTHS`` sides at the same elevation.
     """
@@ -212,7 +212,7 @@ def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple
         return accuracy, None
 
     def error(shown: ViewWord, true: ViewWord) -> float:
-        """Sum over the views with one word of the distance to the nearest true view with the other."""
+        """Return the sum, over the views with one word, of the distance to the nearest true view with the other."""
         return sum(
             min(d for d, candidate in zip(distances[v].tolist(), grid_words[v], strict=True) if candidate == true)
             for v, word in enumerate(words)
@@ -227,7 +227,7 @@ def _judge_views(rgb: Tensor, cameras: CameraBatch, item: PlacedObject) -> tuple
 def _distances_to_grid(
     rgb: Tensor, cameras: CameraBatch, item: PlacedObject
 ) -> tuple[Tensor, list[list[ViewWord]]]:  # [V, grid], words of the grid views
-    """Mean squared error of every view to the true object seen from all sides, and those sides' view words."""
+    """Return every view's mean squared error against the true object from all sides, and those sides' view words."""
     azimuth = VIEW_GRID_OFFSET_DEG + 360.0 / VIEW_GRID_AZIMUTHS * torch.arange(VIEW_GRID_AZIMUTHS)
     distances, words = [], []
     for v in range(len(cameras)):
@@ -238,7 +238,7 @@ def _distances_to_grid(
 
 
 def _cameras_around(cameras: CameraBatch, index: int, azimuth_deg: Tensor) -> CameraBatch:
-    """Cameras like one of the batch but at other azimuths."""
+    """Return cameras like one of the batch at other azimuths."""
     distance = cameras.world_from_camera[index, :3, 3].norm().item()
     fov_y_deg = math.degrees(2.0 * math.atan(0.5 * cameras.height / cameras.intrinsics[index, 1, 1].item()))
     count = len(azimuth_deg)
@@ -253,7 +253,7 @@ def _cameras_around(cameras: CameraBatch, index: int, azimuth_deg: Tensor) -> Ca
 
 
 def _repeat(cameras: CameraBatch, times: int) -> CameraBatch:
-    """The whole batch of cameras several times over."""
+    """Repeat the whole batch of cameras several times."""
     return CameraBatch(
         world_from_camera=cameras.world_from_camera.repeat(times, 1, 1),
         intrinsics=cameras.intrinsics.repeat(times, 1, 1),

@@ -1,4 +1,4 @@
-"""What the scene's representation reaches when it is fitted to true views of the canonical object (docs/eval.md)."""
+"""Metric "ceiling": scores of the representation fitted to true views of the canonical object (docs/eval.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the run that made the scene cost."""
+"""Metric "cost": steps, time and peak memory of the run that made the scene."""
 
 from __future__ import annotations
 

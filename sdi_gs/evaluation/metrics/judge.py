@@ -1,4 +1,4 @@
-"""What toybox's judge, a small classifier, recognizes in the views (docs/eval.md)."""
+"""Metric "judge": recognition of the views by toybox's judge, a small classifier (docs/eval.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric is, what it is given, and the rows that it adds to the printed table.
+"""The protocol of metrics, their input, and the rows that they add to the printed table.
 
 Letters: V views, H W pixels.
 """

@@ -1,4 +1,4 @@
-"""How large the scene is."""
+"""Metric "size": the number of Gaussians."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a noise source is and what it is given.
+"""The protocol of noise sources, and the request that they get.
 
 A source infers kappa, the noise that latents are noised with. Its simplest form is a class with one method:
 
