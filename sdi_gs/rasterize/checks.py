@@ -6,17 +6,16 @@ Letters: C cameras, N Gaussians, D colour channels, K harmonic bases.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from sdi_gs.rasterize import CameraModel, RasterizeMode, RenderMode
 from sdi_gs.rasterize.spherical_harmonics import MAX_DEGREE
 
-_RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
-_RASTERIZE_MODES = ("classic", "antialiased")
 _CAMERA_MODELS = ("pinhole", "ortho")
-_CUDA_CAMERA_MODELS = ("fisheye", "ftheta")
+"""Those of ``CameraModel`` that the CPU backend supports."""
 
 
 def check_arguments(
@@ -44,10 +43,10 @@ def check_arguments(
         ValueError: A tensor has the wrong shape, type or device or holds NaN or infinity, or a choice is unknown.
         NotImplementedError: The camera model or harmonic degree needs gsplat's CUDA backend.
     """
-    _check_choice("render_mode", render_mode, _RENDER_MODES)
-    _check_choice("rasterize_mode", rasterize_mode, _RASTERIZE_MODES)
-    _check_choice("camera_model", camera_model, (*_CAMERA_MODELS, *_CUDA_CAMERA_MODELS))
-    if camera_model in _CUDA_CAMERA_MODELS:
+    _check_choice("render_mode", render_mode, get_args(RenderMode))
+    _check_choice("rasterize_mode", rasterize_mode, get_args(RasterizeMode))
+    _check_choice("camera_model", camera_model, get_args(CameraModel))
+    if camera_model not in _CAMERA_MODELS:
         raise NotImplementedError(
             f"camera_model on CPU is one of {', '.join(_CAMERA_MODELS)}; {camera_model!r} needs gsplat's CUDA backend"
         )

@@ -16,6 +16,7 @@ import torch
 from gsplat.cuda import _torch_impl
 from torch import Tensor
 
+from sdi_gs.rasterize import RenderMode
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 
 _ALPHA_THRESHOLD = 1.0 / 255.0
@@ -36,7 +37,7 @@ def render(
     height: int,
     sh_degree: int | None = None,
     backgrounds: Tensor | None = None,  # [C, D]
-    render_mode: Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"] = "RGB",
+    render_mode: RenderMode = "RGB",
     tile_size: int | None = None,
     **projection: Any,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
