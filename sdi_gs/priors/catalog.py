@@ -1,6 +1,6 @@
-"""The diffusion priors that are known by name, and how each is loaded.
+"""The catalogue of diffusion priors known by name, and their loaders.
 
-Nothing heavy is imported until a prior is loaded, so that lists and help texts stay quick. A new prior is one entry
+Heavy imports happen only when a prior is loaded, so that lists and help texts are quick. A new prior is one entry
 here, and the module that its loader imports.
 """
 
@@ -25,7 +25,7 @@ def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> Diff
     """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder in SD 2.1's layout, or a hub id.
 
     Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError
-    for an unknown name and for a model that cannot be had.
+    for an unknown name and for a model that is not available.
     """
     name = config.prior
     entry = entry_named(name)
@@ -88,7 +88,7 @@ def _load_latent_diffusion(
     name: str | None = None,
     check_prompt: Callable[[str], object] | None = None,
 ) -> DiffusionPrior:
-    """Load a folder in SD 2.1's layout or a hub id, with the weights' type and the timesteps that the run asks for."""
+    """Load a folder in SD 2.1's layout or a hub id, with the weights' type and the timesteps of the run's config."""
     import torch
 
     from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig
@@ -101,7 +101,7 @@ def _load_latent_diffusion(
         source,
         name=name,
         config=LatentDiffusionConfig(
-            # The published code shows a clean latent's negative timestep to the network as it is.
+            # The published code passes a clean latent's negative timestep to the network unchanged.
             published_source_time=config.guidance.renoise == "reference",
             check_prompt=check_prompt,
         ),

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentDiffusionConfig:
-    """Choices in the use of a loaded model."""
+    """Options of using a loaded model."""
 
     encoding: Literal["sample", "mode"] = "sample"
     """Whether images become a draw from the VAE's posterior (published SDI code) or its mode, free of noise."""
     published_source_time: bool = False
-    """Tell the U-Net negative timesteps as they are (published SDI code) instead of 0."""
+    """Pass negative timesteps to the U-Net unchanged (published SDI code) instead of as 0."""
     check_prompt: Callable[[str], object] | None = None
     """Called with every prompt before it is embedded; raises UserError for one that the network was not made for."""
 
@@ -68,7 +68,7 @@ class LatentDiffusionPrior:
         prediction_type: PredictionType,
         config: LatentDiffusionConfig | None = None,
     ) -> None:
-        """Computes as ``ComputeConfig`` has it by default; see ``use``."""
+        """Wrap loaded networks; options of computing are ``ComputeConfig``'s defaults until ``configure``."""
         _check_fit(name, text_encoder.config, unet.config, vae.config)
         self.name = name
         self.schedule = schedule
@@ -83,9 +83,9 @@ class LatentDiffusionPrior:
         self._compiled_unet: Any = None
 
     def configure(self, compute: ComputeConfig) -> None:
-        """Compute in these ways from the next call on; the type of the weights stays that of loading.
+        """Apply options of computing from the next call on; the weights keep the type they were loaded in.
 
-        Raises UserError, with everything as it was, where compiling is asked for and the compiler is missing.
+        Raises UserError, leaving all options unchanged, if compiling is requested and the compiler is missing.
         """
         compiled_unet = compiled(self.unet) if compute.compile_unet else None
         if compute.attention != self.compute.attention:
@@ -109,7 +109,7 @@ class LatentDiffusionPrior:
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last hidden states [B, L, E]; warns of the part of a text that does not fit.
+        """Return the text encoder's last hidden states [B, L, E]; warn of text that is cut off.
 
         Raises UserError for a prompt that the config's ``check_prompt`` refuses.
         """
@@ -134,7 +134,7 @@ class LatentDiffusionPrior:
         images: Tensor,  # [B, H, W, 3] in [0, 1]
         generator: torch.Generator,
     ) -> Tensor:
-        """Scaled latents [B, C, h, w], differentiable; images of another size are resized bilinearly first."""
+        """Return scaled latents [B, C, h, w], differentiably; images of another size are resized bilinearly first."""
         pixels = images.permute(0, 3, 1, 2).to(self.vae.dtype)
         if pixels.shape[2:] != (self.image_size, self.image_size):
             pixels = torch.nn.functional.interpolate(
@@ -154,7 +154,7 @@ class LatentDiffusionPrior:
         self,
         pixels: Tensor,  # [B, 3, H, W] in [-1, 1]
     ) -> DiagonalGaussianDistribution:
-        """Of all images, encoded in groups, so that a draw from it is the same however many go at once."""
+        """Return the posterior of all images, encoded in groups; draws from it do not depend on the size of groups."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         def moments(rows: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class LatentDiffusionPrior:
 
         pixels = laid_out(pixels, self.compute.channels_last)
         groups = row_groups(len(pixels), self.compute.views_at_once)
-        # A checkpointed encoder keeps little, and computes it once more itself.
+        # A checkpointed encoder keeps little and recomputes its activations itself.
         once_more = len(groups) > 1 and self.compute.vae == "whole"
         encode = partial(recomputed, moments) if once_more else moments
         with _without_autocast(pixels.device):
@@ -174,7 +174,7 @@ class LatentDiffusionPrior:
         self,
         latents: Tensor,  # [B, C, h, w]
     ) -> Tensor:
-        """Images [B, H, W, 3] in [0, 1] of the VAE's decoder."""
+        """Return the VAE decoder's images [B, H, W, 3] in [0, 1]."""
         with _without_autocast(latents.device):
             pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (_at_least_float32(pixels) * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
@@ -186,7 +186,7 @@ class LatentDiffusionPrior:
         timestep: int,
         embeddings: Tensor,  # [B, L, E]
     ) -> Tensor:
-        """The noise [B, C, h, w] that the U-Net sees, whatever it predicts itself."""
+        """Return the noise [B, C, h, w], converted from the U-Net's own type of prediction."""
         latents = _at_least_float32(noised_latents)
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
@@ -202,7 +202,7 @@ class LatentDiffusionPrior:
         for text in prompts:
             ids: Any = self.tokenizer(text, truncation=False, verbose=False).input_ids
             if len(ids) > length:
-                # The last place is the end token's.
+                # The last position is reserved for the end token.
                 rest = self.tokenizer.decode(ids[length - 1 : -1])
                 warnings.warn(
                     f"the text encoder of {self.name} reads {length - 2} tokens and will not see {rest!r}: "
@@ -219,7 +219,7 @@ def noise_from_prediction(
     *,
     prediction_type: PredictionType,
 ) -> Tensor:
-    """The noise [B, C, h, w] in a prediction of noise, of v = sqrt(a) eps - sqrt(1 - a) x0, or of x0 itself."""
+    """Return the noise [B, C, h, w] in a prediction of noise, of v = sqrt(a) eps - sqrt(1 - a) x0, or of x0."""
     level = schedule.alpha_cumprod(timestep)
     match prediction_type:
         case "epsilon":
@@ -227,7 +227,7 @@ def noise_from_prediction(
         case "v_prediction":
             return math.sqrt(level) * predicted + math.sqrt(1.0 - level) * noised_latents
         case "sample":
-            # A clean latent of level 1 would divide by zero; the U-Net takes it for one of level a_0.
+            # Level 1 of a clean latent would divide by zero; the U-Net treats it as level a_0.
             level = min(level, schedule.alpha_cumprod(0))
             return (noised_latents - math.sqrt(level) * predicted) / math.sqrt(1.0 - level)
         case _:
@@ -235,7 +235,7 @@ def noise_from_prediction(
 
 
 def _check_fit(name: str, text_encoder: Any, unet: Any, vae: Any) -> None:
-    """UserError where the configs are not those of one text-to-image model (but of inpainting, depth, SDXL, ...)."""
+    """Raise UserError unless the configs are those of one text-to-image model (not inpainting, depth, SDXL, ...)."""
     for what, given, needed, whose in (
         ("in_channels", unet.in_channels, vae.latent_channels, "vae"),
         ("out_channels", unet.out_channels, vae.latent_channels, "vae"),
@@ -261,12 +261,12 @@ def _check_fit(name: str, text_encoder: Any, unet: Any, vae: Any) -> None:
 
 
 def _vae_factor(config: Any) -> int:
-    """Image pixels along one latent pixel: each block of the VAE but the last halves the image."""
+    """Return the image pixels along one latent pixel: each block of the VAE but the last halves the image."""
     return 2 ** (len(config.block_out_channels) - 1)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    # The meta device, where steps are counted and not taken, knows no autocast.
+    # The meta device, on which steps are only counted, does not support autocast.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 

@@ -1,7 +1,7 @@
-"""Loading of latent diffusion models from a folder in Stable Diffusion's layout or from a hub id.
+"""Load latent diffusion models from a folder in Stable Diffusion's layout or from a hub id.
 
-Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one folder. What the U-Net predicts and
-how its noise is scheduled is read from the scheduler's config.
+Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one folder. The scheduler's config
+contains the type of the U-Net's prediction and the noise schedule.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def load_latent_diffusion(
 ) -> LatentDiffusionPrior:
     """Load all components from a folder in Stable Diffusion 2.1's layout or from a hub id ``owner/name``.
 
-    ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 where that is wider.
-    ``name`` is what messages call the model; its source if not given.
-    ``local_files_only`` keeps to what the hub's cache holds.
+    ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 if that is wider.
+    ``name`` is the model's name in messages; its source if not given.
+    ``local_files_only`` restricts loading to the hub's cache.
 
-    Raises UserError where a component is missing, broken or of another kind of model, and
-    SourceUnavailableError where the hub does not give the repository.
+    Raises UserError if a component is missing, damaged or of another kind of model, and
+    SourceUnavailableError if the repository cannot be downloaded.
     """
     folder = folder_of(source, revision=revision, local_files_only=local_files_only)
     lacking = what_lacks(folder)
@@ -69,10 +69,10 @@ def load_latent_diffusion(
 
 
 def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, PredictionType]:
-    """The constants of the noise, and what the U-Net predicts, from the config of any diffusers scheduler.
+    """Return the constants of the noise and the U-Net's prediction type from any diffusers scheduler's config.
 
     The levels are diffusers' own, computed in float32 and held in float64: exact ones move kappa by 5e-6,
-    too much for parity with the published code. Raises UserError for what the guidance cannot do.
+    too much for parity with the published code. Raises UserError for configs that the guidance does not support.
     """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -97,7 +97,7 @@ def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, Prediction
 
 
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
-    """A component's network with every weight from its file; both libraries would fill gaps at random."""
+    """Load a component's network; UserError for missing weights, which both libraries would fill at random."""
     with _component(component, folder), without_progress_bars():
         model, report = model_class.from_pretrained(
             folder / component,
@@ -115,7 +115,7 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
 
 
 def _variant(folder: Path) -> str | None:
-    """The diffusers variant fp16 where a component comes in half precision only."""
+    """Return diffusers' variant "fp16" if a component exists in half precision only, else None."""
     names = [path.name for path in folder.glob("*.safetensors")]
     return "fp16" if names and all(".fp16" in name for name in names) else None
 

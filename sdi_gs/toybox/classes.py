@@ -51,14 +51,14 @@ COLOUR_NAMES: tuple[str, ...] = tuple(COLOURS)
 
 
 class _Class(NamedTuple):
-    """How the objects of one class are made."""
+    """Construction of one class's objects."""
 
     build: Callable[[Vector, tuple[float, ...]], list[Row]]
     """Function of colour and proportions."""
     scale: float
     """Size relative to the builder's lengths: the largest member reaches 0.95 scene units from the origin."""
     proportions: tuple[str, ...]
-    """What each number of an object's ``proportions`` changes."""
+    """Names of the numbers in an object's ``proportions``."""
 
 
 _CLASSES: dict[ClassName, _Class] = {
@@ -81,7 +81,7 @@ _CLASSES: dict[ClassName, _Class] = {
 }
 
 PROPORTIONS: dict[ClassName, tuple[str, ...]] = {name: made.proportions for name, made in _CLASSES.items()}
-"""What each number of ``proportions`` changes, by class."""
+"""Names of the numbers in ``proportions``, by class."""
 
 
 def class_rows(class_name: ClassName, colour: Vector, proportions: tuple[float, ...]) -> NDArray[np.float64]:

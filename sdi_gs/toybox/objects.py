@@ -1,4 +1,4 @@
-"""Objects and scenes of toybox: what they are, how to draw them at random, and which are kept for testing.
+"""Objects and scenes of toybox: their data, random draws, and the pairs held out for testing.
 
 Letters: P primitives, K columns of a row.
 """
@@ -30,7 +30,7 @@ HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
         ("house", "purple"),
     }
 )
-"""Pairs that a trained prior must never be shown."""
+"""Held-out pairs that no prior is trained on."""
 
 CLASSES_WITH_FRONT: tuple[ClassName, ...] = ("chair", "snowman", "house", "car", "rocket", "robot")
 """Classes whose front and back look different."""
@@ -46,7 +46,7 @@ SIDES_ALIKE: tuple[ClassName, ...] = (
     "tree",
     "lamp",
 )
-"""Classes with sides that only the light tells apart; they have no right view."""
+"""Classes whose sides differ by light only; they have no correct view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class PlacedObject:
     proportions: tuple[float, ...]
     """Numbers in [0, 1] in the order of ``PROPORTIONS``; 0.5 is the canonical object."""
     position: Vector = (0.0, 0.0, 0.0)
-    """Where its middle is, scene units."""
+    """Position of its middle, scene units."""
     yaw_deg: float = 0.0
     """Turn about z in degrees, from +x towards +y."""
     scale: float = 1.0
@@ -85,18 +85,18 @@ Scene = tuple[PlacedObject, ...]
 
 
 def canonical_object(class_name: ClassName, colour: str) -> PlacedObject:
-    """The object of mean proportions, in the middle, facing +x."""
+    """Return the object of mean proportions, at the origin, facing +x."""
     return PlacedObject(class_name=class_name, colour=colour, proportions=(0.5,) * len(PROPORTIONS[class_name]))
 
 
 def sample_object(class_name: ClassName, colour: str, rng: np.random.Generator) -> PlacedObject:
-    """An object of uniformly random proportions, in the middle, facing +x."""
+    """Draw an object of uniformly random proportions, at the origin, facing +x."""
     proportions = tuple(rng.random(len(PROPORTIONS[class_name])).tolist())
     return PlacedObject(class_name=class_name, colour=colour, proportions=proportions)
 
 
 def scene_primitives(scene: Scene) -> NDArray[np.float64]:
-    """All shapes of a scene as rows [P, K] (layout in ``primitives.py``)."""
+    """Return all primitives of a scene as rows [P, K] (layout in ``primitives.py``)."""
     blocks = [np.zeros((0, ROW_LENGTH))]
     for item in scene:
         rows = class_rows(item.class_name, COLOURS[item.colour], item.proportions)

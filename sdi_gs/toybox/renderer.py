@@ -22,13 +22,13 @@ from sdi_gs.toybox.objects import Scene, scene_primitives
 from sdi_gs.toybox.primitives import ROW_LENGTH
 
 WHITE = (1.0, 1.0, 1.0)
-# Small tasks that free threads pick up: objects differ in cost, and a core may be busy with something else.
+# Small tasks balance the threads' load: objects differ in cost, and cores may be busy with other work.
 IMAGES_PER_TASK = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyboxRender:
-    """What toybox shows to a batch of cameras, float32 on the CPU."""
+    """Renders of a batch of cameras, float32 on the CPU."""
 
     rgb: Tensor  # [B, H, W, 3] composited over the background, [0, 1]
     alpha: Tensor  # [B, H, W, 1] share of the pixel that is covered
@@ -70,7 +70,7 @@ def render_scenes(
 
 
 def _gather_rows(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows [P, K] of all different scenes, and where each image's rows begin and end [B]."""
+    """Return the rows [P, K] of all different scenes, and each image's first and one-past-last row [B]."""
     spans: dict[Scene, tuple[int, int]] = {}
     blocks: list[np.ndarray] = []
     total = 0
@@ -90,7 +90,7 @@ def signed_distance(
     scene: Scene,
     points: Tensor,  # [N, 3] world
 ) -> Tensor:  # [N] float64
-    """Distance to the nearest surface, negative inside (ellipsoids: to first order)."""
+    """Return the distance to the nearest surface, negative inside (ellipsoids: to first order)."""
     out = np.empty(len(points))
     point_distances(scene_primitives(scene), points.detach().cpu().double().contiguous().numpy(), out)
     return torch.from_numpy(out)
@@ -100,5 +100,5 @@ def occupied(
     scene: Scene,
     points: Tensor,  # [N, 3] world
 ) -> Tensor:  # [N] bool
-    """Which points lie inside an object."""
+    """Return which points lie inside an object."""
     return signed_distance(scene, points) < 0.0

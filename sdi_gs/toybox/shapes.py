@@ -1,4 +1,4 @@
-"""How each class of toybox object is put together from primitives.
+"""Builders of toybox objects: one function per class that returns the object's primitives.
 
 Object frame: z up, front +x, and so +y on the right of somebody who looks at the front. A builder takes the object's
 colour and its proportions ``p``, numbers in [0, 1] where 0.5 is the canonical object, and returns the primitives'
@@ -49,13 +49,13 @@ def _vary(proportion: float, canonical: float, spread: float = SPREAD) -> float:
 
 
 def build_ball(colour: Vector, p: tuple[float, ...]) -> list[Row]:
-    """An ellipsoid that is nearly a sphere."""
+    """Build an ellipsoid that is nearly a sphere."""
     radius = _vary(p[0], 0.72)
     return [ellipsoid((0, 0, 0), (radius, radius, radius * _vary(p[1], 1.0, 0.08)), colour)]
 
 
 def build_cube(colour: Vector, p: tuple[float, ...]) -> list[Row]:
-    """A box with rounded edges."""
+    """Build a box with rounded edges."""
     half = _vary(p[0], 0.49, 0.11)
     return [box((0, 0, 0), (half, half, half * _vary(p[1], 1.0, 0.07)), colour, rounding=0.05)]
 

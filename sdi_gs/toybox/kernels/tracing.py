@@ -1,12 +1,12 @@
 """Compiled sphere tracing of toybox primitives, one image per task.
 
-All compiled functions stand in this one file, because numba's cache notices a change only in the file of the
-outermost function.
+All compiled functions are in this file, because numba's cache notices changes only in the file of the outermost
+function.
 
-Every ray meets every primitive by itself, in the primitive's own frame. Antialiasing: the ray is traced against
-the surface moved inwards by half a pixel; how close it comes to that inner surface, in pixels, is one minus the
-share of the pixel that the primitive covers. So a silhouette through the middle of a pixel gives one half, and
-the layers of all primitives are composited front to back.
+Every ray is intersected with each primitive separately, in the primitive's own frame. Antialiasing: the ray is traced
+against the surface moved inwards by half a pixel; its distance to that inner surface, in pixels, is one minus the
+share of the pixel that the primitive covers. So a silhouette through the middle of a pixel gives one half. The layers
+of all primitives are composited front to back.
 
 Letters: B images, H W pixels, P primitives of all scenes together, K columns of a row, N points.
 """
@@ -37,7 +37,7 @@ MAX_STEPS = 72
 MAX_LAYERS = 12
 # Part of a pixel within which a surface counts as reached.
 HIT_TOLERANCE = 0.02
-# How exactly the surface itself is found, scene units.
+# Tolerance of the surface's position, scene units.
 CROSSING_TOLERANCE = 2e-5
 MAX_CROSSING_STEPS = 12
 # The ellipsoid's distance is a first-order estimate that can exceed the true one a little.
@@ -58,7 +58,7 @@ OCCLUSION_FLOOR = 0.55
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _trapezoid_distance(q, z, bottom, top, half):
-    """Distance to the trapezoid |q| <= width(z), |z| <= half, for q >= 0 (Quilez, capped cone)."""
+    """Return the distance to the trapezoid |q| <= width(z), |z| <= half, for q >= 0 (Quilez, capped cone)."""
     cap_q = q - min(q, bottom if z < 0.0 else top)
     cap_z = abs(z) - half
     lean, rise = top - bottom, 2.0 * half
@@ -72,14 +72,14 @@ def _trapezoid_distance(q, z, bottom, top, half):
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _rectangle_distance(x, y, half_x, half_y):
-    """Distance to the rectangle |x| <= half_x, |y| <= half_y."""
+    """Return the distance to the rectangle |x| <= half_x, |y| <= half_y."""
     dx, dy = abs(x) - half_x, abs(y) - half_y
     return math.sqrt(max(dx, 0.0) ** 2 + max(dy, 0.0) ** 2) + min(max(dx, dy), 0.0)
 
 
 @numba.njit(cache=True, nogil=True)
 def primitive_distance(row, x, y, z):
-    """Signed distance from a point in the primitive's own frame to its surface, negative inside."""
+    """Return the signed distance from a point in the primitive's frame to its surface, negative inside."""
     kind = int(row[KIND])
     a, b, c, d = row[SIZE], row[SIZE + 1], row[SIZE + 2], row[SIZE + 3]
     if kind == ELLIPSOID:
@@ -109,7 +109,7 @@ def primitive_distance(row, x, y, z):
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _to_local(row, x, y, z):
-    """A world direction in the primitive's frame (transpose of object_from_local)."""
+    """Rotate a world direction to the primitive's frame (by the transpose of object_from_local)."""
     r = ROTATION
     return (
         row[r] * x + row[r + 3] * y + row[r + 6] * z,
@@ -130,7 +130,7 @@ def _to_world(row, x, y, z):
 
 @numba.njit(cache=True, nogil=True)
 def nearest_distance(rows, first, last, x, y, z, reach):
-    """Signed distance to the union of rows[first:last], looked for within ``reach`` only (else ``reach``)."""
+    """Return the signed distance to the union of rows[first:last], at most ``reach``."""
     best = reach
     for p in range(first, last):
         row = rows[p]
@@ -143,7 +143,7 @@ def nearest_distance(rows, first, last, x, y, z, reach):
 
 @numba.njit(cache=True, nogil=True)
 def point_distances(rows, points, out):
-    """Signed distance of points [N, 3] to the union of rows [P, K], into out [N]."""
+    """Write the signed distances of points [N, 3] to the union of rows [P, K] to out [N]."""
     for n in range(points.shape[0]):
         out[n] = nearest_distance(rows, 0, rows.shape[0], points[n, 0], points[n, 1], points[n, 2], np.inf)
 
@@ -159,7 +159,7 @@ def _slab(origin, direction, half, near, far):
 
 @numba.njit(cache=True, nogil=True)
 def _cross(row, ox, oy, oz, dx, dy, dz, outer, d_outer, inner, d_inner):
-    """Ray length where the distance changes sign between two samples (false position, Illinois variant)."""
+    """Return the ray length of the sign change between two samples (false position, Illinois variant)."""
     middle = inner
     last_side = 0
     for _ in range(MAX_CROSSING_STEPS):
@@ -180,9 +180,9 @@ def _cross(row, ox, oy, oz, dx, dy, dz, outer, d_outer, inner, d_inner):
 
 @numba.njit(cache=True, nogil=True)
 def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
-    """Meet one primitive with a ray of its own frame: (share of the pixel covered, ray length to the surface).
+    """Intersect a primitive with a ray in its frame; return the covered share of the pixel and the ray length.
 
-    ``half_pixel`` is half a pixel's width per unit of ray length; nothing beyond ``limit`` is looked for.
+    ``half_pixel`` is half a pixel's width per unit of ray length; surfaces beyond ``limit`` are ignored.
     """
     pad = 1.5 * half_pixel * (math.sqrt(ox * ox + oy * oy + oz * oz) + 1.0)
     near, far = _slab(ox, dx, row[EXTENT] + pad, 1e-3, limit)
@@ -214,7 +214,7 @@ def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
 
 @numba.njit(cache=True, nogil=True)
 def _normal(row, x, y, z):
-    """World normal of a primitive at a point of its own frame (tetrahedral differences)."""
+    """Return a primitive's world normal at a point of its own frame (tetrahedral differences)."""
     e = NORMAL_STEP
     n1 = primitive_distance(row, x + e, y - e, z - e)
     n2 = primitive_distance(row, x - e, y - e, z + e)
@@ -227,7 +227,7 @@ def _normal(row, x, y, z):
 
 @numba.njit(cache=True, nogil=True)
 def _light(rows, first, last, x, y, z, nx, ny, nz):
-    """Brightness of a surface point: it depends on the point and its normal, never on the viewer."""
+    """Return the brightness of a surface point, a function of the point and its normal, not of the viewer."""
     r = OCCLUSION_REACH
     open_share = nearest_distance(rows, first, last, x + r * nx, y + r * ny, z + r * nz, r) / r
     openness = OCCLUSION_FLOOR + (1.0 - OCCLUSION_FLOOR) * min(max(open_share, 0.0), 1.0)
@@ -237,7 +237,7 @@ def _light(rows, first, last, x, y, z, nx, ny, nz):
 
 @numba.njit(cache=True, nogil=True)
 def _screen_bounds(row, pose, fx, fy, cx, cy, width, height):
-    """Pixels [x0, x1) x [y0, y1) that can see a primitive: its box's corners projected, one pixel wider."""
+    """Return the pixels [x0, x1) x [y0, y1) that can see a primitive: its projected box, one pixel wider."""
     x0, x1, y0, y1 = 1e9, -1e9, 1e9, -1e9
     for corner in range(8):
         lx = row[EXTENT] * (1.0 if corner & 1 else -1.0)
@@ -263,7 +263,7 @@ def _screen_bounds(row, pose, fx, fy, cx, cy, width, height):
 
 @numba.njit(cache=True, nogil=True)
 def _front_to_back(rows, first, last, pose):
-    """Primitive indices by nearness of their centres to the camera, so that near hits hide the rest early."""
+    """Sort primitives by their centres' distance to the camera, so that near hits hide the rest early."""
     distances = np.empty(last - first)
     for p in range(first, last):
         row = rows[p]
@@ -290,7 +290,7 @@ def _insert_layer(layer_t, layer_share, layer_row, count, t, share, p):
 
 @numba.njit(cache=True, nogil=True)
 def _collect_layers(rows, order, eyes, windows, active, i, ray, half_pixel, layer_t, layer_share, layer_row):
-    """Fill the layers that the ray of column i meets, sorted by depth; returns how many."""
+    """Fill the layers that the ray of column i meets, sorted by depth, and return their number."""
     count, limit = 0, 1e9
     for k in active:
         if i < windows[k, 0] or i >= windows[k, 1]:
@@ -307,7 +307,7 @@ def _collect_layers(rows, order, eyes, windows, active, i, ray, half_pixel, laye
 
 @numba.njit(cache=True, nogil=True)
 def _composite(rows, first, last, pose, ray, cosine, count, layer_t, layer_share, layer_row, rgb, depth, normal):
-    """Shade the layers front to back into one pixel's rgb [3], depth [1] and normal [3]; returns its alpha."""
+    """Shade the layers front to back into one pixel's rgb [3], depth [1] and normal [3]; return its alpha."""
     clear, heaviest = 1.0, 0.0
     red, green, blue = 0.0, 0.0, 0.0
     for n in range(count):
@@ -334,7 +334,7 @@ def _composite(rows, first, last, pose, ray, cosine, count, layer_t, layer_share
 
 @numba.njit(cache=True, nogil=True)
 def _render_one(rows, first, last, pose, intrinsics, rgb, alpha, depth, normal):
-    """One image; rgb [H, W, 3] holds the background on entry and the composite on return."""
+    """Render one image; rgb [H, W, 3] holds the background on entry and the composite on return."""
     height, width = alpha.shape
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     order = _front_to_back(rows, first, last, pose)
