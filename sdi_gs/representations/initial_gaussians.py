@@ -213,12 +213,31 @@ def _load_mesh(path: Path) -> Any:
         raise UserError(f"cannot read {path}: there is no such file")
     try:
         with disk_errors(path, "read"):
-            return trimesh.load_mesh(path, process=False)
+            scene = trimesh.load_scene(path, process=False)
+        for part in scene.geometry.values():
+            _keep_vertex_colours(part)
+        return scene.to_mesh()
     except UserError:
         raise
     except Exception as error:  # Its readers raise whatever a damaged file makes them stumble over.
         kinds = "obj, glb, gltf, ply, stl or off"
         raise UserError(f"cannot read {path} as a mesh: {error or type(error).__name__}; give a {kinds}") from error
+
+
+def _keep_vertex_colours(part: Any) -> None:
+    """Put a glTF's vertex colours in place of its material: trimesh drops them when it joins parts that have both."""
+    visual: Any = getattr(part, "visual", None)
+    if visual is None or visual.kind != "texture" or visual.uv is not None:
+        return
+    linear = visual.vertex_attributes.get("color")
+    if linear is None:
+        return
+    full = float(np.iinfo(linear.dtype).max) if linear.dtype.kind == "u" else 1.0
+    light = np.clip(linear[:, :3] / full, 0.0, 1.0)
+    # glTF holds linear light, runs displayed colours (IEC 61966-2-1).
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1.0 / 2.4) - 0.055)
+    rgb = np.rint(255.0 * shown).astype(np.uint8)
+    part.visual = type(part)(part.vertices, part.faces, process=False, vertex_colors=rgb).visual
 
 
 def _mesh_colours(
@@ -227,12 +246,17 @@ def _mesh_colours(
     chosen: Tensor,  # [N] faces
     weights: Tensor,  # [N, 3, 1] of their corners
 ) -> Tensor | None:  # [N, 3] in [0, 1]
-    """Return the points' colours: the face's, or interpolated between its corners (a texture's, at the corners)."""
+    """Return the points' colours: the face's, or interpolated between its corners (a texture's, at the corners).
+
+    None for a mesh without any, such as one of plain material.
+    """
     kind = mesh.visual.kind
     if kind is None:
         return None
     if kind == "face":
         return torch.from_numpy(np.asarray(mesh.visual.face_colors)[:, :3] / 255.0)[chosen]
+    if kind == "texture" and mesh.visual.uv is None:
+        return None
     visual = mesh.visual.to_color() if kind == "texture" else mesh.visual
     at_vertices = torch.from_numpy(np.asarray(visual.vertex_colors)[:, :3] / 255.0)
     return (weights * at_vertices[faces[chosen]]).sum(dim=1)

@@ -14,6 +14,8 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from sdi_gs.errors import UserError
+from sdi_gs.mesh.extraction import TriangleMesh
+from sdi_gs.mesh.formats import write_mesh
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, read_points, sample_mesh
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -186,6 +188,31 @@ def test_a_mesh_brings_the_colours_of_its_faces_or_corners(tmp_path: Path) -> No
     # Blue grows towards the corner at x = 4.
     low = points[:, 2] == 0.0
     torch.testing.assert_close(rgb[low, 2], points[low, 0] / 4.0, rtol=0.0, atol=1e-5)
+
+
+def test_an_exported_glb_brings_its_colours(tmp_path: Path) -> None:
+    # Its colours are linear, in 16 bits, and accompany a material.
+    rgb = np.tile([[0.8, 0.2, 0.02]], (3, 1))
+    corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    normals = np.tile([[0.0, 0.0, 1.0]], (3, 1))
+    mesh = TriangleMesh(vertices=corners, faces=np.array([[0, 1, 2]]), normals=normals, rgb=rgb)
+    write_mesh(tmp_path / "mesh.glb", mesh, "glb")
+    _, colours_there = sample_mesh(tmp_path / "mesh.glb", 50, generator=torch.Generator().manual_seed(0))
+    assert colours_there is not None
+    torch.testing.assert_close(colours_there, torch.from_numpy(rgb[:1]).float().expand(50, 3), rtol=0.0, atol=2.5e-3)
+
+
+def test_a_mesh_of_plain_material_brings_no_colours(tmp_path: Path) -> None:
+    import trimesh
+    from trimesh.visual.material import PBRMaterial
+    from trimesh.visual.texture import TextureVisuals
+
+    box = trimesh.creation.box()
+    box.visual = TextureVisuals(material=PBRMaterial(metallicFactor=0.0))
+    box.export(tmp_path / "box.glb")
+    points, colours_there = sample_mesh(tmp_path / "box.glb", 50, generator=torch.Generator().manual_seed(0))
+    assert points.shape == (50, 3)
+    assert colours_there is None
 
 
 def test_the_parts_of_a_scene_start_together(tmp_path: Path) -> None:
