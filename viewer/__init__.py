@@ -1,1 +1,1 @@
-"""The live viewer: watches a training run and shows finished ones; nothing in the trainer's packages imports it."""
+"""The viewer: a page in the browser that shows and steers training runs, and shows finished scenes."""

@@ -1,7 +1,6 @@
-"""Messages between the page's threads and the training thread; neither ever waits for the other's work.
+"""Exchange between the page's threads and the training thread; neither waits for the other's work.
 
-The training thread takes commands at step boundaries. The page gets the latest snapshot only: a new one replaces one
-that has not been taken.
+Commands go to the training thread, which takes them between steps. Snapshots go to the page: only the latest is kept.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any, Literal
 from sdi_gs.contracts import GuidedViews, Representation
 
 MAX_COMMANDS = 256
-"""Largest number of waiting commands, more than people can issue between two steps; further ones are dropped."""
+"""Commands queued between two steps; more than a person can send are dropped."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Hold before the next step."""
+    """Pause before the next step."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,20 @@ class Resume:
 
 @dataclass(frozen=True)
 class StepOnce:
-    """Take one step, then hold."""
+    """Take one step, then pause."""
 
 
 @dataclass(frozen=True)
 class StopAndSave:
-    """End the run as Ctrl-C does: saved and exported."""
+    """End the run as Ctrl-C does: save and export."""
 
 
 @dataclass(frozen=True)
 class ChangeSettings:
-    """Continue with changed settings: dotted names of config leaves and their plain values."""
+    """Continue with other settings."""
 
     values: Mapping[str, Any]
+    """Values by the settings' dotted names in ``RunConfig``."""
 
 
 Command = Pause | Resume | StepOnce | StopAndSave | ChangeSettings
@@ -52,7 +52,7 @@ Phase = Literal["starting", "training", "paused", "saving", "finished", "viewing
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Where the run stands."""
+    """State of a run."""
 
     phase: Phase
     step: int = 0
@@ -66,7 +66,7 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A scene after some step; no later step changes it."""
+    """A copy of a scene after some step; later steps do not change it."""
 
     step: int
     representation: Representation
@@ -74,20 +74,20 @@ class Snapshot:
 
 
 class Bridge:
-    """One training thread on one side, any number of page threads on the other."""
+    """Connects one training thread with any number of page threads."""
 
     def __init__(self) -> None:
         self._commands: deque[Command] = deque()
         self._command_came = threading.Condition()
         self._snapshot: Snapshot | None = None
-        self._news = threading.Condition()
-        self._news_flag = False
+        self._work = threading.Condition()
+        self._has_work = False
         self._watchers = 0
 
-    # The page's side.
+    # Called by the page's threads.
 
     def post(self, command: Command) -> bool:
-        """Queue a command for the training thread; return False if the queue is full."""
+        """Queue a command for the training thread; returns False if the queue is full."""
         with self._command_came:
             if len(self._commands) >= MAX_COMMANDS:
                 return False
@@ -96,30 +96,30 @@ class Bridge:
         return True
 
     def set_watchers(self, count: int) -> None:
-        """Set the number of clients; without clients no snapshot is taken."""
+        """Set the number of clients; without clients no snapshot is made."""
         self._watchers = count
         self.wake()
 
     def take_snapshot(self) -> Snapshot | None:
-        """Return the latest snapshot, once; None if there is no new one."""
-        with self._news:
+        """Return the latest snapshot once; None if it was taken already."""
+        with self._work:
             snapshot, self._snapshot = self._snapshot, None
         return snapshot
 
     def wake(self) -> None:
-        """Wake the page's worker, which then looks for work."""
-        with self._news:
-            self._news_flag = True
-            self._news.notify_all()
+        """Wake the page's worker: there may be work."""
+        with self._work:
+            self._has_work = True
+            self._work.notify_all()
 
-    def wait_for_news(self, timeout: float) -> bool:
-        """Wait for ``wake`` or a snapshot, at most ``timeout`` seconds; return whether one came."""
-        with self._news:
-            came = self._news.wait_for(lambda: self._news_flag, timeout)
-            self._news_flag = False
+    def wait_for_work(self, timeout: float) -> bool:
+        """Wait for ``wake`` or a snapshot, at most ``timeout`` seconds; returns whether one came."""
+        with self._work:
+            came = self._work.wait_for(lambda: self._has_work, timeout)
+            self._has_work = False
         return came
 
-    # The training thread's side.
+    # Called by the training thread.
 
     def take_commands(self) -> list[Command]:
         """Return the commands posted since the last call, oldest first."""
@@ -131,26 +131,25 @@ class Bridge:
         return taken
 
     def wait_for_command(self, timeout: float) -> bool:
-        """Wait for a command, at most ``timeout`` seconds; return whether one is waiting."""
+        """Wait for a command, at most ``timeout`` seconds; returns whether there is one."""
         with self._command_came:
             return self._command_came.wait_for(lambda: bool(self._commands), timeout)
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether there are clients and the last snapshot has been taken."""
+        """Whether there are clients and the last snapshot was taken."""
         return self._watchers > 0 and self._snapshot is None
 
     def publish(self, make: Callable[[], Snapshot], *, always: bool = False) -> bool:
-        """Make and publish a snapshot if one is wanted; return whether it was.
+        """Make and hand over a snapshot if one is wanted; returns whether that was done.
 
-        ``always`` publishes without clients and replaces a snapshot that was not taken: the first and the last state of
-        a run must be available to clients that connect later.
+        ``always`` also replaces a snapshot that was not taken: clients that connect later need a run's first and last.
         """
         if not (always or self.wants_snapshot):
             return False
         snapshot = make()
-        with self._news:
+        with self._work:
             self._snapshot = snapshot
-            self._news_flag = True
-            self._news.notify_all()
+            self._has_work = True
+            self._work.notify_all()
         return True

@@ -1,17 +1,17 @@
-"""Limits on the time that the viewer takes from training."""
+"""The share of the machine's time that the viewer takes from a training run."""
 
 from __future__ import annotations
 
 IDLE_SHARE = 0.04
-"""Share of time for background jobs: streaming splats, refreshing pictures and plots."""
+"""Share for jobs that no person waits for: streaming splats, refreshing pictures and plots."""
 TRANSPORT_SHARE = 0.04
-"""Share of time reserved for viser's thread while cameras move: it unpacks up to 60 messages a second (measured)."""
+"""Share of viser's own thread while cameras move: it unpacks up to 60 messages a second (measured)."""
 LARGEST_SAVING = 0.1
-"""Largest credit in seconds, earned while no job runs."""
+"""Most seconds that a budget accumulates while there is no work."""
 
 
 def shares(training: float) -> tuple[float, float]:
-    """Return the shares of time of interactive and of background jobs that leave training the share ``training``."""
+    """Return the shares of interactive and of idle jobs for a training that keeps the share ``training``."""
     left = 1.0 - training
     idle = min(IDLE_SHARE, 0.5 * left)
     return max(left - idle - TRANSPORT_SHARE, 0.2 * left), idle
@@ -20,8 +20,7 @@ def shares(training: float) -> tuple[float, float]:
 class Budget:
     """Seconds earned at a rate and spent on jobs; a job may start while there is no debt.
 
-    Over any period, jobs take at most their rate times the period, plus the job that overdraws. The bound holds however
-    much a job slows the training thread down.
+    Over any period jobs take at most their rate of it, plus the one job that overdraws, however long single jobs are.
     """
 
     def __init__(self, rate: float, *, now: float) -> None:
@@ -40,14 +39,14 @@ class Budget:
         return max(-self._balance / self._rate, 0.0) if self._rate > 0.0 else 1.0
 
     def spend(self, seconds: float, *, now: float) -> None:
-        """Charge a job that took some seconds and ended now."""
+        """Charge a job that took ``seconds`` and ended now."""
         self._earn(now - seconds)
-        # Earn after spending, so that the limit on credit does not cut off what the job's own time earns.
+        # In this order, so that the limit does not cut off what is earned during the job.
         self._balance -= seconds
         self._earn(now)
 
     def forgive(self, *, now: float) -> None:
-        """Clear the debt; called while nothing trains, when jobs cost no training time."""
+        """Clear a debt; used while nothing is training."""
         self._earn(now)
         self._balance = max(self._balance, 0.0)
 

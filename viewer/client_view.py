@@ -17,13 +17,13 @@ from sdi_gs.viewer.labels import Mode, Picture
 from sdi_gs.viewer.pictures import Pose
 
 MOVING_SECONDS = 0.25
-"""Seconds after its last update at which a camera counts as at rest."""
+"""A camera without an update for this long is at rest."""
 JPEG_MOVING, JPEG_REST = 60, 92
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Everything that a client's render depends on; two equal ones show the same picture."""
+    """Everything that the picture in a client's render view depends on."""
 
     step: int
     pose: Pose
@@ -33,7 +33,7 @@ class Shown:
 
 
 class ClientView:
-    """The latest choices of one client; page threads write them, the worker reads them."""
+    """The current choices of one client; page threads write them, the worker reads them."""
 
     def __init__(
         self,
@@ -45,7 +45,10 @@ class ClientView:
         has_splats: bool,
         changed: Callable[[], None],
     ) -> None:
-        """Create the client's controls in a folder; without splats its only picture is the render."""
+        """Add the client's controls to ``folder``; without splats the render view is the only picture.
+
+        ``changed`` is called when the client needs another picture.
+        """
         self.client = client
         self._pictures: tuple[Picture, ...] = labels.PICTURES if has_splats else ("render",)
         self.picture: Picture = self._pictures[0]
@@ -74,11 +77,11 @@ class ClientView:
         return self.client.camera.image_height
 
     def is_moving(self, now: float) -> bool:
-        """Return whether the camera moved within the last ``MOVING_SECONDS``."""
+        """Whether the camera moved within the last ``MOVING_SECONDS``."""
         return now - self.moved_at < MOVING_SECONDS
 
     def show_picture(self, picture: np.ndarray, *, at_rest: bool) -> None:
-        """Show a render as the background image, and hide the splats."""
+        """Show a render as the background and hide the splats."""
         quality = JPEG_REST if at_rest else JPEG_MOVING
         with self.client.atomic():
             self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
@@ -86,7 +89,7 @@ class ClientView:
         self.painted_background = None
 
     def show_splats(self) -> None:
-        """Show the splats over the plain background."""
+        """Show the splats over the plain background colour."""
         colour = np.array(self.background) * 255.0
         plain = np.tile(colour.round().astype(np.uint8), (2, 2, 1))
         with self.client.atomic():
@@ -98,7 +101,7 @@ class ClientView:
     def _add_controls(self, modes: tuple[Mode, ...]) -> None:
         gui = self.client.gui
         picture = gui.add_dropdown(labels.PICTURE, self._pictures, initial_value=self.picture, order=0)
-        self._note = gui.add_markdown(self._words, order=1)
+        self._note = gui.add_markdown(self._note_text, order=1)
         mode = gui.add_dropdown(
             labels.MODE,
             modes,
@@ -128,20 +131,20 @@ class ClientView:
             self._changed()
 
     def set_picture(self, picture: Picture) -> None:
-        """Choose the client's picture, and describe it in the note."""
+        """Change what this client sees, and the note about it."""
         self.picture = picture
-        self._note.content = self._words
+        self._note.content = self._note_text
         self.painted_background = None
         self.shown = None
         self._changed()
 
     @property
-    def _words(self) -> str:
-        """The note on the picture."""
+    def _note_text(self) -> str:
+        """The note about the picture."""
         return self._render_note if self.picture == "render" else labels.SPLATS_NOTE
 
     def _show_nodes(self, visible: bool) -> None:
-        """Show or hide the splats; called with the picture, since the first render may take seconds."""
+        """Show or hide the splats; hidden with the first render, not before it, since that may take seconds."""
         if visible != self._nodes_visible:
             self.client.scene.set_global_visibility(visible)
             self._nodes_visible = visible
@@ -153,7 +156,7 @@ class ClientView:
 
 
 def pose_of(camera: viser.CameraHandle) -> Pose:
-    """Return a client's camera as a pose; viser has the training world's axes (z up) and OpenCV cameras."""
+    """Convert a client's camera; viser's world is z up and its cameras have OpenCV's axes, as in this project."""
     matrix = np.eye(4)
     matrix[:3, :3] = SO3(camera.wxyz).as_matrix()
     matrix[:3, 3] = camera.position

@@ -1,4 +1,4 @@
-"""Files that a client can download; the worker's thread makes them."""
+"""Files that a client can download; made by the worker's thread and sent to the client that pressed the button."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from sdi_gs.splats.splat_cloud import SplatCloud
 from sdi_gs.viewer.render_worker import RenderWorker
 from sdi_gs.viewer.scene import Scene
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds to wait for the worker, or for a browser's screenshot."""
 
 
 class Downloads:
-    """Page callbacks that send files, each called on its own thread; ``comments`` returns a .ply's comments by step."""
+    """The downloads of a page; each method is a button's callback and runs in a thread of its own.
+
+    ``comments`` returns the comment lines of a .ply by the step it was taken after.
+    """
 
     def __init__(self, worker: RenderWorker, scene: Scene, *, name: str, comments: Callable[[int], list[str]]) -> None:
         self._worker, self._scene = worker, scene
         self._name, self._comments = name, comments
 
     def ply(self, client: viser.ClientHandle) -> None:
-        """Send all splats of the scene shown, as ``sdi-gs export`` writes them."""
+        """Send all splats being shown as ``sdi-gs export`` writes them."""
 
         def work() -> tuple[str, bytes]:
             cloud = self._worker.cloud()
@@ -37,10 +40,10 @@ class Downloads:
                 raise UserError("this scene has no splats to download")
             return self._filename("ply"), ply_bytes(cloud, self._comments(self._step))
 
-        client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
+        client.send_file_download(*self._worker.submit(work).result(TIMEOUT), save_immediately=True)
 
     def html(self, client: viser.ClientHandle) -> None:
-        """Send a web page that shows the preview without a server."""
+        """Send a page that shows the preview without a server."""
 
         def work() -> tuple[str, bytes]:
             arrays = self._worker.arrays()
@@ -48,12 +51,12 @@ class Downloads:
                 raise UserError("this scene has no splats to download")
             return self._filename("html"), self._scene.as_html(arrays)
 
-        client.send_file_download(*self._worker.ask(work).result(PATIENCE), save_immediately=True)
+        client.send_file_download(*self._worker.submit(work).result(TIMEOUT), save_immediately=True)
 
     def screenshot(self, client: viser.ClientHandle) -> None:
-        """Send a picture of the client's own canvas."""
+        """Send a picture of the client's canvas."""
         camera = client.camera
-        picture = client.get_render(camera.image_height, camera.image_width, transport_format="png", timeout=PATIENCE)
+        picture = client.get_render(camera.image_height, camera.image_width, transport_format="png", timeout=TIMEOUT)
         client.send_file_download(self._filename("png"), png_bytes(picture), save_immediately=True)
 
     def _filename(self, ending: str) -> str:
@@ -67,7 +70,7 @@ class Downloads:
 
 
 def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:
-    """Return a standard splat file's bytes."""
+    """Return the content of a standard splat file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "splats.ply"
         write_splat_ply(path, cloud, comments=comments)
@@ -77,7 +80,7 @@ def ply_bytes(cloud: SplatCloud, comments: list[str]) -> bytes:
 def png_bytes(
     picture: np.ndarray,  # [H, W, 3 or 4] uint8
 ) -> bytes:
-    """Return a PNG file's bytes."""
+    """Return the content of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()

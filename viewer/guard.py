@@ -1,4 +1,4 @@
-"""Start viser's server safely and quietly: choose its port, check origins, disable public sharing."""
+"""The viser server, made safe and quiet: the address it listens on, the origins it accepts, no public tunnel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PORTS_TO_TRY = 100
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep viser's banner out of the output that a script may read."""
+    """Keep viser's banner out of stdout, which a script may read."""
     with redirect_stdout(StringIO()):
         yield
 
@@ -31,10 +31,10 @@ def quiet() -> Iterator[None]:
 def start_server(host: str, port: int) -> viser.ViserServer:
     """Start a server on the first free port from ``port`` on (0: any), without viser's public share tunnel.
 
-    Raises UserError if the host is not an address of this machine or no port is free.
+    Raises UserError where the host is not an address of this machine or no port is free.
     """
     free = free_port(host, port)
-    # Browsers may disconnect while a message is on its way to them; that needs no warning.
+    # A browser may leave while a message is being sent to it.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with quiet():
         server = viser.ViserServer(host=host, port=free, verbose=False)
@@ -44,7 +44,10 @@ def start_server(host: str, port: int) -> viser.ViserServer:
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the port or the next free one; checked beforehand, since viser retries endlessly on a bad host."""
+    """Return the first free port from ``port`` on; checked here, since viser retries for ever on a bad host.
+
+    Raises UserError where the host is not an address of this machine or no port is free.
+    """
     if port == 0:
         _bind(host, 0)
         return 0
@@ -56,30 +59,30 @@ def free_port(host: str, port: int) -> int:
 
 
 def forbid_sharing(server: viser.ViserServer) -> None:
-    """Remove the handlers by which any client can open a public tunnel; hiding the button would not stop messages."""
+    """Remove the handlers by which any client could open a public tunnel; hiding the button alone is not enough."""
     server._websock_server.unregister_handler(messages.ShareUrlRequest)
     server._websock_server.unregister_handler(messages.ShareUrlDisconnect)
 
 
 def check_origins(server: viser.ViserServer) -> None:
-    """Disconnect browsers that come from another site's page: any web page may connect to a local port."""
+    """Reject browsers on another site's page, since any web page may connect to a local port."""
     websockets = server._websock_server
     local = is_loopback(server.get_host())
 
-    async def turn_away(connection: WebsockClientConnection) -> None:
+    async def reject_foreign(connection: WebsockClientConnection) -> None:
         socket_of = websockets._live_connections[connection.client_id]
         headers = socket_of.request.headers if socket_of.request is not None else {}
         if not is_own_origin(headers.get("Origin"), headers.get("Host"), local=local):
             await socket_of.close(1008, "another site's page may not use this viewer")
 
-    websockets.on_client_connect(turn_away)
+    websockets.on_client_connect(reject_foreign)
 
 
 def is_own_origin(origin: str | None, host: str | None, *, local: bool) -> bool:
-    """Return whether a request comes from the viewer's own page, or not from a browser.
+    """Return whether a request comes from the viewer's own page or from a program other than a browser.
 
-    If only this machine can connect, the page's host must also be a local name: a foreign name that resolves to this
-    machine (DNS rebinding) is refused.
+    If only this machine can connect (``local``), the page's host must also be a local name: a foreign name that
+    resolves to this machine (DNS rebinding) is refused.
     """
     if origin is None:
         return True
@@ -100,7 +103,7 @@ def is_loopback(host: str) -> bool:
 
 
 def address_lines(host: str, port: int) -> tuple[str, list[str]]:
-    """Return the line with the address, and remarks on ssh tunnels and on access by other machines."""
+    """Return the line with the address, and remarks on how to reach it and who else can."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     url = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
     remarks = []
@@ -122,16 +125,16 @@ def address_lines(host: str, port: int) -> tuple[str, list[str]]:
 
 
 def _bind(host: str, port: int) -> bool:
-    """Return whether a port is free; UserError if listening fails for another reason than the port."""
+    """Return whether a port is free; UserError where the host is the problem."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
-            # As in asyncio: a port whose last owner has just closed it counts as free.
+            # As asyncio does: a port whose last owner has just closed it is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-            # With that option two sockets may bind the same port, but only one may listen.
+            # With this option several sockets can bind a port, but only one can listen.
             probe.listen(1)
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):

@@ -1,7 +1,7 @@
-"""The panel that all clients share: the run's progress, its controls, the scene's options, plots and downloads.
+"""The panel that all clients share: the run's state and controls, the scene's options, plots and downloads.
 
-Callbacks only post commands and wishes. Nothing that a client sends is a path or a command, and every number is held to
-its range again here, since a client may send anything.
+Callbacks only post commands and set options. Nothing that a client sends is used as a path or executed, and every
+number is clamped to its range here, since a client may send anything.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT
 
 
 class Page:
-    """The panel of one server."""
+    """The shared panel of a server; the worker calls ``show``, and whoever ends the server ``show_last``."""
 
     def __init__(self, server: viser.ViserServer, bridge: Bridge, *, heading: str, standpoint: Standpoint) -> None:
         self._server, self._bridge = server, bridge
         gui = server.gui
         gui.configure_theme(show_logo=False, show_share_button=False, control_width="medium")
         gui.set_panel_label(labels.TITLE)
-        # Beside the canvas, not over it: a render fills the canvas, and the panel must not hide any part.
+        # Beside the canvas, since a render fills the canvas and the panel would hide part of it.
         gui.main_panel.dock_right()
         self.heading = heading
         self._status = gui.add_markdown(plain(heading), order=0)
@@ -53,7 +53,7 @@ class Page:
     # Building.
 
     def add_training(self, worker: RenderWorker, config: RunConfig, *, has_splats: bool) -> None:
-        """Add the controls of a run that trains."""
+        """Add the controls of a training run."""
         gui, post = self._server.gui, self._bridge.post
         with gui.add_folder(labels.FOLDER_TRAINING, order=2):
             for label, command in (
@@ -63,19 +63,19 @@ class Page:
                 (labels.STOP_AND_SAVE, StopAndSave()),
             ):
                 button = gui.add_button(label)
-                button.on_click(_posting(post, command))
+                button.on_click(_posts(post, command))
             share = gui.add_slider(
                 labels.TRAINING_SHARE,
                 SHARES[0],
                 SHARES[1],
                 0.05,
                 DEFAULT_SHARE,
-                hint="What training keeps of its speed while you orbit",
+                hint="Share of its speed that training keeps while you orbit",
             )
 
             @share.on_update
             async def _(_: Any) -> None:
-                worker.wish(share=_held(share.value, *SHARES))
+                worker.set_options(share=_clamped(share.value, *SHARES))
 
         with gui.add_folder(labels.FOLDER_STEERING, order=3):
             self._add_steering(config)
@@ -131,18 +131,18 @@ class Page:
 
             async def options(_: Any) -> None:
                 box = (_corner(low.value), _corner(high.value)) if crop.value else None
-                stream = replace(worker.wishes.stream, splat_scale=_held(scale.value, *SPLAT_SCALES), crop=box)
-                worker.wish(stream=stream)
+                stream = replace(worker.options.stream, splat_scale=_clamped(scale.value, *SPLAT_SCALES), crop=box)
+                worker.set_options(stream=stream)
 
             for handle in (scale, crop, low, high):
                 handle.on_update(options)
 
             @cameras.on_update
             async def _(_: Any) -> None:
-                worker.wish(show_cameras=bool(cameras.value))
+                worker.set_options(show_cameras=bool(cameras.value))
 
     def add_downloads(self, actions: dict[str, Callable[[viser.ClientHandle], None]]) -> None:
-        """Add a button per action; the action gets the client that pressed it."""
+        """Add a button per action; the action is called with the client that pressed it."""
         gui = self._server.gui
         with gui.add_folder(labels.FOLDER_TAKE_AWAY, order=6):
             for label, action in actions.items():
@@ -156,7 +156,7 @@ class Page:
     # Showing.
 
     def show(self, status: Status, history: History | None, arrays: SplatArrays | None) -> None:
-        """Show the run's status, plots and splat counts."""
+        """Update the status line, the note about the preview, and the plots."""
         content = f"{plain(self.heading)}\n\n{status_line(status)}"
         note = preview_note(arrays)
         self._status.content = f"{content}\n\n{note}" if note else content
@@ -169,14 +169,14 @@ class Page:
                 plot.data = (columns[0], column)
 
     def show_settings(self, config: RunConfig) -> None:
-        """Set the controls to the settings in force."""
+        """Show a config's values in the controls."""
         self._config = config
         for key, value in shown_values(config).items():
             if self._inputs and self._inputs[key].value != value:
                 self._inputs[key].value = value
 
-    def say_last(self, text: str) -> None:
-        """Show the line that stays on the page when the server has stopped."""
+    def show_last(self, text: str) -> None:
+        """Show a line that stays on the page after the server has stopped."""
         self._status.content = f"{plain(self.heading)}\n\n**{plain(text)}**"
 
     def notify(self, title: str, body: str, *, seconds: float | None = None) -> None:
@@ -191,7 +191,7 @@ def plain(text: str) -> str:
 
 
 def status_line(status: Status) -> str:
-    """Return the status line, which begins with the phase and the step."""
+    """Return the status line; it begins with the phase and the step."""
     if status.phase == "viewing":
         return status.contents
     parts = [f"**{status.phase}**", f"step {status.step} of {status.num_steps}"]
@@ -223,19 +223,19 @@ def preview_note(arrays: SplatArrays | None) -> str:
     return f"preview: {len(arrays):,} of {arrays.presentable:,} splats{left_out}"
 
 
-def _posting(post: Callable[[Any], bool], command: Any) -> Callable[[Any], Any]:
+def _posts(post: Callable[[Any], bool], command: Any) -> Callable[[Any], Any]:
     async def callback(_: Any) -> None:
         post(command)
 
     return callback
 
 
-def _held(value: Any, low: float, high: float) -> float:
-    """Clamp a value to a range; return the low end for anything that is not a number."""
+def _clamped(value: Any, low: float, high: float) -> float:
+    """Clamp a number; NaN becomes the low end."""
     number = float(value)
     return low if math.isnan(number) else min(max(number, low), high)
 
 
 def _corner(value: Any) -> tuple[float, float, float]:
-    x, y, z = (_held(part, -1e6, 1e6) for part in value)
+    x, y, z = (_clamped(part, -1e6, 1e6) for part in value)
     return (x, y, z)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +15,7 @@ import viser
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.errors import UserError
 from sdi_gs.viewer import labels
-from sdi_gs.viewer.bridge import (
-    Bridge,
-    Status,
-)
+from sdi_gs.viewer.bridge import Bridge, Status
 from sdi_gs.viewer.client_view import ClientView
 from sdi_gs.viewer.downloads import Downloads
 from sdi_gs.viewer.guard import address_lines, quiet, start_server
@@ -32,121 +30,128 @@ from sdi_gs.viewer.standpoint import Standpoint
 LOGGER = logging.getLogger("sdi_gs.viewer")
 
 SECONDS_BETWEEN_ERRORS = 30.0
-"""Shortest time between two reports of the same error."""
-LAST_WORDS_SECONDS = 0.5
+"""Least time between two reports of the same error."""
+MAX_ERRORS_REMEMBERED = 100
+"""Different errors whose last report is remembered; their texts are unbounded, so their number must not be."""
+LAST_MESSAGE_SECONDS = 0.5
 """Time for the last message to be sent before the server stops."""
 
 
-class PageServer:
-    """Base of the pages: subclasses add their controls, then call ``serve`` and finally ``end``."""
+@dataclass(frozen=True, kw_only=True)
+class PageContent:
+    """What a page shows of its scene."""
 
-    def __init__(
-        self,
-        *,
-        host: str,
-        port: int,
-        heading: str,
-        name: str,
-        comments: Callable[[int], list[str]],
-        standpoint: Standpoint,
-        device: torch.device,
-        prior: DiffusionPrior | None,
-        modes: tuple[Mode, ...],
-        render_note: str,
-        has_splats: bool,
-    ) -> None:
+    heading: str
+    name: str
+    """Begin of the names of downloaded files."""
+    comments: Callable[[int], list[str]]
+    """Comment lines of a downloaded .ply, by the step it was taken after."""
+    standpoint: Standpoint
+    modes: tuple[Mode, ...]
+    """Modes of the render view."""
+    render_note: str
+    """One line about the render view."""
+    has_splats: bool
+    """Whether browsers can draw the scene; everything else is only rendered."""
+    prior: DiffusionPrior | None = None
+    """Decodes the denoised targets; None where nothing trains."""
+
+
+class PageServer:
+    """A page on a scene: construct it, add further controls, then call ``serve`` and in the end ``end``.
+
+    Raises UserError where the host is not an address of this machine or no port is free.
+    """
+
+    def __init__(self, content: PageContent, *, host: str, port: int, device: torch.device) -> None:
+        self.content = content
         self.bridge = Bridge()
         self.history = History()
         self._status = Status(phase="starting")
-        self._errors_told: dict[str, float] = {}
+        self._errors_reported: dict[str, float] = {}
         self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
-        self._modes, self._standpoint = modes, standpoint
-        self.has_splats = has_splats
-        """Whether the scene has splats, which a browser can draw; other scenes are rendered here only."""
-        self._render_note = render_note if has_splats else labels.NO_SPLATS_NOTE
         self.server = start_server(host, port)
         self.host, self.port = host, self.server.get_port()
-        standpoint.prepare(self.server)
+        content.standpoint.prepare(self.server)
         scene = Scene(self.server)
         self.worker = RenderWorker(
             self.bridge,
             scene,
             device=device,
-            prior=prior,
+            prior=content.prior,
             fill_page=self._fill_page,
-            failed=self.failed,
+            report_error=self.report_error,
             is_training=lambda: self._status.phase in ("training", "saving"),
         )
-        self.worker.wish(stream=StreamOptions(smallest_deviation=standpoint.pixel))
-        self.page = Page(self.server, self.bridge, heading=heading, standpoint=standpoint)
+        self.worker.set_options(stream=StreamOptions(smallest_deviation=content.standpoint.pixel))
+        self.page = Page(self.server, self.bridge, heading=content.heading, standpoint=content.standpoint)
         self._add_camera_buttons()
-        downloads = Downloads(self.worker, scene, name=name, comments=comments)
+        downloads = Downloads(self.worker, scene, name=content.name, comments=content.comments)
         actions = {labels.SCREENSHOT: downloads.screenshot}
-        if has_splats:
+        if content.has_splats:
             actions = {labels.DOWNLOAD_PLY: downloads.ply, labels.DOWNLOAD_HTML: downloads.html} | actions
-        self.page.add_downloads({label: self._telling(action) for label, action in actions.items()})
+        self.page.add_downloads({label: self._reporting(action) for label, action in actions.items()})
 
     def serve(self) -> None:
-        """Accept clients; all controls of the page must exist by then."""
+        """Accept clients; all controls of the page must have been added."""
         self.server.on_client_connect(self._on_connect)
         self.server.on_client_disconnect(self._on_disconnect)
         self.worker.start()
 
     @property
     def address(self) -> tuple[str, list[str]]:
-        """The line with the address, and remarks on access."""
+        """The line with the address, and remarks for the user."""
         return address_lines(self.host, self.port)
 
     @property
     def status(self) -> Status:
-        """The run's status as the page shows it."""
+        """The run's state as the page shows it."""
         return self._status
 
     def set_status(self, status: Status) -> None:
-        """Show another status from the page's next update on."""
+        """Show another state from the page's next update on."""
         self._status = status
 
-    def end(self, last_words: str) -> None:
+    def end(self, message: str) -> None:
         """Show a last message, then close the port."""
         self.worker.stop()
-        self.page.say_last(last_words)
-        self.page.notify(labels.ENDED_TITLE, last_words)
+        self.page.show_last(message)
+        self.page.notify(labels.ENDED_TITLE, message)
         self.server.flush()
         if self.server.get_clients():
-            time.sleep(LAST_WORDS_SECONDS)
+            time.sleep(LAST_MESSAGE_SECONDS)
         with quiet():
             self.server.stop()
 
-    def failed(self, where: str, error: Exception) -> None:
-        """Report an error in the log and on the page, and continue."""
+    def report_error(self, where: str, error: Exception) -> None:
+        """Log an error and notify all clients, at most every ``SECONDS_BETWEEN_ERRORS``; nothing stops."""
         line = f"{where}: {type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
         now = time.monotonic()
         with self._errors_lock:
-            if now - self._errors_told.get(line, -SECONDS_BETWEEN_ERRORS) < SECONDS_BETWEEN_ERRORS:
+            if now - self._errors_reported.get(line, -SECONDS_BETWEEN_ERRORS) < SECONDS_BETWEEN_ERRORS:
                 return
-            # Every error may have another text: bound the number of remembered ones.
-            if len(self._errors_told) > 100:
-                self._errors_told.clear()
-            self._errors_told[line] = now
+            if len(self._errors_reported) > MAX_ERRORS_REMEMBERED:
+                self._errors_reported.clear()
+            self._errors_reported[line] = now
         LOGGER.warning("viewer: %s", line, exc_info=error if LOGGER.isEnabledFor(logging.DEBUG) else None)
         self.on_error(line)
         self.page.notify(labels.ERROR_TITLE, line)
 
     def on_error(self, line: str) -> None:
-        """Handle the line of an error; subclasses write it to the run's log."""
+        """Called with every reported error; does nothing unless overridden."""
 
     def _fill_page(self, arrays: SplatArrays | None) -> None:
         self.page.show(self._status, self.history, arrays)
 
-    def _telling(self, action: Callable[[viser.ClientHandle], None]) -> Callable[[viser.ClientHandle], None]:
-        """Return a page callback that reports the action's errors if the client is still connected."""
+    def _reporting(self, action: Callable[[viser.ClientHandle], None]) -> Callable[[viser.ClientHandle], None]:
+        """Wrap a button's action so that its errors are reported on the page."""
 
         def callback(client: viser.ClientHandle) -> None:
             try:
                 action(client)
             except Exception as error:
                 if client.client_id in self.server.get_clients():
-                    self.failed("the download", error)
+                    self.report_error("the download", error)
 
         return callback
 
@@ -160,26 +165,26 @@ class PageServer:
         def _(event: viser.GuiEvent[Any]) -> None:
             sides: dict[str, Side] = {side: side for side in SIDES}
             if event.client is not None and look.value in sides:
-                self._standpoint.move(event.client, sides[look.value])
+                self.content.standpoint.move(event.client, sides[look.value])
 
         @reset.on_click
         def _(event: viser.GuiEvent[Any]) -> None:
             if event.client is not None:
-                self._standpoint.move(event.client, None)
+                self.content.standpoint.move(event.client, None)
 
     def _on_connect(self, client: viser.ClientHandle) -> None:
-        # viser lets one thread at a time put controls into a folder.
+        # In viser only one thread at a time may add controls to a folder.
         with self._folder_lock:
             view = ClientView(
                 client,
                 folder=self.page.view_folder,
-                modes=self._modes,
-                render_note=self._render_note,
-                has_splats=self.has_splats,
+                modes=self.content.modes,
+                render_note=self.content.render_note if self.content.has_splats else labels.NO_SPLATS_NOTE,
+                has_splats=self.content.has_splats,
                 changed=self.bridge.wake,
             )
         self.worker.add_client(view)
-        # The client may have disconnected while its controls were created.
+        # The client may have left while its controls were added.
         if client.client_id not in self.server.get_clients():
             self.worker.remove_client(client.client_id)
 

@@ -1,4 +1,4 @@
-"""Pictures of a client's render view: a render of its camera, or the training's own views, as bytes.
+"""Pictures of the render view: a render of the client's camera, or the views of the last training step.
 
 Letters: H W pixels of the picture.
 """
@@ -19,12 +19,12 @@ from sdi_gs.pictures.images import to_uint8
 from sdi_gs.viewer.labels import Mode
 
 SOLID = 0.5
-"""Alpha above which a pixel has a depth and a normal."""
+"""Alpha above which a pixel shows a depth or a normal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """A client's camera in the training world; OpenCV axes."""
+    """A client's camera: OpenCV axes, in the training world."""
 
     world_from_camera: tuple[tuple[float, ...], ...]
     """4 rows of 4."""
@@ -35,7 +35,7 @@ class Pose:
 
 
 def pose_camera(pose: Pose, *, width: int, height: int) -> CameraBatch:
-    """Return the pose as a batch of one camera; the angles, which only prompts need, are 0."""
+    """Return a batch of one camera; its azimuth and elevation, which only prompts need, are 0."""
     focal = 0.5 * height / math.tan(0.5 * pose.fov_y)
     intrinsics = [[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]]
     return CameraBatch(
@@ -59,7 +59,7 @@ def render_picture(
     height: int,
     device: torch.device,
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Render one mode of one camera, with one call of the representation."""
+    """Render one mode of one camera in one call of the representation."""
     camera = pose_camera(pose, width=width, height=height).to(device)
     behind = torch.tensor([background], device=device)
     output = representation.render(camera, behind, with_depth=mode in ("depth", "normal"))
@@ -85,7 +85,7 @@ def depth_shades(
     depth: Tensor,  # [H, W, 1]
     alpha: Tensor,  # [H, W, 1]
 ) -> Tensor:  # [H, W, 3]
-    """Shade depth from light (the nearest solid pixel) to dark (the farthest)."""
+    """Map depth to shades from light (the nearest solid pixel) to dark (the farthest)."""
     solid = alpha > SOLID
     if not bool(solid.any()):
         return torch.zeros_like(depth).expand(-1, -1, 3)
@@ -98,9 +98,9 @@ def world_normals(
     depth: Tensor,  # [H, W] camera z
     camera: CameraBatch,  # one
 ) -> Tensor:  # [H, W, 3]
-    """Compute unit normals in world axes from the gradient of the depth, facing the camera.
+    """Return unit normals in world axes, facing the camera, from the gradient of the depth.
 
-    Representations have no comparable normals of their own; depth is the only surface common to all of them.
+    Representations have no comparable normals of their own.
     """
     height, width = depth.shape
     intrinsics, pose = camera.intrinsics[0], camera.world_from_camera[0]
@@ -108,7 +108,7 @@ def world_normals(
     y = (torch.arange(height, device=depth.device) + 0.5 - intrinsics[1, 2]) / intrinsics[1, 1]
     points = torch.stack([x[None, :] * depth, y[:, None] * depth, depth], dim=-1)
     down, right = torch.gradient(points, dim=(0, 1))
-    # Down cross right faces the camera; right cross down would point away from it.
+    # The image's right cross its down points away from the camera.
     normals = torch.nn.functional.normalize(torch.linalg.cross(down, right), dim=-1)
     return normals @ pose[:3, :3].T
 
@@ -121,7 +121,7 @@ def target_picture(
     aspect: float,
     background: tuple[float, float, float],
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Return the step's first camera: its guided render on the left, its denoised target on the right."""
+    """Return the step's first render on the left and its denoised target on the right."""
     render = views.rgb[:1].clamp(0.0, 1.0).cpu()
     target = prior.decode_latents(views.target[:1]).clamp(0.0, 1.0).float().cpu()
     if target.shape != render.shape:
@@ -135,7 +135,7 @@ def letterboxed(
     aspect: float,
     background: tuple[float, float, float],
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Centre a picture on the smallest canvas of an aspect that contains it."""
+    """Center the picture on the smallest canvas of this aspect that holds it."""
     height, width = picture.shape[:2]
     full_height, full_width = max(height, round(width / aspect)), max(width, round(height * aspect))
     canvas = np.empty((full_height, full_width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Choose the size of renders from the timings of the last ones."""
+"""The size of a render from the time that the last ones took."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import math
 
 SMALLEST_SIDE = 64
 LARGEST_SIDE = 1024
-"""Largest number of pixels on the longer side, independent of timings."""
+"""Pixels of the longer side: bounds one render whatever the timings."""
 FRAMES_PER_SECOND = 10.0
-"""Renders per second to aim at while the camera moves."""
+"""Target while the camera moves."""
 LONGEST_REST_RENDER = 0.2
-"""Seconds of one render at rest: it cannot be interrupted, and is repeated as training goes on."""
+"""Seconds of one render at rest: it cannot be interrupted, and is repeated while training continues."""
 _FORGETTING = 0.5
 
 
 class RenderSpeed:
-    """Pixels per second of one kind of render, learned from timings."""
+    """Pixels per second of one kind of render, estimated from timings."""
 
     def __init__(self, pixels_per_second: float = 500_000.0) -> None:
         self._rate = pixels_per_second
 
     def learn(self, pixels: int, seconds: float) -> None:
-        """Update the estimate by a timing; recent timings count most."""
+        """Update the estimate with a timing; the latest count most."""
         measured = pixels / max(seconds, 1e-4)
         # A geometric mean, since rates differ by orders of magnitude.
         self._rate = math.exp((1.0 - _FORGETTING) * math.log(self._rate) + _FORGETTING * math.log(max(measured, 1.0)))
 
     def size(self, *, canvas_height: int, aspect: float, seconds: float) -> tuple[int, int]:
-        """Return a width and height that take about ``seconds``, in the canvas' aspect and at most of its size."""
+        """Return a width and a height of the canvas' aspect, at most its size, that take about ``seconds``."""
         wanted = self._rate * seconds
         largest = min(canvas_height, LARGEST_SIDE, LARGEST_SIDE / aspect)
         smallest = min(max(SMALLEST_SIDE, SMALLEST_SIDE / aspect), largest)
@@ -36,10 +36,10 @@ class RenderSpeed:
 
 
 def moving_seconds(share: float) -> float:
-    """Return the seconds of a render while the camera moves that leave training ``share`` of the time."""
+    """Return the seconds of one render of a moving camera that leave training its ``share`` of the time."""
     return (1.0 - share) / FRAMES_PER_SECOND
 
 
 def rest_seconds(share: float) -> float:
-    """Return the seconds of a render at rest: about what training leaves of one second."""
+    """Return the seconds of one render at rest: what training leaves of a second, up to a limit."""
     return min(1.0 - share, LONGEST_REST_RENDER)

@@ -1,4 +1,4 @@
-"""The nodes that all clients share: the splats, and the cameras of the last step."""
+"""The scene nodes that all clients share: the splats, and the cameras of the last step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scene:
         if self._splats is not None and not afresh and (len(arrays), arrays.factor) == (self._count, self._factor):
             self._splats.set_gaussians(*buffers)
             return
-        # The handle of the node that is replaced becomes invalid.
+        # This invalidates the handle of the replaced node.
         self._splats = self._server.scene.add_gaussian_splats(labels.SPLATS_NODE, *buffers, scale=1.0 / arrays.factor)
         self._count, self._factor = len(arrays), arrays.factor
 

@@ -1,4 +1,4 @@
-"""The live viewer of a run, and the page of a finished scene."""
+"""The live viewer of a training run, and the page of a finished scene."""
 
 from __future__ import annotations
 
@@ -19,32 +19,23 @@ from sdi_gs.runs.saving import change_settings
 from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
-from sdi_gs.viewer.bridge import (
-    ChangeSettings,
-    Command,
-    Pause,
-    Phase,
-    Resume,
-    Snapshot,
-    Status,
-    StepOnce,
-    StopAndSave,
-)
+from sdi_gs.viewer.bridge import ChangeSettings, Command, Pause, Phase, Resume, Snapshot, Status, StepOnce, StopAndSave
 from sdi_gs.viewer.labels import MODES
-from sdi_gs.viewer.page_server import PageServer
+from sdi_gs.viewer.page_server import PageContent, PageServer
 from sdi_gs.viewer.standpoint import Standpoint, standpoint_for, training_standpoint
 
 PAUSE_POLL = 0.2
-"""Seconds between checks for Ctrl-C while waiting."""
+"""Seconds between checks for Ctrl-C while the run is paused."""
 MAX_ERRORS_KEPT = 100
-"""Largest number of errors kept between two steps."""
+"""Errors kept for the run's log between two steps."""
 
 
 class LiveViewer(PageServer):
     """The page of a run that trains; the training thread calls ``observe`` with the run's events.
 
-    Entering serves the page, leaving closes the port. ``interrupted`` returns whether Ctrl-C was pressed, which also
-    ends a pause. Raises UserError if the host is not an address of this machine or no port is free.
+    A context manager: entering it serves the page, leaving it closes the port. ``interrupted`` returns whether Ctrl-C
+    was pressed, which also ends a pause. Raises UserError where the host is not an address of this machine or no port
+    is free.
     """
 
     def __init__(
@@ -57,19 +48,17 @@ class LiveViewer(PageServer):
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         config, shown = trainer.config, trainer.scene.representation
-        super().__init__(
-            host=host,
-            port=port,
+        content = PageContent(
             heading=f"“{config.prompt}”",
             name="splats",
             comments=lambda step: ply_comments(trainer.config, step),
             standpoint=training_standpoint(config.cameras),
-            device=trainer.device,
-            prior=trainer.prior,
             modes=MODES,
             render_note=labels.RENDER_NOTE,
             has_splats=shown.splats() is not None,
+            prior=trainer.prior,
         )
+        super().__init__(content, host=host, port=port, device=trainer.device)
         self._trainer, self._folder, self._interrupted = trainer, folder, interrupted
         self._paused = False
         self._steps_allowed = 0
@@ -80,8 +69,8 @@ class LiveViewer(PageServer):
         self._report: StepReport | None = None
         self._published_step: int | None = None
         self._ended = False
-        self.page.add_training(self.worker, config, has_splats=self.has_splats)
-        if self.has_splats:
+        self.page.add_training(self.worker, config, has_splats=content.has_splats)
+        if content.has_splats:
             self.page.add_scene(self.worker, with_cameras=True)
 
     def __enter__(self) -> LiveViewer:
@@ -103,13 +92,13 @@ class LiveViewer(PageServer):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether stop-and-save was pressed on the page."""
+        """Whether a client pressed the button that stops and saves."""
         return self._stop_requested
 
     def observe(self, event: Event) -> None:
         """After a step, apply queued commands, publish a snapshot and block while paused; show when files are written.
 
-        Without clients the cost is negligible.
+        The cost without clients is negligible.
         """
         match event:
             case StepDone():
@@ -129,24 +118,24 @@ class LiveViewer(PageServer):
         self.history.add(report.step, loss, report.timestep, report.num_points, self._rate or 0.0)
         self._report = report
         self._steps_allowed = max(self._steps_allowed - 1, 0)
-        self._obey()
+        self._apply_commands()
         self._publish()
         self._log_errors()
         self._show("training")
-        while self._holding():
-            # The paused page must show and download this step, so replace an older snapshot that was not taken.
+        while self._is_held():
+            # A paused page shows and downloads this step, so it replaces an older snapshot that was not taken.
             self._publish(always=True)
             self._show("paused")
             if self.bridge.wait_for_command(PAUSE_POLL):
-                self._obey()
+                self._apply_commands()
                 self._show("training")
         self._last_step_at = time.perf_counter()
 
-    def end_run(self, last_words: str) -> None:
-        """Show the run as finished, then close the port."""
+    def end_run(self, message: str) -> None:
+        """Show that the run is finished, with a last message, then close the port."""
         self._ended = True
         self._show("finished")
-        self.end(last_words)
+        self.end(message)
         self._log_errors()
 
     def keep_open(self, until: Callable[[], bool]) -> None:
@@ -156,18 +145,18 @@ class LiveViewer(PageServer):
             time.sleep(PAUSE_POLL)
 
     def on_error(self, line: str) -> None:
-        """Remember an error for the run's log, which only the training thread writes."""
+        """Keep an error for the run's log, which only the training thread writes."""
         if len(self._errors) < MAX_ERRORS_KEPT:
             self._errors.append(line)
 
-    def _holding(self) -> bool:
+    def _is_held(self) -> bool:
         return self._paused and not self._steps_allowed and not self._stop_requested and not self._interrupted()
 
-    def _obey(self) -> None:
+    def _apply_commands(self) -> None:
         for command in self.bridge.take_commands():
-            self._obey_one(command)
+            self._apply(command)
 
-    def _obey_one(self, command: Command) -> None:
+    def _apply(self, command: Command) -> None:
         match command:
             case Pause():
                 self._paused, self._steps_allowed = True, 0
@@ -184,7 +173,7 @@ class LiveViewer(PageServer):
                 assert_never(command)
 
     def _change_settings(self, values: Mapping[str, Any]) -> None:
-        """Change the run's settings, or show why they are refused; the page then shows the settings in force."""
+        """Change settings of the run, or notify why they are refused; the page then shows those in force."""
         trainer = self._trainer
         try:
             changed = change_settings(trainer, self._folder, with_values(trainer.config, values))
@@ -216,7 +205,7 @@ class LiveViewer(PageServer):
                 num_steps=trainer.config.steps,
                 timestep=None if report is None else report.timestep,
                 loss=None if report is None else sum(report.losses.values()),
-                contents=contents(trainer.scene.representation, has_splats=self.has_splats),
+                contents=contents(trainer.scene.representation, has_splats=self.content.has_splats),
                 steps_per_second=self._rate,
             )
         )
@@ -228,27 +217,24 @@ class LiveViewer(PageServer):
 
 
 class FinishedViewer(PageServer):
-    """The page of a scene that is not being trained, from a run or from a file."""
+    """A page on a scene of a finished run or of a file; a context manager as ``LiveViewer``."""
 
     def __init__(self, scene: SavedScene, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
         run, shown = scene.run, scene.representation
         title = scene.path.name if scene.prompt is None else f"“{scene.prompt}” ({scene.path})"
-        super().__init__(
-            host=host,
-            port=port,
+        content = PageContent(
             heading=title,
             name=scene.path.stem or "splats",
             comments=lambda step: [] if run is None else ply_comments(run.config, step),
             standpoint=_standpoint(scene),
-            device=device,
-            prior=None,
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,
             has_splats=shown.splats() is not None,
         )
-        if self.has_splats:
+        super().__init__(content, host=host, port=port, device=device)
+        if content.has_splats:
             self.page.add_scene(self.worker, with_cameras=False)
-        self.set_status(Status(phase="viewing", contents=contents(shown, has_splats=self.has_splats)))
+        self.set_status(Status(phase="viewing", contents=contents(shown, has_splats=content.has_splats)))
         step = run.step if run is not None else 0
         self.bridge.publish(lambda: Snapshot(step=step, representation=shown), always=True)
 
@@ -268,7 +254,7 @@ class FinishedViewer(PageServer):
 
 
 def contents(representation: Representation, *, has_splats: bool) -> str:
-    """Return a representation's contents for the page's status line."""
+    """Return the description of a representation for the page's status line."""
     return f"{representation.num_points:,} Gaussians" if has_splats else f"{representation.describe()}, no splats"
 
 

@@ -1,6 +1,6 @@
-"""Prepare splats for the browser: select those worth sending, scaled to the range of half floats.
+"""Splats for the browser: the visible part of a cloud, scaled to the range of half floats.
 
-The browser reads covariances as half floats and sorts splats into 65 536 depths, so it shows only a preview.
+The browser receives covariances as half floats and sorts splats into 65 536 depths: what it shows is a preview.
 
 Letters: N splats of the cloud, M splats that are sent.
 """
@@ -18,29 +18,29 @@ from sdi_gs.splats.screening import MIN_OPACITY_LOGIT
 from sdi_gs.splats.splat_cloud import SplatCloud, rgb_from_sh_dc, rotation_matrices
 
 MAX_SPLATS = 200_000
-"""Largest number sent, since browsers stutter above it (user reports); the least contributing splats are left out."""
+"""More make a browser stutter (field reports); those that contribute least are left out."""
 OUTLIER_FACTOR = 8.0
-"""Splats beyond this many times the 99 % distance from the middle are left out, since they coarsen the depth sort."""
+"""Splats beyond this multiple of the 99 % distance from the middle are left out: they coarsen the sort."""
 LARGEST_VARIANCE = 2.0**14
-"""A quarter of the largest half float, which leaves room for sums of variances."""
+"""A quarter of the largest half float, since variances are summed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOptions:
-    """The page's options of the splats."""
+    """The page's options for the splats."""
 
     splat_scale: float = 1.0
     """Factor on every standard deviation."""
     crop: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
-    """Two opposite corners; only centres between them are shown."""
+    """Two opposite corners of a box; only splats with their centre inside are shown."""
     smallest_deviation: float = 0.0
-    """Narrower axes are widened to it, scene units: viser's shader drops splats that are small against a pixel."""
+    """Scene units; narrower axes are widened to it, since viser's shader drops splats much smaller than a pixel."""
     max_splats: int = MAX_SPLATS
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplatArrays:
-    """Arrays for viser's splat node, whose scale is ``1 / factor``."""
+    """Buffers for viser's splats; the scale of its node is ``1 / factor``."""
 
     centers: np.ndarray  # [M, 3] float32, scene units times factor
     covariances: np.ndarray  # [M, 3, 3] float32, squared scene units times factor squared
@@ -50,18 +50,18 @@ class SplatArrays:
     presentable: int
     """Splats that a .ply file of this cloud would hold."""
     thinned: int
-    """Of these, left out because there are too many."""
+    """Of these, left out because they are too many."""
     cropped: int
     """Of these, left out by the crop box."""
     outliers: int
-    """Of these, left out because they are far away."""
+    """Of these, left out because they are too far away."""
 
     def __len__(self) -> int:
         return len(self.centers)
 
 
 def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
-    """Return the visible part of a cloud, thinned by opacity times size if it exceeds ``max_splats``."""
+    """Return the visible part of a cloud; splats over the limit are left out, by opacity times size."""
     shown = _finite(cloud) & (cloud.opacity_logit >= MIN_OPACITY_LOGIT)
     presentable = int(shown.sum())
     cropped = outliers = thinned = 0
@@ -96,7 +96,7 @@ def splat_arrays(cloud: SplatCloud, options: StreamOptions) -> SplatArrays:
 
 
 def _finite(cloud: SplatCloud) -> Tensor:  # [N] bool
-    """Return the splats without NaN or infinity in the sent values, and with a rotation."""
+    """Return which splats have finite values in what is sent, and a rotation."""
     parts = (cloud.means, cloud.log_scales.exp(), cloud.quats, cloud.opacity_logit[:, None], cloud.sh_dc)
     return torch.cat(parts, dim=1).isfinite().all(dim=1) & (cloud.quats != 0).any(dim=1)
 
@@ -105,7 +105,7 @@ def _near(
     means: Tensor,  # [N, 3]
     chosen: Tensor,  # [N] bool
 ) -> Tensor:  # [N] bool
-    """Return the centres within ``OUTLIER_FACTOR`` times the 99 % distance of the chosen ones from their median."""
+    """Return which centres are within ``OUTLIER_FACTOR`` of the bulk of the chosen ones."""
     bulk = means[chosen]
     middle = bulk.median(dim=0).values
     reach = float((bulk - middle).norm(dim=1).kthvalue(math.ceil(0.99 * len(bulk))).values)
@@ -113,9 +113,9 @@ def _near(
 
 
 def _most_contributing(cloud: SplatCloud, count: int) -> Tensor:  # [N] bool
-    """Return the ``count`` splats with the largest opacity times area of their two longest axes."""
+    """Return which are the ``count`` splats of largest opacity times the area of their two longest axes."""
     longest = cloud.log_scales.double().sort(dim=1).values[:, 1:].sum(dim=1)
-    # Logarithms, since areas of far scenes leave the range of floats.
+    # Logarithms, since areas can exceed the range of floats.
     weight = torch.nn.functional.logsigmoid(cloud.opacity_logit.double()) + longest
     chosen = torch.zeros(len(cloud), dtype=torch.bool)
     chosen[weight.topk(count).indices] = True
@@ -125,13 +125,13 @@ def _most_contributing(cloud: SplatCloud, count: int) -> Tensor:  # [N] bool
 def _half_float_factor(
     deviations: Tensor,  # [M, 3]
 ) -> float:
-    """Return the power of two that moves most variances to the middle of the half floats' range."""
+    """Return a power of two that moves the bulk of the variances to the middle of the half floats' range."""
     if not len(deviations):
         return 1.0
     logs = deviations.clamp_min(1e-30).log2()
     ordered = logs.flatten().sort().values
     low, high = (float(ordered[int(share * (len(ordered) - 1))]) for share in (0.01, 0.99))
-    # Normal half floats reach from 2^-14 to 2^15: a variance of about 1 lies in their middle.
+    # Normal half floats range from 2^-14 to 2^15, so the middle is a variance of about 1.
     wanted = -round(0.5 * (low + high))
     allowed = math.floor(0.5 * math.log2(LARGEST_VARIANCE) - float(ordered[-1]))
     return 2.0 ** min(max(min(wanted, max(allowed, -round(high))), -60), 60)

@@ -1,4 +1,4 @@
-"""Camera positions: where a client's camera starts, and where the page's buttons move it."""
+"""The initial camera of the page, and the cameras of its buttons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdi_gs.viewer.labels import Side
 
 START_ELEVATION_DEG = 15.0
 TOP_ELEVATION_DEG = 89.0
-"""Below 90 degrees: at the pole the browser's orbit controls have no defined up direction."""
+"""Slightly below the pole, where the browser's orbit controls are undefined."""
 CANVAS_HEIGHT = 720
 """Height of a common browser window, pixels."""
 ANGLES_DEG: dict[Side, tuple[float, float]] = {
@@ -29,10 +29,10 @@ ANGLES_DEG: dict[Side, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Standpoint:
-    """A sphere around a scene, on which cameras stand."""
+    """A sphere around a scene on which the page's cameras are placed, looking at its middle."""
 
     distance: float
-    """Distance from the scene's middle, scene units."""
+    """Radius of the sphere, scene units."""
     fov_y_deg: float
     middle: tuple[float, float, float] = (0.0, 0.0, 0.0)
     extent: float = 1.0
@@ -40,18 +40,18 @@ class Standpoint:
 
     @property
     def pixel(self) -> float:
-        """Width of one pixel at the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
+        """Width of a pixel at the scene's middle on a canvas of ``CANVAS_HEIGHT``, scene units."""
         return 2.0 * self.distance * math.tan(math.radians(0.5 * self.fov_y_deg)) / CANVAS_HEIGHT
 
     def position(self, azimuth_deg: float, elevation_deg: float) -> tuple[float, float, float]:
-        """Return the position on the sphere at an azimuth and an elevation."""
+        """Return a point on the sphere, scene units."""
         one = [torch.tensor([value]) for value in (azimuth_deg, elevation_deg, self.distance, self.fov_y_deg)]
         camera = orbit_cameras(*one, width=1, height=1)
         x, y, z = (camera.world_from_camera[0, :3, 3] + torch.tensor(self.middle)).tolist()
         return (x, y, z)
 
     def prepare(self, server: viser.ViserServer) -> None:
-        """Make every client's camera start in front of the scene."""
+        """Place the initial camera of every client in front of the scene."""
         start = server.initial_camera
         start.position = self.position(0.0, START_ELEVATION_DEG)
         start.look_at = self.middle
@@ -59,7 +59,7 @@ class Standpoint:
         start.fov = math.radians(self.fov_y_deg)
 
     def move(self, client: viser.ClientHandle, side: Side | None) -> None:
-        """Move a client's camera to a side; None for its start."""
+        """Move a client's camera to a side; None for the initial camera."""
         azimuth, elevation = (0.0, START_ELEVATION_DEG) if side is None else ANGLES_DEG[side]
         with client.atomic():
             client.camera.up_direction = (0.0, 0.0, 1.0)
@@ -69,16 +69,16 @@ class Standpoint:
 
 
 def training_standpoint(config: CameraConfig) -> Standpoint:
-    """Return the standpoint in the middle of the training cameras' ranges."""
+    """Return the sphere at the training cameras' mean distance and field of view."""
     distance, fov = 0.5 * sum(config.distance), 0.5 * sum(config.fov_y_deg)
     return Standpoint(distance=distance, fov_y_deg=fov, extent=distance * math.tan(math.radians(0.5 * fov)))
 
 
 def standpoint_for(cloud: SplatCloud, *, fov_y_deg: float = 40.0) -> Standpoint:
-    """Return a standpoint from which the bulk of a cloud of any size is fully visible."""
+    """Return a sphere far enough from the bulk of a cloud, of any size, to see all of it."""
     means = cloud.means.double()
     middle = means.median(dim=0).values
-    # A splat reaches beyond its centre by its size.
+    # Distances include the splats' size.
     distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
     radius = max(float(distances.kthvalue(math.ceil(0.99 * len(distances))).values), 1e-3)
     x, y, z = middle.tolist()

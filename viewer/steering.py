@@ -13,7 +13,7 @@ from sdi_gs.settings.steering import STEERED_NUMBERS, STEERED_TEXTS, SteeredNumb
 from sdi_gs.settings.tree import config_to_dict, flatten
 
 MAX_PROMPT_LENGTH = 1000
-"""Largest number of characters of a prompt; CLIP reads about 300."""
+"""Characters of a prompt that the page accepts; CLIP reads about 300."""
 
 
 @dataclass(frozen=True, kw_only=True)

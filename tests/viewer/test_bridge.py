@@ -98,11 +98,11 @@ def test_the_last_state_of_a_run_replaces_one_that_nobody_took(ball: Callable[..
 
 def test_news_wake_who_waits_for_them(ball: Callable[..., Gaussians]) -> None:
     bridge, of_step = Bridge(), snapshots(ball)
-    assert not bridge.wait_for_news(0.0)
+    assert not bridge.wait_for_work(0.0)
     bridge.wake()
-    assert bridge.wait_for_news(0.0)
-    assert not bridge.wait_for_news(0.0)
+    assert bridge.wait_for_work(0.0)
+    assert not bridge.wait_for_work(0.0)
     threading.Timer(0.05, lambda: bridge.publish(of_step(1), always=True)).start()
     started = time.monotonic()
-    assert bridge.wait_for_news(20.0)
+    assert bridge.wait_for_work(20.0)
     assert time.monotonic() - started < 20.0

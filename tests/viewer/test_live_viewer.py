@@ -343,9 +343,9 @@ def test_the_crop_box_and_the_splat_scale_reach_the_node(live_run: Any, watched:
 
 def test_the_share_is_held_to_its_range(live_run: Any, watched: Any, wait_until: Wait) -> None:
     watched.set_value(labels.TRAINING_SHARE, 0.9)
-    wait_until(lambda: live_run.viewer.worker.wishes.share == 0.9)
+    wait_until(lambda: live_run.viewer.worker.options.share == 0.9)
     watched.set_value(labels.TRAINING_SHARE, -3.0)
-    wait_until(lambda: live_run.viewer.worker.wishes.share == 0.3)
+    wait_until(lambda: live_run.viewer.worker.options.share == 0.3)
 
 
 def test_camera_buttons_move_the_client_that_pressed(
