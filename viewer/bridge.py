@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sdi_gs.contracts import GuidedViews, Representation
 
 MAX_COMMANDS = 256
-"""Commands queued between two steps; more than a person can send are dropped."""
+"""Most commands queued between two steps, more than a person can send; further ones are dropped."""
 
 
 @dataclass(frozen=True)
