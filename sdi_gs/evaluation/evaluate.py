@@ -24,7 +24,7 @@ class Evaluation:
     source: str | None
     """Path of the scene; None for one in memory."""
     prompt: str
-    """What the scene was scored as."""
+    """Prompt that the scene was scored by."""
     scores: dict[str, Any]
     """Values of all metrics that were computed, by key."""
     rows: tuple[TableRow, ...]

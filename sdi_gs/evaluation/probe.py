@@ -209,8 +209,8 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     cameras = ring_cameras(config, options.views, size, elevation_deg=ELEVATION_DEG)
     if options.source is not None:
         return render_views(load(options.source, device=device).representation, cameras).rgb, cameras
-    asked = toybox_prompt(options.prompt)
-    assert asked.class_name is not None
-    if asked.colour is None:
+    parsed = toybox_prompt(options.prompt)
+    assert parsed.class_name is not None
+    if parsed.colour is None:
         raise UserError(f'"{options.prompt}" leaves the colour open: name one, or give --source to probe its renders')
-    return render_truth(truth_draws(asked.class_name, asked.colour, 1), cameras).rgb, cameras
+    return render_truth(truth_draws(parsed.class_name, parsed.colour, 1), cameras).rgb, cameras

@@ -49,8 +49,8 @@ def save_turntable(
         # In a session of its own, so that Ctrl-C in the terminal does not reach it: the run finishes the film.
         done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False, start_new_session=True)
         if done.returncode != 0:
-            said = " ".join(done.stderr.decode(errors="replace").split())
-            raise UserError(f"cannot write {path}: ffmpeg says {said[-300:]!r}; the other files are not affected")
+            output = " ".join(done.stderr.decode(errors="replace").split())
+            raise UserError(f"cannot write {path}: ffmpeg reports {output[-300:]!r}; the other files are not affected")
 
 
 def _even(

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.probe import INVERSION_STEPS, SOURCES, Subject, probe
 from sdi_gs.guidance.prompts import Conditions
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.probe import ProbeOptions
 
 
-class BlindPrior:
+class BlindPrior(LatentsOnlyPrior):
     """Always predicts the same noise."""
-
-    name = "blind"
-    image_size = 8
-    schedule = scaled_linear_schedule()
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         return torch.full_like(noised_latents, 0.25)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 import torch
+from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
@@ -20,7 +20,6 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import annealed_timestep, predicted_clean
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import StepPlan
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.noise_sources import NoiseName
 
@@ -29,24 +28,11 @@ SEEDS = range(6)
 TIMESTEPS = (900, 700, 500, 300)
 
 
-class MixturePrior:
+class MixturePrior(LatentsOnlyPrior):
     """Eight Gaussians in sixteen dimensions; an embedding is their weights, a latent a single pixel."""
-
-    name = "mixture"
-    image_size = 1
-    schedule = scaled_linear_schedule()
 
     def __init__(self, centres: Tensor) -> None:
         self.centres = centres
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         level = self.schedule.alpha_cumprod(timestep)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.contracts import GuidanceOutput
@@ -152,17 +153,8 @@ def test_fixed_point_iteration_contracts_as_a_gaussian_says(timestep: int, contr
 def shown_with(overshoot: int, timestep: int) -> GuidanceOutput:
     """The published form for a prior that says nothing, on latents of one."""
 
-    class SilentPrior:
-        name, image_size, schedule = "silent", 1, SCHEDULE
-
-        def embed_prompts(self, prompts: Any) -> Tensor:
-            raise NotImplementedError
-
-        def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-            raise NotImplementedError
-
-        def decode_latents(self, latents: Tensor) -> Tensor:
-            raise NotImplementedError
+    class SilentPrior(LatentsOnlyPrior):
+        schedule = SCHEDULE
 
         def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
             return torch.zeros_like(noised_latents)

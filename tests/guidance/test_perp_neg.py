@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
+from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.perp_neg import PerpNegBranches, combine_branches, perpendicular, view_blend
 from sdi_gs.guidance.prompts import Conditions
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-class ProjectingPrior:
+class ProjectingPrior(LatentsOnlyPrior):
     """Answers with the latents times a number per channel that the embedding holds, and counts its rows."""
-
-    name = "projecting"
-    image_size = 8
-    schedule = scaled_linear_schedule()
 
     def __init__(self) -> None:
         self.rows: list[int] = []
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         self.rows.append(len(noised_latents))

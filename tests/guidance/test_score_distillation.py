@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
@@ -19,31 +19,17 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import StepPlan, plan_step
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 from sdi_gs.training.losses import distillation_loss
 
 
-class LinearPrior:
+class LinearPrior(LatentsOnlyPrior):
     """Answers with the latents plus the number in the embedding, and remembers what it was asked."""
-
-    name = "linear"
-    image_size = 8
-    schedule = scaled_linear_schedule()
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, list[float]]] = []
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         self.asked.append((timestep, len(noised_latents), embeddings.flatten().tolist()))

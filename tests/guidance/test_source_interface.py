@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+from latents_only import LatentsOnlyPrior
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,7 +22,6 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise
 from sdi_gs.guidance.score_distillation import distill, predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, Renoise
 from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 
@@ -35,21 +34,8 @@ PLANS = [
 ]
 
 
-class RationalPrior:
+class RationalPrior(LatentsOnlyPrior):
     """Computes by additions, multiplications and divisions only, which all machines round alike."""
-
-    name = "rational"
-    image_size = 1
-    schedule = scaled_linear_schedule()
-
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        raise NotImplementedError
-
-    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
         return (noised_latents + embeddings[..., None]) / (1.0 + noised_latents * noised_latents) + timestep / 1000.0

@@ -65,7 +65,7 @@ def test_a_failing_encoder_is_one_line_and_leaves_no_file(tmp_path: Path, monkey
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho 'No space left\non device' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(fake))
-    with pytest.raises(UserError, match="ffmpeg says 'No space left on device'"):
+    with pytest.raises(UserError, match="ffmpeg reports 'No space left on device'"):
         save_turntable(tmp_path / "a.mp4", plain_film())
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
 

@@ -54,6 +54,12 @@ def is_closed(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def endless_run(folder: Path) -> Any:
+    """``program`` with a run that trains until it is stopped, with its viewer."""
+    options = ["--viewer", "--viewer-port", "0", "--steps", "100000", "--output-dir", str(folder)]
+    return program("train", *TINY, *options)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("view") / "robot"
@@ -65,8 +71,7 @@ def test_ctrl_c_leaves_a_saved_run_and_a_closed_port(
     tmp_path: Path, browsers: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     folder = tmp_path / "run"
-    options = ["--viewer", "--viewer-port", "0", "--steps", "100000", "--output-dir", str(folder)]
-    with program("train", *TINY, *options) as (process, port):
+    with endless_run(folder) as (process, port):
         browser = browsers(port)
         wait_until(lambda: browser.of_kind("SceneNodeUpdateMessage"))
         # Even while it is paused.
@@ -86,8 +91,7 @@ def test_stop_and_save_ends_the_program(
     tmp_path: Path, browsers: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     folder = tmp_path / "run"
-    options = ["--viewer", "--viewer-port", "0", "--steps", "100000", "--output-dir", str(folder)]
-    with program("train", *TINY, *options) as (process, port):
+    with endless_run(folder) as (process, port):
         browser = browsers(port)
         wait_until(lambda: browser.of_kind("SceneNodeUpdateMessage"))
         browser.press(labels.STOP_AND_SAVE)

@@ -19,7 +19,7 @@ from sdi_gs.toybox.truth import held_out_cameras, render_truth
 from sdi_gs.training.fitting import fit_to_images
 
 DEFAULT_COLOUR = "blue"
-"""Of the object where neither the prompt nor the scene has a colour."""
+"""Colour of the object where neither the prompt nor the scene has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ def score_ceiling(
 
     ``colour`` is that of the object where the prompt names none. Raises UserError for a prompt without a toybox truth.
     """
-    asked = toybox_prompt(prompt)
-    assert asked.class_name is not None
-    item, cameras = canonical_object(asked.class_name, asked.colour or colour), held_out_cameras(image_size)
+    wanted = toybox_prompt(prompt)
+    assert wanted.class_name is not None
+    item, cameras = canonical_object(wanted.class_name, wanted.colour or colour), held_out_cameras(image_size)
     fitted_scene = fit_to_images(
         config,
         lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,

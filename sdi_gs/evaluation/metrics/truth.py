@@ -16,23 +16,23 @@ def score_scene(
     representation: Representation, prompt: str, *, num_draws: int = NUM_DRAWS, image_size: int = IMAGE_SIZE
 ) -> TruthScore:
     """Score the held-out views over white; UserError for a prompt without a toybox truth."""
-    asked = toybox_prompt(prompt)
+    wanted = toybox_prompt(prompt)
     cameras = held_out_cameras(image_size)
     render = render_views(representation, cameras)
-    return score_against_truth(render.rgb, render.alpha, cameras, asked, num_draws)
+    return score_against_truth(render.rgb, render.alpha, cameras, wanted, num_draws)
 
 
 def toybox_prompt(text: str) -> ToyboxPrompt:
     """Parse a prompt that names a toybox object; UserError for any other."""
     try:
-        asked = parse_prompt(text)
+        parsed = parse_prompt(text)
     except UserError as error:
         # The message ends by naming another prior, which is no help here.
         reason = str(error).partition("; for anything else")[0]
         raise UserError(f"truth exists only for toybox prompts: {reason}") from error
-    if asked.class_name is None:
-        raise UserError(f'truth exists only for toybox prompts, and "{text}" names no object: say "a blue robot"')
-    return asked
+    if parsed.class_name is None:
+        raise UserError(f'truth exists only for toybox prompts, and "{text}" names no object: write "a blue robot"')
+    return parsed
 
 
 def _compute(subject: Subject) -> dict[str, Any]:
