@@ -55,6 +55,7 @@ print(*sorted(name for name in sys.modules if name.startswith("sdi_gs.doctor")))
 """
 
 
+@pytest.mark.slow
 def test_a_training_without_a_card_loads_no_part_of_the_doctor(tmp_path: Path) -> None:
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(

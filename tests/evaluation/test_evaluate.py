@@ -113,6 +113,7 @@ def test_the_judge_sees_the_held_out_views(evaluation: Evaluation, red_ball: Gau
     assert wrong.judge_view is not None
 
 
+@pytest.mark.slow
 def test_no_ceiling_where_none_was_asked_for(red_ball: Gaussians) -> None:
     scores = evaluate(splats(red_ball), prompt=PROMPT, num_draws=1).as_json()
     assert scores["psnr_ceiling"] is scores["iou_ceiling"] is scores["n_gaussians_ceiling"] is None
@@ -250,6 +251,7 @@ def test_a_metric_that_was_asked_for_and_needs_a_truth_is_refused_without_one(
         evaluate(splats(red_ball), "a blue dragon", metrics=[SIZE, metric])
 
 
+@pytest.mark.slow
 def test_a_metric_of_your_own_may_read_the_scores_before_it(red_ball: Gaussians) -> None:
     share = Metric(
         name="share",
@@ -262,6 +264,7 @@ def test_a_metric_of_your_own_may_read_the_scores_before_it(red_ball: Gaussians)
     assert scored.rows[-1].cells(scored.scores) == ("share of 1", f"{scored.scores['share']:.3f}", "", "-")
 
 
+@pytest.mark.slow
 def test_a_scene_in_memory_is_scored_as_its_file_is(red_ball: Gaussians) -> None:
     of_file, of_memory = (
         evaluate(scene, PROMPT, metrics=[TRUTH], num_draws=1) for scene in (splats(red_ball), red_ball)
