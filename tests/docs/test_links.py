@@ -7,8 +7,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from sources import OUTSIDE, PACKAGE, ROOT, sources
 
-ROOT = Path(__file__).parents[2]
 TOP_LEVEL = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in TOP_LEVEL if (ROOT / name).is_file())])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -82,3 +82,35 @@ def test_a_broken_link_is_found(tmp_path: Path, text: str, broken: list[str]) ->
     page = tmp_path / "page.md"
     page.write_text(text)
     assert broken_links(page, tmp_path) == broken
+
+
+REPOSITORY_PATH = re.compile(r"(?<![\w/.-])((?:sdi_gs|viewer|configs|tests|benchmarks|tools|examples|docs)/[\w./-]*\w)")
+
+
+def missing_paths(text: str, root: Path) -> list[str]:
+    """Return the files and folders of the repository that a text names and that do not exist."""
+    return [path for path in REPOSITORY_PATH.findall(text) if not (root / path).exists()]
+
+
+def test_the_files_that_pages_name_exist() -> None:
+    missing = [f"{page.relative_to(ROOT)}: {path}" for page in PAGES for path in missing_paths(page.read_text(), ROOT)]
+    assert not missing, "\n".join(missing)
+
+
+def test_the_pages_that_the_code_names_exist() -> None:
+    named = [
+        (source, name)
+        for source in sources(*PACKAGE, *OUTSIDE)
+        for name in re.findall(r"\bdocs/[\w/.-]*\w", source.text)
+    ]
+    missing = [f"{source.path}: {name}" for source, name in named if not (ROOT / name).exists()]
+    assert named
+    assert not missing, "\n".join(missing)
+
+
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/here.md").touch()
+    assert missing_paths("`docs/here.md`, docs/gone.md and https://example.org/docs/else.md", tmp_path) == [
+        "docs/gone.md"
+    ]
