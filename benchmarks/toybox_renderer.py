@@ -13,10 +13,11 @@ import numba
 import numpy as np
 import torch
 
-from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.toybox.classes import CLASSES, COLOURS
-from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, Scene, sample_object
+from sdi_gs.toybox.objects import Scene, sample_object
 from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.views import toybox_cameras
 
 NUM_IMAGES = 1024
 REPEATS = 3
@@ -26,14 +27,7 @@ def random_views(size: int, rng: np.random.Generator) -> CameraBatch:
     """Return cameras all around at elevations from -10 to 40 degrees."""
     azimuth = torch.from_numpy(rng.uniform(0.0, 360.0, NUM_IMAGES)).float()
     elevation = torch.from_numpy(rng.uniform(-10.0, 40.0, NUM_IMAGES)).float()
-    return orbit_cameras(
-        azimuth,
-        elevation,
-        torch.full_like(azimuth, CAMERA_DISTANCE),
-        torch.full_like(azimuth, CAMERA_FOV_Y_DEG),
-        width=size,
-        height=size,
-    )
+    return toybox_cameras(azimuth, elevation, size=size)
 
 
 def main() -> None:

@@ -17,10 +17,8 @@ MAX_FUNCTION_LINES = 60
 """Of a function; kernels are exempt."""
 
 LONG_FUNCTIONS = {
-    # Each has gsplat's signature: fifteen arguments, a line with shape each, that are checked and passed on.
+    # gsplat's signature and its documentation, a line for each argument.
     ("sdi_gs/rasterize/__init__.py", "rasterization"),
-    ("sdi_gs/rasterize/numba_backend.py", "rasterize"),
-    ("sdi_gs/rasterize/counted.py", "rasterize"),
 }
 
 CUDA_PACKAGES = ("gsplat", "nerfacc", "tinycudann")

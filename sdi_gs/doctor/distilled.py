@@ -10,28 +10,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.settings.guidance import GuidanceConfig
-from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, canonical_object
+from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.views import toybox_cameras
 
 PROMPT = "a blue robot"
 
 
 def robot_views(count: int, size: int) -> tuple[CameraBatch, Tensor]:
     """Return cameras around toybox's blue robot and their views over white [V, H, W, 3], on the CPU."""
-    cameras = orbit_cameras(
-        torch.arange(count) * (360.0 / count) + 10.0,
-        torch.full((count,), 15.0),
-        torch.full((count,), CAMERA_DISTANCE),
-        torch.full((count,), CAMERA_FOV_Y_DEG),
-        width=size,
-        height=size,
-    )
+    cameras = toybox_cameras(torch.arange(count) * (360.0 / count) + 10.0, torch.full((count,), 15.0), size=size)
     return cameras, render_scenes([(canonical_object("robot", "blue"),)] * count, cameras).rgb
 
 

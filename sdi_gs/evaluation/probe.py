@@ -36,8 +36,8 @@ from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.noise_sources import NoiseName
 from sdi_gs.settings.probe import ProbeOptions
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
 from sdi_gs.toybox.truth import render_truth, truth_draws
+from sdi_gs.toybox.views import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
 
 SOURCES: tuple[NoiseName, ...] = ("inversion", "unconditional", "random", "fixed-point")
 INVERSION_SCALES = (-7.5, 0.0, 1.0, 7.5)

@@ -16,10 +16,9 @@ import torch
 from gsplat import RollingShutterType
 from torch import Tensor
 
+from sdi_gs.rasterize.request import CameraModel, RasterizeMode, RenderMode, RenderRequest
+
 Backend = Literal["gsplat", "numba", "counted"]
-RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
-RasterizeMode = Literal["classic", "antialiased"]
-CameraModel = Literal["pinhole", "ortho", "fisheye", "ftheta"]
 
 
 def backend_for(device: torch.device | str) -> Backend:
@@ -131,37 +130,33 @@ def rasterization(
             return gsplat.rasterization(**arguments)
         case "numba":
             from sdi_gs.rasterize import numba_backend
-            from sdi_gs.rasterize.checks import check_arguments
+            from sdi_gs.rasterize.checks import check_request
 
-            for name in _GSPLAT_ONLY:
-                default = _DEFAULTS[name]
-                if arguments[name] is not default and (default is None or arguments[name] != default):
-                    raise NotImplementedError(
-                        f"{name} is supported by gsplat's CUDA backend only; on CPU leave it at {default!r}"
-                    )
-                del arguments[name]
-            check_arguments(**arguments)
-            return numba_backend.rasterize(**arguments)
+            _refuse_gsplat_only(arguments)
+            request = _request_of(arguments)
+            check_request(request)
+            return numba_backend.rasterize(request)
         case "counted":
             from sdi_gs.rasterize import counted
 
-            assert quats is not None and scales is not None
-            return counted.rasterize(
-                means,
-                quats,
-                scales,
-                opacities,
-                colors,
-                viewmats,
-                width=width,
-                height=height,
-                sh_degree=sh_degree,
-                packed=packed,
-                render_mode=render_mode,
-                antialiased=rasterize_mode == "antialiased",
-            )
+            return counted.rasterize(_request_of(arguments))
         case other:
             assert_never(other)
+
+
+def _request_of(arguments: dict[str, Any]) -> RenderRequest:
+    """Return the arguments of ``rasterization`` that are not gsplat's alone."""
+    return RenderRequest(**{name: value for name, value in arguments.items() if name not in _GSPLAT_ONLY})
+
+
+def _refuse_gsplat_only(arguments: dict[str, Any]) -> None:
+    """Raise NotImplementedError for an argument of gsplat's CUDA code that has not its default."""
+    for name in _GSPLAT_ONLY:
+        default = _DEFAULTS[name]
+        if arguments[name] is not default and (default is None or arguments[name] != default):
+            raise NotImplementedError(
+                f"{name} is supported by gsplat's CUDA backend only; on CPU leave it at {default!r}"
+            )
 
 
 def _over_backgrounds(

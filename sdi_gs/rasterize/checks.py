@@ -6,53 +6,37 @@ Letters: C cameras, N Gaussians, D colour channels, K harmonic bases.
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from sdi_gs.rasterize import CameraModel, RasterizeMode, RenderMode
+from sdi_gs.rasterize.request import CameraModel, RasterizeMode, RenderMode, RenderRequest
 from sdi_gs.rasterize.spherical_harmonics import MAX_DEGREE
 
 _CAMERA_MODELS = ("pinhole", "ortho")
 """Those of ``CameraModel`` that the CPU backend supports."""
 
 
-def check_arguments(
-    *,
-    means: Tensor,  # [N, 3]
-    quats: Tensor | None,  # [N, 4]
-    scales: Tensor | None,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    Ks: Tensor,  # [C, 3, 3]
-    width: int,
-    height: int,
-    sh_degree: int | None,
-    backgrounds: Tensor | None,  # [C, D]
-    render_mode: str,
-    rasterize_mode: str,
-    camera_model: str,
-    covars: Tensor | None,  # [N, 3, 3]
-    **_: Any,
-) -> None:
+def check_request(request: RenderRequest) -> None:
     """Check all arguments of ``rasterization`` for the CPU backend.
 
     Raises:
         ValueError: A tensor has the wrong shape, type or device or holds NaN or infinity, or a choice is unknown.
         NotImplementedError: The camera model or harmonic degree needs gsplat's CUDA backend.
     """
-    _check_choice("render_mode", render_mode, get_args(RenderMode))
-    _check_choice("rasterize_mode", rasterize_mode, get_args(RasterizeMode))
-    _check_choice("camera_model", camera_model, get_args(CameraModel))
-    if camera_model not in _CAMERA_MODELS:
+    _check_choice("render_mode", request.render_mode, get_args(RenderMode))
+    _check_choice("rasterize_mode", request.rasterize_mode, get_args(RasterizeMode))
+    _check_choice("camera_model", request.camera_model, get_args(CameraModel))
+    if request.camera_model not in _CAMERA_MODELS:
         raise NotImplementedError(
-            f"camera_model on CPU is one of {', '.join(_CAMERA_MODELS)}; {camera_model!r} needs gsplat's CUDA backend"
+            f"camera_model on CPU is one of {', '.join(_CAMERA_MODELS)}; {request.camera_model!r} needs gsplat's CUDA "
+            "backend"
         )
-    for name, size in (("width", width), ("height", height)):
+    for name, size in (("width", request.width), ("height", request.height)):
         if size < 1:
             raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+    means, colors, viewmats, covars = request.means, request.colors, request.viewmats, request.covars
     if means.dim() != 2 or means.shape[1] != 3:
         raise ValueError(f"means must have shape [N, 3] (no batch dimensions on CPU), got {list(means.shape)}")
     if viewmats.dim() != 3:
@@ -60,20 +44,23 @@ def check_arguments(
     num_gaussians, num_cameras = len(means), len(viewmats)
     if num_cameras == 0:
         raise ValueError("viewmats must hold at least one camera, got shape [0, 4, 4]")
-    shapes = {"quats": (quats, (4,)), "scales": (scales, (3,))} if covars is None else {"covars": (covars, (3, 3))}
-    tensors = {"means": means, "opacities": opacities, "colors": colors, "viewmats": viewmats, "Ks": Ks}
+    if covars is None:
+        shapes = {"quats": (request.quats, (4,)), "scales": (request.scales, (3,))}
+    else:
+        shapes = {"covars": (covars, (3, 3))}
+    tensors = {name: getattr(request, name) for name in ("means", "opacities", "colors", "viewmats", "Ks")}
     for name, (tensor, own_shape) in shapes.items():
         if tensor is None:
             raise ValueError(f"{name} may be None only if covars is given")
         _check_shape(name, tensor, (num_gaussians, *own_shape))
         tensors[name] = tensor
-    _check_shape("opacities", opacities, (num_gaussians,))
+    _check_shape("opacities", request.opacities, (num_gaussians,))
     _check_shape("viewmats", viewmats, (num_cameras, 4, 4))
-    _check_shape("Ks", Ks, (num_cameras, 3, 3))
-    _check_colors(colors, num_gaussians, num_cameras, sh_degree)
-    if backgrounds is not None:
-        _check_shape("backgrounds", backgrounds, (num_cameras, colors.shape[-1]))
-        tensors["backgrounds"] = backgrounds
+    _check_shape("Ks", request.Ks, (num_cameras, 3, 3))
+    _check_colors(colors, num_gaussians, num_cameras, request.sh_degree)
+    if request.backgrounds is not None:
+        _check_shape("backgrounds", request.backgrounds, (num_cameras, colors.shape[-1]))
+        tensors["backgrounds"] = request.backgrounds
     for name, tensor in tensors.items():
         _check_values(name, tensor)
 

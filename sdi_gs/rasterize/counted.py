@@ -10,13 +10,13 @@ Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.rasterize import RenderMode
+from sdi_gs.rasterize.request import RenderRequest
 
 TILE_SIZE = 16
 """Pixels along a side of a tile."""
@@ -33,35 +33,25 @@ def tiles_per_gaussian(num_gaussians: int, image_size: int) -> float:
     return (1.0 + extent / TILE_SIZE) ** 2
 
 
-def rasterize(
-    means: Tensor,  # [N, 3]
-    quats: Tensor,  # [N, 4]
-    scales: Tensor,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [N, D] or [N, K, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    *,
-    width: int,
-    height: int,
-    sh_degree: int | None,
-    packed: bool,
-    render_mode: RenderMode,
-    antialiased: bool,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+def rasterize(request: RenderRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Return colours [C, H, W, X], alphas [C, H, W, 1] and the meta dict, without data; see ``rasterization``.
 
     Raises:
         NotImplementedError: ``packed`` is set; its buffers are not modelled, since no preset trains with it.
     """
-    if packed:
+    if request.packed:
         raise NotImplementedError("packed=True is not counted; leave it at False on the meta device")
-    num_cameras, num_gaussians = len(viewmats), len(means)
-    pairs = (num_cameras, num_gaussians)
-    means2d, depths, conics, compensations, radii = _Project.apply(means, quats, scales, num_cameras, antialiased)
-    seen = opacities.expand(pairs)
-    if antialiased:
+    assert request.quats is not None and request.scales is not None
+    means, colors, viewmats, render_mode = request.means, request.colors, request.viewmats, request.render_mode
+    width, height = request.width, request.height
+    pairs = (len(viewmats), len(means))
+    means2d, depths, conics, compensations, radii = _Project.apply(
+        means, request.quats, request.scales, len(viewmats), request.antialiased
+    )
+    seen = request.opacities.expand(pairs)
+    if request.antialiased:
         seen = seen * compensations
-    if sh_degree is None:
+    if request.sh_degree is None:
         shown = colors.expand(*pairs, -1)
     else:
         directions = means - viewmats[:, None, :3, 3]
@@ -70,14 +60,14 @@ def rasterize(
         shown = torch.cat([shown, depths[..., None]], dim=-1)
     elif render_mode in ("D", "ED"):
         shown = depths[..., None]
-    tiles_per_gauss, isect_ids, flatten_ids, isect_offsets = _tiles(pairs, width, height, means.device)
+    tiles = _tiles(pairs, width, height, means.device)
     rendered, alphas = _Composite.apply(
         means2d.contiguous(),
         conics.contiguous(),
         shown.contiguous(),
         seen.contiguous(),
-        isect_offsets,
-        flatten_ids,
+        tiles.isect_offsets,
+        tiles.flatten_ids,
         width,
         height,
     )
@@ -92,24 +82,28 @@ def rasterize(
         "depths": depths,
         "conics": conics,
         "opacities": seen,
-        "tiles_per_gauss": tiles_per_gauss,
-        "isect_ids": isect_ids,
-        "flatten_ids": flatten_ids,
-        "isect_offsets": isect_offsets,
+        **tiles._asdict(),
         "tile_width": math.ceil(width / TILE_SIZE),
         "tile_height": math.ceil(height / TILE_SIZE),
         "tile_size": TILE_SIZE,
         "width": width,
         "height": height,
         "n_batches": 1,
-        "n_cameras": num_cameras,
+        "n_cameras": len(viewmats),
     }
     return rendered, alphas, meta
 
 
-def _tiles(
-    pairs: tuple[int, int], width: int, height: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [C, N], [M], [M], [C, tiles down, tiles across]
+class _Tiles(NamedTuple):
+    """Buffers of sorting that gsplat keeps in its meta dict."""
+
+    tiles_per_gauss: Tensor  # [C, N]
+    isect_ids: Tensor  # [M]
+    flatten_ids: Tensor  # [M]
+    isect_offsets: Tensor  # [C, tiles down, tiles across]
+
+
+def _tiles(pairs: tuple[int, int], width: int, height: int, device: torch.device) -> _Tiles:
     """Allocate the buffers of sorting: counts, their running sum, and two copies each of the keys and values."""
     num_isects = round(pairs[0] * pairs[1] * tiles_per_gaussian(pairs[1], max(width, height)))
     counts = torch.empty(pairs, dtype=torch.int32, device=device)
@@ -119,7 +113,7 @@ def _tiles(
     grid = (pairs[0], math.ceil(height / TILE_SIZE), math.ceil(width / TILE_SIZE))
     offsets = torch.empty(grid, dtype=torch.int32, device=device)
     del sums
-    return counts, keys[1], values[1], offsets
+    return _Tiles(tiles_per_gauss=counts, isect_ids=keys[1], flatten_ids=values[1], isect_offsets=offsets)
 
 
 class _Project(torch.autograd.Function):

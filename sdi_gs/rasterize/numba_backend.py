@@ -9,17 +9,18 @@ Letters: C cameras, N Gaussians, D colour channels, K harmonic bases, H W pixels
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.rasterize import CameraModel, RasterizeMode, RenderMode
 from sdi_gs.rasterize.kernels import compositing, projection
 from sdi_gs.rasterize.kernels.jit import is_compiled
-from sdi_gs.rasterize.numba_compositing import Composite, bin_tiles
+from sdi_gs.rasterize.numba_compositing import Composite, Tiles, bin_tiles
 from sdi_gs.rasterize.numba_projection import Project, View
+from sdi_gs.rasterize.request import RenderMode, RenderRequest
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 
 MAX_CHANNELS = 32
@@ -62,118 +63,147 @@ def _choose_channels(
             assert_never(other)
 
 
-def rasterize(
-    means: Tensor,  # [N, 3]
-    quats: Tensor | None,  # [N, 4]
-    scales: Tensor | None,  # [N, 3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    Ks: Tensor,  # [C, 3, 3]
-    *,
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-    eps2d: float,
-    sh_degree: int | None,
-    packed: bool,
-    backgrounds: Tensor | None,  # [C, D]
-    render_mode: RenderMode,
-    absgrad: bool,
-    rasterize_mode: RasterizeMode,
-    camera_model: CameraModel,
-    covars: Tensor | None,  # [N, 3, 3]
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render checked input; see ``sdi_gs.rasterize.rasterization``."""
+def rasterize(request: RenderRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Render a checked request; see ``sdi_gs.rasterize.rasterization``."""
     if not is_compiled(compositing.composite):
         _log.warning("compiling CPU kernels (first use only, 10 to 20 s)")
-    num_cameras, num_gaussians = len(viewmats), len(means)
     view = View(
-        width=width,
-        height=height,
-        near_plane=near_plane,
-        far_plane=far_plane,
-        radius_clip=radius_clip,
-        eps2d=eps2d,
-        antialiased=rasterize_mode == "antialiased",
-        ortho=camera_model == "ortho",
+        width=request.width,
+        height=request.height,
+        near_plane=request.near_plane,
+        far_plane=request.far_plane,
+        radius_clip=request.radius_clip,
+        eps2d=request.eps2d,
+        antialiased=request.antialiased,
+        ortho=request.camera_model == "ortho",
     )
+    splats = _project(request, view)
+    if request.packed:
+        splats = splats.visible()
+    tiles = bin_tiles(
+        splats.means2d.reshape(-1, 2),
+        splats.radii.reshape(-1, 2),
+        splats.depths.reshape(-1),
+        splats.tiles_per_gauss.reshape(-1),
+        splats.image_starts,
+        view.grid,
+    )
+    rendered, alphas = _composite(request, view, splats, tiles)
+    if request.render_mode in ("ED", "RGB+ED"):
+        rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
+    return rendered, alphas, _meta(request, view, splats, tiles)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Splats:
+    """Gaussians on the image planes: of every camera, or, packed, the M visible (camera, Gaussian) pairs alone."""
+
+    means2d: Tensor  # [C, N, 2] or [M, 2]
+    depths: Tensor  # [C, N] or [M]
+    conics: Tensor  # [C, N, 3] or [M, 3]
+    radii: Tensor  # [C, N, 2] or [M, 2]
+    opacities: Tensor  # [C, N] or [M]
+    colors: Tensor  # [C, N, D] or [M, D]
+    tiles_per_gauss: Tensor  # [C, N] or [M]
+    image_starts: np.ndarray  # [C + 1] first row of each camera
+    camera_ids: Tensor | None = None  # [M]
+    gaussian_ids: Tensor | None = None  # [M]
+
+    def visible(self) -> _Splats:
+        """Return the visible pairs alone."""
+        camera_ids, gaussian_ids = torch.where(self.radii[..., 0] > 0)
+        chosen = (camera_ids, gaussian_ids)
+        counts = torch.bincount(camera_ids, minlength=len(self.radii)).numpy()
+        return _Splats(
+            means2d=self.means2d[chosen],
+            depths=self.depths[chosen],
+            conics=self.conics[chosen],
+            radii=self.radii[chosen],
+            opacities=self.opacities[chosen],
+            colors=self.colors[chosen],
+            tiles_per_gauss=self.tiles_per_gauss[chosen],
+            image_starts=np.concatenate([[0], np.cumsum(counts)]),
+            camera_ids=camera_ids,
+            gaussian_ids=gaussian_ids,
+        )
+
+
+def _project(request: RenderRequest, view: View) -> _Splats:
+    """Project all Gaussians into all cameras."""
+    quats, scales, covars = request.quats, request.scales, request.covars
     if covars is not None:
         # As in gsplat, only the upper triangle is read and gets a gradient.
         quats = scales = None
         covars = covars[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     means2d, depths, conics, compensations, radii, tiles_per_gauss = Project.apply(
-        means, quats, scales, covars, opacities, viewmats, Ks, view
+        request.means, quats, scales, covars, request.opacities, request.viewmats, request.Ks, view
     )
-    splat_opacities = opacities[None].expand(num_cameras, num_gaussians)
-    if view.antialiased:
-        splat_opacities = splat_opacities * compensations
-    splat_colors = _colors_per_camera(means, colors, viewmats, sh_degree)
-    camera_ids = gaussian_ids = batch_ids = None
-    image_starts = np.arange(num_cameras + 1) * num_gaussians
-    if packed:
-        camera_ids, gaussian_ids = torch.where(radii[..., 0] > 0)
-        batch_ids = torch.zeros_like(camera_ids)
-        chosen = (camera_ids, gaussian_ids)
-        means2d, depths, conics, radii = means2d[chosen], depths[chosen], conics[chosen], radii[chosen]
-        splat_opacities, splat_colors = splat_opacities[chosen], splat_colors[chosen]
-        tiles_per_gauss = tiles_per_gauss[chosen]
-        image_starts = np.concatenate([[0], np.cumsum(torch.bincount(camera_ids, minlength=num_cameras).numpy())])
-    meta: dict[str, Any] = {
-        "batch_ids": batch_ids,
-        "camera_ids": camera_ids,
-        "gaussian_ids": gaussian_ids,
-        "radii": radii,
-        "means2d": means2d,
-        "depths": depths,
-        "conics": conics,
-        "opacities": splat_opacities,
-    }
-    background = torch.zeros(num_cameras, splat_colors.shape[-1]) if backgrounds is None else backgrounds
-    splat_colors, background = _choose_channels(render_mode, splat_colors, depths, background)
-    if absgrad and splat_colors.shape[-1] > MAX_CHANNELS:
+    num_cameras, num_gaussians = len(request.viewmats), len(request.means)
+    opacities = request.opacities[None].expand(num_cameras, num_gaussians)
+    return _Splats(
+        means2d=means2d,
+        depths=depths,
+        conics=conics,
+        radii=radii,
+        opacities=opacities * compensations if view.antialiased else opacities,
+        colors=_colors_per_camera(request.means, request.colors, request.viewmats, request.sh_degree),
+        tiles_per_gauss=tiles_per_gauss,
+        image_starts=np.arange(num_cameras + 1) * num_gaussians,
+    )
+
+
+def _composite(
+    request: RenderRequest, view: View, splats: _Splats, tiles: Tiles
+) -> tuple[Tensor, Tensor]:  # [C, H, W, X], [C, H, W, 1]
+    """Composite the channels of the render mode, ``MAX_CHANNELS`` at a time.
+
+    Raises NotImplementedError for absolute gradients over several passes.
+    """
+    background = request.backgrounds
+    if background is None:
+        background = torch.zeros(len(request.viewmats), splats.colors.shape[-1])
+    channels, background = _choose_channels(request.render_mode, splats.colors, splats.depths, background)
+    if request.absgrad and channels.shape[-1] > MAX_CHANNELS:
         raise NotImplementedError(f"absgrad on CPU goes with at most {MAX_CHANNELS} channels")
-    flat_means2d = means2d.reshape(-1, 2)
-    tiles = bin_tiles(
-        flat_means2d,
-        radii.reshape(-1, 2),
-        depths.reshape(-1),
-        tiles_per_gauss.reshape(-1),
-        image_starts,
-        view.grid,
-    )
     passes = [
         Composite.apply(
-            flat_means2d,
-            conics.reshape(-1, 3),
-            splat_opacities.reshape(-1),
-            splat_colors[..., first : first + MAX_CHANNELS].flatten(end_dim=-2),
+            splats.means2d.reshape(-1, 2),
+            splats.conics.reshape(-1, 3),
+            splats.opacities.reshape(-1),
+            channels[..., first : first + MAX_CHANNELS].flatten(end_dim=-2),
             background[:, first : first + MAX_CHANNELS],
             tiles,
             view,
-            means2d if absgrad else None,
+            splats.means2d if request.absgrad else None,
         )
-        for first in range(0, splat_colors.shape[-1], MAX_CHANNELS)
+        for first in range(0, channels.shape[-1], MAX_CHANNELS)
     ]
     alphas = passes[0][1]
-    rendered = passes[0][0] if len(passes) == 1 else torch.cat([colors for colors, _ in passes], dim=-1)
-    if render_mode in ("ED", "RGB+ED"):
-        rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
+    return (passes[0][0] if len(passes) == 1 else torch.cat([colors for colors, _ in passes], dim=-1)), alphas
+
+
+def _meta(request: RenderRequest, view: View, splats: _Splats, tiles: Tiles) -> dict[str, Any]:
+    """Return gsplat's meta dict."""
     tiles_x, tiles_y = view.grid
-    meta |= {
+    num_cameras = len(request.viewmats)
+    offsets = tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)
+    return {
+        "batch_ids": None if splats.camera_ids is None else torch.zeros_like(splats.camera_ids),
+        "camera_ids": splats.camera_ids,
+        "gaussian_ids": splats.gaussian_ids,
+        "radii": splats.radii,
+        "means2d": splats.means2d,
+        "depths": splats.depths,
+        "conics": splats.conics,
+        "opacities": splats.opacities,
         "tile_width": tiles_x,
         "tile_height": tiles_y,
-        "tiles_per_gauss": tiles_per_gauss,
+        "tiles_per_gauss": splats.tiles_per_gauss,
         "flatten_ids": torch.from_numpy(tiles.flatten_ids),
-        "isect_offsets": torch.from_numpy(
-            tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)
-        ),
-        "width": width,
-        "height": height,
+        "isect_offsets": torch.from_numpy(offsets),
+        "width": request.width,
+        "height": request.height,
         "tile_size": projection.TILE_SIZE,
         "n_batches": 1,
         "n_cameras": num_cameras,
     }
-    return rendered, alphas, meta

@@ -13,11 +13,6 @@ from numpy.typing import NDArray
 from sdi_gs.toybox.classes import CLASSES, COLOURS, PROPORTIONS, ClassName, class_rows
 from sdi_gs.toybox.primitives import ROW_LENGTH, Vector, placed
 
-CAMERA_DISTANCE = 3.3
-"""Usual distance of the camera from the origin, scene units."""
-CAMERA_FOV_Y_DEG = 40.0
-"""Usual vertical field of view: the sphere of radius 0.95 fits with a margin."""
-
 HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
     {
         ("car", "yellow"),

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.classes import CLASSES, COLOURS
-from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG, Scene, canonical_object, sample_object
+from sdi_gs.toybox.objects import Scene, canonical_object, sample_object
 from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.views import toybox_cameras
 
 # Azimuth and elevation of each row, degrees.
 CANONICAL_VIEWS = ((0.0, 15.0), (90.0, 15.0), (180.0, 15.0), (30.0, 75.0))
@@ -39,14 +39,7 @@ def contact_sheet(size: int) -> Tensor:  # [rows * size, classes * size, 3] in [
                 scenes.append((sample_object(class_name, colours[(column + 3 * row) % len(colours)], rng),))
                 views.append(SAMPLE_VIEW)
     azimuth, elevation = torch.tensor(views).unbind(1)
-    cameras = orbit_cameras(
-        azimuth,
-        elevation,
-        torch.full_like(azimuth, CAMERA_DISTANCE),
-        torch.full_like(azimuth, CAMERA_FOV_Y_DEG),
-        width=size,
-        height=size,
-    )
+    cameras = toybox_cameras(azimuth, elevation, size=size)
     rgb = render_scenes(scenes, cameras).rgb
     tiles = rgb.reshape(-1, len(CLASSES), size, size, 3)
     return tiles.permute(0, 2, 1, 3, 4).reshape(-1, len(CLASSES) * size, 3)

@@ -23,8 +23,6 @@ from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import (
-    CAMERA_DISTANCE,
-    CAMERA_FOV_Y_DEG,
     CLASSES_WITH_FRONT,
     SIDES_ALIKE,
     PlacedObject,
@@ -34,6 +32,7 @@ from sdi_gs.toybox.objects import (
 )
 from sdi_gs.toybox.renderer import ToyboxRender, render_scenes
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.views import toybox_cameras
 
 NUM_DRAWS = 32
 NUM_WRONG_CLASS_DRAWS = 8
@@ -98,14 +97,7 @@ def held_out_cameras(image_size: int) -> CameraBatch:
     for offset, height in zip(HELD_OUT_OFFSETS_DEG, HELD_OUT_ELEVATIONS_DEG, strict=True):
         azimuth += [offset + 360.0 / HELD_OUT_AZIMUTHS * k for k in range(HELD_OUT_AZIMUTHS)]
         elevation += [height] * HELD_OUT_AZIMUTHS
-    return orbit_cameras(
-        torch.tensor(azimuth),
-        torch.tensor(elevation),
-        torch.full((len(azimuth),), CAMERA_DISTANCE),
-        torch.full((len(azimuth),), CAMERA_FOV_Y_DEG),
-        width=image_size,
-        height=image_size,
-    )
+    return toybox_cameras(torch.tensor(azimuth), torch.tensor(elevation), size=image_size)
 
 
 def truth_draws(class_name: ClassName, colour: str, num_draws: int = NUM_DRAWS) -> list[PlacedObject]:

@@ -49,7 +49,7 @@ class Recorder:
 def by_our_kernels(**given: Any) -> Any:
     """The CPU twin, given what gsplat is given; gsplat 1.5.3 stops at these two together."""
     assert not (given["packed"] and given["backgrounds"] is not None)
-    return numba_backend.rasterize(**{name: given[name] for name in given if name not in rasterize._GSPLAT_ONLY})
+    return numba_backend.rasterize(rasterize._request_of(given))
 
 
 @pytest.fixture

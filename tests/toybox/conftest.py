@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sdi_gs.cameras import CameraBatch, orbit_cameras
-from sdi_gs.toybox.objects import CAMERA_DISTANCE, CAMERA_FOV_Y_DEG
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.toybox.views import toybox_cameras
 
 
 @pytest.fixture
@@ -17,13 +17,6 @@ def cameras_at() -> Callable[..., CameraBatch]:
 
     def build(views: list[tuple[float, float]], size: int = 64) -> CameraBatch:
         azimuth, elevation = torch.tensor(views).unbind(1)
-        return orbit_cameras(
-            azimuth,
-            elevation,
-            torch.full_like(azimuth, CAMERA_DISTANCE),
-            torch.full_like(azimuth, CAMERA_FOV_Y_DEG),
-            width=size,
-            height=size,
-        )
+        return toybox_cameras(azimuth, elevation, size=size)
 
     return build

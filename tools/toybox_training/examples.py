@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras
+from sdi_gs.cameras import VIEW_WORDS, CameraBatch
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.captions import describe
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES, PROPORTIONS, ClassName
 from sdi_gs.toybox.objects import (
-    CAMERA_DISTANCE,
-    CAMERA_FOV_Y_DEG,
     CLASSES_WITH_FRONT,
     HELD_OUT_PAIRS,
     PlacedObject,
@@ -27,6 +25,7 @@ from sdi_gs.toybox.objects import (
     sample_object,
 )
 from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.views import toybox_cameras
 
 SIMPLE_CLASSES: tuple[ClassName, ...] = ("ball", "cube", "cone", "cylinder")
 SYNONYMS: dict[ClassName, str] = {"donut": "doughnut", "mug": "cup", "ball": "sphere", "cube": "box"}
@@ -106,14 +105,8 @@ def draw_examples(config: ExamplesConfig, count: int, rng: np.random.Generator) 
         if rng.random() < config.wild_share:
             scenes[-1] = tuple(_moved(_draw_object(config, weights, rng), rng) for _ in range(rng.integers(1, 3)))
             palette[index] = rng.random(3)
-    cameras = orbit_cameras(
-        torch.from_numpy(azimuth).float(),
-        torch.from_numpy(elevation).float(),
-        torch.full((count,), CAMERA_DISTANCE),
-        torch.full((count,), CAMERA_FOV_Y_DEG),
-        width=config.image_size,
-        height=config.image_size,
-    )
+    around, above = (torch.from_numpy(angles).float() for angles in (azimuth, elevation))
+    cameras = toybox_cameras(around, above, size=config.image_size)
     return Examples(
         scenes=scenes,
         cameras=cameras,
