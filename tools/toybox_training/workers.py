@@ -70,5 +70,7 @@ def workers_of_environment() -> Iterator[Workers]:
     dist.init_process_group("gloo")
     try:
         yield Workers(rank=dist.get_rank(), count=count)
+        # A process that leaves while another still talks to it can take that one down with it.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -12,6 +12,8 @@ import torch
 from toybox_training.loop import averaged_weights
 from toybox_training.workers import ALONE, workers_of_environment
 
+TOOLS = Path(__file__).parents[3] / "tools"
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -49,7 +51,8 @@ def test_two_processes_take_the_steps_of_one_that_has_both_their_batches(tmp_pat
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     for options, name in (([], "one"), (launcher, "two")):
         command = [sys.executable, *options, str(script), str(tmp_path / name)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
