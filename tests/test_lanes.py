@@ -39,7 +39,7 @@ def run(project: Path, *options: str) -> str:
     return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("processes", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_default_run_says_how_many_slow_tests_it_left_out_and_how_to_run_all(project: Path, processes: str) -> None:
     told = run(project, "-n", processes)
     assert LINE in told.splitlines()

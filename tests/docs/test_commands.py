@@ -49,6 +49,7 @@ def refusal(arguments: list[str]) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_are_accepted(page: Path) -> None:
     refused = {shlex.join(words): refusal(words) for words in commands(page.read_text()) if not _is_help(words)}

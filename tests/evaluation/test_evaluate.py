@@ -91,6 +91,7 @@ def test_a_bare_file_has_no_time_and_no_memory(evaluation: Evaluation) -> None:
     assert scores["wall_seconds"] is scores["peak_rss_mb"] is scores["step"] is None
 
 
+@pytest.mark.slow
 def test_the_right_object_scores_above_the_floor_and_another_prompt_below(
     evaluation: Evaluation, red_ball: Gaussians
 ) -> None:

@@ -149,6 +149,7 @@ def test_the_distance_to_the_target_is_that_of_the_noises_in_units_of_sigma(
     torch.testing.assert_close(golden.tensors["z"] - output.target, expected, **PARITY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "order"),
     [(source, 1) for source in NOISE_SOURCES] + [("inversion", 2), ("unconditional", 2)],

@@ -231,6 +231,7 @@ def ball_of_gaussians(count: int = 4000, *, radius: float = 0.5) -> Gaussians:
     )
 
 
+@pytest.mark.slow
 def test_gaussians_are_meshed_where_their_density_passes_the_level() -> None:
     cloud = ball_of_gaussians()
     mesh, report = mesh_of_scene(cloud, MeshConfig(resolution=128))

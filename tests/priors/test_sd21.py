@@ -36,6 +36,7 @@ def num_parameters(network: Any) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "image_size"), [("sd21-base", 512), ("sd21", 768)])
 def test_the_true_components_fit_together(model: ModelName, image_size: int) -> None:
     text_encoder, unet, vae = empty_networks(model)

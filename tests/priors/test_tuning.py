@@ -239,6 +239,7 @@ def first_gradients(prior: LatentDiffusionPrior, config: RunConfig) -> tuple[dic
     return gradients, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "levers",
     [

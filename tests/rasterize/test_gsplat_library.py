@@ -191,6 +191,7 @@ print(_C.origin)
 """
 
 
+@pytest.mark.slow
 def test_gsplat_takes_it_and_compiles_nothing() -> None:
     compile_module(library_folder(["8.9"]) / LIBRARY)
     done = subprocess.run([sys.executable, "-c", TAKEN], capture_output=True, text=True, check=False)

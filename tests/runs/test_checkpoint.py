@@ -186,6 +186,7 @@ save_checkpoint(Path(sys.argv[1]), 300, {{"means": torch.ones(3)}}, {{}})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_a_crash_before_the_last_move_leaves_the_earlier_checkpoint(run: Path, call: str) -> None:
     done = subprocess.run([sys.executable, "-c", CRASH.format(call=call), str(run)], check=False)

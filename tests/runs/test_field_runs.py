@@ -127,6 +127,7 @@ def test_a_field_is_rendered(field: Path, here: Path) -> None:
     assert picture.min() < 200
 
 
+@pytest.mark.slow
 def test_a_field_is_scored_and_has_a_ceiling_of_its_own_kind(
     field: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -247,6 +247,7 @@ def test_a_folder_can_be_a_format_that_is_only_read(own_formats: Path) -> None:
         write_splats(own_formats / "b", make_cloud(0), "folder")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_new_format(own_formats: Path) -> None:
     write_splats(own_formats / "a.ply", make_cloud(3), "ply")
     lines = ("a.ply --format npz", "a-export.npz --out b.ply", "a.ply --format page", "a.ply --format spz")

@@ -104,6 +104,7 @@ def test_missing_and_broken_weights_are_said_in_one_line(tmp_path: Path) -> None
         load_judge(broken)
 
 
+@pytest.mark.slow
 @shipped
 def test_the_judge_that_is_shipped_keeps_its_bars_on_held_out_renders() -> None:
     config = JudgeTrainingConfig()

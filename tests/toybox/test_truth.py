@@ -98,6 +98,7 @@ def test_without_a_colour_in_the_prompt_the_seen_one_is_taken() -> None:
     assert score.psnr_best == pytest.approx(100.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_name", ["snowman", "robot"])
 def test_colour_survives_blur_and_paleness(class_name: ClassName) -> None:
     def blur(images: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ def pictures(browser: Any) -> list[dict[str, Any]]:
     return [message for message in browser.of_kind("BackgroundImageMessage") if message["format"] == "jpeg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", labels.MODES)
 def test_every_mode_of_a_scene_of_ones_own_follows_its_training(
     live_wall: Any, browsers: Browse, wait_until: Wait, mode: str
