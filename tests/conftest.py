@@ -44,8 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup() -> None:
-    numba = sys.modules.get("numba") if IS_WORKER else None
-    if numba is not None:
+    torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
+    if torch is not None:
+        # gsplat's strategies draw from the global generator; its state must not depend on the tests before.
+        torch.default_generator.manual_seed(0)
+    if numba is not None and IS_WORKER:
         numba.set_num_threads(1)
 
 
