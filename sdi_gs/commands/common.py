@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.console import say
+from sdi_gs.settings.bounds import Range
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +20,7 @@ EXIT_INTERRUPTED = 130
 
 LOCAL_HOST = "127.0.0.1"
 VIEWER_PORT = 8080
-
-
-def require_port(name: str, port: int) -> None:
-    """Raise ValueError for a number that is no port."""
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{name} must be 0 to 65535, got {port}")
+PORTS = Range(0, 65535)
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -14,6 +14,7 @@ from sdi_gs.commands.defaults import CPU_PRESET
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
 from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.frames import Frame
 
 
@@ -29,11 +30,11 @@ class Eval:
     """Print one JSON object and nothing else."""
     metrics: tuple[str, ...] = ()
     """Names of the metrics to compute; all that apply to the prompt if not given."""
-    draws: int = 32
+    draws: Annotated[int, Range(1, 4096)] = 32
     """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = True
     """Also fit the same representation to true views: the best score that it can reach."""
-    image_size: int = 64
+    image_size: Annotated[int, Range(16, 1024)] = 64
     """Side of the 24 held-out views in pixels."""
     out: Path | None = None
     """File for the JSON object, which must not exist."""
@@ -43,10 +44,7 @@ class Eval:
     """Where to compute: cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.draws <= 4096:
-            raise ValueError(f"draws must be 1 to 4096, got {self.draws}")
-        if not 16 <= self.image_size <= 1024:
-            raise ValueError(f"image-size must be 16 to 1024, got {self.image_size}")
+        check_settings(self)
 
 
 def evaluate_scene(options: Eval) -> int:

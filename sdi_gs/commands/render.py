@@ -11,6 +11,7 @@ import tyro
 from sdi_gs.commands.common import pick_device, print_paths
 from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
+from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.frames import Frame
 
@@ -29,13 +30,13 @@ class Render:
     """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
     out: Path | None = None
     """New folder for the pictures; the next free <source>-render-<n> if not given."""
-    size: int = 512
+    size: Annotated[int, Range(16, 4096)] = 512
     """Side of the pictures in pixels."""
-    frames: int = 60
+    frames: Annotated[int, Range(0, 3600)] = 60
     """Frames of the film; 0 for no film."""
-    views: int = 8
+    views: Annotated[int, Range(0, 256)] = 8
     """Views on the contact sheet; 0 for no sheet."""
-    elevation: float = 15.0
+    elevation: Annotated[float, Range(-90.0, 90.0)] = 15.0
     """Height of the camera above the horizon, degrees."""
     background: BackgroundName = "white"
     """Colour behind the object."""
@@ -47,12 +48,7 @@ class Render:
     """Where to compute: cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        if not 16 <= self.size <= 4096:
-            raise ValueError(f"size must be 16 to 4096, got {self.size}")
-        if not (0 <= self.frames <= 3600 and 0 <= self.views <= 256):
-            raise ValueError(f"frames must be 0 to 3600 and views 0 to 256, got {self.frames} and {self.views}")
-        if not -90.0 <= self.elevation <= 90.0:
-            raise ValueError(f"elevation must be -90 to 90 degrees, got {self.elevation}")
+        check_settings(self)
         if self.frames == self.views == 0:
             raise ValueError("frames and views are both 0: there is nothing to render")
         if max(self.frames, self.views) * self.size**2 > MAX_PIXELS:

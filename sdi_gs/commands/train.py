@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, VIEWER_PORT, print_address, require_port
+from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, PORTS, VIEWER_PORT, print_address
 from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import say
 from sdi_gs.runs.events import Event, Planned
 from sdi_gs.runs.request import RunRequest
+from sdi_gs.settings.bounds import check_settings
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.settings.tiers import TierChoice
@@ -55,13 +56,13 @@ class Train:
     """Watch and steer the run in a browser; its address is printed."""
     viewer_host: str = LOCAL_HOST
     """Address that the viewer listens on; 0.0.0.0 lets every machine in, without a password."""
-    viewer_port: int = VIEWER_PORT
+    viewer_port: Annotated[int, PORTS] = VIEWER_PORT
     """Port of the viewer, or the next free one; 0 for any."""
     viewer_keep_open: bool = False
     """Keep showing the finished object until Ctrl-C."""
 
     def __post_init__(self) -> None:
-        require_port("viewer-port", self.viewer_port)
+        check_settings(self)
 
 
 def train(options: Train) -> int:

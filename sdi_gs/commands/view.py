@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from sdi_gs.commands.common import LOCAL_HOST, VIEWER_PORT, pick_device, print_address, require_port
+from sdi_gs.commands.common import LOCAL_HOST, PORTS, VIEWER_PORT, pick_device, print_address
+from sdi_gs.settings.bounds import check_settings
 from sdi_gs.settings.frames import Frame
 
 
@@ -20,7 +21,7 @@ class View:
     """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
     host: str = LOCAL_HOST
     """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
-    port: int = VIEWER_PORT
+    port: Annotated[int, PORTS] = VIEWER_PORT
     """Port to listen on, or the next free one; 0 for any."""
     frame: Frame = "viewer"
     """Axes that a file has: those of splat viewers, or those of training."""
@@ -28,7 +29,7 @@ class View:
     """Where to render: cpu, cuda or cuda:1."""
 
     def __post_init__(self) -> None:
-        require_port("port", self.port)
+        check_settings(self)
 
 
 def view(options: View) -> int:

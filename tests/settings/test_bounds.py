@@ -7,10 +7,14 @@ import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 
+from sdi_gs.commands.eval import Eval
+from sdi_gs.commands.render import Render
+from sdi_gs.commands.view import View
 from sdi_gs.settings.bounds import Range, check_settings, range_of
 from sdi_gs.settings.mesh import MeshConfig
 from sdi_gs.settings.probe import ProbeOptions
@@ -114,7 +118,15 @@ def test_the_bounds_of_a_leaf_are_found_by_its_dotted_name() -> None:
         range_of(RunConfig, "prompt")
 
 
-CONFIGS = (RunConfig(), MeshConfig(), StagesConfig(), ProbeOptions(prompt="a red ball"))
+CONFIGS = (
+    RunConfig(),
+    MeshConfig(),
+    StagesConfig(),
+    ProbeOptions(prompt="a red ball"),
+    Render(source=Path("run")),
+    Eval(source=Path("run")),
+    View(source=Path("run")),
+)
 
 
 def numeric_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any, type[Any], Any]]:
@@ -160,7 +172,7 @@ def test_every_number_refuses_nan_infinity_and_what_is_far_out_of_range(
         assert "\n" not in str(refused.value)
 
 
-MAY_BE_NEGATIVE = ("elevation_deg", "guidance_scale", "inversion_guidance_scale", "blob_scale")
+MAY_BE_NEGATIVE = ("elevation", "elevation_deg", "guidance_scale", "inversion_guidance_scale", "blob_scale")
 """The numbers that may be negative, by their last names."""
 
 
