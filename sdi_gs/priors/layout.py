@@ -20,13 +20,14 @@ NETWORKS = ("text_encoder", "unet", "vae")
 WANTED_FILES = [f"{name}/*.{suffix}" for name in CONFIG_FILES for suffix in ("json", "txt", "safetensors")]
 UNWANTED_FILES = ["*.fp16.safetensors", "*.fp16-*.safetensors", "*.non_ema*"]
 
-WHAT_ELSE = (
+ALTERNATIVES = (
     "give a folder in Stable Diffusion 2.1's layout or another hub id (owner/name) as the prior, "
     "or set HF_ENDPOINT to a mirror of the hub"
 )
+"""Other ways to a model, for error messages."""
 
 
-def what_lacks(folder: Path) -> str | None:
+def missing_component(folder: Path) -> str | None:
     """Return the first component whose config is missing, with the expected file; None if all exist."""
     for component, files in CONFIG_FILES.items():
         if not any((folder / component / file).is_file() for file in files):
@@ -39,12 +40,12 @@ def has_weights(folder: Path) -> bool:
     return all(any(file.is_file() for file in (folder / name).glob("*.safetensors")) for name in NETWORKS)
 
 
-def lacks_anything(folder: Path) -> str | None:
-    """Return the same as ``what_lacks``, and a note on weight files if these are missing."""
-    lacking = what_lacks(folder)
-    if lacking is None and not has_weights(folder):
-        lacking = f"weights (no .safetensors in one of {', '.join(NETWORKS)})"
-    return lacking
+def missing_part(folder: Path) -> str | None:
+    """Return the first missing component, or a note on weight files if only these are missing; None if all exist."""
+    missing = missing_component(folder)
+    if missing is None and not has_weights(folder):
+        missing = f"weights (no .safetensors in one of {', '.join(NETWORKS)})"
+    return missing
 
 
 def in_one_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG, entry_named, unknown_prior
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
-from sdi_gs.priors.layout import WHAT_ELSE, lacks_anything
+from sdi_gs.priors.layout import ALTERNATIVES, missing_part
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 
 
@@ -97,7 +97,7 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
 
 def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
     if entry.packaged is not None:
-        folder = entry.packaged if lacks_anything(entry.packaged) is None else None
+        folder = entry.packaged if missing_part(entry.packaged) is None else None
         size, here = None if folder is None else _weights_bytes(folder), folder is not None
     else:
         folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
@@ -117,13 +117,13 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
 
 
 def _status_of_folder(name: str, folder: Path) -> PriorStatus:
-    lacking = lacks_anything(folder)
-    if lacking is not None:
-        raise UserError(f"the model in {folder} lacks its {lacking}: complete the folder, or {WHAT_ELSE}")
+    missing = missing_part(folder)
+    if missing is not None:
+        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
     try:
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     except ValueError:
-        raise UserError(f"the scheduler in {folder} is not JSON: download it again, or {WHAT_ELSE}") from None
+        raise UserError(f"the scheduler in {folder} is not JSON: download it again, or {ALTERNATIVES}") from None
     return PriorStatus(
         name=name,
         summary="a folder in Stable Diffusion's layout",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.layout import lacks_anything
+from sdi_gs.priors.layout import missing_part
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +63,10 @@ class CatalogEntry:
     def packaged_folder(self) -> Path:
         """Return the folder that came with the package; UserError if it is missing or incomplete."""
         assert self.packaged is not None
-        lacking = lacks_anything(self.packaged)
-        if lacking is not None:
+        missing = missing_part(self.packaged)
+        if missing is not None:
             raise UserError(
-                f"{self.name} comes with this package, but the model in {self.packaged} lacks its {lacking}: "
+                f"{self.name} comes with this package, but the model in {self.packaged} lacks its {missing}: "
                 f"install the package again, or use toybox-ideal, which needs no weights"
             )
         return self.packaged

@@ -23,7 +23,7 @@ class HashGridConfig:
     """Sizes of the multi-resolution hash grid; the published run has 16 levels to 8 of 2^19 entries (``PUBLISHED``)."""
 
     num_levels: Annotated[int, _LEVELS] = 8
-    """Grids from coarse to fine (16 in the published config)."""
+    """Number of grids, from coarse to fine (16 in the published config)."""
     initial_levels: Annotated[int, _LEVELS] = 5
     """Levels in use at the start (8 in the published config)."""
     bands_start: Annotated[float, SHARE] = 0.2
@@ -35,7 +35,7 @@ class HashGridConfig:
     growth: Annotated[float, Range(1.0, 4.0)] = 1.447269237440378
     """Ratio of the resolutions of neighbouring levels."""
     log2_table_size: Annotated[int, Range(8, 24)] = 15
-    """Each level has at most two to this many entries of two features (19 in the published config)."""
+    """Each level has at most two to the power of this many entries of two features (19 in the published config)."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -59,7 +59,7 @@ class ShadingConfig:
     albedo_probability: Annotated[float, SHARE] = 0.7
     """Probability that a view shows albedo afterwards."""
     textureless_probability: Annotated[float, SHARE] = 0.75
-    """Probability that one which does not shows a white object."""
+    """Probability that a view which does not show albedo shows a white object."""
     ambient: Annotated[float, WEIGHT] = 0.1
     """Light from everywhere."""
     diffuse: Annotated[float, WEIGHT] = 0.9
@@ -84,7 +84,7 @@ class NgpLossConfig:
     sparsity_final: Annotated[float, WEIGHT] = 0.0
     """Weight of mean opacity from ``sparsity_end`` on."""
     sparsity_end: Annotated[float, SHARE] = 0.3
-    """Share of the run at which it arrives there (step 3000 of 10 000)."""
+    """Share of the run at which ``sparsity_final`` is reached (step 3000 of 10 000)."""
     opaqueness: Annotated[float, WEIGHT] = 0.1
     """Weight of the pixels' opacity entropy."""
     z_variance: Annotated[float, WEIGHT] = 1.0
@@ -94,7 +94,7 @@ class NgpLossConfig:
     convexity_final: Annotated[float, WEIGHT] = 0.1
     """Weight of dents from ``convexity_end`` on."""
     convexity_end: Annotated[float, SHARE] = 0.4
-    """Share of the run at which it arrives there (step 4000 of 10 000)."""
+    """Share of the run at which ``convexity_final`` is reached (step 4000 of 10 000)."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -107,7 +107,7 @@ class NgpLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NgpConfig:
-    """The field, how it is marched through and how fast it learns; the defaults are sized for a CPU."""
+    """The field, its sampling along rays and its learning rates; the defaults are sized for a CPU."""
 
     grid: HashGridConfig = field(default_factory=HashGridConfig)
     shading: ShadingConfig = field(default_factory=ShadingConfig)
@@ -123,15 +123,15 @@ class NgpConfig:
     samples_per_ray: Annotated[int, Range(16, 4096)] = 128
     """Samples along the diagonal of the cube (512 in the published config)."""
     occupancy_resolution: Annotated[int, Range(16, 256)] = 32
-    """Cells along a side of the grid that tells where to sample (nerfacc's 32 in the published config)."""
+    """Cells along a side of the occupancy grid (nerfacc's 32 in the published config)."""
     occupancy_every: Annotated[int, INTERVAL] = 16
-    """Steps between updates of that grid."""
+    """Steps between updates of the occupancy grid."""
     occupancy_decay: Annotated[float, Range(0.0, 1.0, high_open=True)] = 0.95
-    """What is left of a cell's remembered density after an update."""
+    """Factor on a cell's stored density at each update of the occupancy grid."""
     empty_alpha: Annotated[float, Range(0.0, 0.1, high_open=True)] = 1e-4
     """Cells and samples with less opacity per step are skipped (0.01 in the published config)."""
     background: NgpBackground = "given"
-    """What is behind training views: the caller's colour, a learned environment, or a random colour."""
+    """Background of training views: the caller's colour, a learned environment, or a random colour."""
     geometry_lr: Annotated[float, RATE] = 0.01
     """Adam step of the grid and of both networks."""
     background_lr: Annotated[float, RATE] = 0.001

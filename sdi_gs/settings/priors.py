@@ -10,7 +10,7 @@ from sdi_gs.settings.bounds import SEED, Range, check_settings
 
 @dataclass(frozen=True, kw_only=True)
 class IdealPriorConfig:
-    """The rendered set and the width of the mixture around it."""
+    """The set of renders in the closed-form toybox prior, and the width of the mixture around them."""
 
     image_size: Annotated[int, Range(4, 1024)] = 64
     """Side of the renders in pixels."""
@@ -29,7 +29,7 @@ class IdealPriorConfig:
     fov_y_deg: Annotated[float, Range(1.0, 150.0)] = 40.0
     """Vertical field of view."""
     seed: Annotated[int, SEED] = 0
-    """Which draws of the prior's split the set consists of."""
+    """Seed of the set's random objects and cameras, within the split that belongs to the prior."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -14,9 +14,9 @@ class ProbeOptions:
     """Measure how well each kind of noise fits a prior: numbers as JSON and one figure (docs/reports/probe.md)."""
 
     prompt: str
-    """What the latents should become."""
+    """Prompt of the object."""
     prior: str = "toybox-ideal"
-    """Which diffusion model: a name of the catalogue, a folder or a hub id."""
+    """Diffusion prior: a known name, a folder or a hub id."""
     out: Path | None = None
     """Folder for probe.json and probe.png, which must not exist; the next free probes/<prompt>-<n> if not given."""
     source: Path | None = None
@@ -24,15 +24,15 @@ class ProbeOptions:
     guidance_scale: Annotated[float | None, Range(0.0, 1000.0, low_open=True)] = None
     """gamma_fwd; that of the prior's preset, or of Stable Diffusion's for a folder or a hub id, if not given."""
     timesteps: Annotated[tuple[int, ...], Range(1, 1_000_000)] = (300, 500, 700, 900)
-    """Where to measure, each within the diffusion's length and not 0."""
+    """Timesteps to measure at, each above 0 and below the diffusion's length."""
     views: Annotated[int, Range(1, 64)] = 4
     """Renders to probe, on a ring around the object."""
     repeats: Annotated[int, Range(2, 256)] = 8
-    """Draws of the noise for variances."""
+    """Draws of the noise from which variances are estimated."""
     trajectory_steps: Annotated[int, Range(2, 1000)] = 40
-    """Length of the short trajectory."""
+    """Steps of the short trajectory."""
     seed: Annotated[int, SEED] = 0
-    """Of all draws."""
+    """Seed of all draws."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1."""
 

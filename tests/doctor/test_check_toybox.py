@@ -32,7 +32,7 @@ def test_a_prior_passes_beside_itself(setup: CheckSetup, failures: Callable[...,
 def test_weights_that_are_not_here_are_no_failure(
     setup: CheckSetup, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
+    monkeypatch.setattr("sdi_gs.doctor.check_toybox.missing_part", lambda folder: "weights")
     rows = list(check_toybox(setup))
     assert failures(rows) == []
     assert [(row.what, row.note) for row in rows if row.verdict == "skipped"] == [
@@ -43,7 +43,7 @@ def test_weights_that_are_not_here_are_no_failure(
 def test_a_prediction_that_is_off_is_named(
     setup: CheckSetup, failures: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdi_gs.doctor.check_toybox.lacks_anything", lambda folder: "weights")
+    monkeypatch.setattr("sdi_gs.doctor.check_toybox.missing_part", lambda folder: "weights")
 
     def load(name: str, device: torch.device) -> DiffusionPrior:
         prior: Any = load_prior(replace(setup.toybox, prior=name), device=device)

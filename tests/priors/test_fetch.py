@@ -23,7 +23,7 @@ from sdi_gs.priors.fetch import (
     folder_on_disk,
     sha256_of,
 )
-from sdi_gs.priors.layout import has_weights, what_lacks
+from sdi_gs.priors.layout import has_weights, missing_component
 from sdi_gs.priors.listing import fetch_prior
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.run import RunConfig
@@ -57,7 +57,7 @@ def test_a_model_is_fetched_once_checked_and_then_found_on_disk(hub: Any, model:
     assert source == entry.sources[0]
     assert folder.is_relative_to(hub_cache)
     assert said == ["sd21-base: asking for a/model, 5.2 GB", f"{UNET} has the published sha256"]
-    assert what_lacks(folder) is None
+    assert missing_component(folder) is None
     assert has_weights(folder)
     assert (folder / UNET).read_bytes() == (model / UNET).read_bytes()
     assert folder_on_disk(entry.sources[0]) == folder
