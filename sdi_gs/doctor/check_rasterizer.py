@@ -70,7 +70,7 @@ def check_rasterizer(
     for case, options in _cases().items():
         try:
             ours = _draw(tested, scene, options, setup.device)
-        except Exception as error:  # What one case stops at says nothing of the others.
+        except Exception as error:  # One failing case must not hide the others.
             yield failed(case, in_one_line(error))
             continue
         theirs = _draw(oracle, scene, options, setup.reference)

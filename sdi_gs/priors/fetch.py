@@ -71,7 +71,7 @@ def _snapshot(repo_id: str, revision: str | None, local_files_only: bool) -> Pat
                 local_files_only=local_files_only or refusal is not None,
             )
         )
-    except Exception as error:  # Likewise; whatever it was, the next source may have the model.
+    except Exception as error:  # As above; the next source may have the model.
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise UserError(
                 f"no space left on the disk for {repo_id}: make room, or set HF_HOME to a folder on a larger disk"

@@ -150,7 +150,7 @@ def _request_of(arguments: dict[str, Any]) -> RenderRequest:
 
 
 def _refuse_gsplat_only(arguments: dict[str, Any]) -> None:
-    """Raise NotImplementedError for an argument of gsplat's CUDA code that has not its default."""
+    """Raise NotImplementedError for a value other than the default of an argument that only gsplat supports."""
     for name in _GSPLAT_ONLY:
         default = _DEFAULTS[name]
         if arguments[name] is not default and (default is None or arguments[name] != default):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,14 +10,6 @@ import torch
 from gsplat import DefaultStrategy
 
 from sdi_gs.rasterize import rasterization
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    """Seed torch's global generator, from which gsplat's strategy draws the places of split Gaussians."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.mark.parametrize(("packed", "absgrad"), [(False, False), (False, True), (True, False), (True, True)])
