@@ -39,6 +39,10 @@ NOISE_SOURCES: dict[str, NoiseSourceEntry] = {
         summary="inversion without the prompt (ISM-like)",
         factory="sdi_gs.guidance.noise_sources.inversion:unconditional_inversion",
     ),
+    "interval": NoiseSourceEntry(
+        summary="the score without the prompt one interval below t (ISM)",
+        factory="sdi_gs.guidance.noise_sources.interval:Interval",
+    ),
     "cached": NoiseSourceEntry(
         summary="the previous prediction (DDIM)",
         factory="sdi_gs.guidance.noise_sources.cached:Cached",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from sdi_gs.guidance.noise_sources.fixed_point import FixedPoint
 from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import sigma
-from sdi_gs.guidance.score_distillation import distill
+from sdi_gs.guidance.score_distillation import distill, predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan, plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import GuidanceConfig
@@ -98,7 +99,7 @@ def test_fixed_noise_is_drawn_once_and_is_the_same_for_every_view(golden: Golden
     assert second.predictor_calls == 1
 
 
-@pytest.mark.parametrize("source", ["inversion", "random", "unconditional", "fixed-point"])
+@pytest.mark.parametrize("source", ["inversion", "random", "unconditional", "interval", "fixed-point"])
 def test_the_other_sources_carry_nothing(golden: GoldenCase, source: NoiseName) -> None:
     config = GuidanceConfig(noise=source, fixed_point_iterations=1)
     assert load_noise_source(config.noise).carry(guide(golden, golden.tensors["z"], config, 101)) is None
@@ -111,6 +112,45 @@ def test_unconditional_noise_is_inversion_without_the_prompt(golden: GoldenCase)
     assert torch.equal(unconditional.noise, inverted.noise)
     assert torch.equal(unconditional.target, inverted.target)
     assert not torch.equal(unconditional.noise, guide(golden, latents, GuidanceConfig(), 400).noise)
+
+
+@pytest.mark.parametrize(("timestep", "visited"), [(980, [1, 201, 401, 601, 801, 930]), (400, [1, 201, 350])])
+def test_interval_noise_is_the_score_that_diffusers_inversion_ends_at(
+    golden: GoldenCase, timestep: int, visited: list[int]
+) -> None:
+    """ISM's gradient sigma(t) (eps_t - eps_s), with s by diffusers' own inversion without the prompt."""
+    scheduler: Any = DDIMInverseScheduler.from_config(golden_scheduler())
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+    uncond = golden.tensors["uncond"]
+
+    def without_prompt(noised: Tensor, at: int) -> Tensor:
+        return golden.prior.unet(noised, torch.tensor([at]), encoder_hidden_states=uncond).sample
+
+    latents = golden.tensors["z"]
+    noised = latents
+    sources = [-199, *visited[:-1]]
+    scheduler.num_inference_steps = 100
+    for source, destination in zip(sources, visited, strict=True):
+        noise = without_prompt(noised, source)
+        # The scheduler takes its source to be one stride, this number over the steps, below its destination.
+        scheduler.register_to_config(num_train_timesteps=100 * (destination - source))
+        noised = scheduler.step(noise, destination, noised).prev_sample
+    subtracted = without_prompt(noised, visited[-1])
+    golden.told.clear()
+    config = GuidanceConfig(noise="interval", guidance_scale=3.0, inversion_steps=5)
+    output = guide(golden, latents, config, timestep)
+    assert golden.told == [*sources, visited[-1], timestep]
+    assert output.predictor_calls == len(visited) + 2 == predictor_calls(config, StepPlan(timestep=timestep), SCHEDULE)
+    torch.testing.assert_close(output.noise, subtracted, atol=1e-10, rtol=0.0)
+    gradient = sigma(SCHEDULE, timestep) * (output.predicted_noise - subtracted)
+    torch.testing.assert_close(latents - output.target, gradient, atol=1e-10, rtol=0.0)
+
+
+def test_an_interval_that_would_pass_the_first_timestep_ends_there(golden: GoldenCase) -> None:
+    config = GuidanceConfig(noise="interval", inversion_steps=5)
+    output = guide(golden, golden.tensors["z"], config, 20)
+    assert golden.told == [-199, 1, 20]
+    assert output.predictor_calls == predictor_calls(config, StepPlan(timestep=20), SCHEDULE)
 
 
 def test_fixed_point_iterations_ask_at_the_timestep_under_the_guidance_scale(golden: GoldenCase) -> None:
