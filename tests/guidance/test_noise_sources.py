@@ -121,6 +121,7 @@ def test_interval_noise_is_the_score_that_diffusers_inversion_ends_at(
     """ISM's gradient sigma(t) (eps_t - eps_s), with s by diffusers' own inversion without the prompt."""
     scheduler: Any = DDIMInverseScheduler.from_config(golden_scheduler())
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+    scheduler.initial_alpha_cumprod = scheduler.alphas_cumprod[0]
     uncond = golden.tensors["uncond"]
 
     def without_prompt(noised: Tensor, at: int) -> Tensor:
