@@ -143,7 +143,7 @@ def test_interval_noise_is_the_score_that_diffusers_inversion_ends_at(
     assert golden.told == [*sources, visited[-1], timestep]
     assert output.predictor_calls == len(visited) + 2 == predictor_calls(config, StepPlan(timestep=timestep), SCHEDULE)
     torch.testing.assert_close(output.noise, subtracted, atol=1e-10, rtol=0.0)
-    gradient = sigma(SCHEDULE, timestep) * (output.predicted_noise - subtracted)
+    gradient = sigma(golden.prior.schedule, timestep) * (output.predicted_noise - subtracted)
     torch.testing.assert_close(latents - output.target, gradient, atol=1e-10, rtol=0.0)
 
 
