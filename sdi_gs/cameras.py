@@ -9,7 +9,7 @@ Letters: B cameras, H W pixels, R rays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -95,6 +95,22 @@ class CameraBatch:
             width=self.width,
             height=self.height,
         )
+
+
+def joined_cameras(batches: Sequence[CameraBatch]) -> CameraBatch:
+    """Return the cameras of all batches in order; raises ValueError if their image sizes differ."""
+    sizes = {(cameras.width, cameras.height) for cameras in batches}
+    if len(sizes) != 1:
+        raise ValueError(f"cameras of one batch share an image size, got {sorted(sizes)}")
+    width, height = sizes.pop()
+    return CameraBatch(
+        world_from_camera=torch.cat([cameras.world_from_camera for cameras in batches]),
+        intrinsics=torch.cat([cameras.intrinsics for cameras in batches]),
+        azimuth_deg=torch.cat([cameras.azimuth_deg for cameras in batches]),
+        elevation_deg=torch.cat([cameras.elevation_deg for cameras in batches]),
+        width=width,
+        height=height,
+    )
 
 
 def orbit_cameras(

@@ -85,10 +85,14 @@ class StepReport:
 
     step: int
     timestep: int
+    """t of the latest target."""
     losses: dict[str, float]
     num_points: int
     """``Representation.num_points`` after the step."""
     predictor_calls: int
+    """0 for a step on targets of earlier steps."""
+    num_rounds: int
+    """Rounds so far, each with targets of its own; as many as steps without replay."""
     seconds: float
 
 

@@ -118,6 +118,7 @@ def keep_within_tier(trainer: Trainer, folder: RunFolder, tier: Tier) -> None:
 def _log_line(report: StepReport) -> dict[str, Any]:
     return {
         "step": report.step,
+        "round": report.num_rounds,
         "t": report.timestep,
         "loss": sum(report.losses.values()),
         "losses": report.losses,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from sdi_gs.settings.bounds import SHARE, WEIGHT, Range, check_settings
+
+LossSpace = Literal["latents", "pixels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,10 @@ class LossConfig:
     """Weights of the terms of the loss; the distillation term is 0.5 * mean squared distance to the target."""
 
     distillation: Annotated[float, WEIGHT] = 1.0
-    """Weight of the distance between latents and their target."""
+    """Weight of the distance between the views and their target."""
+    space: LossSpace = "latents"
+    """Where the distance is measured: between latents, or between pictures, for which the target is decoded once and
+    no gradient passes through the encoder."""
     fog: Annotated[float, WEIGHT] = 0.1
     """Weight of mean a(1 - a), which makes every pixel either empty or opaque."""
     fog_start: Annotated[float, SHARE] = 0.0

@@ -17,6 +17,7 @@ from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig
 from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.representations import RepresentationName
 
 
@@ -45,6 +46,7 @@ class RunConfig:
     """Solid backgrounds; each view draws one and its prompt names it."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     ngp: NgpConfig = field(default_factory=NgpConfig)
@@ -59,6 +61,13 @@ class RunConfig:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
         if not self.backgrounds:
             raise ValueError("backgrounds must name at least one")
+        lit, random = self.ngp.shading.enabled, self.ngp.background == "random"
+        if self.replay.steps_per_target > 1 and self.representation == "ngp" and (lit or random):
+            cause, fix = ("ngp.shading.enabled", "turn it off") if lit else ("ngp.background random", "choose given")
+            raise ValueError(
+                f"replay.steps_per_target must be 1 with {cause}, because a kept target shows the light and the "
+                f"background of its own render, got {self.replay.steps_per_target}: {fix}, or set 1"
+            )
 
 
 def require_prompt(config: RunConfig) -> None:

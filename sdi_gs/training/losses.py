@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def distillation_loss(
-    latents: Tensor,  # [B, C, h, w]
-    target: Tensor,  # [B, C, h, w]
+    views: Tensor,  # latents [B, C, h, w] or pictures [B, H, W, 3]
+    target: Tensor,  # the same shape
 ) -> Tensor:
     """Compute 0.5 * mean squared distance (SDI paper, algorithm 2; the published code divides by B once more)."""
-    return 0.5 * (latents - target).square().mean()
+    return 0.5 * (views - target).square().mean()

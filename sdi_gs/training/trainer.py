@@ -1,19 +1,30 @@
-"""One step of a run: render, distill, compute gradients, check them, move the parameters.
+"""One step of a run: render, distill or take a kept target, compute gradients, check them, move the parameters.
 
-Letters: B cameras, H W pixels.
+Letters: B cameras, C latent channels, H W pixels, h w latent pixels.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import sample_cameras
-from sdi_gs.contracts import DiffusionPrior, GuidedViews, RenderOutput, Scene, StartScene, StepReport, TunablePrior
+from sdi_gs.cameras import CameraBatch, sample_cameras
+from sdi_gs.contracts import (
+    DiffusionPrior,
+    GuidanceOutput,
+    GuidedViews,
+    RenderOutput,
+    Scene,
+    StartScene,
+    StepReport,
+    TunablePrior,
+)
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
@@ -21,12 +32,15 @@ from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.catalog import make_scene
+from sdi_gs.row_groups import row_groups
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.run import RunConfig, require_prompt
 from sdi_gs.settings.steering import STEERABLE, TUNABLE
 from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
+from sdi_gs.training.finite import finite_values
 from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.losses import distillation_loss
+from sdi_gs.training.replay import ReplayBuffer, TargetViews
 
 
 class Trainer:
@@ -64,6 +78,7 @@ class Trainer:
         # Tensors without data, on the meta device, have no generator of their own.
         self.device_generator = torch.Generator("cpu" if device.type == "meta" else device)
         self.device_generator.manual_seed(config.seed + 1)
+        _require_decoder(prior, config)
         _tune(prior, config)
         self.conditions = _conditions(prior, config)
         self.noise_source_name = None if noise_source is None else source_name(noise_source)
@@ -72,6 +87,10 @@ class Trainer:
         self.noise_source = configured if noise_source is None else with_defaults(noise_source)
         self.carried_noise: Tensor | None = None
         """What the noise source carries to the next step."""
+        self.replay = ReplayBuffer(config.replay.views)
+        """The latest targets, from which steps without new views draw."""
+        self.round_timestep = 0
+        """t of the latest target."""
         self.last_views: GuidedViews | None = None
         self._moving = False
         """Whether this step has begun to change the parameters."""
@@ -88,7 +107,7 @@ class Trainer:
             self.load_state(saved)
 
     def train_step(self) -> StepReport:
-        """Take one step: K views that share a timestep.
+        """Take one step: new views that share a timestep, or views whose targets are kept.
 
         Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
         before, generators included. Raises UserError if memory ran out while they moved, which cannot be undone.
@@ -111,7 +130,34 @@ class Trainer:
 
     def _train_step(self) -> StepReport:
         started = time.perf_counter()
-        config, size, progress = self.config, self.prior.image_size, self.step / self.config.steps
+        fresh = self.step % self.config.replay.steps_per_target == 0
+        views, seen = self._new_round() if fresh else self._replayed()
+        distance = self.config.losses.distillation * _distance(seen, views)
+        losses = {"distillation": distance} | self.scene.losses(seen.render, views.cameras, self._progress)
+        watched = {} if seen.latents is None else {"latents": seen.latents}
+        watched |= {"target": views.target} if views.pictures is None else {"target's pictures": views.pictures}
+        values = self._optimise(losses, seen.render, watched, seen.timestep)
+        if seen.guided is not None:
+            self._end_round(views, seen, seen.guided)
+        self.step += 1
+        return StepReport(
+            step=self.step,
+            timestep=seen.timestep,
+            losses=values,
+            num_points=self.scene.representation.num_points,
+            predictor_calls=0 if seen.guided is None else seen.guided.predictor_calls,
+            num_rounds=math.ceil(self.step / self.config.replay.steps_per_target),
+            seconds=time.perf_counter() - started,
+        )
+
+    @property
+    def _progress(self) -> float:
+        """The finished share of the run."""
+        return self.step / self.config.steps
+
+    def _new_round(self) -> tuple[TargetViews, _Seen]:
+        """Render new views and compute their targets; the step trains on the same renders."""
+        config, size = self.config, self.prior.image_size
         cameras = sample_cameras(
             config.cameras, config.views_per_step, width=size, height=size, generator=self.host_generator
         )
@@ -124,11 +170,9 @@ class Trainer:
         )
         backgrounds = self._draw_backgrounds(len(cameras))
         # Nothing waits for the device until ``_optimise`` reads the step's numbers.
-        seen_by = cameras.to(self.device)
-        render = self.scene.render(
-            seen_by, self._colours(backgrounds), progress=progress, generator=self.device_generator
-        )
-        latents = self.prior.encode_images(render.rgb, self.device_generator)
+        seen_by, colours = cameras.to(self.device), self._colours(backgrounds)
+        render = self.scene.render(seen_by, colours, progress=self._progress, generator=self.device_generator)
+        latents = self._encoded(render.rgb)
         guided = distill(
             config.guidance,
             self.prior,
@@ -140,22 +184,50 @@ class Trainer:
             carried_noise=self.carried_noise,
             compute=config.compute,
         )
-        losses = {"distillation": config.losses.distillation * distillation_loss(latents, guided.target)}
-        losses |= self.scene.losses(render, seen_by, progress)
-        values = self._optimise(losses, render, {"latents": latents, "target": guided.target}, plan.timestep)
+        pictures = self._decoded(guided.target) if self._in_pixels else None
+        views = TargetViews(cameras=seen_by, background=colours, target=guided.target, pictures=pictures)
+        return views, _Seen(render=render, latents=latents, timestep=plan.timestep, cameras=cameras, guided=guided)
+
+    def _replayed(self) -> tuple[TargetViews, _Seen]:
+        """Render views whose targets are kept."""
+        views = self.replay.draw(self.config.views_per_step, self.host_generator)
+        render = self.scene.render(
+            views.cameras, views.background, progress=self._progress, generator=self.device_generator
+        )
+        latents = None if self._in_pixels else self._encoded(render.rgb)
+        return views, _Seen(render=render, latents=latents, timestep=self.round_timestep)
+
+    def _end_round(self, views: TargetViews, seen: _Seen, guided: GuidanceOutput) -> None:
+        """Keep what later steps and spectators need of a round, once its first step has succeeded."""
         self.carried_noise = self.noise_source.carry(guided)
+        self.round_timestep = guided.timestep
+        cameras = views.cameras if seen.cameras is None else seen.cameras
         self.last_views = GuidedViews(
-            cameras=cameras, rgb=render.rgb.detach(), target=guided.target, timestep=plan.timestep
+            cameras=cameras, rgb=seen.render.rgb.detach(), target=guided.target, timestep=guided.timestep
         )
-        self.step += 1
-        return StepReport(
-            step=self.step,
-            timestep=plan.timestep,
-            losses=values,
-            num_points=self.scene.representation.num_points,
-            predictor_calls=guided.predictor_calls,
-            seconds=time.perf_counter() - started,
-        )
+        if self.config.replay.steps_per_target > 1:
+            self.replay.push(views)
+
+    @property
+    def _in_pixels(self) -> bool:
+        """Whether the loss compares pictures."""
+        return self.config.losses.space == "pixels"
+
+    def _encoded(
+        self,
+        pictures: Tensor,  # [B, H, W, 3] in [0, 1]
+    ) -> Tensor:
+        """Return latents [B, C, h, w], with gradients only where the loss compares latents."""
+        with torch.set_grad_enabled(not self._in_pixels):
+            return self.prior.encode_images(pictures, self.device_generator)
+
+    def _decoded(
+        self,
+        target: Tensor,  # [B, C, h, w]
+    ) -> Tensor:
+        """Return the target's pictures [B, H, W, 3], decoded ``compute.views_at_once`` at a time."""
+        groups = row_groups(len(target), self.config.compute.views_at_once)
+        return torch.cat([self.prior.decode_latents(target[group]) for group in groups])
 
     def _optimise(
         self,
@@ -169,7 +241,7 @@ class Trainer:
         watched |= {f"{name} loss": value for name, value in losses.items()}
         watched |= {f"gradient of {name}": value for name, value in self.scene.gradients().items()}
         # The step's one wait for the device.
-        values = self._finite_values(losses, watched, timestep)
+        values = finite_values(losses, watched, where=f"step {self.step + 1}, t = {timestep}")
         self._moving = True
         self.scene.update(
             render,
@@ -209,8 +281,10 @@ class Trainer:
         """
         step, scene = {"step": self.step}, self.scene.state()
         own_source = {} if self.noise_source_name is None else {"noise_source": self.noise_source_name}
+        replay = {"replay": {"timestep": self.round_timestep, "rounds": self.replay.state()}}
         rest = {
             **own_source,
+            **(replay if self.config.replay.steps_per_target > 1 else {}),
             "carried_noise": self.carried_noise,
             "host_generator": self.host_generator.get_state(),
             "device_generator": self.device_generator.get_state(),
@@ -234,6 +308,10 @@ class Trainer:
         self.scene.load_state(state)
         carried = state["carried_noise"]
         self.carried_noise = None if carried is None else carried.to(self.device)
+        if "replay" in state:
+            self.round_timestep = state["replay"]["timestep"]
+            decode = self._decoded if self._in_pixels else None
+            self.replay.load_state(state["replay"]["rounds"], device=self.device, decode=decode)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
 
@@ -246,21 +324,36 @@ class Trainer:
         colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
         return colours.to(self.device, non_blocking=True)
 
-    def _finite_values(self, values: dict[str, Tensor], watched: dict[str, Tensor], timestep: int) -> dict[str, float]:
-        """Return scalars as numbers, in one transfer with a flag for each watched tensor.
 
-        Raises NonFiniteError that names the first broken tensor in the order of computation.
-        """
-        flags = [value.detach().isfinite().all() for value in watched.values()]
-        numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
-        finite = numbers[len(values) :]
-        if not all(finite):
-            name = list(watched)[finite.index(0.0)]
-            raise NonFiniteError(
-                f"step {self.step + 1}, t = {timestep}: non-finite {name}; the state before this step is "
-                "kept: start a new run with smaller learning rates, a guidance.gradient-clip or another seed"
-            )
-        return dict(zip(values, numbers, strict=False))
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a step has rendered."""
+
+    render: RenderOutput
+    latents: Tensor | None  # [B, C, h, w]
+    timestep: int
+    """t of the latest target."""
+    cameras: CameraBatch | None = None
+    """On the host, of new views."""
+    guided: GuidanceOutput | None = None
+    """The targets of new views."""
+
+
+def _distance(seen: _Seen, views: TargetViews) -> Tensor:
+    """Return the distance of a step's views from their targets."""
+    if views.pictures is not None:
+        return distillation_loss(seen.render.rgb, views.pictures)
+    if seen.latents is None:
+        raise ValueError("latents are needed where no pictures are compared")
+    return distillation_loss(seen.latents, views.target)
+
+
+def _require_decoder(prior: DiffusionPrior, config: RunConfig) -> None:
+    """Raise UserError for a loss in pixels under a prior that cannot decode."""
+    if config.losses.space == "pixels" and not callable(getattr(prior, "decode_latents", None)):
+        raise UserError(
+            f"losses.space pixels needs decoded targets, and {prior.name} has no decode_latents: use latents"
+        )
 
 
 def _tune(prior: DiffusionPrior, config: RunConfig) -> None:

@@ -30,6 +30,7 @@ def report(step: int) -> StepReport:
         timestep=900 - step,
         losses={"distillation": 0.25, "fog": 0.05},
         num_points=6000,
+        num_rounds=1,
         predictor_calls=1,
         seconds=0.1,
     )
