@@ -23,12 +23,10 @@ from sdi_gs.contracts import (
     Scene,
     StartScene,
     StepReport,
-    TunablePrior,
 )
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
-from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.catalog import make_scene
@@ -40,6 +38,7 @@ from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
 from sdi_gs.training.finite import finite_values
 from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.losses import distillation_loss
+from sdi_gs.training.prior_setup import conditions_of, require_decoder, tune
 from sdi_gs.training.replay import ReplayBuffer, TargetViews
 
 
@@ -78,9 +77,9 @@ class Trainer:
         # Tensors without data, on the meta device, have no generator of their own.
         self.device_generator = torch.Generator("cpu" if device.type == "meta" else device)
         self.device_generator.manual_seed(config.seed + 1)
-        _require_decoder(prior, config)
-        _tune(prior, config)
-        self.conditions = _conditions(prior, config)
+        require_decoder(prior, config)
+        tune(prior, config)
+        self.conditions = conditions_of(prior, config)
         self.noise_source_name = None if noise_source is None else source_name(noise_source)
         """The class of a noise source of one's own; None for the configured source."""
         configured = load_noise_source(config.guidance.noise)
@@ -263,11 +262,11 @@ class Trainer:
             raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
         require_prompt(config)
         reworded = not {"prompt", "negative_prompt"}.isdisjoint(keys)
-        conditions = _conditions(self.prior, config) if reworded else self.conditions
+        conditions = conditions_of(self.prior, config) if reworded else self.conditions
         before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
         changed = {key: [before[key], after[key]] for key in keys}
         if self.config.compute != config.compute:
-            _tune(self.prior, config)
+            tune(self.prior, config)
         self.config, self.conditions = config, conditions
         self.scene.update_config(config)
         if changed:
@@ -346,28 +345,3 @@ def _distance(seen: _Seen, views: TargetViews) -> Tensor:
     if seen.latents is None:
         raise ValueError("latents are needed where no pictures are compared")
     return distillation_loss(seen.latents, views.target)
-
-
-def _require_decoder(prior: DiffusionPrior, config: RunConfig) -> None:
-    """Raise UserError for a loss in pixels under a prior that cannot decode."""
-    if config.losses.space == "pixels" and not callable(getattr(prior, "decode_latents", None)):
-        raise UserError(
-            f"losses.space pixels needs decoded targets, and {prior.name} has no decode_latents: use latents"
-        )
-
-
-def _tune(prior: DiffusionPrior, config: RunConfig) -> None:
-    """Set how the prior computes, if it has more than one way."""
-    if isinstance(prior, TunablePrior):
-        prior.configure(config.compute)
-
-
-def _conditions(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
-    """Return the embeddings of a config's prompts."""
-    return PromptConditions(
-        prior,
-        config.prompt,
-        negative_prompt=config.negative_prompt,
-        backgrounds=config.backgrounds,
-        view_prompts=config.view_prompts,
-    )
