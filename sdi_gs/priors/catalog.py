@@ -64,10 +64,10 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
     """Load the network that comes with this package (a ``PriorLoader``); it knows the words of toybox only."""
-    from sdi_gs.toybox.captions import parse_request
+    from sdi_gs.toybox.captions import parse_plain_request
 
     folder = entry.packaged_folder()
-    return _load_latent_diffusion(folder, config, name=entry.name, device=device, check_prompt=parse_request)
+    return _load_latent_diffusion(folder, config, name=entry.name, device=device, check_prompt=parse_plain_request)
 
 
 def _load_from_mirrors(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:

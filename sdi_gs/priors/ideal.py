@@ -28,7 +28,7 @@ from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
-from sdi_gs.toybox.captions import parse_request
+from sdi_gs.toybox.captions import parse_plain_request
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
@@ -60,7 +60,7 @@ class IdealPrior:
         """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
         rows = []
         for text in prompts:
-            prompt = parse_request(text)
+            prompt = parse_plain_request(text)
             rows.append(
                 [float(prompt.class_name == name) for name in CLASSES]
                 + [float(prompt.colour == name) for name in COLOURS]

@@ -10,6 +10,7 @@ from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 
 PART_OF: dict[str, ClassName] = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}
 """Parts that can carry the colour of their object ("a house with a blue roof")."""
@@ -33,7 +34,7 @@ VOCABULARY: tuple[str, ...] = tuple(
         | {"rear", "top", *" ".join(VIEW_WORDS).split()}
     )
 )
-"""Every word that ``parse_prompt`` knows."""
+"""Every word that ``parse_prompt`` knows but the styles: the words of the trained network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +45,38 @@ class ToyboxPrompt:
     """The object, one of ``CLASSES``."""
     colour: str | None = None
     """Its colour, one of ``COLOURS``."""
+    style: StyleName | None = None
+    """The pattern of its surface; None for a plain object."""
     view: ViewWord | None = None
     """The side it is seen from."""
     background: BackgroundName | None = None
     """The background."""
 
 
-def describe(class_name: ClassName, colour: str) -> str:
+def describe(class_name: ClassName, colour: str, style: StyleName | None = None) -> str:
     """Return the plain words for an object, with the colour named at the part that has it."""
+    styled = "a" if style is None else f"a {style}"
     coloured = f"{_article(colour)} {colour}"
     match class_name:
         case "snowman":
-            return f"a snowman with {coloured} hat"
+            return f"{styled} snowman with {coloured} hat"
         case "house":
-            return f"a house with {coloured} roof"
+            return f"{styled} house with {coloured} roof"
         case _:
-            return f"{coloured} {class_name}"
+            return f"{coloured} {class_name}" if style is None else f"{styled} {colour} {class_name}"
 
 
 def parse_prompt(text: str) -> ToyboxPrompt:
     """Read a sentence; the empty text is the unconditional prompt.
 
-    Raises UserError for an unknown word, for two objects, colours, views or backgrounds, and for a part of another
-    object.
+    Raises UserError for an unknown word, for two objects, colours, styles, views or backgrounds, and for a part of
+    another object.
     """
     remaining, view = _take_view(text)
     remaining, background = _take_background(remaining, text)
     names: list[ClassName] = []
     colours: list[str] = []
+    styles: list[StyleName] = []
     parts: list[str] = []
     for word in re.findall(r"[^\W_]+", remaining):
         name = _class_of(word)
@@ -79,6 +84,8 @@ def parse_prompt(text: str) -> ToyboxPrompt:
             names.append(name)
         elif word in COLOURS:
             colours.append(word)
+        elif word in STYLE_NAMES:
+            styles.append(word)
         elif word in PART_OF:
             parts.append(word)
         elif word not in _FILLERS:
@@ -93,6 +100,8 @@ def parse_prompt(text: str) -> ToyboxPrompt:
             f'"{text}" names more than one colour ({", ".join(colours)}); toybox supports one colour per prompt:'
             " name one"
         )
+    if len(styles) > 1:
+        raise UserError(f'"{text}" names more than one style ({", ".join(styles)}); toybox supports one: name one')
     for part in parts:
         if PART_OF[part] not in names:
             owner = f"a {PART_OF[part]}"
@@ -103,9 +112,27 @@ def parse_prompt(text: str) -> ToyboxPrompt:
     return ToyboxPrompt(
         class_name=names[0] if names else None,
         colour=colours[0] if colours else None,
+        style=styles[0] if styles else None,
         view=view,
         background=background,
     )
+
+
+def style_in(text: str) -> StyleName | None:
+    """Return the first style that a text names, whatever its other words are."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return next((style for word in words for style in STYLE_NAMES if word == style), None)
+
+
+def parse_plain_request(text: str) -> ToyboxPrompt:
+    """Parse a prompt for a prior of plain objects; raises UserError as ``parse_request`` does, and for a style."""
+    prompt = parse_request(text)
+    if prompt.style is not None:
+        raise UserError(
+            f'"{text}" asks for a {prompt.style} object, which only the exact prior knows, as the style of a whole run:'
+            " use --prior toybox-ideal and name the style in the prompt, or leave it out"
+        )
+    return prompt
 
 
 def parse_request(text: str) -> ToyboxPrompt:
@@ -124,8 +151,9 @@ def unknown_word_message(word: str, text: str) -> str:
     # Runs add the view and the background to what the user wrote.
     said = re.sub(r",? (?:front|side|back|overhead) view\b.*", "", text)
     return (
-        f'toybox does not know the word "{word}" in "{said}"; it knows the objects {", ".join(CLASSES)} and the'
-        f" colours {', '.join(COLOURS)}; for anything else use Stable Diffusion 2.1: --prior sd21-base"
+        f'toybox does not know the word "{word}" in "{said}"; it knows the objects {", ".join(CLASSES)}, the'
+        f" colours {', '.join(COLOURS)} and, under toybox-ideal, the styles {', '.join(STYLE_NAMES)}; for anything"
+        " else use Stable Diffusion 2.1: --prior sd21-base"
     )
 
 

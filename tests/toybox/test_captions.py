@@ -9,8 +9,17 @@ import pytest
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
-from sdi_gs.toybox.captions import PART_OF, VOCABULARY, ToyboxPrompt, describe, parse_prompt
+from sdi_gs.toybox.captions import (
+    PART_OF,
+    VOCABULARY,
+    ToyboxPrompt,
+    describe,
+    parse_plain_request,
+    parse_prompt,
+    style_in,
+)
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
@@ -19,6 +28,19 @@ def test_descriptions_are_read_back_as_what_they_say(class_name: ClassName) -> N
     for colour, view, prefix in itertools.product(COLOURS, (*VIEW_WORDS, None), prefixes):
         text = prefix + describe(class_name, colour) + (f", {view}" if view is not None else "")
         assert parse_prompt(text) == ToyboxPrompt(class_name=class_name, colour=colour, view=view)
+
+
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_styles_are_read_back_and_stay_out_of_the_networks_words(style: StyleName) -> None:
+    for class_name, colour in itertools.product(CLASSES, COLOURS):
+        text = describe(class_name, colour, style)
+        assert parse_prompt(text) == ToyboxPrompt(class_name=class_name, colour=colour, style=style)
+        assert style_in(text) == style_in(f"{text} and a dragon") == style
+        assert style_in(describe(class_name, colour)) is None
+    assert style not in VOCABULARY
+    with pytest.raises(UserError, match=f"a {style} object.*--prior toybox-ideal"):
+        parse_plain_request(f"a {style} blue robot")
+    assert parse_plain_request("a blue robot") == parse_prompt("a blue robot")
 
 
 @pytest.mark.parametrize(
@@ -52,9 +74,13 @@ def test_text_that_says_nothing_is_unconditional(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ("a red dragon", ('"dragon"', '"a red dragon"', "ball, cube", "red, orange", "--prior sd21-base")),
+        (
+            "a red dragon",
+            ('"dragon"', '"a red dragon"', "ball, cube", "red, orange", "patchwork, striped", "--prior sd21-base"),
+        ),
         ("a grey ball", ('"grey"', "colours red, orange")),
         ("a red ball and a blue cube", ("ball, cube", "one object per prompt")),
+        ("a striped patchwork ball", ("striped, patchwork", "more than one style")),
         ("a red red ball", ("red, red", "one colour")),
         ("a ball, front view, side view", ("front view, side view", "name one")),
         ("a robot with a red hat", ("only a snowman has one", "a snowman with a red hat")),
