@@ -19,6 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.doctor.miniature import Miniature, miniature_networks
 from sdi_gs.guidance.perp_neg import NUM_NEGATIVES, PerpNegBranches
@@ -39,6 +40,7 @@ class NetworkPrior:
 
     name = "random network"
     image_size = 64
+    knows_cameras = False
 
     def __init__(self, device: torch.device) -> None:
         self.unet = miniature_networks(SIZES, device=device).unet
@@ -46,7 +48,9 @@ class NetworkPrior:
         self.asked: list[tuple[Tensor, int, Tensor]] = []
 
     @torch.no_grad()
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         """Call the network once."""
         self.asked.append((noised_latents, timestep, embeddings))
         told = torch.full((len(noised_latents),), max(timestep, 0), device=noised_latents.device)

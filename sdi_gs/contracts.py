@@ -106,6 +106,8 @@ class DiffusionPrior(Protocol):
     schedule: NoiseSchedule
     image_size: int
     """Side in pixels of the square images that it expects."""
+    knows_cameras: bool
+    """Whether ``predict_noise`` uses ``cameras``; without, ``guidance.views="cameras"`` is refused."""
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Turn texts into embeddings [B, L, E]; the empty text is the unconditional one."""
@@ -131,10 +133,18 @@ class DiffusionPrior(Protocol):
         noised_latents: Tensor,  # [B, C, h, w]
         timestep: int,
         embeddings: Tensor,  # [B, L, E]
+        cameras: CameraBatch | None = None,  # V of them, B a multiple of V
     ) -> Tensor:
         """Predict the noise [B, C, h, w] in latents that were noised to ``timestep``.
 
         ``timestep`` below 0 stands for clean latents; the prior converts its own prediction type to noise.
+
+        ``cameras`` are those of the V views in this call, on the host, with ``guidance.views="cameras"``; None where
+        the prompt names the view. Row b is view b % V: the rows are B / V branches of guidance (conditional,
+        unconditional, further negatives), each with all V views in order. Every branch gets the cameras, the
+        unconditional one too: it stands for any object at that camera. The V views are all of a step's views, of one
+        object, unless ``compute.views_at_once`` limits the views of a call; a prior that needs them together is a
+        ``TunablePrior`` that refuses such a limit.
         """
         ...
 

@@ -133,7 +133,8 @@ def _choice_line(event: Planned, chosen: str, *, asked: bool) -> str:
     else:
         about = {entry.name: entry.summary for entry in CATALOG}.get(prior, "by path or hub id")
     reason = device_reason(torch.device(event.device), asked=asked)
-    return f"prior {prior} ({about}), {chosen}, device {event.device}: {reason}"
+    told = {"words": "told the view in words", "cameras": "told the camera"}[event.config.guidance.views]
+    return f"prior {prior} ({about}), {told}, {chosen}, device {event.device}: {reason}"
 
 
 def _viewer_of(options: Train) -> Watch:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.guidance.perp_neg import combine_branches
 from sdi_gs.guidance.prompts import Conditions
@@ -40,9 +41,10 @@ class GuidedPredictor:
         self._branches = [conditions.prompt_embeddings, conditions.negative_embeddings]
         if conditions.perp_neg is not None:
             self._branches += conditions.perp_neg.embeddings.unbind(dim=1)
+        self._cameras = conditions.cameras
         self._compute = compute or ComputeConfig()
         # The same tensor at every call, because a prior may cache what it computes from it.
-        self._grouped: dict[tuple[int, ...], list[tuple[slice, Tensor]]] = {}
+        self._grouped: dict[tuple[int, ...], list[tuple[slice, Tensor, CameraBatch | None]]] = {}
         self.calls = 0
 
     def __call__(
@@ -78,12 +80,16 @@ class GuidedPredictor:
         """Return the noise of some branches, computed for a group of images at a time."""
         if branches not in self._grouped:
             self._grouped[branches] = [
-                (images, _joined([self._branches[branch][images] for branch in branches]))
+                (
+                    images,
+                    _joined([self._branches[branch][images] for branch in branches]),
+                    None if self._cameras is None else self._cameras.rows(images),
+                )
                 for images in row_groups(len(noised_latents), self._compute.views_at_once)
             ]
         noises = [
-            self._prior.predict_noise(_joined([noised_latents[images]] * len(branches)), timestep, embeddings)
-            for images, embeddings in self._grouped[branches]
+            self._prior.predict_noise(_joined([noised_latents[images]] * len(branches)), timestep, embeddings, cameras)
+            for images, embeddings, cameras in self._grouped[branches]
         ]
         return [_joined(parts) for parts in zip(*(noise.chunk(len(branches)) for noise in noises), strict=True)]
 

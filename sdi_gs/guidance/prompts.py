@@ -1,4 +1,4 @@
-"""View-dependent prompts and their embeddings.
+"""What a prior is given of a prompt and of the views: embeddings, with a view word or with the cameras.
 
 Letters: B images, N negatives per image, L tokens, E embedding width.
 """
@@ -13,25 +13,29 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.errors import UserError
 from sdi_gs.guidance.perp_neg import PerpNegBranches, view_blend
 from sdi_gs.settings.backgrounds import BackgroundName
-from sdi_gs.settings.guidance import ViewPromptsConfig
+from sdi_gs.settings.guidance import ViewKnowledge, ViewPromptsConfig, require_cameras
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The embeddings that condition the prior on each image of a batch."""
+    """What conditions the prior on each image of a batch."""
 
     prompt_embeddings: Tensor  # [B, L, E]
     negative_embeddings: Tensor  # [B, L, E] of the negative prompt, by default the empty text
     perp_neg: PerpNegBranches | None = None
     """Further negative branches; None for classifier-free guidance."""
+    cameras: CameraBatch | None = None
+    """The images' cameras, B of them, which every branch gets; None if the embeddings name the views."""
 
 
 class PromptConditions:
     """A prompt's embeddings for every view word and background, and those of the negative prompt.
 
-    All texts are embedded once, on creation.
+    All texts are embedded once, on creation. With ``views="cameras"`` they name no view, and ``for_cameras`` adds the
+    cameras. Raises UserError if the prior does not know cameras, and if the prompt names a view beside them.
     """
 
     def __init__(
@@ -42,35 +46,48 @@ class PromptConditions:
         negative_prompt: str = "",
         backgrounds: Sequence[BackgroundName] = ("white",),
         view_prompts: ViewPromptsConfig | None = None,
+        views: ViewKnowledge = "words",
     ) -> None:
-        texts_by_view = view_prompts or ViewPromptsConfig()
-        given: dict[ViewWord, str | None] = {
-            "front view": texts_by_view.front,
-            "side view": texts_by_view.side,
-            "back view": texts_by_view.back,
-            "overhead view": texts_by_view.overhead,
+        self._views: ViewKnowledge = views
+        if views == "cameras":
+            require_cameras(prior.name, known=prior.knows_cameras)
+            _refuse_view_words(prompt)
+        by_view: dict[ViewWord | None, str]
+        by_view = {None: prompt} if views == "cameras" else _texts_by_view(prompt, view_prompts or ViewPromptsConfig())
+        texts = {
+            (view, background): f"{text}, {background} background"
+            for view, text in by_view.items()
+            for background in backgrounds
         }
-        by_view = {view: f"{prompt}, {view}" if given[view] is None else given[view] for view in VIEW_WORDS}
-        combinations = [(view, background) for view in VIEW_WORDS for background in backgrounds]
-        texts = [f"{by_view[view]}, {background} background" for view, background in combinations]
-        rows = prior.embed_prompts([*texts, negative_prompt])
-        self._by_view_and_background = dict(zip(combinations, rows[:-1], strict=True))
+        rows = prior.embed_prompts([*texts.values(), negative_prompt])
+        self._by_view_and_background = dict(zip(texts, rows[:-1], strict=True))
         self._negative = rows[-1]
 
     def for_cameras(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName], *, perp_neg: bool) -> Conditions:
-        """Return the embeddings for a batch of cameras: those of the nearest view words, or Perp-Neg's blends."""
+        """Return the conditions of a batch of cameras: view words, the nearest or Perp-Neg's blends, or the cameras.
+
+        Raises ValueError for Perp-Neg where the embeddings name no view.
+        """
+        told = cameras if self._views == "cameras" else None
+        if perp_neg and told is not None:
+            raise ValueError('Perp-Neg blends view words: make the conditions with views="words"')
         if perp_neg:
             prompt_embeddings, branches = self._blended(cameras, backgrounds)
         else:
-            prompt_embeddings, branches = self.prompt_embeddings(cameras.view_words(), backgrounds), None
+            views = cameras.view_words() if told is None else [None] * len(cameras)
+            prompt_embeddings, branches = self.prompt_embeddings(views, backgrounds), None
         return Conditions(
             prompt_embeddings=prompt_embeddings,
             negative_embeddings=self.negative_embeddings(len(cameras)),
             perp_neg=branches,
+            cameras=told,
         )
 
-    def prompt_embeddings(self, views: Sequence[ViewWord], backgrounds: Sequence[BackgroundName]) -> Tensor:
-        """Return the prompt's embeddings [B, L, E] for images with the given view words and backgrounds."""
+    def prompt_embeddings(self, views: Sequence[ViewWord | None], backgrounds: Sequence[BackgroundName]) -> Tensor:
+        """Return the prompt's embeddings [B, L, E] for images with the given view words and backgrounds.
+
+        With ``views="cameras"`` all words are None.
+        """
         combinations = zip(views, backgrounds, strict=True)
         return torch.stack([self._by_view_and_background[combination] for combination in combinations])
 
@@ -90,4 +107,25 @@ class PromptConditions:
         weights = torch.tensor([[weight for _, weight in blend.negative] for blend in blends], dtype=torch.float64)
         return torch.stack(positives), PerpNegBranches(
             embeddings=torch.stack(negatives), weights=weights.to(self._negative.device, non_blocking=True)
+        )
+
+
+def _texts_by_view(prompt: str, own: ViewPromptsConfig) -> dict[ViewWord | None, str]:
+    """Return the prompt with each view word, or the side's own text."""
+    given: dict[ViewWord, str | None] = {
+        "front view": own.front,
+        "side view": own.side,
+        "back view": own.back,
+        "overhead view": own.overhead,
+    }
+    return {view: f"{prompt}, {view}" if text is None else text for view, text in given.items()}
+
+
+def _refuse_view_words(prompt: str) -> None:
+    """Raise UserError if the prompt names a view, which would contradict most of the cameras."""
+    named = [word for word in VIEW_WORDS if word in prompt.lower()]
+    if named:
+        raise UserError(
+            f'"{prompt}" names the {named[0]}, but with guidance.views cameras the prior gets the camera of every view:'
+            " leave the view out, or use --guidance.views words"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.sources import CatalogEntry, HubSource
+from sdi_gs.settings.guidance import require_cameras
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +26,18 @@ def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> Diff
     """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder in SD 2.1's layout, or a hub id.
 
     Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError
-    for an unknown name and for a model that is not available.
+    for an unknown name, for a model that is not available, and for a prior without cameras if the run needs them.
     """
     name = config.prior
     entry = entry_named(name)
+    if entry is None and not (name and (Path(name).exists() or name.count("/") == 1)):
+        raise unknown_prior(name)
+    if config.guidance.views == "cameras":
+        # Now rather than after a download.
+        require_cameras(name, known=entry is not None and entry.knows_cameras)
     if entry is not None:
         return entry.load(entry, config, device=device)
-    if name and (Path(name).exists() or name.count("/") == 1):
-        return _load_latent_diffusion(name, config, device=device)
-    raise unknown_prior(name)
+    return _load_latent_diffusion(name, config, device=device)
 
 
 def entry_named(name: str) -> CatalogEntry | None:

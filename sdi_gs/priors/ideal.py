@@ -47,6 +47,7 @@ class IdealPrior:
     """
 
     name = "toybox-ideal"
+    knows_cameras = False
 
     def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -91,6 +92,7 @@ class IdealPrior:
         noised_latents: Tensor,  # [B, 3, h, w]
         timestep: int,
         embeddings: Tensor,  # [B, 1, E]
+        cameras: CameraBatch | None = None,
     ) -> Tensor:
         """Return the exact noise [B, 3, h, w] for the mixture of each embedding."""
         level = self.schedule.alpha_cumprod(timestep)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.errors import UserError
 from sdi_gs.priors.tuning import (
@@ -55,6 +56,8 @@ class LatentDiffusionPrior:
     and conversions are float32 or wider. The VAE is best left in float32: the mean over all latents makes the
     gradients that enter its backward too small for half precision.
     """
+
+    knows_cameras = False
 
     def __init__(
         self,
@@ -185,8 +188,9 @@ class LatentDiffusionPrior:
         noised_latents: Tensor,  # [B, C, h, w]
         timestep: int,
         embeddings: Tensor,  # [B, L, E]
+        cameras: CameraBatch | None = None,
     ) -> Tensor:
-        """Return the noise [B, C, h, w], converted from the U-Net's own type of prediction."""
+        """Return the noise [B, C, h, w], converted from the U-Net's own type of prediction; cameras are ignored."""
         latents = _at_least_float32(noised_latents)
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.

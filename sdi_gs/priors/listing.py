@@ -39,6 +39,8 @@ class PriorStatus:
     """Whether it knows only toybox: made to measure the method."""
     is_packaged: bool = False
     """Whether its files are part of this package."""
+    knows_cameras: bool = False
+    """Whether it can be given the camera instead of a view word."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -113,6 +115,7 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
         folder=None if folder is None else str(folder),
         is_instrument=entry.is_instrument,
         is_packaged=entry.packaged is not None,
+        knows_cameras=entry.knows_cameras,
     )
 
 
@@ -151,6 +154,8 @@ def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
         lines.append(f"{status.name}: {status.summary}{predicts}")
         if status.is_instrument:
             lines.append("    an instrument: it knows toybox's objects and colours, and refuses every other word")
+        if status.knows_cameras:
+            lines.append("    knows cameras: --guidance.views cameras")
         lines.append(f"    {size}, licence {status.licence}")
         for word, source in zip(["from", *["else"] * len(status.sources)], status.sources, strict=False):
             lines.append(f"    {word} {source}")

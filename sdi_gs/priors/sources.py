@@ -57,6 +57,8 @@ class CatalogEntry:
     """Function that loads it, called as ``load(entry, config, device=device)``."""
     is_instrument: bool = False
     """Whether it knows only toybox: made to measure the method, not to generate arbitrary objects."""
+    knows_cameras: bool = False
+    """Whether it can be given the camera instead of a view word, as the loaded prior's own ``knows_cameras``."""
     packaged: Path | None = None
     """The folder in Stable Diffusion 2.1's layout that comes with this package."""
 

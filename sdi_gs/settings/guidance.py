@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sdi_gs.errors import UserError
 from sdi_gs.settings.bounds import SHARE, Range, check_settings
 from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 
 Annealing = Literal["linear", "sqrt", "uniform"]
 Renoise = Literal["paper", "reference"]
 InversionOrder = Literal[1, 2]
+ViewKnowledge = Literal["words", "cameras"]
 
 _GUIDANCE_SCALE = Range(-1000.0, 1000.0)
 _TIMESTEP_SHARE = Range(0.001, 1.0)
@@ -63,6 +65,9 @@ class GuidanceConfig:
     algorithm 2), "reference" takes the inverted latents, which are at t + tau (published code)."""
     fixed_point_iterations: Annotated[int, Range(1, 1000)] = 10
     """Iterations of kappa = eps_t(z noised with kappa) from a random start; for the noise source "fixed-point"."""
+    views: ViewKnowledge = "words"
+    """How the prior learns the view: "words" adds a view word to the prompt, "cameras" passes the camera itself, for
+    priors that know cameras."""
     perp_neg: bool = False
     """Blend the view words by angle and push away from the wrong ones (Perp-Neg); four branches instead of two."""
     gradient_clip: Annotated[float | None, Range(0.0, 1e9, low_open=True)] = None
@@ -80,9 +85,22 @@ class GuidanceConfig:
         check_settings(self)
         if self.t_min > self.t_max:
             raise ValueError(f"t_min must be at most t_max, got {self.t_min} and {self.t_max}")
+        if self.views == "cameras" and self.perp_neg:
+            raise ValueError(
+                "perp_neg blends view words, and with views cameras there are none: use views words, or no perp_neg"
+            )
 
     @property
     def resolved_inversion_scale(self) -> float:
         """gamma_inv, with None replaced by minus the guidance scale."""
         scale = self.inversion_guidance_scale
         return -self.guidance_scale if scale is None else scale
+
+
+def require_cameras(prior: str, *, known: bool) -> None:
+    """Raise UserError, which names the prior, unless it is ``known`` to know cameras."""
+    if not known:
+        raise UserError(
+            f"guidance.views cameras needs a prior that knows cameras, and {prior} knows view words only: use "
+            "--guidance.views words, or another prior (sdi-gs priors lists which know cameras)"
+        )

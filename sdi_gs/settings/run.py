@@ -59,6 +59,8 @@ class RunConfig:
         check_settings(self)
         if self.cameras.antithetic and self.views_per_step % 2:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
+        if self.guidance.views == "cameras" and self.view_prompts != ViewPromptsConfig():
+            raise ValueError("view_prompts replace view words; with guidance.views cameras there are none: use words")
         if not self.backgrounds:
             raise ValueError("backgrounds must name at least one")
         lit, random = self.ngp.shading.enabled, self.ngp.background == "random"

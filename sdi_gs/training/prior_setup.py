@@ -30,4 +30,5 @@ def conditions_of(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
         negative_prompt=config.negative_prompt,
         backgrounds=config.backgrounds,
         view_prompts=config.view_prompts,
+        views=config.guidance.views,
     )

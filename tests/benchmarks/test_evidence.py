@@ -15,6 +15,7 @@ from evidence_arms import ARMS, REFERENCE, Cost, arm_config, budgeted, count_cal
 from evidence_tables import page_tables, summary
 from scored_runs import insert_table
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
@@ -78,9 +79,11 @@ def test_calls_are_counted_as_a_run_makes_them(arm: str) -> None:
     made = {1: 0, 2: 0}
     predict = prior.predict_noise
 
-    def counted(noised: torch.Tensor, timestep: int, embeddings: torch.Tensor) -> torch.Tensor:
+    def counted(
+        noised: torch.Tensor, timestep: int, embeddings: torch.Tensor, cameras: CameraBatch | None
+    ) -> torch.Tensor:
         made[len(noised)] += 1
-        return predict(noised, timestep, embeddings)
+        return predict(noised, timestep, embeddings, cameras)
 
     prior.predict_noise = counted  # pyright: ignore[reportAttributeAccessIssue]
     trainer = Trainer(config, prior, device=torch.device("cpu"))

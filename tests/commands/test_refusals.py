@@ -25,6 +25,25 @@ from command_line import SMOKE, files_in, refusal
         (["train", "--prompt", "a blue robot", "--steps", "0"], "steps must be 1 to 10000000, got 0"),
         (["train", "--prompt", "a blue robot", "--guidance.t-min", "2"], "guidance: t_min must be 0.001 to 1, got 2.0"),
         (["train", "--prompt", "a blue robot", "--noise", "pink"], "('inversion', 'random', "),
+        (["train", "--prompt", "a blue robot", "--guidance.views", "poses"], "('words', 'cameras')"),
+        (
+            ["train", "--prompt", "a blue robot", "--prior", "toybox", "--guidance.views", "cameras"],
+            "guidance.views cameras needs a prior that knows cameras, and toybox knows view words only: "
+            "use --guidance.views words, or another prior (sdi-gs priors lists which know cameras)",
+        ),
+        (
+            ["train", "--prompt", "a robot", "--prior", "own/er", "--device", "cpu", "--guidance.no-perp-neg"]
+            + ["--guidance.views", "cameras"],
+            "and own/er knows view words only",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--guidance.views", "cameras", "--guidance.perp-neg"],
+            "perp_neg blends view words, and with views cameras there are none: use views words, or no perp_neg",
+        ),
+        (
+            ["train", "--prompt", "a mug", "--guidance.views", "cameras", "--view-prompts.back", "coffee"],
+            "view_prompts replace view words; with guidance.views cameras there are none: use words",
+        ),
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
         (

@@ -62,8 +62,8 @@ def test_without_a_device_of_cuda_the_toybox_prior_is_chosen_and_called_an_instr
     main(["train", "--prompt", "a blue dragon"])
     told = capsys.readouterr().err.splitlines()[0]
     assert told == (
-        f"prior {CPU_PRESET} (an instrument: it knows 16 toy objects), preset {CPU_PRESET}, device cpu: "
-        "no CUDA device found"
+        f"prior {CPU_PRESET} (an instrument: it knows 16 toy objects), told the view in words, preset {CPU_PRESET}, "
+        "device cpu: no CUDA device found"
     )
 
 
@@ -73,7 +73,8 @@ def test_the_trained_toybox_prior_is_called_an_instrument_too(
 ) -> None:
     main(["train", "--prompt", "a blue dragon", "--device", "cpu", option, "toybox"])
     told = capsys.readouterr().err.splitlines()[0]
-    assert told.startswith("prior toybox (an instrument: it knows 16 toy objects), preset toybox ")
+    begins = "prior toybox (an instrument: it knows 16 toy objects), told the view in words, preset toybox "
+    assert told.startswith(begins)
 
 
 def test_with_cuda_stable_diffusion_is_chosen(

@@ -49,8 +49,8 @@ def test_a_prediction_that_is_off_is_named(
         prior: Any = load_prior(replace(setup.toybox, prior=name), device=device)
         plain = prior.predict_noise
 
-        def tilted(noised: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
-            predicted = plain(noised, timestep, embeddings)
+        def tilted(*given: Any) -> Tensor:
+            predicted = plain(*given)
             return predicted + 0.05 * predicted.flip(-1)
 
         prior.predict_noise = tilted

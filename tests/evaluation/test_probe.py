@@ -12,6 +12,7 @@ import torch
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.probe import INVERSION_STEPS, SOURCES, Subject, probe
 from sdi_gs.guidance.prompts import Conditions
@@ -21,7 +22,9 @@ from sdi_gs.settings.probe import ProbeOptions
 class BlindPrior(LatentsOnlyPrior):
     """Always predicts the same noise."""
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         return torch.full_like(noised_latents, 0.25)
 
 

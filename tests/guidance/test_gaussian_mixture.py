@@ -11,6 +11,7 @@ import torch
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.inversion import inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
@@ -34,7 +35,9 @@ class MixturePrior(LatentsOnlyPrior):
     def __init__(self, centres: Tensor) -> None:
         self.centres = centres
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         level = self.schedule.alpha_cumprod(timestep)
         variance = level * STD**2 + 1.0 - level
         points = noised_latents.flatten(1)

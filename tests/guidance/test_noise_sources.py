@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_ddim_inverse import DDIMInverseScheduler
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.fixed_point import FixedPoint
@@ -197,7 +198,9 @@ def shown_with(overshoot: int, timestep: int) -> GuidanceOutput:
     class SilentPrior(LatentsOnlyPrior):
         schedule = SCHEDULE
 
-        def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        def predict_noise(
+            self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+        ) -> Tensor:
             return torch.zeros_like(noised_latents)
 
     one, empty = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)

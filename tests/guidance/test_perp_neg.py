@@ -7,6 +7,7 @@ import torch
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.perp_neg import PerpNegBranches, combine_branches, perpendicular, view_blend
 from sdi_gs.guidance.prompts import Conditions
@@ -22,7 +23,9 @@ class ProjectingPrior(LatentsOnlyPrior):
     def __init__(self) -> None:
         self.rows: list[int] = []
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         self.rows.append(len(noised_latents))
         return noised_latents * embeddings[:, 0, :, None, None]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.guidance import ViewPromptsConfig
@@ -22,7 +23,8 @@ class NumberingPrior:
     image_size = 8
     schedule: NoiseSchedule = scaled_linear_schedule()
 
-    def __init__(self) -> None:
+    def __init__(self, *, knows_cameras: bool = False) -> None:
+        self.knows_cameras = knows_cameras
         self.texts: list[str] = []
         self.calls = 0
 
@@ -37,7 +39,9 @@ class NumberingPrior:
     def decode_latents(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         raise NotImplementedError
 
 
@@ -139,3 +143,28 @@ def test_a_side_can_have_a_text_of_its_own() -> None:
         "the plain back of a mug, white background",
         "coffee, white background",
     ]
+
+
+def test_with_cameras_the_prompt_names_no_view_and_the_cameras_are_handed_on() -> None:
+    prior, cameras = NumberingPrior(knows_cameras=True), looking_from(40.0, 200.0, elevation=70.0)
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "black"), views="cameras")
+    batch = conditions.for_cameras(cameras, ["black", "white"], perp_neg=False)
+    assert texts_of(batch.prompt_embeddings, prior) == ["a red mug, black background", "a red mug, white background"]
+    assert texts_of(batch.negative_embeddings, prior) == ["", ""]
+    assert prior.texts == ["a red mug, white background", "a red mug, black background", ""]
+    assert batch.cameras is cameras
+    with pytest.raises(ValueError, match="Perp-Neg blends view words"):
+        conditions.for_cameras(cameras, ["black", "white"], perp_neg=True)
+
+
+def test_with_words_no_cameras_are_handed_on() -> None:
+    conditions = PromptConditions(NumberingPrior(knows_cameras=True), "a red mug")
+    for perp_neg in (False, True):
+        assert conditions.for_cameras(looking_from(40.0), ["white"], perp_neg=perp_neg).cameras is None
+
+
+def test_a_prior_without_cameras_and_a_view_beside_the_camera_are_refused() -> None:
+    with pytest.raises(UserError, match="^guidance.views cameras needs .* and numbering knows view words only: use "):
+        PromptConditions(NumberingPrior(), "a red mug", views="cameras")
+    with pytest.raises(UserError, match='^"a red mug, Back view" names the back view, but .*: leave the view out'):
+        PromptConditions(NumberingPrior(knows_cameras=True), "a red mug, Back view", views="cameras")

@@ -11,6 +11,7 @@ import torch
 from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.noise_sources.inversion import Inversion
 from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
@@ -31,7 +32,9 @@ class LinearPrior(LatentsOnlyPrior):
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, list[float]]] = []
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         self.asked.append((timestep, len(noised_latents), embeddings.flatten().tolist()))
         return noised_latents + embeddings[:, :, :, None]
 
@@ -153,7 +156,9 @@ def test_a_clip_bounds_the_gradient_of_every_element_and_nothing_else() -> None:
 
 def test_a_clip_does_not_hide_what_is_not_finite() -> None:
     class BrokenPrior(LinearPrior):
-        def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        def predict_noise(
+            self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+        ) -> Tensor:
             return torch.full_like(noised_latents, torch.inf)
 
     plan = StepPlan(timestep=600)
@@ -250,3 +255,41 @@ def test_few_rows_at_once_have_the_same_answer(views: int, branches: int, scale:
     assert whole.predictor_calls == pieces.predictor_calls
     most = (views or 2) * (branches or 4)
     assert max(rows for _, rows, _ in asked.asked) == most
+
+
+@pytest.mark.parametrize(("views", "branches"), [(0, 0), (1, 0), (2, 0), (0, 1), (2, 3), (1, 1)])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 7.5])
+@pytest.mark.parametrize("perp_neg", [False, True])
+def test_every_row_is_of_the_camera_of_its_view(views: int, branches: int, scale: float, perp_neg: bool) -> None:
+    class CameraPrior(LatentsOnlyPrior):
+        """Checks the rule that maps rows to cameras: latents and embeddings hold the azimuth of their image."""
+
+        knows_cameras = True
+
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def predict_noise(
+            self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+        ) -> Tensor:
+            assert cameras is not None
+            assert len(noised_latents) % len(cameras) == 0
+            own = [cameras.azimuth_deg[row % len(cameras)].item() for row in range(len(noised_latents))]
+            assert noised_latents[:, 0, 0, 0].tolist() == embeddings[:, 0, 0].tolist() == own
+            self.seen += own
+            return noised_latents
+
+    azimuths = torch.tensor([10.0, 130.0, 250.0])
+    cameras = orbit_cameras(azimuths, 0.0 * azimuths, 0.0 * azimuths + 3.0, 0.0 * azimuths + 40.0, width=8, height=8)
+    rows = azimuths[:, None, None]
+    negatives = PerpNegBranches(embeddings=rows[:, None].expand(-1, 2, -1, -1), weights=-torch.ones(3, 2))
+    conditions = Conditions(
+        prompt_embeddings=rows,
+        negative_embeddings=rows,
+        perp_neg=negatives if perp_neg else None,
+        cameras=cameras,
+    )
+    prior, compute = CameraPrior(), ComputeConfig(views_at_once=views, branches_at_once=branches)
+    GuidedPredictor(prior, conditions, compute)(rows[..., None].expand(3, 1, 2, 2), 300, scale)
+    num_branches = 1 if scale == 0.0 or (scale == 1.0 and not perp_neg) else 4 if perp_neg else 2
+    assert sorted(prior.seen) == sorted(num_branches * azimuths.tolist())

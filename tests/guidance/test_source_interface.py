@@ -12,6 +12,7 @@ from latents_only import LatentsOnlyPrior
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
@@ -37,7 +38,9 @@ PLANS = [
 class RationalPrior(LatentsOnlyPrior):
     """Computes by additions, multiplications and divisions only, which all machines round alike."""
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         return (noised_latents + embeddings[..., None]) / (1.0 + noised_latents * noised_latents) + timestep / 1000.0
 
 

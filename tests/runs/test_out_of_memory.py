@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule
 from sdi_gs.errors import UserError
@@ -43,6 +44,7 @@ class SmallCard:
 
     name = "small"
     image_size = 32
+    knows_cameras = False
 
     def __init__(self) -> None:
         self.schedule: NoiseSchedule = scaled_linear_schedule()
@@ -65,7 +67,9 @@ class SmallCard:
     def decode_latents(self, latents: Tensor) -> Tensor:
         return latents.permute(0, 2, 3, 1)
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         level = self.schedule.alpha_cumprod(timestep)
         return (noised_latents - 0.5 * level**0.5) / (1.0 - level) ** 0.5
 

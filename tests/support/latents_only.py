@@ -15,6 +15,7 @@ class LatentsOnlyPrior:
 
     name = "latents-only"
     image_size = 1
+    knows_cameras = False
     schedule = scaled_linear_schedule()
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:

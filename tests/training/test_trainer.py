@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import DiffusionPrior, GuidanceOutput, NoiseSchedule
 from sdi_gs.errors import NonFiniteError, UserError
@@ -48,6 +49,7 @@ class CertainPrior:
 
     name = "certain"
     image_size = 32
+    knows_cameras = False
 
     def __init__(self, colour: tuple[float, float, float] = (0.9, 0.1, 0.1)) -> None:
         self.schedule: NoiseSchedule = scaled_linear_schedule()
@@ -71,7 +73,9 @@ class CertainPrior:
     def decode_latents(self, latents: Tensor) -> Tensor:
         return latents.permute(0, 2, 3, 1)
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         self.timesteps.append(timestep)
         if self.broken == "target":
             return torch.full_like(noised_latents, torch.nan)
@@ -394,9 +398,11 @@ def test_the_exact_prior_is_guided_under_blended_view_words() -> None:
     asked: list[tuple[int, Tensor]] = []
 
     class WatchedPrior(IdealPrior):
-        def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+        def predict_noise(
+            self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+        ) -> Tensor:
             asked.append((len(noised_latents), embeddings))
-            return super().predict_noise(noised_latents, timestep, embeddings)
+            return super().predict_noise(noised_latents, timestep, embeddings, cameras)
 
     trainer = Trainer(settings, WatchedPrior(settings.ideal_prior), device=CPU)
     report = trainer.train_step()

@@ -140,6 +140,7 @@ class HalvingPrior:
     """Latents are pictures at half size."""
 
     name, image_size = "halving", 8
+    knows_cameras = False
     schedule = scaled_linear_schedule()
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -148,7 +149,9 @@ class HalvingPrior:
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         raise AssertionError("looking encodes nothing")
 
-    def predict_noise(self, noised_latents: Tensor, timestep: int, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
         raise AssertionError("looking predicts nothing")
 
     def decode_latents(self, latents: Tensor) -> Tensor:
