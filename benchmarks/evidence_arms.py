@@ -10,7 +10,7 @@ from typing import Literal, assert_never, get_args
 import torch
 from scored_runs import CPU, PROMPTS, warm_up
 
-from sdi_gs.cameras import VIEW_WORDS, ViewWord
+from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.guided_predictor import needed_branches
 from sdi_gs.guidance.score_distillation import predictor_calls
@@ -140,18 +140,21 @@ def measure_cost(base: RunConfig) -> Cost:
 def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
     """Return the conditional, unconditional and both branches of a step's views, as guidance passes them."""
     views, config = trainer.config.views_per_step, trainer.config
-    words: list[ViewWord] = [VIEW_WORDS[index % 3] for index in range(views)]
     grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
-    conditional = trainer.conditions.prompt_embeddings(words, grounds)
-    unconditional = trainer.conditions.negative_embeddings(views)
     generator = torch.Generator().manual_seed(config.seed)
+    size = prior.image_size
+    cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=generator)
+    told = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
+    conditional, unconditional = told.prompt_embeddings, told.negative_embeddings
     images = torch.rand(views, prior.image_size, prior.image_size, 3, generator=generator)
     with torch.no_grad():
         noised = prior.encode_images(images, generator)
     return [
-        lambda: prior.predict_noise(noised, 500, conditional),
-        lambda: prior.predict_noise(noised, 500, unconditional),
-        lambda: prior.predict_noise(torch.cat([noised] * 2), 500, torch.cat([conditional, unconditional])),
+        lambda: prior.predict_noise(noised, 500, conditional, told.cameras),
+        lambda: prior.predict_noise(noised, 500, unconditional, told.cameras),
+        lambda: prior.predict_noise(
+            torch.cat([noised] * 2), 500, torch.cat([conditional, unconditional]), told.cameras
+        ),
     ]
 
 

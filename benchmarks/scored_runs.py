@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sdi_gs.cameras import VIEW_WORDS
+from sdi_gs.cameras import VIEW_WORDS, ViewWord, sample_cameras
 from sdi_gs.evaluation.metrics.judge import judge_scene
 from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.pictures.images import save_contact_sheet
@@ -72,10 +72,16 @@ def warm_up(trainer: Trainer) -> None:
     prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
     size = prior.image_size
     latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
-    prior.predict_noise(latents, 500, conditions.negative_embeddings(1))
-    for view in VIEW_WORDS:
+    views: Sequence[ViewWord | None] = VIEW_WORDS
+    cameras = None
+    if trainer.config.guidance.views == "cameras":
+        draws = torch.Generator().manual_seed(0)
+        views = [None]
+        cameras = sample_cameras(trainer.config.cameras, 2, width=size, height=size, generator=draws).rows(slice(1))
+    prior.predict_noise(latents, 500, conditions.negative_embeddings(1), cameras)
+    for view in views:
         for background in backgrounds:
-            prior.predict_noise(latents, 500, conditions.prompt_embeddings([view], [background]))
+            prior.predict_noise(latents, 500, conditions.prompt_embeddings([view], [background]), cameras)
     # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
     Trainer(replace(trainer.config, steps=1), prior, device=CPU).train_step()
 

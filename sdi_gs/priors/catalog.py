@@ -60,9 +60,12 @@ def unknown_prior(name: str) -> UserError:
 
 
 def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
-    """Make the closed-form prior of toybox (a ``PriorLoader``)."""
+    """Make the closed-form prior of toybox (a ``PriorLoader``); UserError for cameras that it has no renders of."""
+    from sdi_gs.priors.camera_windows import require_known_cameras
     from sdi_gs.priors.ideal import IdealPrior
 
+    if config.guidance.views == "cameras":
+        require_known_cameras(config.ideal_prior, config.cameras)
     return IdealPrior(config.ideal_prior, device=device)
 
 
@@ -122,6 +125,7 @@ TOYBOX_IDEAL = CatalogEntry(
     download_bytes=0,
     prediction_type="epsilon",
     is_instrument=True,
+    knows_cameras=True,
     load=_load_ideal,
 )
 

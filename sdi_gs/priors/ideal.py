@@ -1,7 +1,7 @@
 """toybox-ideal: the exact denoiser of the rendered toybox, in closed form and without weights.
 
-The images of a prompt (random proportions, random cameras of its view word) are the centres of a Gaussian mixture
-of width s in latent space. For that distribution the optimal noise prediction at level a is known:
+The images of a prompt (random proportions, random cameras of its view word or near a given camera) are the centres of
+a Gaussian mixture of width s in latent space. For that distribution the optimal noise prediction at level a is known:
 
     v = a s^2 + 1 - a,   w_j = softmax_j(log p_j - |x - sqrt(a) c_j|^2 / (2 v)),   m = sum_j w_j c_j,
     eps(x) = sqrt(1 - a) (x - sqrt(a) m) / v.
@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
+from sdi_gs.priors.camera_windows import CameraWindows, Window
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
@@ -34,7 +36,8 @@ from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.splits import split_seed
 
-_Properties = tuple[ClassName | None, str | None, ViewWord | None, BackgroundName | None]
+_Side = ViewWord | Literal["all around"] | None
+_Properties = tuple[ClassName | None, str | None, _Side, BackgroundName | None]
 _Name = TypeVar("_Name", bound=str)
 
 
@@ -44,18 +47,26 @@ class IdealPrior:
     An embedding is one token of width E = 16 + 10 + 4 + 3: a class one-hot, a colour one-hot, the weights of the
     four view words and a background one-hot. A block of zeros leaves that property open; all zeros is the
     unconditional prompt. Mixing two embeddings' view weights mixes their distributions.
+
+    A camera takes the place of the view words: the renders that count are those within a window around its azimuth and
+    elevation (``camera_windows``), also without a prompt. Its distance and field of view are taken to be the config's.
     """
 
     name = "toybox-ideal"
-    knows_cameras = False
+    knows_cameras = True
 
     def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.schedule = scaled_linear_schedule()
         self.image_size = config.image_size
         self.device = torch.device(device)
-        self._renders: dict[tuple[ClassName | None, str | None, ViewWord | None], tuple[Tensor, Tensor]] = {}
+        self._renders: dict[tuple[ClassName | None, str | None, _Side], tuple[Tensor, Tensor]] = {}
         self._mixtures: dict[_Properties, Mixture] = {}
+
+    @cached_property
+    def _windows(self) -> CameraWindows:
+        """Return the cameras on all sides."""
+        return CameraWindows(self.config)
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
@@ -92,12 +103,22 @@ class IdealPrior:
         noised_latents: Tensor,  # [B, 3, h, w]
         timestep: int,
         embeddings: Tensor,  # [B, 1, E]
-        cameras: CameraBatch | None = None,
+        cameras: CameraBatch | None = None,  # V of them, B a multiple of V
     ) -> Tensor:
-        """Return the exact noise [B, 3, h, w] for the mixture of each embedding."""
+        """Return the exact noise [B, 3, h, w] for the mixture of each embedding, near its camera if there are cameras.
+
+        Raises UserError for a camera at an elevation without renders.
+        """
         level = self.schedule.alpha_cumprod(timestep)
         flat = noised_latents.flatten(1)
         predicted = torch.empty_like(flat)
+        if cameras is not None:
+            angles = list(zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True))
+            windows = [self._windows.near(azimuth, elevation) for azimuth, elevation in angles]
+            for row, embedding in enumerate(embeddings[:, 0].cpu()):
+                mixture = self._mixture_near(embedding, windows[row % len(windows)])
+                predicted[row] = mixture_noise(flat[row, None], mixture, level, self.config.component_std)[0]
+            return predicted.view_as(noised_latents)
         distinct, members = torch.unique(embeddings.flatten(1), dim=0, return_inverse=True)
         for index, embedding in enumerate(distinct):
             rows = torch.nonzero(members == index).squeeze(1)
@@ -106,12 +127,9 @@ class IdealPrior:
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
         """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
-        widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
-        classes, colours, views, backgrounds = embedding.cpu().split(widths)
-        class_name, colour = _chosen(CLASSES, classes), _chosen(list(COLOURS), colours)
-        background = _chosen(BACKGROUND_NAMES, backgrounds)
+        class_name, colour, views, background = _properties(embedding)
         weights: list[tuple[ViewWord, float]] = [
-            (word, weight) for word, weight in zip(VIEW_WORDS, views.tolist(), strict=True) if weight > 0.0
+            (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
         if len(weights) < 2:
             return self._mixture(class_name, colour, weights[0][0] if weights else None, background)
@@ -122,27 +140,41 @@ class IdealPrior:
             half_norms=torch.cat([part.half_norms for part, _ in parts]),
         )
 
+    def _mixture_near(self, embedding: Tensor, window: Window) -> Mixture:
+        """Return the mixture of one embedding [E] at one camera, whatever views the embedding names."""
+        class_name, colour, _, background = _properties(embedding)
+        around = self._mixture(class_name, colour, "all around", background).rows(window.rows)
+        return replace(around, log_weights=around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf))
+
     def _mixture(
         self,
         class_name: ClassName | None,
         colour: str | None,
-        view: ViewWord | None,
+        view: _Side,
         background: BackgroundName | None,
     ) -> Mixture:
-        """Return the mixture of a combination of properties, cached."""
+        """Return the mixture of a combination of properties, cached; all around, in the rows of ``CameraWindows``."""
         key = (class_name, colour, view, background)
         if key not in self._mixtures:
-            self._mixtures[key] = self._composite(self._rendered(class_name, colour, view), background)
+            mixture = self._composite(self._rendered(class_name, colour, view), background)
+            self._mixtures[key] = mixture.rows(self._windows.order) if view == "all around" else mixture
         return self._mixtures[key]
 
-    def _rendered(
-        self, class_name: ClassName | None, colour: str | None, view: ViewWord | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], cached."""
+    def _rendered(self, class_name: ClassName | None, colour: str | None, view: _Side) -> tuple[Tensor, Tensor]:
+        """Return pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], cached.
+
+        Those all around an object are of the cameras of ``CameraWindows``.
+        """
         key = (class_name, colour, view)
         if key not in self._renders:
             config, rng = self.config, split_seed("prior", self.config.seed)
-            count = config.unconditional_renders if view is None else config.renders_per_view
+            match view:
+                case "all around":
+                    count = config.renders_around
+                case None:
+                    count = config.unconditional_renders
+                case _:
+                    count = config.renders_per_view
             scenes = [
                 (
                     sample_object(
@@ -153,7 +185,8 @@ class IdealPrior:
                 )
                 for _ in range(count)
             ]
-            render = render_scenes(scenes, self._cameras(view, count, rng), background=(0.0, 0.0, 0.0))
+            cameras = self._windows.cameras if view == "all around" else self._cameras(view, count, rng)
+            render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
             self._renders[key] = (self._pooled(render.rgb), self._pooled(render.alpha))
         return self._renders[key]
 
@@ -202,6 +235,20 @@ class IdealPrior:
         )
 
 
+def _properties(
+    embedding: Tensor,  # [E]
+) -> tuple[ClassName | None, str | None, list[float], BackgroundName | None]:
+    """Return what an embedding stands for: class, colour, the weights of the view words, background."""
+    widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
+    classes, colours, views, backgrounds = embedding.cpu().split(widths)
+    return (
+        _chosen(CLASSES, classes),
+        _chosen(list(COLOURS), colours),
+        views.tolist(),
+        _chosen(BACKGROUND_NAMES, backgrounds),
+    )
+
+
 def _chosen(
     names: Sequence[_Name],
     one_hot: Tensor,  # one number per name
@@ -215,8 +262,14 @@ class Mixture:
     """Centres of a Gaussian mixture, with values for computing distances to them."""
 
     centres: Tensor  # [M, D]
-    log_weights: Tensor  # [M]
+    log_weights: Tensor  # [M] up to a constant
     half_norms: Tensor  # [M] 0.5 |c|^2
+
+    def rows(self, chosen: slice | Tensor) -> Mixture:
+        """Return the mixture of some centres: views of them for a slice, copies for indices."""
+        return Mixture(
+            centres=self.centres[chosen], log_weights=self.log_weights[chosen], half_norms=self.half_norms[chosen]
+        )
 
 
 def mixture_noise(

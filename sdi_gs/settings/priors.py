@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 from sdi_gs.settings.bounds import SEED, Range, check_settings
+
+MAX_RENDERS = 1_000_000
+"""Most renders of one object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +20,16 @@ class IdealPriorConfig:
     """Side of the renders in pixels."""
     pool: Annotated[int, Range(1, 64)] = 2
     """Pixels averaged into one latent pixel along each axis."""
-    renders_per_view: Annotated[int, Range(1, 1_000_000)] = 256
+    renders_per_view: Annotated[int, Range(1, MAX_RENDERS)] = 256
     """Mixture centres for one object under one view word."""
-    unconditional_renders: Annotated[int, Range(1, 1_000_000)] = 1500
+    unconditional_renders: Annotated[int, Range(1, MAX_RENDERS)] = 1500
     """Mixture centres of the unconditional prompt: every class, colour and side."""
+    renders_per_window: Annotated[int, Range(8, 10_000)] = 40
+    """Mixture centres for one object at one camera, with ``guidance.views="cameras"``."""
+    azimuth_window_deg: Annotated[float, Range(5.0, 360.0)] = 15.0
+    """Width of the azimuths that a camera may stand for: it is known to within half of it on either side."""
+    elevation_window_deg: Annotated[float, Range(5.0, 180.0)] = 20.0
+    """Width of the elevations that a camera may stand for."""
     component_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.3
     """Width s of the mixture in latent units, where white is 1 and black is -1."""
     elevation_deg: Annotated[tuple[float, float], Range(-90.0, 90.0, ordered=True)] = (-10.0, 40.0)
@@ -35,3 +45,21 @@ class IdealPriorConfig:
         check_settings(self)
         if self.image_size % self.pool:
             raise ValueError(f"image_size must be a multiple of pool, {self.pool}, got {self.image_size}")
+        if self.renders_around > MAX_RENDERS:
+            raise ValueError(
+                f"renders_per_window must be at most {MAX_RENDERS} renders on all sides, got {self.renders_around}: "
+                "lower it, or widen azimuth_window_deg or elevation_window_deg"
+            )
+
+    @property
+    def elevations_around(self) -> tuple[float, float]:
+        """Elevations of the renders on all sides: half a window more than ``elevation_deg``, up to the poles."""
+        low, high = self.elevation_deg
+        return max(low - 0.5 * self.elevation_window_deg, -90.0), min(high + 0.5 * self.elevation_window_deg, 90.0)
+
+    @property
+    def renders_around(self) -> int:
+        """Number of renders on all sides, of which a window holds ``renders_per_window``."""
+        low, high = self.elevations_around
+        windows = 360.0 / self.azimuth_window_deg * max((high - low) / self.elevation_window_deg, 1.0)
+        return math.ceil(self.renders_per_window * windows)

@@ -44,6 +44,18 @@ from command_line import SMOKE, files_in, refusal
             ["train", "--prompt", "a mug", "--guidance.views", "cameras", "--view-prompts.back", "coffee"],
             "view_prompts replace view words; with guidance.views cameras there are none: use words",
         ),
+        (
+            ["train", "--prompt", "a mug, side view", "--preset", "smoke", "--guidance.views", "cameras"],
+            '"a mug, side view" names the side view, but with guidance.views cameras',
+        ),
+        (
+            ["train", "--prompt", "a mug", "--guidance.views", "cameras", "--cameras.distance", "2.6", "3.3"],
+            "cameras.distance must be within toybox-ideal's renders, 3.3 to 3.3, got 2.6 to 3.3: change it, or ideal_p",
+        ),
+        (
+            ["train", "--prompt", "a mug", "--ideal-prior.azimuth-window-deg", "2"],
+            "ideal_prior: azimuth_window_deg must be 5 to 360, got 2.0",
+        ),
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
         (

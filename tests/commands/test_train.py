@@ -34,6 +34,16 @@ def test_a_run_starts_from_an_object_that_another_run_made(run: Path, here: Path
     assert json.loads((here / "again/summary.json").read_text())["n_gaussians"] == started_from
 
 
+def test_a_run_by_cameras_says_so_and_differs_from_one_by_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--ideal-prior.renders-per-window", "8", "--ideal-prior.elevation-window-deg", "50", "--steps", "2"]
+    clouds = []
+    for views in ("words", "cameras"):
+        assert main([*SMOKE, *QUICK, *few, "--guidance.views", views, "--output-dir", views]) == 0
+        assert {"words": "told the view in words", "cameras": "told the camera"}[views] in capsys.readouterr().err
+        clouds.append((here / views / "splats.ply").read_bytes())
+    assert clouds[0] != clouds[1]
+
+
 @pytest.mark.parametrize(
     ("options", "preset"),
     [
