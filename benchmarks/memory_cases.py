@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.losses import LossSpace
 from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least
 
@@ -46,6 +49,8 @@ LEVERS: dict[str, dict[str, Any]] = {
 as accurate (``docs/reports/probe.md``)."""
 UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
 """Levers with the same counted operations and tensors."""
+SPACES: tuple[LossSpace, ...] = ("latents", "pixels")
+REPLAY = ReplayConfig(steps_per_target=4, views=40)
 BASE = {"views_at_once": 2}
 """Tier 40, the baseline of each lever."""
 
@@ -83,6 +88,7 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
     for tier in TIERS:
         for size in (512, 768):
             yield "tiers", size, usual(compute=tier.compute), {"tier": tier.name}
+    yield from _replay_cases()
     for name, steps, minutes, views, perp_neg, t_min in PUBLISHED_RUNS:
         config = usual(views_per_step=views, steps=steps)
         config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg, t_min=t_min))
@@ -105,6 +111,14 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
     for name, changes in {"none": {}, **LEVERS}.items():
         if name not in UNCOUNTED:
             yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}
+
+
+def _replay_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Yield the cases of target replay, by size, tier and space of the loss."""
+    losses = usual().losses
+    for size, tier, space in product((512, 768), TIERS, SPACES):
+        config = usual(compute=tier.compute, replay=REPLAY, losses=replace(losses, space=space))
+        yield "replay", size, config, {"tier": tier.name, "space": space}
 
 
 def _field_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:

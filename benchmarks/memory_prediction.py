@@ -24,9 +24,12 @@ from typing import Any
 
 import tools_on_path  # noqa: F401
 from memory_cases import cases
-from memory_counting.counting import count_step, published_prior
+from memory_counting.counting import count_round, count_step, published_prior
 from memory_counting.prediction import card_precision, from_count
 from memory_tables import gib, markdown, measured_table, rows_of, validation_table
+
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.settings.run import RunConfig
 
 PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "runs" / "predicted_memory.json"
 VALIDATIONS = (
@@ -49,13 +52,23 @@ def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any
             if size not in priors:
                 dtype = card_precision(config.compute.precision)
                 priors[size] = published_prior("sd21-base", image_size=size, dtype=dtype)
-            row = {**key, **from_count(count_step(config, priors[size]), config).as_json()}
+            row = {**key, **_counted(config, priors[size])}
             print(f"{key}: {gib(row['peak_bytes'])}", flush=True)
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
         rows.append(row)
     return {"rows": rows}
+
+
+def _counted(config: RunConfig, prior: LatentDiffusionPrior) -> dict[str, Any]:
+    """Return the row of a step, or with replay that of a round: memory of both kinds of step, seconds of each."""
+    if config.replay.steps_per_target == 1:
+        return from_count(count_step(config, prior), config).as_json()
+    first, later = (from_count(count, config) for count in count_round(config, prior))
+    peak = max(first.peak_bytes, later.peak_bytes)
+    replayed = {"replayed_seconds": later.seconds, "replayed_tensor_bytes": later.tensor_bytes}
+    return first.as_json() | replayed | {"peak_bytes": peak}
 
 
 def write_docs(path: Path, sections: dict[str, str]) -> None:
@@ -75,6 +88,11 @@ def write_package_data(report: dict[str, Any]) -> None:
     for row in (*rows_of(report, "tiers"), *rows_of(report, "field_tiers")):
         key = ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else [])))
         rows[key] = {name: row[name] for name in ("peak_bytes", "seconds")}
+    for row in rows_of(report, "replay"):
+        if row["space"] == "pixels":
+            rows[f"{row['tier']}:{row['size']}:pixels"] = {
+                name: row[name] for name in ("peak_bytes", "seconds", "replayed_seconds")
+            }
     for row in rows_of(report, "check"):
         rows[f"{row['tier']}:{row['size']}:check"] = {
             name: row[name] for name in ("tensor_bytes", "views", "gaussians")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tools_on_path  # noqa: F401
@@ -14,13 +14,18 @@ from memory_counting.prediction import CONTEXT_BYTES
 from sdi_gs.settings.tiers import TIERS
 
 GIB, MIB = 2**30, 2**20
+STEPS_PER_TARGET = (4, 6)
 
 
 def markdown(report: dict[str, Any]) -> dict[str, str]:
     """Format the tables whose rows were all counted, by the names of their markers."""
     wanted = Counter(table for table, *_ in cases())
     counted = Counter(row["table"] for row in report["rows"])
-    whole = {name: write(report) for name, write in _WRITERS.items() if counted[name] == wanted[name]}
+    whole = {
+        name: write(report)
+        for name, write in _WRITERS.items()
+        if counted[table := name.removesuffix("_seconds")] == wanted[table]
+    }
     return {**whole, "assumptions": _assumptions()}
 
 
@@ -135,6 +140,43 @@ def _published(report: dict[str, Any]) -> str:
     )
 
 
+def _replay(report: dict[str, Any]) -> str:
+    return _table(
+        ("tier", "pixels", "latents", "in pixels", "latents, tensors", "in pixels", "kept targets only"),
+        [
+            (
+                tier.name,
+                size,
+                *(gib(row["peak_bytes"]) for row in (latents, pixels)),
+                *(gib(row["tensor_bytes"]) for row in (latents, pixels)),
+                gib(pixels["replayed_tensor_bytes"]),
+            )
+            for tier in TIERS
+            for size, latents, pixels in _both_spaces(report, tier.name)
+        ],
+    )
+
+
+def _replay_seconds(report: dict[str, Any]) -> str:
+    """Write the largest tier's seconds of a round's first step and of a further one, and the mean by their number."""
+    rows = []
+    for size, *both in _both_spaces(report, TIERS[0].name):
+        for row in both:
+            for card, first in row["seconds"].items():
+                later = row["replayed_seconds"][card]
+                means = (f"{(first + (count - 1) * later) / count:.3f} s" for count in STEPS_PER_TARGET)
+                rows.append((size, row["space"], card, f"{first:.3f} s", f"{later:.3f} s", *means))
+    means = (f"a step, {count} per target" for count in STEPS_PER_TARGET)
+    return _table(("pixels", "space", "card", "first step of a round", "a further step", *means), rows)
+
+
+def _both_spaces(report: dict[str, Any], tier: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Yield pixels of a side and the rows in latents and in pixels."""
+    rows = {(row["size"], row["space"]): row for row in _of_tier(report, tier, "replay")}
+    for size in sorted({size for size, _ in rows}):
+        yield size, rows[size, "latents"], rows[size, "pixels"]
+
+
 _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "steps": _steps,
     "clouds": _clouds,
@@ -142,6 +184,8 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "field_tiers": _field_tiers,
     "levers": _levers,
     "tiers": _tiers,
+    "replay": _replay,
+    "replay_seconds": _replay_seconds,
     "published": _published,
 }
 

@@ -71,12 +71,14 @@ class GuidanceOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedViews:
-    """The images of a step and their denoised targets, for display; without gradients."""
+    """The images of a round's first step and their denoised targets, for display; without gradients."""
 
     cameras: CameraBatch
     rgb: Tensor  # [B, H, W, 3] in [0, 1]
     target: Tensor  # [B, C, h, w] the denoised latents; ``DiffusionPrior.decode_latents`` shows them
     timestep: int
+    pictures: Tensor | None = None
+    """[B, H, W, 3] the decoded target in [0, 1]; None where the run compares latents."""
 
 
 @dataclass(frozen=True, kw_only=True)

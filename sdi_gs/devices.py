@@ -1,4 +1,4 @@
-"""The device that a command computes on, and the reason for it."""
+"""The device that a command computes on, the reason for it, and its free memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.gsplat_build.remedies import card_problems
-from sdi_gs.gsplat_build.toolchain import card_on_bus, driver_cuda_version, examine_toolchain
+from sdi_gs.gsplat_build.toolchain import (
+    card_on_bus,
+    driver_cuda_version,
+    examine_toolchain,
+    free_memory_gib,
+)
 
 
 def device_reason(device: torch.device, *, asked: bool) -> str:
@@ -39,6 +44,15 @@ def pick_device(name: str | None) -> torch.device:
             + (reason or "use --device cpu, or see sdi-gs doctor")
         )
     return device
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes that new tensors on a device can take; None if that is unknown."""
+    if device.type == "cuda":
+        # Including what torch's allocator holds for reuse.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    return int(free_memory_gib() * 2**30) or None
 
 
 def why_no_cuda() -> str | None:

@@ -57,6 +57,8 @@ class Status:
     phase: Phase
     step: int = 0
     num_steps: int = 0
+    num_rounds: int | None = None
+    """Rounds so far, each with targets of its own; as many as steps without replay."""
     timestep: int | None = None
     loss: float | None = None
     contents: str = ""

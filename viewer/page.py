@@ -195,6 +195,8 @@ def status_line(status: Status) -> str:
     if status.phase == "viewing":
         return status.contents
     parts = [f"**{status.phase}**", f"step {status.step} of {status.num_steps}"]
+    if status.num_rounds is not None and status.num_rounds < status.step:
+        parts.append(f"round {status.num_rounds}")
     if status.timestep is not None:
         parts.append(f"t {status.timestep}")
     if status.loss is not None:

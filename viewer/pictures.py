@@ -121,9 +121,10 @@ def target_picture(
     aspect: float,
     background: tuple[float, float, float],
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Return the step's first render on the left and its denoised target on the right."""
+    """Return the first view that a target was computed for on the left, and its denoised target on the right."""
     render = views.rgb[:1].clamp(0.0, 1.0).cpu()
-    target = prior.decode_latents(views.target[:1]).clamp(0.0, 1.0).float().cpu()
+    decoded = prior.decode_latents(views.target[:1]) if views.pictures is None else views.pictures[:1]
+    target = decoded.clamp(0.0, 1.0).float().cpu()
     if target.shape != render.shape:
         target = _resized(target, render.shape[1], render.shape[2])
     pair = to_uint8(torch.cat([render[0], target[0]], dim=1))

@@ -65,7 +65,8 @@ class LiveViewer(PageServer):
         self._stop_requested = False
         self._errors: list[str] = []
         self._last_step_at: float | None = None
-        self._rate: float | None = None
+        self._seconds: float | None = None
+        """Of a step, on average over the latest."""
         self._report: StepReport | None = None
         self._published_step: int | None = None
         self._ended = False
@@ -112,10 +113,11 @@ class LiveViewer(PageServer):
     def _after_step(self, report: StepReport) -> None:
         now = time.perf_counter()
         if self._last_step_at is not None:
-            rate = 1.0 / max(now - self._last_step_at, 1e-9)
-            self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
+            seconds = max(now - self._last_step_at, 1e-9)
+            # A mean of seconds, because a mean of rates would hide the slow step of each round.
+            self._seconds = seconds if self._seconds is None else 0.9 * self._seconds + 0.1 * seconds
         loss = sum(report.losses.values())
-        self.history.add(report.step, loss, report.timestep, report.num_points, self._rate or 0.0)
+        self.history.add(report.step, loss, report.timestep, report.num_points, self._rate() or 0.0)
         self._report = report
         self._steps_allowed = max(self._steps_allowed - 1, 0)
         self._apply_commands()
@@ -148,6 +150,10 @@ class LiveViewer(PageServer):
         """Keep an error for the run's log, which only the training thread writes."""
         if len(self._errors) < MAX_ERRORS_KEPT:
             self._errors.append(line)
+
+    def _rate(self) -> float | None:
+        """Return the latest steps per second."""
+        return None if self._seconds is None else 1.0 / self._seconds
 
     def _is_held(self) -> bool:
         return self._paused and not self._steps_allowed and not self._stop_requested and not self._interrupted()
@@ -203,10 +209,11 @@ class LiveViewer(PageServer):
                 phase=phase,
                 step=trainer.step,
                 num_steps=trainer.config.steps,
+                num_rounds=trainer.num_rounds,
                 timestep=None if report is None else report.timestep,
                 loss=None if report is None else sum(report.losses.values()),
                 contents=contents(trainer.scene.representation, has_splats=self.content.has_splats),
-                steps_per_second=self._rate,
+                steps_per_second=self._rate(),
             )
         )
 

@@ -166,7 +166,8 @@ class _Rate:
 
 def _status(report: StepReport, speed: float | None) -> str:
     loss = sum(report.losses.values())
+    rounds = f"round {report.num_rounds}  " if report.num_rounds < report.step else ""
     return (
-        f"t {report.timestep}  loss {loss:.4f}  {report.num_points} Gaussians"
+        f"{rounds}t {report.timestep}  loss {loss:.4f}  {report.num_points} Gaussians"
         f"  {'-' if speed is None else f'{speed:.1f}'} steps/s"
     )

@@ -53,6 +53,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
         "prior_is_an_instrument": is_instrument(config.prior),
         "step": trainer.step,
         "steps": config.steps,
+        "rounds": trainer.num_rounds,
         "seed": config.seed,
         "representation": trainer.scene_name or config.representation,
         "n_gaussians": trainer.scene.representation.num_points,

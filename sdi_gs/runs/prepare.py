@@ -17,6 +17,7 @@ from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
 from sdi_gs.runs.finish import read_summary
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
+from sdi_gs.runs.kept_targets import require_room
 from sdi_gs.runs.loading import load_start, require_scene
 from sdi_gs.settings.run import RunConfig, require_prompt
 from sdi_gs.settings.tree import config_from_dict, config_to_dict
@@ -37,7 +38,8 @@ def prepare_run(
 
     ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
     ``scene`` and ``noise_source`` are your own, used instead of the configured ones.
-    Raises UserError for an empty prompt, and for a prior that cannot be loaded or does not know the prompt's words.
+    Raises UserError for an empty prompt, for a prior that cannot be loaded or does not know the prompt's words, and for
+    more kept targets than fit into memory.
     """
     _require_runnable(config)
     device, folder = torch.device(device), None if folder is None else Path(folder)
@@ -48,6 +50,7 @@ def prepare_run(
     with _memory_to_begin(device):
         start = load_start(config, device=device) if scene is None else None
         prior = load_prior(config, device=device)
+        require_room(config, prior, device=device)
         trainer = Trainer(config, prior, device=device, scene=scene, noise_source=noise_source, start=start)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
     run_folder.write_config(config_to_dict(config))
@@ -88,6 +91,7 @@ def prepare_resume(
     with _memory_to_begin(device):
         prior = load_prior(config, device=device)
         in_force = config_in_force(checkpoint)
+        require_room(in_force, prior, device=device, resumed=True)
         trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
     trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]

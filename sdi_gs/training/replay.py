@@ -5,6 +5,7 @@ Letters: B views, H W pixels, C latent channels, h w latent pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, joined_cameras
+from sdi_gs.errors import UserError
+from sdi_gs.settings.replay import ReplayConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.losses import distillation_loss
 
 Decode = Callable[[Tensor], Tensor]
 """Latents [B, C, h, w] -> pictures [B, H, W, 3] in [0, 1]."""
@@ -40,6 +45,18 @@ class TargetViews:
             pictures=None if self.pictures is None else self.pictures[chosen],
         )
 
+    def distance(
+        self,
+        pictures: Tensor,  # [B, H, W, 3] in [0, 1]
+        latents: Tensor | None,  # [B, C, h, w]
+    ) -> Tensor:
+        """Return the distance of renders from the decoded targets, or of their latents where none are decoded."""
+        if self.pictures is not None:
+            return distillation_loss(pictures, self.pictures)
+        if latents is None:
+            raise ValueError("latents are needed where no pictures are compared")
+        return distillation_loss(latents, self.target)
+
 
 class ReplayBuffer:
     """The targets of the latest rounds."""
@@ -58,6 +75,10 @@ class ReplayBuffer:
         self._rounds.append(views)
         while len(self._rounds) > 1 and (self._max_views is None or len(self) > self._max_views):
             del self._rounds[0]
+
+    def keep_latest(self) -> None:
+        """Drop all rounds but the latest."""
+        del self._rounds[:-1]
 
     def draw(self, count: int, generator: torch.Generator) -> TargetViews:
         """Draw ``count`` different views, or all if there are no more; ``generator`` is on the host."""
@@ -98,6 +119,29 @@ class ReplayBuffer:
                     pictures=None if decode is None else decode(target),
                 )
             )
+
+
+def saved_replay(state: dict[str, Any], config: ReplayConfig) -> dict[str, Any]:
+    """Return the part of a trainer's state that holds t of the latest target and the rounds that are kept.
+
+    Raises UserError if it is missing from a run that keeps targets.
+    """
+    kept = state.get("replay", {"timestep": 0, "rounds": []})
+    if config.steps_per_target > 1 and state["step"] and not kept["rounds"]:
+        raise UserError(
+            f"the state after step {state['step']} has no kept targets, which replay.steps_per_target "
+            f"{config.steps_per_target} needs: go on from another checkpoint, or start a new run"
+        )
+    return kept
+
+
+def most_kept_views(config: RunConfig) -> int:
+    """Return how many views a run keeps at most: whole rounds, of which the last is always kept."""
+    replay, views = config.replay, config.views_per_step
+    if replay.steps_per_target == 1:
+        return 0
+    rounds = math.ceil(config.steps / replay.steps_per_target)
+    return views * min(max((replay.views or 0) // views, 1), rounds)
 
 
 def bytes_per_view(image_size: int, latent_numbers: int, *, pictures: bool) -> int:

@@ -37,9 +37,8 @@ from sdi_gs.settings.steering import STEERABLE, TUNABLE
 from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
 from sdi_gs.training.finite import finite_values
 from sdi_gs.training.generators import restore_generator
-from sdi_gs.training.losses import distillation_loss
 from sdi_gs.training.prior_setup import conditions_of, require_decoder, tune
-from sdi_gs.training.replay import ReplayBuffer, TargetViews
+from sdi_gs.training.replay import ReplayBuffer, TargetViews, saved_replay
 
 
 class Trainer:
@@ -131,7 +130,7 @@ class Trainer:
         started = time.perf_counter()
         fresh = self.step % self.config.replay.steps_per_target == 0
         views, seen = self._new_round() if fresh else self._replayed()
-        distance = self.config.losses.distillation * _distance(seen, views)
+        distance = self.config.losses.distillation * views.distance(seen.render.rgb, seen.latents)
         losses = {"distillation": distance} | self.scene.losses(seen.render, views.cameras, self._progress)
         watched = {} if seen.latents is None else {"latents": seen.latents}
         watched |= {"target": views.target} if views.pictures is None else {"target's pictures": views.pictures}
@@ -145,9 +144,14 @@ class Trainer:
             losses=values,
             num_points=self.scene.representation.num_points,
             predictor_calls=0 if seen.guided is None else seen.guided.predictor_calls,
-            num_rounds=math.ceil(self.step / self.config.replay.steps_per_target),
+            num_rounds=self.num_rounds,
             seconds=time.perf_counter() - started,
         )
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds so far, each with targets of its own; as many as steps without replay."""
+        return math.ceil(self.step / self.config.replay.steps_per_target)
 
     @property
     def _progress(self) -> float:
@@ -202,7 +206,11 @@ class Trainer:
         self.round_timestep = guided.timestep
         cameras = views.cameras if seen.cameras is None else seen.cameras
         self.last_views = GuidedViews(
-            cameras=cameras, rgb=seen.render.rgb.detach(), target=guided.target, timestep=guided.timestep
+            cameras=cameras,
+            rgb=seen.render.rgb.detach(),
+            target=guided.target,
+            timestep=guided.timestep,
+            pictures=views.pictures,
         )
         if self.config.replay.steps_per_target > 1:
             self.replay.push(views)
@@ -267,6 +275,9 @@ class Trainer:
         changed = {key: [before[key], after[key]] for key in keys}
         if self.config.compute != config.compute:
             tune(self.prior, config)
+        if reworded:
+            # Targets of another prompt would go on being trained on for many rounds.
+            self.replay.keep_latest()
         self.config, self.conditions = config, conditions
         self.scene.update_config(config)
         if changed:
@@ -296,21 +307,22 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; on a CPU the run then ends bit-equal to an unbroken one.
 
-        Raises UserError if the state is of a run with another noise source.
+        Raises UserError if the state is of a run with another noise source, or lacks the targets of a run that keeps
+        them.
         """
         trained, given = state.get("noise_source"), self.noise_source_name
         if trained != given:
             names = f"{trained or 'the configured one'}, not {given or 'the configured one'}"
             fix = f"pass noise_source={trained}(...)" if trained else "leave noise_source out"
             raise UserError(f"the run's noise source is {names}: {fix}")
+        kept = saved_replay(state, self.config.replay)
         self.step = state["step"]
         self.scene.load_state(state)
         carried = state["carried_noise"]
         self.carried_noise = None if carried is None else carried.to(self.device)
-        if "replay" in state:
-            self.round_timestep = state["replay"]["timestep"]
-            decode = self._decoded if self._in_pixels else None
-            self.replay.load_state(state["replay"]["rounds"], device=self.device, decode=decode)
+        self.round_timestep = kept["timestep"]
+        decode = self._decoded if self._in_pixels else None
+        self.replay.load_state(kept["rounds"], device=self.device, decode=decode)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
 
@@ -336,12 +348,3 @@ class _Seen:
     """On the host, of new views."""
     guided: GuidanceOutput | None = None
     """The targets of new views."""
-
-
-def _distance(seen: _Seen, views: TargetViews) -> Tensor:
-    """Return the distance of a step's views from their targets."""
-    if views.pictures is not None:
-        return distillation_loss(seen.render.rgb, views.pictures)
-    if seen.latents is None:
-        raise ValueError("latents are needed where no pictures are compared")
-    return distillation_loss(seen.latents, views.target)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import SMOKE, files_in, refusal
 
+from sdi_gs.commands.main import main
+
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -131,3 +133,21 @@ def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(
     word = "--" + "x" * 60
     assert word in refusal(["train", word], capsys)
     assert os.environ["COLUMNS"] == "40"
+
+
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_more_kept_targets_than_fit_are_refused_before_the_first_step(
+    two_stage: bool, monkeypatch: pytest.MonkeyPatch, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sdi_gs.runs.kept_targets.free_bytes", lambda device: 2**20)
+    replay = ["--replay.steps-per-target", "2", "--replay.views", "40", "--losses.space", "pixels", "--steps", "100"]
+    if two_stage:
+        capsys.readouterr()
+        assert main([*SMOKE, *replay, "--two-stage"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+    else:
+        said = refusal([*SMOKE, *replay], capsys)
+    # 60 KiB each, in half a MiB.
+    assert "replay.views 40 is too many" in said
+    assert "give 8 or fewer" in said
+    assert files_in(here) == {}

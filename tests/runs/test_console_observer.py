@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_without_a_terminal_a_run_tells_of_its_first_step_and_of_every_tenth_par
     assert all("loss 0.3000" in line and "6000 Gaussians" in line for line in told)
     assert "- steps/s" in told[0], "the first step may compile kernels and says nothing of the speed"
     assert told[1].endswith(" s left")
+
+
+def test_a_run_with_replay_tells_its_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    told = lines(capsys, range(1, 11), 10)
+    assert "round 1  t 898  loss" in told[1]
+    with training_progress(10) as show:
+        show(replace(report(2), num_rounds=2))
+    assert "round" not in capsys.readouterr().err
 
 
 def test_a_resumed_run_begins_where_it_stopped(capsys: pytest.CaptureFixture[str]) -> None:

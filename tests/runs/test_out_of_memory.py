@@ -26,6 +26,7 @@ from sdi_gs.runs.loop import keep_within_tier, train
 from sdi_gs.runs.prepare import prepare_resume, prepare_run
 from sdi_gs.runs.saving import save_state
 from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import tier_named
 from sdi_gs.training.trainer import Trainer
@@ -79,13 +80,14 @@ class SmallCard:
             raise torch.OutOfMemoryError(f"{views} views on a card for {self.room}")
 
 
-def config(**compute: object) -> RunConfig:
+def config(replay: ReplayConfig | None = None, **compute: object) -> RunConfig:
     base = preset_named("smoke").config
     return replace(
         base,
         prompt="a blue robot",
         steps=STEPS,
         views_per_step=4,
+        replay=replay or ReplayConfig(),
         gaussians=replace(base.gaussians, num_initial=120),
         guidance=replace(base.guidance, noise="cached"),
         outputs=replace(base.outputs, preview_every=0, checkpoint_every=2),
@@ -93,9 +95,11 @@ def config(**compute: object) -> RunConfig:
     )
 
 
-def start(monkeypatch: pytest.MonkeyPatch, folder: Path, prior: SmallCard) -> tuple[Trainer, RunFolder]:
+def start(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, prior: SmallCard, settings: RunConfig | None = None
+) -> tuple[Trainer, RunFolder]:
     monkeypatch.setattr("sdi_gs.runs.prepare.load_prior", lambda *_, **__: prior)
-    return prepare_run(config(), device=CPU, folder=folder)
+    return prepare_run(settings or config(), device=CPU, folder=folder)
 
 
 def shrinks(prior: SmallCard, room: int) -> Observer:
@@ -115,14 +119,15 @@ def assert_equal_states(left: Trainer, right: Trainer) -> None:
 
 
 @pytest.mark.parametrize(("room", "name", "at_once"), [(2, "40", 2), (1, "24", 1)])
+@pytest.mark.parametrize("replay", [None, ReplayConfig(steps_per_target=4, views=8)], ids=["new targets", "kept ones"])
 def test_the_run_ends_as_one_that_took_the_lower_tier_from_that_step_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, name: str, at_once: int
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int, name: str, at_once: int, replay: ReplayConfig | None
 ) -> None:
     prior, events = SmallCard(), list[Event]()
-    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior, config(replay))
     assert train(trainer, folder, observers=[shrinks(prior, room), events.append])
 
-    planned = Trainer(config(), SmallCard(), device=CPU)
+    planned = Trainer(config(replay), SmallCard(), device=CPU)
     while planned.step < FAILING - 1:
         planned.train_step()
     planned.change_settings(replace(planned.config, compute=trainer.config.compute))

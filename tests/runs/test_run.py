@@ -46,6 +46,7 @@ def test_the_summary_counts_what_the_log_says(whole: RunFolder) -> None:
     assert summary["prior_is_an_instrument"] is True
     assert summary["step"] == summary["steps"] == len(steps) == 8
     assert summary["predictor_calls"] == sum(step["predictor_calls"] for step in steps)
+    assert summary["rounds"] == steps[-1]["round"] == 8
     assert summary["train_seconds"] == pytest.approx(sum(step["seconds"] for step in steps))
     assert summary["n_gaussians"] == steps[-1]["n_gaussians"]
     assert summary["n_exported"] == len(read_splat_ply(whole.splats))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,10 @@ class CountingPrior(IdealPrior):
 def trainer_of(settings: RunConfig) -> tuple[Trainer, CountingPrior]:
     prior = CountingPrior(settings)
     return Trainer(settings, prior), prior
+
+
+def trainer_of_saved(settings: RunConfig, state: dict[str, Any]) -> Trainer:
+    return Trainer(settings, CountingPrior(settings), saved=state)
 
 
 def assert_equal_states(left: Trainer, right: Trainer) -> None:
@@ -196,6 +201,104 @@ def test_a_round_that_fails_leaves_no_target_behind() -> None:
     trainer.train_step()
     untouched.train_step()
     assert_equal_states(trainer, untouched)
+
+
+@pytest.mark.parametrize("space", ["latents", "pixels"])
+def test_a_replayed_step_that_fails_leaves_everything_as_it_was(space: str) -> None:
+    settings = config({"losses.space": space})
+    trainer, prior = trainer_of(settings)
+    untouched, _ = trainer_of(settings)
+    for _ in range(6):
+        trainer.train_step()
+        untouched.train_step()
+    shown, render = trainer.last_views, trainer.scene.render
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        output = render(*arguments, **options)
+        return replace(output, rgb=output.rgb * torch.nan)
+
+    trainer.scene.render = broken  # pyright: ignore[reportAttributeAccessIssue]
+    # Step 7 is replayed; in pixels no latents are computed of which the line could tell.
+    named = "latents" if space == "latents" else "distillation loss"
+    with pytest.raises(NonFiniteError, match=f"step 7, t = {trainer.round_timestep}: non-finite {named}"):
+        trainer.train_step()
+    assert_equal_states(trainer, untouched)
+    assert trainer.last_views is shown
+    trainer.scene.render = render
+    for _ in range(3):
+        assert trainer.train_step().losses == untouched.train_step().losses
+    assert_equal_states(trainer, untouched)
+    assert prior.decoded == (0 if space == "latents" else 3)
+
+
+def test_the_latest_views_are_those_that_the_targets_are_of() -> None:
+    trainer, _ = trainer_of(config({"losses.space": "pixels"}))
+    trainer.train_step()
+    first = trainer.last_views
+    assert first is not None
+    assert first.pictures is not None
+    assert torch.equal(first.pictures, trainer.prior.decode_latents(first.target))
+    for _ in range(3):
+        trainer.train_step()
+        assert trainer.last_views is first
+    trainer.train_step()
+    assert trainer.last_views is not first
+
+
+def test_another_prompt_drops_the_targets_of_the_old_one() -> None:
+    trainer, _ = trainer_of(config({"replay.views": 40}))
+    for _ in range(9):
+        trainer.train_step()
+    views = trainer.config.views_per_step
+    assert len(trainer.replay) == 3 * views
+    trainer.change_settings(replace(trainer.config, learning_rate_scale=0.5))
+    assert len(trainer.replay) == 3 * views
+    latest = trainer.replay.state()[-1]["target"]
+    trainer.change_settings(replace(trainer.config, prompt="a red car"))
+    assert len(trainer.replay) == views
+    assert torch.equal(trainer.replay.state()[0]["target"], latest)
+
+
+@pytest.mark.parametrize("damage", ["without", "empty"])
+def test_a_state_without_its_kept_targets_is_refused_in_one_line(damage: str) -> None:
+    settings = config()
+    trainer, _ = trainer_of(settings)
+    for _ in range(4):
+        trainer.train_step()
+    state = trainer.state()
+    if damage == "without":
+        del state["replay"]
+    else:
+        state["replay"] = state["replay"] | {"rounds": []}
+    with pytest.raises(UserError, match="state after step 4 has no kept targets, which .* 4 needs: go on") as refused:
+        trainer_of_saved(settings, state)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_state_from_before_replay_goes_on() -> None:
+    settings = config({"replay.steps_per_target": 1})
+    trainer, _ = trainer_of(settings)
+    trainer.train_step()
+    state = deepcopy(trainer.state())
+    assert "replay" not in state
+    resumed = trainer_of_saved(settings, state)
+    assert resumed.train_step().losses == trainer.train_step().losses
+
+
+def test_growth_hears_of_replayed_steps() -> None:
+    """Statistics of growth count every step, and the diffusion timestep is the round's."""
+    trainer, _ = trainer_of(config({"densify.every": 1000}))
+    heard: list[float] = []
+    update = trainer.scene.update
+
+    def listening(*arguments: Any, **options: Any) -> None:
+        heard.append(options["timestep_fraction"])
+        update(*arguments, **options)
+
+    trainer.scene.update = listening  # pyright: ignore[reportAttributeAccessIssue]
+    timesteps = [trainer.train_step().timestep for _ in range(8)]
+    assert heard == [timestep / trainer.prior.schedule.num_timesteps for timestep in timesteps]
+    assert heard[:4] == [heard[0]] * 4
 
 
 def test_views_per_step_may_change_between_rounds() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,8 @@ def test_the_status_begins_with_phase_and_step() -> None:
     )
     line = "**training** · step 12 of 300 · t 640 · loss 0.0123 · 6,000 Gaussians · 5.25 steps/s"
     assert status_line(status) == line
+    assert status_line(replace(status, num_rounds=12)) == line
+    assert status_line(replace(status, num_rounds=3)) == line.replace("300 · ", "300 · round 3 · ")
     assert status_line(Status(phase="starting", num_steps=300)) == "**starting** · step 0 of 300"
     assert status_line(Status(phase="viewing", contents="7 Gaussians")) == "7 Gaussians"
     assert status_line(Status(phase="viewing", contents="a field, no splats")) == "a field, no splats"

@@ -173,6 +173,24 @@ def test_the_target_stands_right_of_the_render_that_it_answers() -> None:
     assert (picture[:, 8:] == [0, 255, 0]).all()
 
 
+def test_a_target_that_the_run_has_decoded_is_not_decoded_again() -> None:
+    class NeverDecodes(HalvingPrior):
+        def decode_latents(self, latents: Tensor) -> Tensor:
+            raise AssertionError("decoded again")
+
+    _, camera = orbit_pose(0.0, 0.0)
+    blue = torch.tensor([0.0, 0.0, 1.0])
+    views = GuidedViews(
+        cameras=camera,
+        rgb=torch.ones(2, 8, 8, 3),
+        target=torch.zeros(2, 3, 4, 4),
+        timestep=500,
+        pictures=torch.stack([blue.expand(8, 8, 3), torch.zeros(8, 8, 3)]),
+    )
+    picture = target_picture(views, NeverDecodes(), aspect=2.0, background=(1.0, 1.0, 1.0))
+    assert (picture[:, 8:] == [0, 0, 255]).all()
+
+
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 1.9, 4.0])
 def test_a_letterbox_has_the_aspect_and_the_picture_in_its_middle(aspect: float) -> None:
     inner = np.zeros((20, 40, 3), np.uint8)

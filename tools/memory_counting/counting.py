@@ -26,6 +26,7 @@ from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
 from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.replay import TargetViews, most_kept_views
 from sdi_gs.training.trainer import Trainer
 
 META = torch.device("meta")
@@ -63,20 +64,41 @@ def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dt
 
 
 def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
-    """Count a late step of a run, with all levels of a field and all optimisers' moments; the prior is on ``META``.
+    """Count a late step of a run that computes targets, with all levels of a field and all optimisers' moments.
 
-    If rays have different numbers of samples, memory is counted for the largest and operations for the mean.
+    The prior is on ``META``; as many targets are kept as the run keeps at most. If rays have different numbers of
+    samples, memory is counted for the largest and operations for the mean.
     """
+    return _count_steps(config, prior, kernels=kernels, num_steps=1)[0]
+
+
+def count_round(
+    config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda"
+) -> tuple[StepCount, StepCount]:
+    """Count a step that computes targets, as ``count_step``, and the next, which is on kept targets.
+
+    The second's ``reserved`` is that of both, since the allocator keeps what the first has freed.
+    """
+    if config.replay.steps_per_target == 1:
+        raise ValueError("without replay every step computes targets: use count_step")
+    first, later = _count_steps(config, prior, kernels=kernels, num_steps=2)
+    return first, later
+
+
+def _count_steps(
+    config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels, num_steps: int
+) -> list[StepCount]:
     if config.representation != "ngp":
-        return _counted(config, prior, StepMeter(kernels=kernels))
-    mean, largest = (
-        _counted(config, prior, StepMeter(kernels=kernels, assumptions=shares_met(config.ngp, samples)))
+        return _counted(config, prior, StepMeter(kernels=kernels), num_steps)
+    means, largest = (
+        _counted(config, prior, StepMeter(kernels=kernels, assumptions=shares_met(config.ngp, samples)), num_steps)
         for samples in samples_of_rays(config, image_size=prior.image_size)
     )
-    return replace(largest, operations=mean.operations)
+    return [replace(large, operations=mean.operations) for mean, large in zip(means, largest, strict=True)]
 
 
-def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -> StepCount:
+def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter, num_steps: int) -> list[StepCount]:
+    """Count the first steps of a round."""
     for network in (prior.unet, prior.vae):
         meter.adopt(_weights(network), "weights")
     compute = config.compute
@@ -91,16 +113,28 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter) -
     config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
     with meter, _sections(prior, meter):
         trainer = Trainer(config, prior, device=META)
-        trainer.step = max(config.steps - 2, 0)
+        trainer.step = _late_round(config)
         scene = trainer.scene
         assert isinstance(scene, GaussianScene | NgpScene)
         for optimizer in scene.optimizers.values():
             optimizer.register_step_pre_hook(lambda *_: meter.begin("optimiser"))
             optimizer.register_step_post_hook(lambda *_: meter.end())
         _make_moments(trainer)
-        meter.restart_peak()
-        held = meter.live.total()
-        report = trainer.train_step()
+        if config.replay.steps_per_target > 1:
+            _keep_targets(trainer)
+        return [_next_step(trainer, meter) for _ in range(num_steps)]
+
+
+def _late_round(config: RunConfig) -> int:
+    """Return the finished steps when the round of the last step but one begins."""
+    per_target = config.replay.steps_per_target
+    return max(config.steps - 2, 0) // per_target * per_target
+
+
+def _next_step(trainer: Trainer, meter: StepMeter) -> StepCount:
+    meter.restart_peak()
+    held = meter.live.total()
+    report = trainer.train_step()
     return StepCount(
         peak={part: size for part, size in meter.peak.items() if size},
         held=held,
@@ -118,6 +152,25 @@ def _make_moments(trainer: Trainer) -> None:
     render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
     trainer.scene.backward(render.rgb.sum(), render, step=trainer.step)
     trainer.scene.update(render, step=trainer.step, generator=trainer.host_generator)
+
+
+def _keep_targets(trainer: Trainer) -> None:
+    """Keep as many targets as the run can keep."""
+    config, prior = trainer.config, trainer.prior
+    views, size = config.views_per_step, prior.image_size
+    cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=trainer.host_generator)
+    in_pixels = config.losses.space == "pixels"
+    with torch.no_grad():
+        latents = prior.encode_images(torch.ones(1, size, size, 3, device=META), trainer.device_generator)[0]
+    for _ in range(most_kept_views(config) // views):
+        trainer.replay.push(
+            TargetViews(
+                cameras=cameras.to(META),
+                background=torch.ones(views, 3, device=META),
+                target=torch.ones(views, *latents.shape, device=META),
+                pictures=torch.ones(views, size, size, 3, device=META) if in_pixels else None,
+            )
+        )
 
 
 @contextmanager
@@ -147,6 +200,8 @@ def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
         prior.text_encoder.register_forward_hook(ends),
         prior.vae.encoder.register_forward_pre_hook(encoder_begins),
         prior.vae.encoder.register_forward_hook(encoder_ends),
+        prior.vae.decoder.register_forward_pre_hook(begins("vae")),
+        prior.vae.decoder.register_forward_hook(ends),
     ]
     try:
         yield

@@ -63,9 +63,9 @@ class StepPrediction:
 
 
 def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
-    """Scale a counted step to the mean of its run, and predict its time."""
-    calls = mean_calls(config)
-    share = calls / count.predictor_calls
+    """Scale a counted step to the mean of its run, and predict its time; a step on kept targets stays as it is."""
+    calls = mean_calls(config) if count.predictor_calls else 0.0
+    share = calls / max(count.predictor_calls, 1)
     flops = sum(operation.flops * (share if operation.part == "unet" else 1.0) for operation in count.operations)
     return StepPrediction(
         parts=count.peak,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from memory_counting.cards import CARDS
-from memory_counting.counting import META, StepCount, count_step, published_prior
+from memory_counting.counting import META, StepCount, count_round, count_step, published_prior
 from memory_counting.prediction import from_count, mean_calls
 
 from sdi_gs.configs.presets import preset_named
@@ -23,6 +23,8 @@ from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.runs.predicted_memory import predicted, predicted_of_check
 from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.losses import LossSpace
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier
 
@@ -50,6 +52,49 @@ def test_a_step_is_counted_part_by_part() -> None:
     assert counted.peak_bytes <= counted.reserved
     assert counted.flops("unet") > 0
     assert counted.flops("vae") > 0
+
+
+def rounds(space: LossSpace, views: int, **changes: Any) -> tuple[StepCount, StepCount]:
+    settings = config(replay=ReplayConfig(steps_per_target=4, views=views), **changes)
+    settings = replace(settings, losses=replace(settings.losses, space=space))
+    return count_round(settings, prior_of_networks(miniature_networks(SMALLEST, device=META), model="sd21-base"))
+
+
+def test_a_round_in_pixels_has_no_network_in_its_further_steps() -> None:
+    first, later = rounds("pixels", 8)
+    assert first.predictor_calls > 0
+    assert later.predictor_calls == 0
+    assert first.flops("vae") > 0
+    assert later.flops("vae") == later.flops("unet") == 0
+    assert later.peak_bytes < first.peak_bytes < rounds("latents", 8)[0].peak_bytes
+
+
+def test_a_round_in_latents_encodes_in_every_step() -> None:
+    first, later = rounds("latents", 8)
+    # Forward and backward, and no decoding.
+    assert later.flops("vae") == first.flops("vae") == count(config()).flops("vae")
+    assert later.flops("unet") == 0
+
+
+@pytest.mark.parametrize("space", ["latents", "pixels"])
+def test_kept_targets_are_counted(space: LossSpace) -> None:
+    few, many = (rounds(space, views)[0].held for views in (8, 40))
+    networks = miniature_networks(SMALLEST, device=META)
+    channels, size = networks.vae.config.latent_channels, networks.unet.config.sample_size
+    pictures = 3 * SMALLEST.image_size**2 if space == "pixels" else 0
+    cameras = 16 + 9 + 2 + 3  # Pose, intrinsics, angles, and the background.
+    assert many - few == 32 * 4 * (channels * size**2 + pictures + cameras)
+
+
+def test_decoding_in_groups_lowers_the_peak() -> None:
+    whole, in_turn = (rounds("pixels", 8, compute=ComputeConfig(views_at_once=count))[0] for count in (0, 1))
+    assert in_turn.peak_bytes < whole.peak_bytes
+    assert in_turn.flops("vae") == whole.flops("vae")
+
+
+def test_a_round_needs_replay() -> None:
+    with pytest.raises(ValueError, match="use count_step"):
+        count_round(config(), prior_of_networks(miniature_networks(SMALLEST, device=META), model="sd21-base"))
 
 
 @pytest.mark.slow
