@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdi_gs.errors import UserError
@@ -27,6 +27,15 @@ class Preset:
     """What it is for and what it needs."""
     config: RunConfig
     """The settings, with an empty prompt."""
+    by_representation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings that suit another representation better, by its name and by their dotted names."""
+
+    def config_for(self, representation: str | None) -> RunConfig:
+        """Return the settings for a representation; None for the config's own. UserError for an unknown one."""
+        if representation in (None, self.config.representation):
+            return self.config
+        suited = self.by_representation.get(representation, {})
+        return with_values(self.config, {"representation": representation, **suited})
 
 
 def presets() -> dict[str, Preset]:
@@ -52,14 +61,15 @@ def presets() -> dict[str, Preset]:
 
 
 def preset(name: str, values: Mapping[str, Any] | None = None, **settings: Any) -> RunConfig:
-    """Return a preset's settings with some of them changed.
+    """Return a preset's settings, those for the representation if one is named, with some of them changed.
 
     ``settings`` are fields of RunConfig, ``values`` any settings by their dotted names, as on the command line:
     ``preset("toybox-ideal", {"guidance.noise": "random"}, prompt="a blue robot", steps=100)``.
 
     Raises UserError for an unknown preset or setting, and for a value that the settings refuse.
     """
-    return with_values(preset_named(name).config, {**settings, **(values or {})})
+    given = {**settings, **(values or {})}
+    return with_values(preset_named(name).config_for(given.get("representation")), given)
 
 
 def preset_named(name: str) -> Preset:

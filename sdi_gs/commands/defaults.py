@@ -15,23 +15,24 @@ GPU_PRESET = "sd21-base"
 
 
 def named_settings(
-    preset: str | None, prior: str | None, resume: Path | str | None
+    preset: str | None, prior: str | None, resume: Path | str | None, representation: str | None = None
 ) -> tuple[RunConfig | None, str] | None:
     """Return the settings that these options choose and the reason; None if the device has to choose.
 
+    They are those that the preset has for the ``representation``, its own if None.
     For a run to resume the settings are None: they are in its folder. Raises UserError for an unknown preset.
     """
     if preset is not None:
-        return preset_named(preset).config, f"preset {preset} as asked"
+        return preset_named(preset).config_for(representation), f"preset {preset} as asked"
     if resume is not None:
         return None, f"settings of {resume}"
     if prior is not None:
         name = preset_for_prior(prior) or GPU_PRESET
-        return preset_named(name).config, f"preset {name} fits this prior"
+        return preset_named(name).config_for(representation), f"preset {name} fits this prior"
     return None
 
 
-def settings_for_device(device: str | None) -> tuple[RunConfig, str]:
-    """Return the settings for a device, or for the best one if None, and the reason."""
+def settings_for_device(device: str | None, representation: str | None = None) -> tuple[RunConfig, str]:
+    """Return the settings for a device, or for the best one if None, and a representation, and the reason."""
     name = GPU_PRESET if pick_device(device).type == "cuda" else CPU_PRESET
-    return preset_named(name).config, f"preset {name}"
+    return preset_named(name).config_for(representation), f"preset {name}"

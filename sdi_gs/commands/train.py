@@ -93,9 +93,10 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
     Raises UserError for an unknown preset or device and for settings that are not valid.
     """
     given = flatten(dict(options.settings))
-    config, chosen = named_settings(options.preset, given.get("prior"), options.resume) or settings_for_device(
-        options.device
-    )
+    representation = given.get("representation")
+    config, chosen = named_settings(
+        options.preset, given.get("prior"), options.resume, representation
+    ) or settings_for_device(options.device, representation)
     request = RunRequest(
         config=config,
         given=given,

@@ -106,15 +106,15 @@ def _shown_settings(arguments: Sequence[str]) -> RunConfig:
     Only the options that decide them are read: mistakes in the others do not hide the help.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("preset", "prior", "resume"):
+    for name in ("preset", "prior", "resume", "representation"):
         parser.add_argument(f"--{name}")
     try:
         origin, _ = parser.parse_known_args([word for word in arguments if word not in HELP_FLAGS])
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
-    named = named_settings(origin.preset, origin.prior, origin.resume)
+    named = named_settings(origin.preset, origin.prior, origin.resume, origin.representation)
     if named is None:
-        return preset_named(CPU_PRESET).config
+        return preset_named(CPU_PRESET).config_for(origin.representation)
     config, _ = named
     if config is None:
         # Needs yaml, which takes longer to import than the help takes to print.

@@ -133,7 +133,9 @@ class NgpConfig:
     background: NgpBackground = "given"
     """Background of training views: the caller's colour, a learned environment, or a random colour."""
     geometry_lr: Annotated[float, RATE] = 0.01
-    """Adam step of the grid and of both networks."""
+    """Adam step of the grid and of both networks, at the start."""
+    geometry_lr_final: Annotated[float | None, RATE] = None
+    """Adam step of the grid and of both networks at the end, exponential in between; None for no change."""
     background_lr: Annotated[float, RATE] = 0.001
     """Adam step of the environment's network."""
     adam_betas: Annotated[tuple[float, float], ADAM_BETAS] = (0.9, 0.99)

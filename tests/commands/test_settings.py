@@ -129,6 +129,17 @@ def test_the_preset_is_named_or_follows_from_the_prior() -> None:
     assert named_settings(None, "toybox", Path("a-run")) == (None, "settings of a-run")
 
 
+def test_the_preset_has_settings_for_the_representation(monkeypatch: pytest.MonkeyPatch) -> None:
+    suited = {"steps": 123, "views_per_step": 3}
+    some = Preset(summary="", config=preset_named("smoke").config, by_representation={"ngp": suited})
+    monkeypatch.setattr("sdi_gs.commands.defaults.preset_named", lambda name: some)
+    for origin in (("--preset", "smoke"), ("--prior", "toybox"), ("--device", "cpu")):
+        words = ("--prompt", "x", *origin, "--representation", "ngp", "--views-per-step", "2")
+        config = requested_run(options_of(*words))[0].settings()
+        assert (config.representation, config.steps, config.views_per_step) == ("ngp", 123, 2)
+    assert settings().steps == some.config.steps
+
+
 def test_on_a_cpu_no_tier_is_chosen() -> None:
     assert settings().compute == settings("--tier", "none").compute == ComputeConfig()
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sdi_gs.configs.presets import Preset, preset_for_prior, preset_named, presets
+from sdi_gs.configs.presets import Preset, preset, preset_for_prior, preset_named, presets
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
 from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.representations import REPRESENTATIONS
+from sdi_gs.settings.tree import differing_keys, with_values
 
 README = Path(__file__).parents[2] / "README.md"
 every_preset = pytest.mark.parametrize(("name", "preset"), presets().items(), ids=presets())
@@ -51,6 +53,27 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 )
 def test_the_preset_of_a_prior_bears_its_name(prior: str, preset: str | None) -> None:
     assert preset_for_prior(prior) == preset
+
+
+@every_preset
+def test_every_representation_has_settings_that_differ_from_the_presets_in_what_is_written_down(
+    name: str, preset: Preset
+) -> None:
+    assert preset.config_for(None) == preset.config_for(preset.config.representation) == preset.config
+    for representation in REPRESENTATIONS:
+        changed = differing_keys(preset.config, preset.config_for(representation))
+        assert set(changed) <= {"representation", *preset.by_representation.get(representation, {})}
+
+
+def test_settings_for_a_representation_lie_over_the_presets_and_below_those_that_are_given() -> None:
+    for_field = {"steps": 123, "ngp.geometry_lr": 0.02}
+    some = Preset(summary="", config=preset_named("smoke").config, by_representation={"ngp": for_field})
+    assert some.config_for("ngp") == with_values(some.config, {"representation": "ngp", **for_field})
+    with pytest.raises(UserError, match="representation is 'nix'; accepted: 'gaussians', 'ngp'"):
+        some.config_for("nix")
+    base = preset_named("toybox-ideal").config_for("ngp")
+    assert preset("toybox-ideal", representation="ngp") == base
+    assert preset("toybox-ideal", {"representation": "ngp", "steps": 7}) == with_values(base, {"steps": 7})
 
 
 def test_toybox_presets_look_from_where_their_priors_look() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -262,6 +263,19 @@ def test_the_rates_still_follow_after_a_resume(kind: Kind) -> None:
     resumed.update_config(replace(settings, learning_rate_scale=1.0))
     for name, optimizer in resumed.optimizers.items():
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * doubled[name]), name
+
+
+@pytest.mark.parametrize("last", [None, 5e-4])
+def test_a_fields_rate_falls_by_the_same_factor_at_every_step(last: float | None) -> None:
+    first, factor, draws = 0.05, 2.0, torch.Generator().manual_seed(0)
+    base = config("ngp", learning_rate_scale=factor)
+    scene = scene_of(replace(base, ngp=replace(base.ngp, geometry_lr=first, geometry_lr_final=last)))
+    rates = []
+    for step in range(STEPS):
+        taken(scene, range(step, step + 1), draws)
+        rates.append(scene.optimizers["field"].param_groups[0]["lr"])
+    expected = torch.logspace(math.log10(first), math.log10(last or first), STEPS, dtype=torch.float64)
+    assert rates == pytest.approx((factor * expected).tolist())
 
 
 @both_kinds

@@ -22,7 +22,7 @@ from sdi_gs.representations.ngp.regularizers import (
     sparsity_loss,
     z_variance_loss,
 )
-from sdi_gs.settings.ngp import NgpLossConfig
+from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
 
 
@@ -104,7 +104,11 @@ class NgpScene:
         generator: torch.Generator,
         timestep_fraction: float | None = None,
     ) -> None:
-        """Take one step of every optimiser."""
+        """Take one step of every optimiser, the field's at the rate of this share of the run."""
+        field = self.optimizers["field"].param_groups[0]
+        field["lr"] = self.config.learning_rate_scale * geometry_rate(
+            self.config.ngp, step / max(self.config.steps - 1, 1)
+        )
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -129,6 +133,12 @@ class NgpScene:
         self.ngp.load_state(state["ngp"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+
+
+def geometry_rate(config: NgpConfig, progress: float) -> float:
+    """Return the field's learning rate at a share of the run: exponential from the first to the last."""
+    first, last = config.geometry_lr, config.geometry_lr_final
+    return first if last is None else first * (last / first) ** progress
 
 
 def ngp_losses(
