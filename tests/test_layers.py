@@ -62,7 +62,7 @@ IMPORTED_BY: dict[str, set[str]] = {
 }
 """Outermost rooms, and who may import them."""
 
-SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.metrics", "sdi_gs.toybox.judge")
+SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.detail", "sdi_gs.toybox.metrics", "sdi_gs.toybox.judge")
 """What a prior must not read: it would learn from its own examination."""
 
 HEAVY = {"torch", "numpy", "numba", "scipy", "diffusers", "transformers", "gsplat", "viser", "PIL", "rich"}

@@ -33,7 +33,7 @@ class Eval:
     draws: Annotated[int, Range(1, 4096)] = 32
     """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = True
-    """Also fit the same representation to true views: the best score that it can reach."""
+    """Also fit the same representation to true views, with the run's steps and until it converges."""
     image_size: Annotated[int, Range(16, 1024)] = 64
     """Side of the 24 held-out views in pixels."""
     out: Path | None = None

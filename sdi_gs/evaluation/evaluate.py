@@ -45,7 +45,7 @@ class Evaluation:
 
         title = self.prompt if self.source is None else f"{self.prompt}: {self.source}"
         table = Table(title=title, title_justify="left")
-        for column in ("", "score", "ceiling", "floor"):
+        for column in ("", "score", "ceiling (converged)", "floor"):
             table.add_column(column, justify="left" if not column else "right")
         for row in self.rows:
             table.add_row(*row.cells(self.scores))

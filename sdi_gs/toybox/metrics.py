@@ -43,7 +43,14 @@ def silhouette_iou(
     truth: Tensor,  # [..., H, W, 1] alpha
 ) -> Tensor:  # [...]
     """Return the silhouettes' intersection over union per image; 1 for two empty ones."""
-    ours, theirs = silhouette(predicted), silhouette(truth)
+    return mask_iou(silhouette(predicted), silhouette(truth))
+
+
+def mask_iou(
+    ours: Tensor,  # [..., H, W] bool
+    theirs: Tensor,  # [..., H, W] bool
+) -> Tensor:  # [...]
+    """Return the masks' intersection over union per image; 1 for two empty ones."""
     union = (ours | theirs).sum(dim=(-2, -1))
     both = (ours & theirs).sum(dim=(-2, -1))
     return torch.where(union > 0, both / union.clamp_min(1), torch.ones((), device=union.device))
@@ -63,10 +70,15 @@ def laplacian_energy(
     mask: Tensor,  # [V, H, W] bool
 ) -> Tensor:  # [] scalar
     """Return the mean square of the five-point Laplacian over the masked pixels of all views (without the border)."""
-    inner = rgb[:, 1:-1, 1:-1]
+    return _masked_mean(laplacian(rgb).square().mean(dim=-1), mask[:, 1:-1, 1:-1])
+
+
+def laplacian(
+    rgb: Tensor,  # [V, H, W, 3]
+) -> Tensor:  # [V, H - 2, W - 2, 3]
+    """Return the five-point Laplacian of the inner pixels."""
     around = rgb[:, :-2, 1:-1] + rgb[:, 2:, 1:-1] + rgb[:, 1:-1, :-2] + rgb[:, 1:-1, 2:]
-    energy = (around - 4.0 * inner).square().mean(dim=-1)
-    return _masked_mean(energy, mask[:, 1:-1, 1:-1])
+    return around - 4.0 * rgb[:, 1:-1, 1:-1]
 
 
 def sharpness_ratio(
@@ -104,25 +116,60 @@ def fog(
     return _masked_mean(predicted[..., 0], ~dilate(truth_silhouette, 2)).item()
 
 
+def colour_distances(
+    predicted: Tensor,  # [V, H, W, 3] over white
+    predicted_alpha: Tensor,  # [V, H, W, 1]
+    truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3] over white, one object in every colour
+    truth_alpha: Tensor,  # [V, H, W, 1]
+) -> dict[str, float]:
+    """Return the distance of the prediction's mean colour to that of the true object in every colour; 0 is equal.
+
+    It compares mean colours over ``own_colour_region``, with the white background removed by alpha. Means are
+    insensitive to blur and small shifts; brightness counts half as much as chroma, since light is less certain
+    than hue.
+    """
+    truths = torch.stack(list(truth_by_colour.values()))
+    region = own_colour_region(truths)
+    seen = _opponent(_mean_foreground(predicted, predicted_alpha, region))
+    expected = _opponent(_mean_foreground(truths, truth_alpha, region))
+    distances = (expected - seen).square().sum(dim=-1).sqrt()
+    return dict(zip(truth_by_colour, distances.tolist(), strict=True))
+
+
 def nearest_colour(
     predicted: Tensor,  # [V, H, W, 3] over white
     predicted_alpha: Tensor,  # [V, H, W, 1]
     truth_by_colour: dict[str, Tensor],  # name -> [V, H, W, 3] over white, one object in every colour
     truth_alpha: Tensor,  # [V, H, W, 1]
 ) -> str:
-    """Return the colour in which the true object is nearest to the prediction.
+    """Return the colour in which the true object is nearest to the prediction (``colour_distances``)."""
+    distances = colour_distances(predicted, predicted_alpha, truth_by_colour, truth_alpha)
+    return min(distances, key=lambda name: distances[name])
 
-    It compares mean colours over the region that has the object's colour (where the truths differ), with the white
-    background removed by alpha. Means are insensitive to blur and small shifts; brightness counts half as much as
-    chroma, since light is less certain than hue.
-    """
-    truths = torch.stack(list(truth_by_colour.values()))
+
+def own_colour_region(
+    truths: Tensor,  # [C, V, H, W, 3] one object in C colours
+) -> Tensor:  # [V, H, W] bool
+    """Return the pixels that have the object's colour, where the truths differ, grown by 1 pixel."""
     own_share = truths.std(dim=0).mean(dim=-1)
-    region = dilate(own_share > 0.5 * own_share.max(), 1)
-    seen = _opponent(_mean_foreground(predicted, predicted_alpha, region))
-    expected = _opponent(_mean_foreground(truths, truth_alpha, region))
-    nearest = int((expected - seen).square().sum(dim=-1).argmin())
-    return list(truth_by_colour)[nearest]
+    return dilate(own_share > 0.5 * own_share.max(), 1)
+
+
+def chroma_spread(
+    predicted: Tensor,  # [V, H, W, 3] over white
+    truth: Tensor,  # [V, H, W, 3] over white
+    region: Tensor,  # [V, H, W] bool, where both show the object in its own colour
+) -> float:
+    """Return the spread of chroma over the region of all views, minus truth's: above 0 is several colours.
+
+    The spread is the root mean square distance of a pixel's chroma (the channels minus their mean) from the mean
+    chroma. White and black have none, so that the background over which both are composited adds no colour.
+    """
+    spreads = []
+    for images in (predicted, truth):
+        chroma = (images - images.mean(dim=-1, keepdim=True))[region]
+        spreads.append((chroma - chroma.mean(dim=0)).square().sum(dim=-1).mean().sqrt().item() if len(chroma) else 0.0)
+    return spreads[0] - spreads[1]
 
 
 def _mean_foreground(

@@ -15,7 +15,8 @@ from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import COLOURS, ClassName
 from sdi_gs.toybox.objects import PlacedObject, canonical_object, sample_object
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.truth import TruthScore, held_out_cameras, render_truth, score_against_truth, truth_draws
+from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
+from sdi_gs.toybox.truth_score import TruthScore, score_against_truth
 
 CAMERAS = held_out_cameras(32)
 NUM_DRAWS = 4
@@ -39,6 +40,7 @@ def test_a_true_draw_scores_perfectly() -> None:
     assert score.colour_right and score.colour == "blue"
     assert (score.num_draws, score.num_wrong_class_draws) == (NUM_DRAWS, 1)
     assert score.psnr_canonical < 40.0 and score.iou_canonical < 1.0
+    assert score.iou_wrong_class is not None
     assert score.iou_wrong_class < 0.85 and score.wrong_class != "robot"
 
 
@@ -54,6 +56,7 @@ def test_an_unseen_member_scores_well_and_another_class_badly() -> None:
     stranger = score_of(canonical_object("donut", "blue"), ROBOT)
     assert member.iou_best > 0.85 and member.psnr_best > 18.0
     assert stranger.iou_best < 0.6 and stranger.psnr_best < 15.0
+    assert stranger.iou_wrong_class is not None
     assert stranger.iou_wrong_class > 0.8 and stranger.wrong_class == "donut"
 
 

@@ -1,0 +1,130 @@
+"""Renders of true objects in the views of a score, kept in memory for the next score.
+
+Letters: V views, H W pixels, K objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sdi_gs.cameras import CameraBatch, ViewWord, orbit_cameras
+from sdi_gs.contracts import RenderOutput
+from sdi_gs.toybox import metrics
+from sdi_gs.toybox.classes import COLOURS
+from sdi_gs.toybox.objects import PlacedObject
+from sdi_gs.toybox.truth import render_truth
+
+# Objects rendered in one call: large enough to keep threads busy, small enough for memory at 128 px.
+OBJECTS_AT_ONCE = 11
+
+VIEW_GRID_AZIMUTHS = 24
+# Offset by half a step, so that no azimuth of the grid lies on the border of two view words.
+VIEW_GRID_OFFSET_DEG = 7.5
+
+MOST_BYTES = 400 * 2**20
+"""Memory for kept renders: the members of seven prompts at 64 px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrueViews:
+    """K true objects over white, each in all V views."""
+
+    rgb: Tensor  # [K, V, H, W, 3] in [0, 1]
+    alpha: Tensor  # [K, V, H, W, 1]
+
+
+class TruthRenders:
+    """Renders of true objects in fixed views; the least recently used are dropped beyond ``most_bytes``.
+
+    One object serves any number of scores in the same views: ``score_against_truth(..., renders=renders)``.
+    """
+
+    def __init__(self, cameras: CameraBatch, *, most_bytes: int = MOST_BYTES) -> None:
+        self.cameras = cameras
+        self.shape = (len(cameras), cameras.height, cameras.width)
+        self._kept = _KeptTensors(most_bytes)
+
+    def views_like(self, items: Sequence[PlacedObject], predicted: RenderOutput) -> TrueViews:
+        """Return the true views of K objects with which the predicted views [V, H, W] are compared.
+
+        Every comparison asks here. Toybox's plain objects look the same whatever was predicted.
+        """
+        return self.views(items)
+
+    def views(self, items: Sequence[PlacedObject]) -> TrueViews:
+        """Return renders of K objects."""
+        rgb, alpha = self._kept.get(("views", *items), lambda: self._render(items))
+        return TrueViews(rgb=rgb, alpha=alpha)
+
+    def silhouettes(self, items: Sequence[PlacedObject]) -> Tensor:  # [K, V, H, W] bool
+        """Return the silhouettes of K objects, which do not depend on their colours."""
+        uncoloured = [replace(item, colour=next(iter(COLOURS))) for item in items]
+        (masks,) = self._kept.get(("silhouettes", *uncoloured), lambda: (metrics.silhouette(self._render(items)[1]),))
+        return masks
+
+    def in_every_colour(self, item: PlacedObject) -> TrueViews:
+        """Return renders of one object in each of ``COLOURS``, in their order."""
+        return self.views([replace(item, colour=colour) for colour in COLOURS])
+
+    def from_all_sides(self, item: PlacedObject) -> tuple[Tensor, list[list[ViewWord]]]:
+        """Return, for every view, renders [V, 24, H, W, 3] from 24 azimuths at its elevation, and their view words."""
+        grids, grid_of = _grids_around(self.cameras)
+        (rgb,) = self._kept.get(
+            ("sides", item), lambda: (torch.stack([render_truth([item], grid).rgb for grid in grids]),)
+        )
+        words = [grid.view_words() for grid in grids]
+        return rgb[grid_of], [words[index] for index in grid_of]
+
+    def _render(self, items: Sequence[PlacedObject]) -> tuple[Tensor, Tensor]:
+        render = render_truth(items, self.cameras)
+        return render.rgb.unflatten(0, (len(items), -1)), render.alpha.unflatten(0, (len(items), -1))
+
+
+def in_chunks(items: Sequence[PlacedObject]) -> Iterator[Sequence[PlacedObject]]:
+    """Split objects into groups that are rendered and kept together."""
+    for start in range(0, len(items), OBJECTS_AT_ONCE):
+        yield items[start : start + OBJECTS_AT_ONCE]
+
+
+def _grids_around(cameras: CameraBatch) -> tuple[list[CameraBatch], list[int]]:
+    """Return rings of cameras, one for all views of the same elevation, distance and lens, and each view's ring."""
+    azimuth = VIEW_GRID_OFFSET_DEG + 360.0 / VIEW_GRID_AZIMUTHS * torch.arange(VIEW_GRID_AZIMUTHS)
+    rings: dict[tuple[float, float, float], int] = {}
+    grid_of = []
+    for v in range(len(cameras)):
+        distance = cameras.world_from_camera[v, :3, 3].norm().item()
+        fov_y_deg = math.degrees(2.0 * math.atan(0.5 * cameras.height / cameras.intrinsics[v, 1, 1].item()))
+        grid_of.append(rings.setdefault((cameras.elevation_deg[v].item(), distance, fov_y_deg), len(rings)))
+    grids = [
+        orbit_cameras(
+            azimuth, *(torch.full_like(azimuth, value) for value in ring), width=cameras.width, height=cameras.height
+        )
+        for ring in rings
+    ]
+    return grids, grid_of
+
+
+class _KeptTensors:
+    """Tensors by key; the latest are kept whatever their size."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return the tensors of a key, made where they are not kept."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and self._bytes() > self._most_bytes:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _bytes(self) -> int:
+        return sum(tensor.nbytes for tensors in self._kept.values() for tensor in tensors)
