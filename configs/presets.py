@@ -15,6 +15,7 @@ from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import with_values
 
@@ -89,8 +90,10 @@ def preset_for_prior(prior: str) -> str | None:
 def _toybox_ideal() -> RunConfig:
     return RunConfig(
         prior="toybox-ideal",
-        steps=300,
+        steps=600,
         views_per_step=4,
+        # Detail takes some six hundred optimiser steps, geometry some 150 rounds; ten rounds of targets are kept.
+        replay=ReplayConfig(steps_per_target=4, views=40),
         cameras=CameraConfig(elevation_deg=(-10.0, 40.0), distance=(3.3, 3.3), fov_y_deg=(40.0, 40.0)),
         # On white alone, white Gaussians can hide what they should not; three backgrounds give them away.
         backgrounds=("white", "gray", "black"),
@@ -99,7 +102,7 @@ def _toybox_ideal() -> RunConfig:
         guidance=GuidanceConfig(guidance_scale=1.0, inversion_steps=5, t_min=0.2, random_fraction=0.4),
         # The ball starts with as many Gaussians as the 64 pixel views can use.
         densify=DensifyConfig(enabled=False),
-        # The published weights go with Stable Diffusion's latents of unit variance. Toybox's have about a tenth of it:
+        # The published weights go with Stable Diffusion's latents of unit variance. Pixels have about a tenth of it:
         # beside them those weights swallow the object (docs/reports/ngp.md).
         ngp=NgpConfig(losses=_ngp_losses(0.1)),
         # Inversion follows single renders: 1024 leave smaller gaps between their angles.
@@ -112,13 +115,10 @@ def _toybox() -> RunConfig:
     return replace(
         base,
         prior="toybox",
-        # Some four hundred and fifty predictor calls for four views, a tenth of a second each.
-        steps=150,
         # Of 1, 2.5 and 7.5 the best for SDI and for SDS (docs/reports/evidence.md); the exact prior wants 1.
         guidance=GuidanceConfig(guidance_scale=2.5, inversion_steps=5, t_min=0.1, random_fraction=0.4),
-        # Latents of unit variance, as Stable Diffusion's: ten times that of pooled pixels, and so is the pull on them.
-        losses=LossConfig(fog=1.0),
-        ngp=NgpConfig(),
+        # A step on pixels takes a fifth of the time of one through the autoencoder.
+        losses=LossConfig(space="pixels"),
     )
 
 
@@ -135,6 +135,8 @@ def _smoke() -> RunConfig:
         base,
         steps=20,
         views_per_step=2,
+        # Every step has a target of its own, as in the published method.
+        replay=ReplayConfig(),
         gaussians=replace(base.gaussians, num_initial=500),
         ideal_prior=replace(base.ideal_prior, renders_per_view=24, unconditional_renders=64),
         outputs=OutputConfig(preview_every=10, checkpoint_every=10, turntable_frames=8, turntable_size=64),
