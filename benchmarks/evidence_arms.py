@@ -1,198 +1,131 @@
-"""The arms of the comparison, the costs of their runs, and their steps for an equal budget."""
+"""The arms of the comparison, and their steps for an equal budget."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
-import torch
-from scored_runs import CPU, PROMPTS, warm_up
+from evidence_cost import Cost, count_calls, without_replay
 
-from sdi_gs.cameras import sample_cameras
-from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
-from sdi_gs.guidance.guided_predictor import needed_branches
-from sdi_gs.guidance.score_distillation import predictor_calls
-from sdi_gs.guidance.step_plan import plan_step
-from sdi_gs.priors.catalog import load_prior
-from sdi_gs.settings.backgrounds import BackgroundName
-from sdi_gs.settings.guidance import GuidanceConfig
+from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.settings.guidance import InversionOrder
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.training.trainer import Trainer
 
-Budget = Literal["calls", "time", "steps"]
+Budget = Literal["time", "calls"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 
-REFERENCE = "sdi"
-ARMS = {
+NOISES = {
     "sds": "SDS, t uniform",
     "sds-annealed": "SDS, t annealed",
-    "sdi": "SDI, γ_inv = −γ",
-    "sdi-minus-1": "inversion, γ_inv = −1",
+    "sdi": "SDI",
+    "sdi-other": "SDI, other order",
     "sdi-0": "inversion, γ_inv = 0",
     "sdi-plus-1": "inversion, γ_inv = +1",
+    "ism": "ISM-like",
 }
+"""What distinguishes the arms, by name."""
 
-ROUNDS = 8
-MAX_STEPS = 100_000
+FIRST_ORDER_ETA = 0.3
+"""eta as published, which is for the first order."""
+SECOND_ORDER_DATA_STD = 0.5
+"""The standard deviation that the tile world found (benchmarks/tile_world.py)."""
 
-
-def arm_config(base: RunConfig, arm: str) -> RunConfig:
-    """Return the preset with the arm's noise; everything else is common to all arms."""
-    guidance = base.guidance
-    inverting = replace(guidance, noise="inversion")
-    match arm:
-        case "sds":
-            return replace(base, guidance=replace(guidance, noise="random", annealing="uniform"))
-        case "sds-annealed":
-            return replace(base, guidance=replace(guidance, noise="random"))
-        case "sdi":
-            return replace(base, guidance=replace(inverting, inversion_guidance_scale=None))
-        case "sdi-minus-1":
-            return replace(base, guidance=replace(inverting, inversion_guidance_scale=-1.0))
-        case "sdi-0":
-            return replace(base, guidance=replace(inverting, inversion_guidance_scale=0.0))
-        case "sdi-plus-1":
-            return replace(base, guidance=replace(inverting, inversion_guidance_scale=1.0))
-        case _:
-            raise SystemExit(f'unknown arm "{arm}"; known: {", ".join(ARMS)}')
-
-
-def distinct_arms(base: RunConfig, arms: list[str]) -> list[str]:
-    """Return the arms without duplicates: at gamma 1, gamma_inv = -1 is -gamma."""
-    kept: dict[str, GuidanceConfig] = {}
-    for arm in arms:
-        guidance = arm_config(base, arm).guidance
-        if guidance.noise == "inversion":
-            guidance = replace(guidance, inversion_guidance_scale=guidance.resolved_inversion_scale)
-        if guidance not in kept.values():
-            kept[arm] = guidance
-    return list(kept)
+MAX_ROUNDS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calls:
-    """Predictor calls of a run by evaluated branches; one call covers all views of a step."""
+class Arm:
+    """One way to compute targets, with the preset's replay or without."""
 
-    conditional: int = 0
-    unconditional: int = 0
-    both: int = 0
+    noise: str
+    """A name in ``NOISES``."""
+    replay: bool = True
 
     @property
-    def total(self) -> int:
-        """Return the calls counted in a run's log."""
-        return self.conditional + self.unconditional + self.both
+    def name(self) -> str:
+        """Return the name of its folder."""
+        return self.noise if self.replay else f"{self.noise}-no-replay"
+
+    @property
+    def title(self) -> str:
+        """Return its name in tables."""
+        return NOISES[self.noise] if self.replay else f"{NOISES[self.noise]}, no replay"
 
 
-def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
-    """Return the calls that a run will make, from its schedule and without a prior.
+REFERENCE = Arm(noise="sdi")
+"""The arm that takes the preset's steps and sets the budget of all others."""
 
-    Raises SystemExit for guidance with unknown calls.
+
+def arm_config(base: RunConfig, arm: Arm) -> RunConfig:
+    """Return the preset with the arm's noise and replay; everything else is common to all arms."""
+    inverting = replace(base.guidance, noise="inversion", inversion_guidance_scale=None)
+    match arm.noise:
+        case "sds":
+            guidance = replace(base.guidance, noise="random", annealing="uniform")
+        case "sds-annealed":
+            guidance = replace(base.guidance, noise="random")
+        case "sdi":
+            guidance = inverting
+        case "sdi-other":
+            order: InversionOrder = 1 if inverting.inversion_order == 2 else 2
+            eta = FIRST_ORDER_ETA if order == 1 else 0.0
+            guidance = replace(inverting, inversion_order=order, inversion_eta=eta)
+            if order == 2:
+                guidance = replace(guidance, inversion_data_std=SECOND_ORDER_DATA_STD)
+        case "sdi-0":
+            guidance = replace(inverting, inversion_guidance_scale=0.0)
+        case "sdi-plus-1":
+            guidance = replace(inverting, inversion_guidance_scale=1.0)
+        case "ism":
+            guidance = replace(base.guidance, noise="interval")
+        case _:
+            raise SystemExit(f'unknown arm "{arm.noise}"; known: {", ".join(NOISES)}')
+    config = replace(base, guidance=guidance)
+    return config if arm.replay else without_replay(config)
+
+
+def budgeted(base: RunConfig, arm: Arm, budget: Budget, *, schedule: NoiseSchedule, cost: Cost) -> RunConfig:
+    """Return the arm with the steps that the budget of the reference arm allows, which has the preset's steps.
+
+    At equal calls an arm with replay also takes the reference's steps, to a whole number for each target.
     """
-    guidance = config.guidance
-    if guidance.perp_neg or guidance.noise not in ("inversion", "random"):
-        raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
-    target, inversion = (
-        needed_branches(scale) for scale in (guidance.guidance_scale, guidance.resolved_inversion_scale)
-    )
-    counts = {"conditional": 0, "unconditional": 0, "all": 0}
-    generator = torch.Generator().manual_seed(config.seed)
-    for step in range(config.steps):
-        plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
-        counts[target] += 1
-        counts[inversion] += predictor_calls(guidance, plan, schedule) - 1
-    return Calls(conditional=counts["conditional"], unconditional=counts["unconditional"], both=counts["all"])
+    reference, config = arm_config(base, REFERENCE), arm_config(base, arm)
+
+    def calls(config: RunConfig) -> float:
+        return count_calls(config, schedule).total
+
+    match budget:
+        case "calls":
+            if calls(config) == calls(reference) and config.replay == reference.replay:
+                return config
+            single = replace(config, replay=replace(config.replay, steps_per_target=1))
+            rounds = rounds_for(single, calls(reference), calls)
+            inner = max(1, round(reference.steps / rounds)) if arm.replay else 1
+            return with_rounds(replace(config, replay=replace(config.replay, steps_per_target=inner)), rounds)
+        case "time":
+            seconds = cost.seconds(reference, schedule)
+            if cost.seconds(config, schedule) == seconds:
+                return config
+            rounds = rounds_for(config, seconds, lambda config: cost.seconds(config, schedule))
+            return with_rounds(config, rounds)
+        case _:
+            assert_never(budget)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """CPU seconds of all threads together; other programs change them much less than wall time."""
-
-    step: float
-    """Seconds of a step without its predictor calls: render, encode, backward, optimise."""
-    conditional: float
-    unconditional: float
-    both: float
-
-    def seconds(self, config: RunConfig, schedule: NoiseSchedule) -> float:
-        """Return the predicted seconds of a run."""
-        calls = count_calls(config, schedule)
-        guidance = calls.conditional * self.conditional + calls.unconditional * self.unconditional
-        return config.steps * self.step + guidance + calls.both * self.both
+def with_rounds(config: RunConfig, rounds: int) -> RunConfig:
+    """Return the settings with the steps of a number of whole rounds."""
+    return replace(config, steps=rounds * config.replay.steps_per_target)
 
 
-def measure_cost(base: RunConfig) -> Cost:
-    """Measure in several rounds, each with one SDS step and one call of every kind; returns medians."""
-    config = arm_config(replace(base, prompt=base.prompt or PROMPTS[0], steps=ROUNDS), "sds")
-    prior = load_prior(config, device=CPU)
-    trainer = Trainer(config, prior, device=torch.device("cpu"))
-    warm_up(trainer)
-    calls = _calls_of_every_kind(trainer, prior)
-    rows = [[_cpu_seconds(trainer.train_step), *map(_cpu_seconds, calls)] for _ in range(ROUNDS)]
-    step, conditional, unconditional, both = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
-    costs = {"conditional": conditional, "unconditional": unconditional, "all": both}
-    # A step is an SDS step less its one call.
-    rest = max(step - costs[needed_branches(config.guidance.guidance_scale)], 0.0)
-    return Cost(step=rest, conditional=conditional, unconditional=unconditional, both=both)
-
-
-def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
-    """Return the conditional, unconditional and both branches of a step's views, as guidance passes them."""
-    views, config = trainer.config.views_per_step, trainer.config
-    grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
-    generator = torch.Generator().manual_seed(config.seed)
-    size = prior.image_size
-    cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=generator)
-    told = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
-    conditional, unconditional = told.prompt_embeddings, told.negative_embeddings
-    images = torch.rand(views, prior.image_size, prior.image_size, 3, generator=generator)
-    with torch.no_grad():
-        noised = prior.encode_images(images, generator)
-    return [
-        lambda: prior.predict_noise(noised, 500, conditional, told.cameras),
-        lambda: prior.predict_noise(noised, 500, unconditional, told.cameras),
-        lambda: prior.predict_noise(
-            torch.cat([noised] * 2), 500, torch.cat([conditional, unconditional]), told.cameras
-        ),
-    ]
-
-
-def _cpu_seconds(call: Callable[[], object]) -> float:
-    started = time.process_time()
-    call()
-    return time.process_time() - started
-
-
-def steps_for(config: RunConfig, target: float, spent: Callable[[RunConfig], float]) -> int:
-    """Return the number of steps whose cost is closest to the target."""
+def rounds_for(config: RunConfig, target: float, spent: Callable[[RunConfig], float]) -> int:
+    """Return the number of rounds whose cost is closest to the target."""
     low, high = 1, 1
-    while spent(replace(config, steps=high)) < target:
+    while spent(with_rounds(config, high)) < target:
         low, high = high, 2 * high
-        if high > MAX_STEPS:
-            raise SystemExit(f"more than {MAX_STEPS} steps would be needed for the budget {target:g}")
+        if high > MAX_ROUNDS:
+            raise SystemExit(f"more than {MAX_ROUNDS} rounds would be needed for the budget {target:g}")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if spent(replace(config, steps=middle)) < target else (low, middle)
-    return min((low, high), key=lambda steps: abs(spent(replace(config, steps=steps)) - target))
-
-
-def budgeted(base: RunConfig, arm: str, budget: Budget, *, schedule: NoiseSchedule, cost: Cost | None) -> RunConfig:
-    """Return the arm with as many steps as the budget of the reference arm allows, which has the preset's steps."""
-
-    def spent(config: RunConfig) -> float:
-        match budget:
-            case "calls":
-                return count_calls(config, schedule).total
-            case "time":
-                assert cost is not None
-                return cost.seconds(config, schedule)
-            case "steps":
-                return config.steps
-            case _:
-                assert_never(budget)
-
-    reference, config = arm_config(base, REFERENCE), arm_config(base, arm)
-    target = spent(reference)
-    # The preset's number if it fits, as for every arm with the same costs.
-    return config if spent(config) == target else replace(config, steps=steps_for(config, target, spent))
+        low, high = (middle, high) if spent(with_rounds(config, middle)) < target else (low, middle)
+    return min((low, high), key=lambda rounds: abs(spent(with_rounds(config, rounds)) - target))

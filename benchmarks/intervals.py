@@ -31,32 +31,44 @@ class Interval:
 
 
 def resampled_means(
-    values: np.ndarray,  # [P, S]
+    values: np.ndarray,  # [P, S], NaN after a prompt's last seed
     *,
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # [R]
-    """Return the means of two-stage resamplings."""
+    """Return the means of two-stage resamplings; every prompt counts alike, however many seeds it has."""
     prompts, seeds = values.shape
-    chosen = rng.integers(prompts, size=(count, prompts, 1))
-    drawn = rng.integers(seeds, size=(count, prompts, seeds))
-    return values[chosen, drawn].mean(axis=(1, 2))
+    given = (~np.isnan(values)).sum(axis=1)
+    chosen = rng.integers(prompts, size=(count, prompts))
+    available = given[chosen][..., None]
+    drawn = np.floor(rng.random((count, prompts, seeds)) * available).astype(int)
+    taken = np.where(np.arange(seeds) < available, values[chosen[..., None], drawn], np.nan)
+    return np.nanmean(taken, axis=2).mean(axis=1)
 
 
 def bootstrap(
-    values: np.ndarray,  # [P, S]
+    values: np.ndarray,  # [P, S], NaN after a prompt's last seed
     *,
     count: int = RESAMPLINGS,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean with its percentile interval; raises ValueError if there is nothing to average.
+    """Return the mean over prompts with its percentile interval.
 
     Two tables of the same shape are resampled alike, so the difference of paired runs is the bootstrap of their
-    differences.
+    differences. Raises ValueError if there is nothing to average.
     """
-    if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
+    if values.ndim != 2 or values.size == 0 or not _filled_from_the_left(values):
         raise ValueError(f"need finite values of prompts x seeds, got shape {values.shape}")
     means = resampled_means(values, count=count, rng=np.random.default_rng(seed))
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+    return Interval(mean=float(np.nanmean(values, axis=1).mean()), low=float(low), high=float(high))
+
+
+def _filled_from_the_left(
+    values: np.ndarray,  # [P, S]
+) -> bool:
+    """Return whether every prompt has a value, all are finite, and none comes after a gap."""
+    missing = np.isnan(values)
+    gaps = (np.diff(missing.astype(int), axis=1) < 0).any()
+    return not (missing[:, 0].any() or gaps or np.isinf(values).any())

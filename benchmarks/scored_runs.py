@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord, sample_cameras
+from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.evaluation.metrics.judge import judge_scene
+from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
 from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.toybox.truth import held_out_cameras
+from sdi_gs.toybox.truth_renders import TruthRenders
 from sdi_gs.training.trainer import Trainer
+
+Item = TypeVar("Item")
 
 PROMPTS = (
     "a blue robot",
@@ -38,13 +45,30 @@ PROMPTS = (
 CPU = torch.device("cpu")
 
 
-def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
-    """Train, score, and save a row of four views.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What runs of one prompt share, because it takes seconds to make."""
 
-    ``train_seconds`` includes loading the prior, ``loop_seconds`` the warm steps only.
+    prior: DiffusionPrior
+    truth: TruthRenders
+    """Renders of the prompt's true objects."""
+
+
+def shared_by(config: RunConfig) -> Shared:
+    """Load a run's prior; its mixtures and truth's renders are made when they are first needed."""
+    return Shared(prior=load_prior(config, device=CPU), truth=TruthRenders(held_out_cameras(IMAGE_SIZE)))
+
+
+def train_and_score(
+    config: RunConfig, picture: Path, *, shared: Shared | None = None, floor: bool = False
+) -> dict[str, Any]:
+    """Train, score, and save a row of four views; with ``floor`` other classes are compared as well.
+
+    ``train_seconds`` includes the warm-up, and loading unless ``shared``; ``loop_seconds`` are the warm steps only.
     """
     started = time.perf_counter()
-    trainer = Trainer(config, load_prior(config, device=CPU), device=CPU)
+    shared = shared or shared_by(config)
+    trainer = Trainer(config, shared.prior, device=CPU)
     warm_up(trainer)
     loop_started, cpu_started, calls = time.perf_counter(), time.process_time(), 0
     while trainer.step < config.steps:
@@ -62,9 +86,23 @@ def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
         "loop_seconds": ended - loop_started,
         "loop_cpu_seconds": cpu_ended - cpu_started,
         "n_gaussians": made.num_points,
-        **score_scene(made, config.prompt).as_json(),
+        **score_scene(made, config.prompt, renders=shared.truth, floor=floor).as_json(),
         **judge_scene(made, config.prompt).as_json(),
     }
+
+
+def of_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """Return the k-th of every n items, for the k-th of n processes; k from 1."""
+    number, count = shard
+    return list(items[number - 1 :: count])
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read "k/n" for argparse."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"a shard is k/n with k from 1 to n, as in 1/2, got {text}")
+    return int(number), int(count)
 
 
 def warm_up(trainer: Trainer) -> None:
@@ -97,7 +135,7 @@ def insert_table(page: Path, table: str, marks: tuple[str, str]) -> None:
 
 
 def sheet(pictures: Sequence[Path], page: Path) -> None:
-    """Return one picture of several runs: two per line, four views each."""
+    """Save one picture of several runs: two per line, four views each."""
     from PIL import Image
 
     rows = [Image.open(picture) for picture in pictures]

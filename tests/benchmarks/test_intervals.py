@@ -44,6 +44,19 @@ def test_the_interval_of_many_prompts_is_the_normal_one() -> None:
     assert found.high == pytest.approx(values.mean() + reach, abs=0.05 * reach)
 
 
+def test_a_prompt_with_fewer_seeds_counts_like_the_others() -> None:
+    values = table(prompts=50, seeds=3)
+    values[::2, 1:] = np.nan
+    means = resampled_means(values, count=40_000, rng=np.random.default_rng(0))
+    ones, threes = values[::2, 0], values[1::2]
+    by_prompt = np.concatenate([ones, threes.mean(axis=1)])
+    # A prompt's single seed does not vary within it; every second prompt has three that do.
+    within = 0.5 * threes.var(axis=1).mean() / 3
+    assert bootstrap(values).mean == pytest.approx(by_prompt.mean())
+    assert means.mean() == pytest.approx(by_prompt.mean(), abs=4e-3)
+    assert means.var() == pytest.approx((by_prompt.var() + within) / 50, rel=0.03)
+
+
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     covered = 0
@@ -66,7 +79,7 @@ def test_a_difference_is_one_where_its_interval_excludes_zero(low: float, high: 
     assert Interval(mean=0.5 * (low + high), low=low, high=high).excludes_zero == excludes
 
 
-@pytest.mark.parametrize("values", [np.zeros((0, 2)), np.zeros(3), np.array([[1.0, np.nan]])])
+@pytest.mark.parametrize("values", [np.zeros((0, 2)), np.zeros(3), np.array([[np.nan, 1.0]]), np.array([[np.inf]])])
 def test_nothing_is_averaged_out_of_nothing(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="prompts x seeds"):
         bootstrap(values)

@@ -1,0 +1,154 @@
+"""What a run of the comparison costs: its predictor calls, and its CPU seconds from costs measured beforehand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from scored_runs import CPU, PROMPTS, warm_up
+
+from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
+from sdi_gs.guidance.guided_predictor import needed_branches
+from sdi_gs.guidance.score_distillation import predictor_calls
+from sdi_gs.guidance.step_plan import plan_step
+from sdi_gs.pictures.views import ring_cameras
+from sdi_gs.priors.catalog import load_prior
+from sdi_gs.settings.losses import LossConfig
+from sdi_gs.settings.replay import ReplayConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
+
+MEASURED_ROUNDS = 8
+FIRST_ROUNDS = 16
+"""Rounds before the measured ones: an object takes shape, and Gaussians render faster than their first ball."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """Predictor calls of a run by evaluated branches; one call covers all views of a round."""
+
+    conditional: int = 0
+    unconditional: int = 0
+    both: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the calls counted in a run's log."""
+        return self.conditional + self.unconditional + self.both
+
+
+def rounds_of(config: RunConfig) -> int:
+    """Return the number of targets of a run."""
+    return math.ceil(config.steps / config.replay.steps_per_target)
+
+
+def without_replay(config: RunConfig) -> RunConfig:
+    """Return the settings with a target for every step, and the loss on latents."""
+    return replace(config, replay=ReplayConfig(), losses=replace(config.losses, space=LossConfig().space))
+
+
+def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
+    """Return the calls that a run will make, from its schedule and without a prior.
+
+    Raises SystemExit for guidance with unknown calls.
+    """
+    guidance = config.guidance
+    scales = {"inversion": guidance.resolved_inversion_scale, "interval": 0.0, "random": 0.0}
+    if guidance.perp_neg or guidance.noise not in scales:
+        raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
+    target, inversion = (needed_branches(scale) for scale in (guidance.guidance_scale, scales[guidance.noise]))
+    counts = {"conditional": 0, "unconditional": 0, "all": 0}
+    generator = torch.Generator().manual_seed(config.seed)
+    for step in range(0, config.steps, config.replay.steps_per_target):
+        plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
+        counts[target] += 1
+        counts[inversion] += predictor_calls(guidance, plan, schedule) - 1
+    return Calls(conditional=counts["conditional"], unconditional=counts["unconditional"], both=counts["all"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """CPU seconds of all threads together; other programs change them much less than wall time."""
+
+    alone: float
+    """Seconds of a step without replay and without its calls: render, encode, both with gradients, optimise."""
+    first: float
+    """Seconds of a round's first step under replay, without its calls: render, encode, decode, optimise."""
+    further: float
+    """Seconds of a further step of a round: render and optimise."""
+    conditional: float
+    unconditional: float
+    both: float
+
+    def seconds(self, config: RunConfig, schedule: NoiseSchedule) -> float:
+        """Return the predicted seconds of a run."""
+        calls, rounds = count_calls(config, schedule), rounds_of(config)
+        guidance = calls.conditional * self.conditional + calls.unconditional * self.unconditional
+        if config == without_replay(config):
+            steps = config.steps * self.alone
+        else:
+            steps = rounds * self.first + (config.steps - rounds) * self.further
+        return steps + guidance + calls.both * self.both
+
+
+def measure_cost(base: RunConfig) -> Cost:
+    """Measure in turns one round with replay, one step without, and one call of every kind; returns medians."""
+    guidance = replace(base.guidance, noise="random")
+    replayed = replace(base, prompt=base.prompt or PROMPTS[0], guidance=guidance)
+    rounds, inner = FIRST_ROUNDS + MEASURED_ROUNDS, base.replay.steps_per_target
+    replayed = replace(replayed, steps=rounds * inner)
+    prior = load_prior(replayed, device=CPU)
+    with_replay = Trainer(replayed, prior, device=CPU)
+    alone = Trainer(replace(without_replay(replayed), steps=rounds), prior, device=CPU)
+    for trainer in (with_replay, alone):
+        warm_up(trainer)
+    calls = _calls_of_every_kind(with_replay, prior)
+    rows = []
+    for number in range(rounds):
+        row = [_cpu_seconds(alone.train_step), _cpu_seconds(with_replay.train_step)]
+        further = [_cpu_seconds(with_replay.train_step) for _ in range(inner - 1)]
+        row.append(sum(further) / len(further) if further else 0.0)
+        if number >= FIRST_ROUNDS:
+            rows.append(row + [_cpu_seconds(call) for call in calls])
+    medians = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
+    step_alone, first, further_step, conditional, unconditional, both = medians
+    # A round of SDS has one call.
+    call = {"conditional": conditional, "unconditional": unconditional, "all": both}
+    own = call[needed_branches(guidance.guidance_scale)]
+    return Cost(
+        alone=max(step_alone - own, 0.0),
+        first=max(first - own, 0.0),
+        further=further_step,
+        conditional=conditional,
+        unconditional=unconditional,
+        both=both,
+    )
+
+
+def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:
+    """Return the conditional, unconditional and both branches of a round's views, as guidance passes them."""
+    config = trainer.config
+    views = config.views_per_step
+    cameras = ring_cameras(config.cameras, views, prior.image_size, elevation_deg=15.0)
+    grounds = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
+    conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
+    prompt, negative, told = conditions.prompt_embeddings, conditions.negative_embeddings, conditions.cameras
+    generator = torch.Generator().manual_seed(config.seed)
+    images = torch.rand(views, prior.image_size, prior.image_size, 3, generator=generator)
+    with torch.no_grad():
+        noised = prior.encode_images(images, generator)
+    joined, embeddings = torch.cat([noised] * 2), torch.cat([prompt, negative])
+    return [
+        lambda: prior.predict_noise(noised, 500, prompt, told),
+        lambda: prior.predict_noise(noised, 500, negative, told),
+        lambda: prior.predict_noise(joined, 500, embeddings, told),
+    ]
+
+
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    started = time.process_time()
+    call()
+    return time.process_time() - started
