@@ -16,7 +16,7 @@ from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.pictures.views import ring_cameras
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.settings.losses import LossConfig
+from sdi_gs.settings.backgrounds import BackgroundName
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
@@ -24,6 +24,8 @@ from sdi_gs.training.trainer import Trainer
 MEASURED_ROUNDS = 8
 FIRST_ROUNDS = 16
 """Rounds before the measured ones: an object takes shape, and Gaussians render faster than their first ball."""
+FOG_PER_LATENT = 10.0
+"""Squared distance between latents of unit variance over that between their pictures; fog's weight goes with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,11 @@ def rounds_of(config: RunConfig) -> int:
 
 
 def without_replay(config: RunConfig) -> RunConfig:
-    """Return the settings with a target for every step, and the loss on latents."""
-    return replace(config, replay=ReplayConfig(), losses=replace(config.losses, space=LossConfig().space))
+    """Return the settings with a target for every step, and the loss on latents as in 0.2."""
+    losses = config.losses
+    if losses.space == "pixels":
+        losses = replace(losses, space="latents", fog=FOG_PER_LATENT * losses.fog)
+    return replace(config, replay=ReplayConfig(), losses=losses)
 
 
 def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
@@ -133,7 +138,7 @@ def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callab
     config = trainer.config
     views = config.views_per_step
     cameras = ring_cameras(config.cameras, views, prior.image_size, elevation_deg=15.0)
-    grounds = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
+    grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
     conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
     prompt, negative, told = conditions.prompt_embeddings, conditions.negative_embeddings, conditions.cameras
     generator = torch.Generator().manual_seed(config.seed)

@@ -125,7 +125,10 @@ def plan_groups(
             raise SystemExit(f"preset {SETTINGS[name].preset} has no replay: --set replay.steps_per_target=4")
         schedule, cost = load_prior(base, device=CPU).schedule, cost_of(name, base)
         own = [block for block in blocks if block.setting == name]
-        for arm, budget in {(arm, budget) for block in own for arm in block.arms for budget in block.budgets}:
+        cells: set[tuple[Arm, Budget]] = {
+            (arm, budget) for block in own for arm in block.arms for budget in block.budgets
+        }
+        for arm, budget in cells:
             configs[name, arm, budget] = budgeted(base, arm, budget, schedule=schedule, cost=cost)
 
     def run(block: Block, arm: Arm, budget: Budget, prompt: str, seed: int) -> Run:

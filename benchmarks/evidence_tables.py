@@ -126,7 +126,7 @@ def claim_holds(verdicts: Sequence[Mapping[str, Sequence[str]]]) -> bool:
 
 def arms_of(rows: Sequence[Row], setting: str) -> dict[tuple[Arm, Budget], list[Row]]:
     """Return a setting's runs by arm and budget, in the order of tables."""
-    cells = {(arm, budget): [] for budget in BUDGETS for arm in ALL_ARMS}
+    cells: dict[tuple[Arm, Budget], list[Row]] = {(arm, budget): [] for budget in BUDGETS for arm in ALL_ARMS}
     for row in rows:
         if row.setting == setting:
             cells[row.arm, row.budget].append(row)
