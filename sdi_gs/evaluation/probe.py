@@ -213,4 +213,4 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     assert parsed.class_name is not None
     if parsed.colour is None:
         raise UserError(f'"{options.prompt}" leaves the colour open: name one, or give --source to probe its renders')
-    return render_truth(truth_draws(parsed.class_name, parsed.colour, 1), cameras).rgb, cameras
+    return render_truth(truth_draws(parsed.class_name, parsed.colour, 1, parsed.style), cameras).rgb, cameras

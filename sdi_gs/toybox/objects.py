@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdi_gs.toybox.classes import CLASSES, COLOURS, PROPORTIONS, ClassName, class_rows
 from sdi_gs.toybox.primitives import ROW_LENGTH, Vector, placed
+from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 
 HELD_OUT_PAIRS: frozenset[tuple[ClassName, str]] = frozenset(
     {
@@ -60,12 +61,16 @@ class PlacedObject:
     """Turn about z in degrees, from +x towards +y."""
     scale: float = 1.0
     """Size relative to the canonical one."""
+    style: StyleName | None = None
+    """How its surface is cut into patches, whose shades are open (``patches.py``); None for a plain object."""
 
     def __post_init__(self) -> None:
         if self.class_name not in CLASSES:
             raise ValueError(f"class_name is {self.class_name!r}; expected one of {', '.join(CLASSES)}")
         if self.colour not in COLOURS:
             raise ValueError(f"colour is {self.colour!r}; expected one of {', '.join(COLOURS)}")
+        if self.style not in (None, *STYLE_NAMES):
+            raise ValueError(f"style is {self.style!r}; expected None or one of {', '.join(STYLE_NAMES)}")
         names = PROPORTIONS[self.class_name]
         if len(self.proportions) != len(names) or not all(0.0 <= p <= 1.0 for p in self.proportions):
             raise ValueError(
@@ -79,9 +84,10 @@ class PlacedObject:
 Scene = tuple[PlacedObject, ...]
 
 
-def canonical_object(class_name: ClassName, colour: str) -> PlacedObject:
+def canonical_object(class_name: ClassName, colour: str, style: StyleName | None = None) -> PlacedObject:
     """Return the object of mean proportions, at the origin, facing +x."""
-    return PlacedObject(class_name=class_name, colour=colour, proportions=(0.5,) * len(PROPORTIONS[class_name]))
+    proportions = (0.5,) * len(PROPORTIONS[class_name])
+    return PlacedObject(class_name=class_name, colour=colour, proportions=proportions, style=style)
 
 
 def sample_object(class_name: ClassName, colour: str, rng: np.random.Generator) -> PlacedObject:

@@ -38,16 +38,28 @@ class PatchRender:
         """Return the images of one member, or of one member each."""
         by_image = light.expand(len(self.cells), -1)
         lit = torch.gather(by_image, 1, self.cells.flatten(1).clamp_min(0)).view_as(self.cells)
-        shade = torch.where(lit, LIGHT_SHADE, DARK_SHADE)[..., None]
+        return self._composite(torch.where(lit, LIGHT_SHADE, DARK_SHADE)[..., None], background)
+
+    def mean(
+        self,
+        background: Tensor | Sequence[float] = WHITE,  # [B, 3] or [3]
+    ) -> Tensor:  # [B, H, W, 3]
+        """Return the mean over all members."""
+        return self._composite(torch.tensor(0.5 * (LIGHT_SHADE + DARK_SHADE)), background)
+
+    def _composite(self, shade: Tensor, background: Tensor | Sequence[float]) -> Tensor:
         behind = torch.as_tensor(background, dtype=self.alpha.dtype).expand(len(self.cells), 3)[:, None, None]
         return shade * self.foreground + (1.0 - self.alpha) * behind
 
 
-def render_patches(items: Sequence[PlacedObject], cameras: CameraBatch, style: StyleName) -> PatchRender:
+def render_patches(items: Sequence[PlacedObject], cameras: CameraBatch) -> PatchRender:
     """Render object b with camera b, and find every pixel's cell.
 
-    Raises ValueError if the counts differ.
+    Raises ValueError if the counts differ, and if the objects are not of one style.
     """
+    style = items[0].style
+    if style is None or any(item.style != style for item in items):
+        raise ValueError(f"patches need objects of one style, got {sorted({str(item.style) for item in items})}")
     plain = render_scenes([(item,) for item in items], cameras, background=(0.0, 0.0, 0.0))
     covered = plain.alpha[..., 0] > 0.0
     image, row, column = torch.nonzero(covered, as_tuple=True)

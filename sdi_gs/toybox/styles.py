@@ -19,7 +19,7 @@ REACH = 1.0
 CELL_OFFSET = (0.043, 0.023, 0.0065)
 LIGHT_SHADE = 1.0
 """Factor of a light patch: it has the object's own colour."""
-DARK_SHADE = 0.5
+DARK_SHADE = 0.25
 """Factor of a dark patch. Shades above 1 would leave the displayable colours."""
 
 

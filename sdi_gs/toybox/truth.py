@@ -1,7 +1,7 @@
 """Toybox's truth: the family of objects that a prompt may mean, and their exact renders in the held-out views.
 
 A prompt leaves proportions and size open, so truth is a family: K random members, drawn from a stream that no prior
-has used, beside the canonical one.
+has used, beside the canonical one. Objects with a style all have canonical proportions: their patches are what is open.
 
 Letters: V views, K objects.
 """
@@ -9,14 +9,18 @@ Letters: V views, K objects.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.toybox.classes import CLASSES, ClassName
-from sdi_gs.toybox.objects import PlacedObject, Scene, sample_object
-from sdi_gs.toybox.renderer import ToyboxRender, render_scenes
+from sdi_gs.toybox.objects import PlacedObject, Scene, canonical_object, sample_object
+from sdi_gs.toybox.patches import draw_shades, render_patches
+from sdi_gs.toybox.renderer import WHITE, ToyboxRender, render_scenes
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.styles import StyleName
 from sdi_gs.toybox.views import toybox_cameras
 
 NUM_DRAWS = 32
@@ -38,16 +42,42 @@ def held_out_cameras(image_size: int) -> CameraBatch:
     return toybox_cameras(torch.tensor(azimuth), torch.tensor(elevation), size=image_size)
 
 
-def truth_draws(class_name: ClassName, colour: str, num_draws: int = NUM_DRAWS) -> list[PlacedObject]:
-    """Draw K random objects that fit the prompt from the "truth" stream; fewer draws are a prefix of more."""
+def truth_draws(
+    class_name: ClassName, colour: str, num_draws: int = NUM_DRAWS, style: StyleName | None = None
+) -> list[PlacedObject]:
+    """Draw K random objects that fit the prompt from the "truth" stream; fewer draws are a prefix of more.
+
+    With a style there is one object, the canonical one.
+    """
+    if style is not None:
+        return [canonical_object(class_name, colour, style)]
     rng = split_seed("truth", CLASSES.index(class_name))
     return [sample_object(class_name, colour, rng) for _ in range(num_draws)]
 
 
-def render_truth(items: Sequence[PlacedObject], cameras: CameraBatch) -> ToyboxRender:
-    """Render each of K objects alone over white in all V cameras; K * V images, object by object."""
+def render_truth(
+    items: Sequence[PlacedObject],
+    cameras: CameraBatch,
+    background: Tensor | Sequence[float] = WHITE,  # [K * V, 3] or [3]
+) -> ToyboxRender:
+    """Render each of K objects alone in all V cameras; K * V images, object by object.
+
+    An object with a style is shown as one of its members, the same at every call.
+    """
     scenes: list[Scene] = [(item,) for item in items for _ in range(len(cameras))]
-    return render_scenes(scenes, _repeat(cameras, len(items)))
+    repeated = _repeat(cameras, len(items))
+    plain = render_scenes(scenes, repeated, background)
+    if items[0].style is None:
+        return plain
+    light = [_member(item) for item in items for _ in range(len(cameras))]
+    patches = render_patches([item for (item,) in scenes], repeated)
+    return replace(plain, rgb=patches.shaded(torch.stack(light), background))
+
+
+def _member(item: PlacedObject) -> Tensor:  # [Q] bool
+    """Return the shades of an object's example."""
+    assert item.style is not None
+    return draw_shades(item.style, split_seed("truth", len(CLASSES) + CLASSES.index(item.class_name)))
 
 
 def _repeat(cameras: CameraBatch, times: int) -> CameraBatch:

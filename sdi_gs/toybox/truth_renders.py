@@ -18,6 +18,7 @@ from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.classes import COLOURS
 from sdi_gs.toybox.objects import PlacedObject
+from sdi_gs.toybox.patches import PatchRender, nearest_shades, render_patches
 from sdi_gs.toybox.truth import render_truth
 
 # Objects rendered in one call: large enough to keep threads busy, small enough for memory at 128 px.
@@ -53,19 +54,29 @@ class TruthRenders:
     def views_like(self, items: Sequence[PlacedObject], predicted: RenderOutput) -> TrueViews:
         """Return the true views of K objects with which the predicted views [V, H, W] are compared.
 
-        Every comparison asks here. Toybox's plain objects look the same whatever was predicted.
+        Every comparison asks here. Plain objects look the same whatever was predicted; of an object with a style it
+        is the nearest member, patch by patch over all views.
         """
-        return self.views(items)
+        if items[0].style is None:
+            return self.views(items)
+        rgb, alpha = [], []
+        for item in items:
+            patches = self._patches(item, self.cameras)
+            rgb.append(patches.shaded(nearest_shades(predicted.rgb, patches, item.style)))
+            alpha.append(patches.alpha)
+        return TrueViews(rgb=torch.stack(rgb), alpha=torch.stack(alpha))
 
     def views(self, items: Sequence[PlacedObject]) -> TrueViews:
-        """Return renders of K objects."""
-        rgb, alpha = self._kept.get(("views", *items), lambda: self._render(items))
+        """Return renders of K objects; of those with a style, the mean over all members."""
+        rgb, alpha = self._kept.get(("views", *items), lambda: self._mean_views(items, self.cameras))
         return TrueViews(rgb=rgb, alpha=alpha)
 
     def silhouettes(self, items: Sequence[PlacedObject]) -> Tensor:  # [K, V, H, W] bool
         """Return the silhouettes of K objects, which do not depend on their colours."""
         uncoloured = [replace(item, colour=next(iter(COLOURS))) for item in items]
-        (masks,) = self._kept.get(("silhouettes", *uncoloured), lambda: (metrics.silhouette(self._render(items)[1]),))
+        (masks,) = self._kept.get(
+            ("silhouettes", *uncoloured), lambda: (metrics.silhouette(self._mean_views(items, self.cameras)[1]),)
+        )
         return masks
 
     def in_every_colour(self, item: PlacedObject) -> TrueViews:
@@ -76,14 +87,30 @@ class TruthRenders:
         """Return, for every view, renders [V, 24, H, W, 3] from 24 azimuths at its elevation, and their view words."""
         grids, grid_of = _grids_around(self.cameras)
         (rgb,) = self._kept.get(
-            ("sides", item), lambda: (torch.stack([render_truth([item], grid).rgb for grid in grids]),)
+            ("sides", item), lambda: (torch.stack([self._mean_views([item], grid)[0][0] for grid in grids]),)
         )
         words = [grid.view_words() for grid in grids]
         return rgb[grid_of], [words[index] for index in grid_of]
 
-    def _render(self, items: Sequence[PlacedObject]) -> tuple[Tensor, Tensor]:
-        render = render_truth(items, self.cameras)
+    def _mean_views(self, items: Sequence[PlacedObject], cameras: CameraBatch) -> tuple[Tensor, Tensor]:
+        """Return renders [K, V, H, W, 3] and their alpha [K, V, H, W, 1], means over the members of a style."""
+        if items[0].style is not None:
+            patches = [self._patches(item, cameras) for item in items]
+            return torch.stack([item.mean() for item in patches]), torch.stack([item.alpha for item in patches])
+        render = render_truth(items, cameras)
         return render.rgb.unflatten(0, (len(items), -1)), render.alpha.unflatten(0, (len(items), -1))
+
+    def _patches(self, item: PlacedObject, cameras: CameraBatch) -> PatchRender:
+        """Return renders of an object with a style, its shades open; kept in the views of the score."""
+        if cameras is not self.cameras:
+            return render_patches([item] * len(cameras), cameras)
+
+        def make() -> tuple[Tensor, ...]:
+            made = render_patches([item] * len(cameras), cameras)
+            return made.foreground, made.alpha, made.cells
+
+        foreground, alpha, cells = self._kept.get(("patches", item), make)
+        return PatchRender(foreground=foreground, alpha=alpha, cells=cells)
 
 
 def in_chunks(items: Sequence[PlacedObject]) -> Iterator[Sequence[PlacedObject]]:

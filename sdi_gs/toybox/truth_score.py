@@ -112,10 +112,10 @@ def score_against_truth(
     if not torch.equal(renders.cameras.world_from_camera, cameras.world_from_camera) or expected != renders.shape:
         raise ValueError(f"the renders of truth were made for other views than these {len(cameras)}")
     views = RenderOutput(rgb=rgb.detach().cpu().float(), alpha=alpha.detach().cpu().float())
-    any_colour = canonical_object(prompt.class_name, next(iter(COLOURS)))
+    any_colour = canonical_object(prompt.class_name, next(iter(COLOURS)), prompt.style)
     colour = prompt.colour or _nearest_colour(views, any_colour, renders)[0]
-    draws = truth_draws(prompt.class_name, colour, num_draws)
-    scores = compare(views, [canonical_object(prompt.class_name, colour), *draws], renders)
+    draws = truth_draws(prompt.class_name, colour, num_draws, prompt.style)
+    scores = compare(views, [canonical_object(prompt.class_name, colour, prompt.style), *draws], renders)
     untouched = Turned(yaw_deg=0.0, views=views, scores=scores[1:])
     free = undo_yaw(untouched, render, draws, renders) if render is not None else None
     iou_wrong_class, wrong_class = _floor(views, prompt.class_name, colour, num_wrong_class_draws, renders)
@@ -131,7 +131,7 @@ def score_against_truth(
         wrong_class=wrong_class,
         **_image_scores(untouched, draws, prompt, renders),
         **_turned_scores(free or untouched, draws, prompt, renders),
-        num_draws=num_draws,
+        num_draws=len(draws),
         num_wrong_class_draws=num_wrong_class_draws,
     )
 

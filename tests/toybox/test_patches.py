@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdi_gs.toybox.classes import CLASSES, ClassName
-from sdi_gs.toybox.objects import PlacedObject, canonical_object, scene_primitives
+from sdi_gs.toybox.objects import canonical_object, scene_primitives
 from sdi_gs.toybox.patches import cells_at, draw_shades, nearest_shades, render_patches
 from sdi_gs.toybox.primitives import BOX, CENTRE, CONE, CUP, EXTENT, KIND, PRISM, ROTATION
 from sdi_gs.toybox.renderer import render_scenes
@@ -18,7 +18,7 @@ from sdi_gs.toybox.styles import CELL_OFFSET, DARK_SHADE, STYLE_NAMES, STYLES, S
 from sdi_gs.toybox.views import toybox_cameras
 
 CAMERAS = toybox_cameras(torch.tensor([10.0, 100.0, 190.0, 280.0]), torch.tensor([15.0, -5.0, 30.0, 70.0]), size=64)
-CHAIR = canonical_object("chair", "green")
+CHAIR = canonical_object("chair", "green", "patchwork")
 
 
 def flat_faces(class_name: ClassName) -> list[list[float]]:
@@ -57,7 +57,7 @@ def test_points_share_a_cell_if_they_share_every_slab(style: StyleName) -> None:
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
 def test_light_members_are_the_plain_object_and_dark_ones_half_as_bright(style: StyleName) -> None:
-    renders = render_patches([CHAIR] * 4, CAMERAS, style)
+    renders = render_patches([replace(CHAIR, style=style)] * 4, CAMERAS)
     plain = render_scenes([(CHAIR,)] * 4, CAMERAS, background=(0.2, 0.5, 0.9))
     lit = torch.ones(STYLES[style].num_cells, dtype=torch.bool)
     torch.testing.assert_close(renders.shaded(lit, (0.2, 0.5, 0.9)), plain.rgb, rtol=0.0, atol=1e-6)
@@ -67,7 +67,7 @@ def test_light_members_are_the_plain_object_and_dark_ones_half_as_bright(style: 
 
 
 def test_one_cell_changes_its_own_pixels_only() -> None:
-    renders = render_patches([CHAIR] * 4, CAMERAS, "patchwork")
+    renders = render_patches([CHAIR] * 4, CAMERAS)
     light = draw_shades("patchwork", np.random.default_rng(0))
     cell = int(renders.cells[0].max())
     changed = light.clone()
@@ -78,19 +78,19 @@ def test_one_cell_changes_its_own_pixels_only() -> None:
 
 
 def test_cells_turn_and_move_with_the_object() -> None:
-    moved = PlacedObject(class_name="chair", colour="green", proportions=CHAIR.proportions, yaw_deg=90.0, scale=0.8)
+    moved = replace(CHAIR, yaw_deg=90.0, scale=0.8)
     turned = toybox_cameras(CAMERAS.azimuth_deg + 90.0, CAMERAS.elevation_deg, size=64)
-    still = render_patches([CHAIR] * 4, CAMERAS, "patchwork").cells
+    still = render_patches([CHAIR] * 4, CAMERAS).cells
     # The object's middle fills the same pixels at 0.8 of the size seen from 0.8 of the distance.
     near = turned.world_from_camera.clone()
     near[:, :3, 3] *= 0.8
-    closer = render_patches([moved] * 4, replace(turned, world_from_camera=near), "patchwork").cells
+    closer = render_patches([moved] * 4, replace(turned, world_from_camera=near)).cells
     covered = (still >= 0) & (closer >= 0)
     assert (still == closer)[covered].double().mean() > 0.98
 
 
 def test_the_nearest_member_of_a_members_images_is_itself() -> None:
-    renders = render_patches([CHAIR] * 4, CAMERAS, "patchwork")
+    renders = render_patches([CHAIR] * 4, CAMERAS)
     light = draw_shades("patchwork", np.random.default_rng(4))
     blurred = renders.shaded(light) + 0.02 * torch.randn(4, 64, 64, 3, generator=torch.Generator().manual_seed(2))
     found = nearest_shades(blurred, renders, "patchwork")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,9 @@ from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import COLOURS, ClassName
 from sdi_gs.toybox.objects import PlacedObject, canonical_object, sample_object
+from sdi_gs.toybox.patches import draw_shades, render_patches
 from sdi_gs.toybox.splits import split_seed
+from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
 from sdi_gs.toybox.truth_score import TruthScore, score_against_truth
 
@@ -170,3 +173,18 @@ def test_bad_input_is_refused() -> None:
         score_against_truth(images[:3], alpha, CAMERAS, ROBOT)
     with pytest.raises(ValueError, match="num_draws"):
         score_against_truth(images, alpha, CAMERAS, ROBOT, 0)
+
+
+@pytest.mark.parametrize("style", STYLE_NAMES)
+def test_truth_of_a_style_is_the_nearest_member(style: StyleName) -> None:
+    item = canonical_object("chair", "yellow", style)
+    prompt = ToyboxPrompt(class_name="chair", colour="yellow", style=style)
+    views = render_patches([item] * len(CAMERAS), CAMERAS)
+    member = score_against_truth(render_truth([item], CAMERAS).rgb, views.alpha, CAMERAS, prompt)
+    assert member.psnr_best == member.psnr_canonical > 80.0
+    assert member.detail > 0.999
+    assert member.colour == "yellow" and member.num_draws == 1
+    other = views.shaded(draw_shades(style, np.random.default_rng(77)))
+    assert score_against_truth(other, views.alpha, CAMERAS, prompt).psnr_best > 80.0
+    # The mean over all members is no member.
+    assert score_against_truth(views.mean(), views.alpha, CAMERAS, prompt).psnr_best < 30.0

@@ -18,7 +18,6 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.detail import detail
 from sdi_gs.toybox.objects import canonical_object
-from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.truth import held_out_cameras, render_truth
 from sdi_gs.training.fitting import fit_to_images
 
@@ -56,10 +55,11 @@ def score_ceiling(
     """
     wanted = toybox_prompt(prompt)
     assert wanted.class_name is not None
-    item, cameras = canonical_object(wanted.class_name, wanted.colour or colour), held_out_cameras(image_size)
+    item = canonical_object(wanted.class_name, wanted.colour or colour, wanted.style)
+    cameras = held_out_cameras(image_size)
     fitted_scene = fit_to_images(
         config,
-        lambda training, background: render_scenes([(item,)] * len(training), training, background).rgb,
+        lambda training, background: render_truth([item], training, background).rgb,
         image_size=image_size,
         device=torch.device(device),
         start=load_start(config, device=torch.device(device)),
