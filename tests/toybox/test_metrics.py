@@ -121,3 +121,44 @@ def test_nearest_colour_looks_only_where_the_object_wears_its_colour() -> None:
     rgb, alpha = wheeled(COLOURS["red"])
     blue_wheels = torch.where(square(4, 11, 3) > 0.0, torch.tensor(COLOURS["blue"]), rgb)
     assert metrics.nearest_colour(blue_wheels, alpha, truths, alpha) == "red"
+
+
+def test_the_distance_from_a_colour_is_zero_where_it_is_that_colour_and_grows_with_washing_out() -> None:
+    truths = {colour: wheeled(value)[0] for colour, value in COLOURS.items()}
+    rgb, alpha = wheeled(COLOURS["red"])
+    exact = metrics.colour_distances(rgb, alpha, truths, alpha)
+    assert exact["red"] == pytest.approx(0.0, abs=1e-6)
+    washed = rgb + 0.3 * alpha * (rgb.mean(dim=-1, keepdim=True) - rgb)
+    assert metrics.colour_distances(washed, alpha, truths, alpha)["red"] > 0.05
+
+
+def test_the_distance_between_two_colours_is_that_of_chroma_and_half_the_brightness() -> None:
+    truths = {name: 1.0 - square(4, 4, 6) * (1.0 - torch.tensor(value)) for name, value in COLOURS.items()}
+    alpha = square(4, 4, 6)
+    found = metrics.colour_distances(truths["red"], alpha, truths, alpha)["blue"]
+    red, blue = torch.tensor(COLOURS["red"]), torch.tensor(COLOURS["blue"])
+    chroma = (red - red.mean()) - (blue - blue.mean())
+    assert found == pytest.approx(
+        (chroma.square().sum() + 0.75 * (red.mean() - blue.mean()) ** 2).sqrt().item(), rel=1e-4
+    )
+
+
+def test_two_colours_spread_and_one_does_not() -> None:
+    region = metrics.silhouette(square(2, 2, 8))
+    orange, pink = torch.tensor((1.0, 0.52, 0.08)), torch.tensor((1.0, 0.52, 0.72))
+    shade = torch.linspace(0.4, 1.0, 16)[None, :, None, None]
+    truth = (shade * orange).expand(1, 16, 16, 3)
+    left = (torch.arange(16) < 6)[None, None, :, None]
+    two = torch.where(left, shade * orange, shade * pink)
+    assert metrics.chroma_spread(truth, truth, region) == 0.0
+
+    def spread(image: Tensor) -> float:
+        pixels = image[0, 2:10, 2:10].reshape(-1, 3).double().numpy()
+        chroma = pixels - pixels.mean(axis=1, keepdims=True)
+        return float(((chroma - chroma.mean(axis=0)) ** 2).sum(axis=1).mean() ** 0.5)
+
+    assert metrics.chroma_spread(two, truth, region) == pytest.approx(spread(two) - spread(truth), abs=1e-6)
+    assert metrics.chroma_spread(two, truth, region) > 0.08
+    grey = truth.mean(dim=-1, keepdim=True).expand(1, 16, 16, 3)
+    assert metrics.chroma_spread(grey, truth, region) < 0.0
+    assert metrics.chroma_spread(two, truth, torch.zeros_like(region)) == 0.0
