@@ -19,13 +19,17 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 """Pixels of their images."""
 
 
-def predicted(tier: Tier, image_size: int, *, field: Literal["preset", "published"] | None = None) -> Any:
-    """Return peak bytes and seconds by card of a step on a tier, with Perp-Neg: four views of 200 000 Gaussians, or one
-    view of a field, the presets' or the paper's.
+Case = Literal["gaussians", "pixels", "preset", "published"]
+"""Four views of 200 000 Gaussians, in latents or with 40 targets kept in pixels; or one view of a field, the presets'
+or the paper's."""
 
-    None if the case was not counted.
+
+def predicted(tier: Tier, image_size: int, case: Case = "gaussians") -> Any:
+    """Return peak bytes and seconds by card of a step on a tier, with Perp-Neg; None if the case was not counted.
+
+    In pixels the seconds are those of a step that computes targets, "replayed_seconds" those of a step on kept ones.
     """
-    return _table().get(":".join(filter(None, (tier.name, str(image_size), field))))
+    return _table().get(":".join((tier.name, str(image_size), *([] if case == "gaussians" else [case]))))
 
 
 def predicted_of_check(config: RunConfig) -> int | None:
@@ -33,6 +37,8 @@ def predicted_of_check(config: RunConfig) -> int | None:
 
     ``config`` is a Gaussian run of sd21-base, its compute settings a tier's. None if these settings were not counted.
     """
+    if config.losses.space != "latents":
+        return None
     tier = next((tier for tier in TIERS if saving_at_least(ComputeConfig(), tier.compute) == config.compute), None)
     row = None if tier is None else _table().get(f"{tier.name}:{MODELS['sd21-base']}:check")
     if row is None or (row["views"], row["gaussians"]) != (config.views_per_step, config.gaussians.num_initial):
@@ -55,7 +61,14 @@ def tier_lines(free_bytes: int, card_name: str) -> list[str]:
             f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB{beyond},"
             f" {_times(row['seconds'], card_name)} a step"
         )
-    of_field = predicted(tier, MODELS["sd21-base"], field="preset")
+    in_pixels = predicted(tier, MODELS["sd21-base"], "pixels")
+    if in_pixels is not None:
+        lines.append(
+            f"predicted   sd21-base with --losses.space pixels: {in_pixels['peak_bytes'] / GIB:.1f} GiB,"
+            f" {_times(in_pixels['seconds'], card_name)} a step that computes targets,"
+            f" {_times(in_pixels['replayed_seconds'], card_name)} one on kept targets"
+        )
+    of_field = predicted(tier, MODELS["sd21-base"], "preset")
     if of_field is not None:
         lines.append(
             f"predicted   sd21-base with --representation ngp: {of_field['peak_bytes'] / GIB:.1f} GiB,"

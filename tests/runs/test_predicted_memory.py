@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.runs.predicted_memory import predicted, predicted_of_check, tier_lines
+from sdi_gs.runs.predicted_memory import Case, predicted, predicted_of_check, tier_lines
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.tiers import TIERS, Tier
 
@@ -25,13 +24,20 @@ def test_every_tier_is_predicted_to_fit_its_card(tier: Tier, image_size: int) ->
 
 
 @pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
-@pytest.mark.parametrize("field", ["preset", "published"])
-def test_every_tier_is_predicted_to_fit_its_card_with_a_field(
-    tier: Tier, field: Literal["preset", "published"]
-) -> None:
-    row = predicted(tier, 512, field=field)
+@pytest.mark.parametrize("case", ["preset", "published", "pixels"])
+def test_every_tier_is_predicted_to_fit_its_card_with_a_field_and_in_pixels(tier: Tier, case: Case) -> None:
+    row = predicted(tier, 512, case)
     assert row is not None, "run benchmarks/memory_prediction.py --docs docs/reports/gpu-memory.md"
     assert row["peak_bytes"] <= tier.budget_bytes
+
+
+@pytest.mark.parametrize("tier", [pytest.param(tier, id=tier.name) for tier in TIERS])
+@pytest.mark.parametrize("image_size", [512, 768])
+def test_pixels_take_less_memory_and_replayed_steps_little_time(tier: Tier, image_size: int) -> None:
+    in_latents, in_pixels = predicted(tier, image_size), predicted(tier, image_size, "pixels")
+    assert in_pixels["peak_bytes"] < in_latents["peak_bytes"]
+    for card in CARDS:
+        assert in_pixels["replayed_seconds"][card] < 0.1 * in_pixels["seconds"][card]
 
 
 def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
@@ -39,13 +45,16 @@ def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
     assert lines[0].startswith("tier        12, for 11.0 GiB of free memory")
     assert "sd21-base" in lines[1]
     assert lines[1].count(" s ") == 1
-    assert "--representation ngp" in lines[3]
-    assert lines[3].endswith(" s a step of one view")
+    assert "--losses.space pixels" in lines[3]
+    assert lines[3].endswith(" s one on kept targets")
+    assert "--representation ngp" in lines[4]
+    assert lines[4].endswith(" s a step of one view")
     assert tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")[1].count(" s on ") == len(CARDS)
     assert [("more than this tier" in line) for line in tier_lines(7 * GIB, "NVIDIA GeForce RTX 3050")] == [
         False,
         False,
         True,
+        False,
         False,
     ]
     assert "none fits" in tier_lines(5 * GIB, "NVIDIA GeForce RTX 3050")[0]
@@ -61,5 +70,6 @@ def test_the_doctors_step_has_a_prediction_on_every_tier() -> None:
 def test_other_settings_than_those_that_were_counted_have_no_prediction() -> None:
     config = replace(preset_named("sd21-base").config, compute=TIERS[0].compute)
     assert predicted_of_check(replace(config, views_per_step=2)) is None
+    assert predicted_of_check(replace(config, losses=replace(config.losses, space="pixels"))) is None
     assert predicted_of_check(replace(config, gaussians=replace(config.gaussians, num_initial=10))) is None
     assert predicted_of_check(replace(config, compute=ComputeConfig(views_at_once=3))) is None
