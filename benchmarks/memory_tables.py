@@ -142,7 +142,13 @@ def _published(report: dict[str, Any]) -> str:
 
 def _replay(report: dict[str, Any]) -> str:
     return _table(
-        ("tier", "pixels", "latents", "in pixels", "latents, tensors", "in pixels", "kept targets only"),
+        (
+            "tier",
+            "size",
+            *("card, loss in latents", "in pixels"),
+            *("tensors, loss in latents", "in pixels"),
+            "further step in pixels",
+        ),
         [
             (
                 tier.name,
@@ -167,7 +173,7 @@ def _replay_seconds(report: dict[str, Any]) -> str:
                 means = (f"{(first + (count - 1) * later) / count:.3f} s" for count in STEPS_PER_TARGET)
                 rows.append((size, row["space"], card, f"{first:.3f} s", f"{later:.3f} s", *means))
     means = (f"a step, {count} per target" for count in STEPS_PER_TARGET)
-    return _table(("pixels", "space", "card", "first step of a round", "a further step", *means), rows)
+    return _table(("size", "loss in", "card", "first step of a round", "a further step", *means), rows)
 
 
 def _both_spaces(report: dict[str, Any], tier: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:

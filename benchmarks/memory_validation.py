@@ -20,7 +20,7 @@ from typing import Any
 
 import tools_on_path  # noqa: F401
 import torch
-from memory_counting.counting import META, count_step
+from memory_counting.counting import META, count_round, count_step
 from memory_counting.meter import StepMeter
 from toybox_training.folder import load_networks
 
@@ -30,6 +30,7 @@ from sdi_gs.priors.published import Networks, published_config, published_networ
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
@@ -58,6 +59,13 @@ def whole_step(image_size: int, **changes: Any) -> dict[str, int]:
     return _of_step(config, lambda device: toy_networks(device, image_size))
 
 
+def pixels_step(image_size: int, *, replayed: bool) -> dict[str, int]:
+    """Measure a step with the loss in pixels, one that computes targets or one on kept targets."""
+    config = _run_config(preset_named("sd21-base").config, replay=ReplayConfig(steps_per_target=2, views=8))
+    config = replace(config, losses=replace(config.losses, space="pixels"))
+    return _of_step(config, lambda device: toy_networks(device, image_size), replayed=replayed)
+
+
 def field_step(rays_at_once: int) -> dict[str, int]:
     """Measure a step of the trainer with toy networks and a field on torch operations, as on a card.
 
@@ -75,7 +83,7 @@ def field_step(rays_at_once: int) -> dict[str, int]:
 
 
 def toybox_step() -> dict[str, int]:
-    """Measure a step of the trainer with toybox's trained networks and Gaussians."""
+    """Measure a step that computes targets, with toybox's trained networks and Gaussians."""
     return _of_step(_run_config(preset_named("toybox").config, backgrounds=("white",)), toybox_networks)
 
 
@@ -99,16 +107,24 @@ def _run_config(base: RunConfig, **changes: Any) -> RunConfig:
 
 
 def _of_step(
-    config: RunConfig, build: Callable[[torch.device], Networks], *, prepare: Callable[[Trainer], None] | None = None
+    config: RunConfig,
+    build: Callable[[torch.device], Networks],
+    *,
+    prepare: Callable[[Trainer], None] | None = None,
+    replayed: bool = False,
 ) -> dict[str, int]:
+    """Measure and count the first step of a round, or its second."""
+    per_target = config.replay.steps_per_target
     trainer = Trainer(config, prior_of_networks(build(CPU), model="sd21-base"), device=CPU)
     if prepare is not None:
         prepare(trainer)
-    trainer.step = config.steps - 3
+    trainer.step = (config.steps - 1) // per_target * per_target - 2 * per_target
     # Compiles the rasteriser and makes the moments.
-    trainer.train_step()
+    for _ in range(per_target + replayed):
+        trainer.train_step()
     measured = rise(trainer.train_step)
-    count = count_step(config, prior_of_networks(build(META), model="sd21-base"), kernels="cpu")
+    empty = prior_of_networks(build(META), model="sd21-base")
+    count = count_round(config, empty, kernels="cpu")[1] if replayed else count_step(config, empty, kernels="cpu")
     return {"measured": measured, "counted": count.peak_bytes - count.held}
 
 
@@ -188,6 +204,8 @@ CASES: dict[str, Callable[[], dict[str, int]]] = {
     "toy-checkpoint": lambda: whole_step(
         128, compute=ComputeConfig(views_at_once=1, branches_at_once=2, vae="checkpoint")
     ),
+    "toy-pixels": lambda: pixels_step(128, replayed=False),
+    "toy-pixels-kept": lambda: pixels_step(128, replayed=True),
     "toy-field": lambda: field_step(0),
     "toy-field-rays": lambda: field_step(1024),
     "toybox": toybox_step,

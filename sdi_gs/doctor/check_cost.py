@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -75,19 +76,22 @@ def _step_rows(setup: CheckSetup, config: RunConfig, prior: DiffusionPrior, *, n
     trainer.step = config.steps // 2
     for _ in range(setup.size.warm_up_steps):
         trainer.train_step()
+    # Whole rounds, of which only the first step computes targets.
+    per_target = config.replay.steps_per_target
+    steps = math.ceil(setup.size.timed_steps / per_target) * per_target
     with timed_parts(trainer) as stopwatch:
-        for _ in range(setup.size.timed_steps):
+        for _ in range(steps):
             stopwatch.start()
             trainer.train_step()
     parts = stopwatch.seconds()
     total = sum(parts.values())
     for part, seconds in parts.items():
         share = f"{100.0 * seconds / total:.0f} % of the step"
-        yield shown(f"{prior.name}: {part}", 1000.0 * seconds / setup.size.timed_steps, unit="ms", note=share)
+        yield shown(f"{prior.name}: {part}", 1000.0 * seconds / steps, unit="ms", note=share)
     views = f"{config.views_per_step} views of {prior.image_size} pixels"
     yield shown(
         f"{prior.name}: speed",
-        setup.size.timed_steps / total,
+        steps / total,
         unit="steps/s",
         note="; ".join(filter(None, (views, note))),
     )

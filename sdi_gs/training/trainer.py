@@ -128,7 +128,7 @@ class Trainer:
 
     def _train_step(self) -> StepReport:
         started = time.perf_counter()
-        fresh = self.step % self.config.replay.steps_per_target == 0
+        fresh = self.step % self.config.replay.steps_per_target == 0 or not len(self.replay)
         views, seen = self._new_round() if fresh else self._replayed()
         distance = self.config.losses.distillation * views.distance(seen.render.rgb, seen.latents)
         losses = {"distillation": distance} | self.scene.losses(seen.render, views.cameras, self._progress)

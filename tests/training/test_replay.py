@@ -259,6 +259,12 @@ def test_another_prompt_drops_the_targets_of_the_old_one() -> None:
     assert torch.equal(trainer.replay.state()[0]["target"], latest)
 
 
+def test_a_trainer_that_is_moved_into_a_round_begins_with_new_targets() -> None:
+    trainer, _ = trainer_of(config())
+    trainer.step = 9
+    assert [trainer.train_step().predictor_calls > 0 for _ in range(4)] == [True, False, False, True]
+
+
 @pytest.mark.parametrize("damage", ["without", "empty"])
 def test_a_state_without_its_kept_targets_is_refused_in_one_line(damage: str) -> None:
     settings = config()
