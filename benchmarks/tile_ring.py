@@ -59,6 +59,7 @@ class TileRing:
 
     name = "tile-ring"
     image_size = 1
+    knows_cameras = False
     schedule = scaled_linear_schedule()
 
     def __post_init__(self) -> None:

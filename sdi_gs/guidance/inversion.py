@@ -17,13 +17,11 @@ from torch import Tensor
 from sdi_gs.contracts import NoiseSchedule
 from sdi_gs.guidance.noise import NoisePredictor, random_noise
 from sdi_gs.guidance.schedule import add_noise, ddim_variance, inversion_end, inversion_grid, predicted_clean, sigma
-from sdi_gs.settings.guidance import InversionOrder
+from sdi_gs.settings.guidance import InversionOrder, InversionSpacing
 
 DATA_STD = 0.5
 """Standard deviation of the Gaussian data for which second order is exact, in latent units (EDM's sigma_data,
-arXiv 2206.00364).
-
-0.5 suits the mixtures of the tests; a trained network needs less (docs/reports/probe.md)."""
+arXiv 2206.00364)."""
 
 
 def inversion_timesteps(
@@ -32,20 +30,20 @@ def inversion_timesteps(
     *,
     num_steps: int,
     schedule: NoiseSchedule,
-    order: InversionOrder,
+    spacing: InversionSpacing,
     data_std: float = DATA_STD,
 ) -> list[int]:
-    """Return the grid for a solver's order; both orders make equally many calls for the same ``num_steps``."""
-    match order:
-        case 1:
+    """Return the inversion grid; both spacings make equally many calls for the same ``num_steps``."""
+    match spacing:
+        case "timesteps":
             return inversion_grid(timestep, overshoot, num_steps=num_steps, schedule=schedule)
-        case 2:
-            return second_order_grid(timestep, overshoot, num_steps=num_steps, schedule=schedule, data_std=data_std)
+        case "sigma":
+            return sigma_grid(timestep, overshoot, num_steps=num_steps, schedule=schedule, data_std=data_std)
         case _:
-            assert_never(order)
+            assert_never(spacing)
 
 
-def second_order_grid(
+def sigma_grid(
     timestep: int,
     overshoot: int,
     *,

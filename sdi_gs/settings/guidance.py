@@ -14,6 +14,7 @@ from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 Annealing = Literal["linear", "sqrt", "uniform"]
 Renoise = Literal["paper", "reference"]
 InversionOrder = Literal[1, 2]
+InversionSpacing = Literal["timesteps", "sigma"]
 ViewKnowledge = Literal["words", "cameras"]
 
 _GUIDANCE_SCALE = Range(-1000.0, 1000.0)
@@ -51,9 +52,12 @@ class GuidanceConfig:
     """Number of timesteps in the full inversion grid, of which only those below t are used (published code)."""
     inversion_order: InversionOrder = 1
     """Order of the inversion's solver: 1 for DDIM steps as published, 2 for a two-step solver in sigma."""
-    inversion_data_std: Annotated[float, Range(0.001, 100.0)] = 0.05
-    """Standard deviation of the data, in latent units, in the second-order solver's model and grid
-    (docs/reports/probe.md)."""
+    inversion_spacing: InversionSpacing | None = None
+    """What the inversion grid is even in: "timesteps" as published, or "sigma", more exactly
+    asinh(sigma / inversion_data_std); None for timesteps at order 1 and sigma at order 2 (docs/reports/tile-world.md)."""
+    inversion_data_std: Annotated[float, Range(0.001, 100.0)] = 0.5
+    """Standard deviation of the data, in latent units, in a grid even in sigma and in the second-order solver's model
+    (docs/reports/tile-world.md)."""
     inversion_eta: Annotated[float, Range(0.0, 100.0)] = 0.3
     """Share of DDIM's variance that is added at every inversion step (published code)."""
     inversion_overshoot: Annotated[float, Range(0.0, 0.1)] = 1.0 / 30.0
@@ -95,6 +99,13 @@ class GuidanceConfig:
         """gamma_inv, with None replaced by minus the guidance scale."""
         scale = self.inversion_guidance_scale
         return -self.guidance_scale if scale is None else scale
+
+    @property
+    def resolved_inversion_spacing(self) -> InversionSpacing:
+        """What the inversion grid is even in, with None replaced by the order's own."""
+        if self.inversion_spacing is not None:
+            return self.inversion_spacing
+        return "timesteps" if self.inversion_order == 1 else "sigma"
 
 
 def require_cameras(prior: str, *, known: bool) -> None:

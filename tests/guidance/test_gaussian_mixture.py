@@ -183,7 +183,9 @@ def test_second_order_with_five_calls_comes_as_close_as_first_order_with_ten(sca
         kappa = invert_ddim(
             lambda noised, timestep: predictor(noised, timestep, -scale),
             probe.latents,
-            inversion_timesteps(700, 0, num_steps=steps, schedule=probe.prior.schedule, order=order),
+            inversion_timesteps(
+                700, 0, num_steps=steps, schedule=probe.prior.schedule, spacing="timesteps" if order == 1 else "sigma"
+            ),
             schedule=probe.prior.schedule,
             eta=0.0,
             generator=probe.generator,

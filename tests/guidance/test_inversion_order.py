@@ -1,4 +1,4 @@
-"""Second-order inversion: against closed forms, against first order, and its grid."""
+"""Second-order inversion: against closed forms, against first order; and the grid even in sigma."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.guidance.inversion import DATA_STD, InversionOrder, inversion_timesteps, invert_ddim, second_order_grid
+from sdi_gs.guidance.inversion import DATA_STD, inversion_timesteps, invert_ddim, sigma_grid
 from sdi_gs.guidance.noise import noise_between
+from sdi_gs.guidance.noise_sources.inversion import Inversion
 from sdi_gs.guidance.schedule import inversion_grid, sigma
+from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.settings.guidance import GuidanceConfig, InversionOrder, InversionSpacing
 
 SCHEDULE = scaled_linear_schedule()
+SPACINGS: dict[InversionOrder, InversionSpacing] = {1: "timesteps", 2: "sigma"}
 MEAN, STD = 1.3, 0.7
 POINTS = torch.tensor([-0.5, 0.2, 2.0, 3.1], dtype=torch.float64)
 TIMESTEP = 700
@@ -29,7 +33,7 @@ def gaussian_noise(noised: Tensor, timestep: int) -> Tensor:
 
 def inferred(num_steps: int, order: InversionOrder, timestep: int = TIMESTEP, **options: Any) -> Tensor:
     """kappa of the points."""
-    grid = inversion_timesteps(timestep, 0, num_steps=num_steps, schedule=SCHEDULE, order=order)
+    grid = inversion_timesteps(timestep, 0, num_steps=num_steps, schedule=SCHEDULE, spacing=SPACINGS[order])
     arguments: dict[str, Any] = {"eta": 0.0, "generator": torch.Generator(), **options}
     inverted = invert_ddim(gaussian_noise, POINTS, grid, schedule=SCHEDULE, order=order, **arguments)
     return noise_between(inverted, POINTS, SCHEDULE.alpha_cumprod(timestep))
@@ -46,7 +50,7 @@ def error(num_steps: int, order: InversionOrder, timestep: int = TIMESTEP) -> fl
 
 
 def test_the_error_falls_with_the_square_of_the_number_of_calls() -> None:
-    calls = [len(second_order_grid(TIMESTEP, 0, num_steps=n, schedule=SCHEDULE)) - 1 for n in (20, 40, 80)]
+    calls = [len(sigma_grid(TIMESTEP, 0, num_steps=n, schedule=SCHEDULE)) - 1 for n in (20, 40, 80)]
     errors = [error(n, 2) for n in (20, 40, 80)]
     slopes = [math.log(errors[k] / errors[k + 1]) / math.log(calls[k + 1] / calls[k]) for k in range(len(calls) - 1)]
     assert slopes == pytest.approx([2.0, 2.0], abs=0.3)
@@ -86,7 +90,7 @@ def test_the_predictor_is_asked_once_at_every_entry_but_the_last() -> None:
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 10, 50])
 def test_the_grid_rises_to_where_first_order_ends_with_no_more_calls(timestep: int, num_steps: int) -> None:
     first = inversion_grid(timestep, 33, num_steps=num_steps, schedule=SCHEDULE)
-    second = second_order_grid(timestep, 33, num_steps=num_steps, schedule=SCHEDULE)
+    second = sigma_grid(timestep, 33, num_steps=num_steps, schedule=SCHEDULE)
     assert second[-1] == first[-1]
     assert 2 <= len(second) <= len(first)
     assert all(source < destination for source, destination in zip(second[:-1], second[1:], strict=True))
@@ -94,14 +98,31 @@ def test_the_grid_rises_to_where_first_order_ends_with_no_more_calls(timestep: i
 
 
 def test_even_the_lowest_level_has_a_grid() -> None:
-    assert second_order_grid(0, 0, num_steps=10, schedule=SCHEDULE) == [0, 0]
+    assert sigma_grid(0, 0, num_steps=10, schedule=SCHEDULE) == [0, 0]
     assert inferred(10, 2, timestep=0).isfinite().all()
 
 
-def test_each_order_gets_its_own_grid() -> None:
+def test_a_grid_is_even_in_timesteps_or_in_sigma() -> None:
     options: dict[str, Any] = {"num_steps": 5, "schedule": SCHEDULE}
-    assert inversion_timesteps(700, 20, order=1, **options) == [-199, 1, 201, 401, 601, 720]
-    assert inversion_timesteps(700, 20, order=2, **options) == second_order_grid(700, 20, **options)
+    assert inversion_timesteps(700, 20, spacing="timesteps", **options) == [-199, 1, 201, 401, 601, 720]
+    grid = inversion_timesteps(700, 20, spacing="sigma", data_std=0.3, **options)
+    positions = [math.asinh(sigma(SCHEDULE, timestep) / 0.3) for timestep in grid]
+    # Timesteps are whole numbers.
+    assert positions == pytest.approx([(k + 1) * positions[-1] / len(grid) for k in range(len(grid))], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "order", "spacing"),
+    [(None, 1, "timesteps"), (None, 2, "sigma"), ("sigma", 1, "sigma"), ("timesteps", 2, "timesteps")],
+)
+def test_each_order_has_its_own_spacing_unless_one_is_set(
+    given: InversionSpacing | None, order: InversionOrder, spacing: InversionSpacing
+) -> None:
+    config = GuidanceConfig(inversion_order=order, inversion_spacing=given)
+    assert config.resolved_inversion_spacing == spacing
+    grid = Inversion().grid(StepPlan(timestep=700, overshoot=20), config, SCHEDULE)
+    options: dict[str, Any] = {"num_steps": config.inversion_steps, "data_std": config.inversion_data_std}
+    assert grid == inversion_timesteps(700, 20, schedule=SCHEDULE, spacing=spacing, **options)
 
 
 def test_first_order_is_the_default_and_unchanged() -> None:
@@ -127,7 +148,7 @@ def test_eta_spreads_kappa_about_as_first_order_does(timestep: int) -> None:
         return spread * noised / math.sqrt(SCHEDULE.alpha_cumprod(at)) / (0.25 + spread**2)
 
     def variance(num_steps: int, order: InversionOrder) -> float:
-        grid = inversion_timesteps(timestep, 0, num_steps=num_steps, schedule=SCHEDULE, order=order)
+        grid = inversion_timesteps(timestep, 0, num_steps=num_steps, schedule=SCHEDULE, spacing=SPACINGS[order])
         generator = torch.Generator().manual_seed(0)
         inverted = invert_ddim(predict, points, grid, schedule=SCHEDULE, eta=0.3, generator=generator, order=order)
         return noise_between(inverted, points, SCHEDULE.alpha_cumprod(timestep)).var().item()

@@ -214,6 +214,7 @@ def test_a_warm_up_draws_as_the_rest_does() -> None:
         {"inversion_overshoot": 0.2},
         {"inversion_overshoot": -0.01},
         {"inversion_order": 3},
+        {"inversion_spacing": "steps"},
         {"inversion_eta": math.nan},
         {"fixed_point_iterations": 0},
         {"noise": "ddpm"},

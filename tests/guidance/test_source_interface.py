@@ -84,6 +84,7 @@ def test_three_carried_steps_give_the_numbers_on_record(
         noise=source,
         renoise=renoise,
         inversion_order=order,
+        inversion_data_std=0.05,
         guidance_scale=3.0,
         inversion_steps=6,
         fixed_point_iterations=3,

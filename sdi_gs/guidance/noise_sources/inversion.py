@@ -29,7 +29,7 @@ class Inversion(NoiseSource):
             plan.overshoot,
             num_steps=config.inversion_steps,
             schedule=schedule,
-            order=config.inversion_order,
+            spacing=config.resolved_inversion_spacing,
             data_std=config.inversion_data_std,
         )
 
