@@ -31,9 +31,8 @@ RING, WINDOW = 96, 48
 """Pixels of the ring and of a view."""
 CONTRAST = 0.5
 """The two prompted shades are plus and minus this, in latents of [-1, 1]."""
-SHADES = tuple(mean + shade for mean in (0.0, -0.6, 0.6) for shade in (-CONTRAST, CONTRAST))
-"""All shades; the first two are the prompt's, the unconditional world has all of them."""
 PROMPT = (0.5, 0.5, 0.0, 0.0, 0.0, 0.0)
+"""Weights of the shades: the first two are the prompt's, the unconditional world has all six."""
 ANYTHING = (1.0 / 6.0,) * 6
 PEAK, HIGHEST_PSNR = 2.0, 60.0
 """Range of the latents, and the dB above which PSNR shows nothing but rounding."""
@@ -50,6 +49,8 @@ class TileRing:
     """Pixels of a tile; the whole ring for one shade that is shared by all views."""
     view_error: int = 0
     """Pixels by which the denoiser knows a window's place, to either side."""
+    offset: float = 0.6
+    """The unconditional world has the prompted shades also this much darker and lighter."""
     pixel_std: float = 0.05
     """Deviation s of the data around a member."""
     length: int = RING
@@ -65,6 +66,11 @@ class TileRing:
     def __post_init__(self) -> None:
         if self.length % self.tile_size or self.window > self.length:
             raise ValueError(f"tiles of {self.tile_size} and windows of {self.window} do not fit {self.length} pixels")
+
+    @property
+    def shades(self) -> tuple[float, ...]:
+        """Return the P shades, the prompted ones first."""
+        return tuple(mean + shade for mean in (0.0, -self.offset, self.offset) for shade in (-CONTRAST, CONTRAST))
 
     @property
     def tiles(self) -> int:
@@ -111,7 +117,7 @@ class TileRing:
         level = self.schedule.alpha_cumprod(timestep)
         variance = level * self.pixel_std**2 + 1.0 - level
         x = noised_latents[:, 0, 0]
-        shades, log_weights = torch.tensor(SHADES, dtype=x.dtype), embeddings[:, 0, 1:].to(x.dtype).log()
+        shades, log_weights = torch.tensor(self.shades, dtype=x.dtype), embeddings[:, 0, 1:].to(x.dtype).log()
         log_likelihood = -(x[..., None] - math.sqrt(level) * shades).square() / (2.0 * variance)
         shifts = torch.arange(-self.view_error, self.view_error + 1)
         tile_of = self.pixels(embeddings[:, 0, 0].long() + shifts[:, None]) // self.tile_size
@@ -124,7 +130,7 @@ class TileRing:
         rings: Tensor,  # [R, L]
     ) -> Tensor:
         """Return the mean squared distance [R] to the nearest member, turned by up to the views' error."""
-        shades = torch.tensor(SHADES[:2], dtype=rings.dtype)
+        shades = torch.tensor(self.shades[:2], dtype=rings.dtype)
         errors = []
         for shift in range(-self.view_error, self.view_error + 1):
             tiles = torch.roll(rings, shift, dims=1).view(len(rings), self.tiles, self.tile_size)

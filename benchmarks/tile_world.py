@@ -37,7 +37,9 @@ SECOND_ORDER = replace(BASE, inversion_order=2, inversion_data_std=0.5, inversio
 ARMS = {
     "SDS, uniform t": replace(BASE, noise="random", annealing="uniform"),
     "SDS, annealed": replace(BASE, noise="random"),
-    "SDI, order 1": BASE,
+    "SDS, sqrt to 0.02": replace(BASE, noise="random", annealing="sqrt", t_min=0.02),
+    "SDI, published grid": BASE,
+    "SDI, sigma grid": replace(BASE, inversion_spacing="sigma", inversion_eta=0.0),
     "SDI, order 2": SECOND_ORDER,
     "order 2, γ_inv 0": replace(SECOND_ORDER, inversion_guidance_scale=0.0),
     "order 2, γ_inv +1": replace(SECOND_ORDER, inversion_guidance_scale=1.0),
@@ -212,15 +214,12 @@ def main() -> None:
     parser.add_argument("figure", nargs="?", type=Path, help="PNG file of one ring of every arm, without replay")
     parser.add_argument("--rings", type=int, default=RINGS, help="independent repetitions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--t-min", type=float, default=BASE.t_min, help="last timestep as a share of T")
     options = parser.parse_args()
     torch.set_num_threads(1)
     as_json: dict[str, Any] = {}
     for number, (title, recipe) in enumerate(RECIPES.items()):
         results = {
-            (world_name, arm): optimise(
-                world, replace(guidance, t_min=options.t_min), recipe, rings=options.rings, seed=options.seed
-            )
+            (world_name, arm): optimise(world, guidance, recipe, rings=options.rings, seed=options.seed)
             for world_name, world in WORLDS.items()
             for arm, guidance in ARMS.items()
         }
@@ -228,7 +227,7 @@ def main() -> None:
         as_json[title] = {world: {arm: cell_as_json(results[world, arm]) for arm in ARMS} for world in WORLDS}
         if number == 0 and options.figure is not None:
             draw_rings(results, options.figure)
-    settings = {"t_min": options.t_min, "rings": options.rings, "seed": options.seed}
+    settings = {"rings": options.rings, "seed": options.seed}
     recipes = {title: asdict(recipe) for title, recipe in RECIPES.items()}
     print(json.dumps({**settings, "recipes": recipes, "results": as_json}, ensure_ascii=False))
 

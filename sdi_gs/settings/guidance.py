@@ -54,10 +54,10 @@ class GuidanceConfig:
     """Order of the inversion's solver: 1 for DDIM steps as published, 2 for a two-step solver in sigma."""
     inversion_spacing: InversionSpacing | None = None
     """What the inversion grid is even in: "timesteps" as published, or "sigma", more exactly
-    asinh(sigma / inversion_data_std); None for timesteps at order 1 and sigma at order 2 (docs/reports/tile-world.md)."""
+    asinh(sigma / inversion_data_std); None for timesteps at order 1 and sigma at order 2 (docs/reports/probe.md)."""
     inversion_data_std: Annotated[float, Range(0.001, 100.0)] = 0.5
     """Standard deviation of the data, in latent units, in a grid even in sigma and in the second-order solver's model
-    (docs/reports/tile-world.md)."""
+    (docs/reports/probe.md)."""
     inversion_eta: Annotated[float, Range(0.0, 100.0)] = 0.3
     """Share of DDIM's variance that is added at every inversion step (published code)."""
     inversion_overshoot: Annotated[float, Range(0.0, 0.1)] = 1.0 / 30.0

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tile_ring import ANYTHING, CONTRAST, PEAK, PROMPT, SHADES, TileRing
+from tile_ring import ANYTHING, CONTRAST, PEAK, PROMPT, TileRing
 from tile_world import ARMS, Recipe, Targets, optimise
 from torch import Tensor
 
@@ -16,14 +16,14 @@ SMALL = {
     "a part of a tile": TileRing(tile_size=2, length=6, window=5, pixel_std=0.1),
     "shifts": TileRing(tile_size=2, length=6, window=4, view_error=1, pixel_std=0.2),
     "all turns": TileRing(tile_size=3, length=6, window=6, view_error=2, pixel_std=0.2),
-    "one shade": TileRing(tile_size=6, length=6, window=3, pixel_std=0.2),
+    "one shade": TileRing(tile_size=6, length=6, window=3, pixel_std=0.2, offset=0.9),
 }
 
 
 def members(world: TileRing, weights: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """All rings [M, L] and their probabilities [M]."""
-    choices = list(itertools.product(range(len(SHADES)), repeat=world.tiles))
-    rings = torch.tensor([[SHADES[k] for k in choice] for choice in choices], dtype=torch.float64)
+    choices = list(itertools.product(range(len(world.shades)), repeat=world.tiles))
+    rings = torch.tensor([[world.shades[k] for k in choice] for choice in choices], dtype=torch.float64)
     odds = torch.tensor([math.prod(weights[k] for k in choice) for choice in choices], dtype=torch.float64)
     return rings.repeat_interleave(world.tile_size, dim=1), odds
 
