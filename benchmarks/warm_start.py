@@ -85,7 +85,7 @@ def planned_calls(config: RunConfig, schedule: NoiseSchedule) -> int:
     """Count the predictor calls that a run will make."""
     guidance, calls = config.guidance, 0
     draws = torch.Generator().manual_seed(config.seed)
-    for step in range(config.steps):
+    for step in range(0, config.steps, config.replay.steps_per_target):
         plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=draws)
         calls += predictor_calls(guidance, plan, schedule)
     return calls

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import CPU, config
+from small_runs import CPU, config, start, whole_run
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.ideal import IdealPrior
+from sdi_gs.runs.checkpoint import (
+    config_in_force,
+    latest_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    pack_state,
+    save_checkpoint,
+    unpack_state,
+)
+from sdi_gs.runs.finish import finish, read_summary
+from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.kept_targets import require_room
+from sdi_gs.runs.launch import launch
 from sdi_gs.runs.loop import train
 from sdi_gs.runs.prepare import prepare_resume, prepare_run
+from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.losses import LossSpace
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.trainer import Trainer
 
 VIEW_BYTES: dict[LossSpace, int] = {"latents": 4 * 3 * 32**2, "pixels": 4 * 3 * (32**2 + 64**2)}
 """The ideal prior's latents are its pictures of 64 pixels at half the size."""
@@ -95,6 +110,68 @@ def test_a_resumed_run_is_checked_before_its_targets_are_decoded(
     assert folder.steps.read_bytes() == log
     with_free_memory(monkeypatch, 2 * 102 * VIEW_BYTES["pixels"])
     assert prepare_resume(folder.path, device=CPU)[0].step == 3
+
+
+def short(**changes: object) -> RunConfig:
+    """Eight steps in rounds of three, with a checkpoint inside the second round."""
+    run = settings("pixels", 4, steps=8, **changes)
+    return replace(
+        run,
+        replay=replace(run.replay, steps_per_target=3),
+        outputs=replace(run.outputs, checkpoint_every=5),
+    )
+
+
+@pytest.mark.parametrize("representation", ["gaussians", "ngp"])
+def test_a_run_that_goes_on_within_a_round_ends_as_an_unbroken_one(tmp_path: Path, representation: str) -> None:
+    run = short(representation=representation)
+    whole = whole_run(tmp_path / "whole", run)
+    trainer, folder = start(tmp_path / "broken", run)
+    train(trainer, folder, should_stop=lambda: trainer.step >= 7)
+    resumed, folder = prepare_resume(folder.path, device=CPU)
+    assert resumed.step == 5
+    assert train(resumed, folder)
+    finish(resumed, folder, started=time.perf_counter())
+    tensors, others = (pack_state(each.state())[0] for each in (resumed, prepare_whole(whole)))
+    assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+    assert [record["round"] for record in folder.read_steps()] == [1, 1, 1, 2, 2, 2, 3, 3]
+    summary = read_summary(whole)
+    assert summary is not None
+    assert (summary["step"], summary["rounds"]) == (8, 3)
+    fresh = [record["predictor_calls"] > 0 for record in whole.read_steps()]
+    assert fresh == [True, False, False, True, False, False, True, False]
+
+
+def prepare_whole(folder: RunFolder) -> Trainer:
+    """Load the last state of a finished run."""
+    checkpoint = load_checkpoint(list_checkpoints(folder.checkpoints)[-1])
+    config = config_in_force(checkpoint)
+    saved = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    return Trainer(config, IdealPrior(config.ideal_prior), device=CPU, saved=saved)
+
+
+def test_a_checkpoint_without_its_kept_targets_is_one_line(tmp_path: Path) -> None:
+    trainer, folder = start(tmp_path / "run", short())
+    train(trainer, folder, should_stop=lambda: trainer.step >= 5)
+    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    del state["replay"]
+    tensors, packed = pack_state(state)
+    save_checkpoint(folder.checkpoints, checkpoint.step, tensors, {**checkpoint.meta, "state": packed})
+    with pytest.raises(UserError, match="the state after step 5 has no kept targets") as refused:
+        prepare_resume(folder.path, device=CPU)
+    assert "\n" not in str(refused.value)
+
+
+def test_both_stages_of_a_run_replay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = RunRequest(config=short(), device="cpu", output_dir=tmp_path / "run", two_stage=True)
+    result = launch(request)
+    assert (result.summary["step"], result.summary["rounds"]) == (3, 1)
+    assert [record["predictor_calls"] > 0 for record in result.folder.read_steps()] == [True, False, False]
+    field = read_summary(RunFolder(tmp_path / "run-field"))
+    assert field is not None
+    assert (field["step"], field["rounds"]) == (5, 2)
 
 
 def test_the_numbers_in_the_line_are_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,8 @@ class InfersNoise(Protocol):
 class NoiseSource(InfersNoise, Protocol):
     """Where kappa comes from, with defaults for all methods but ``infer``.
 
-    A source keeps nothing between steps in its attributes: ``carry`` returns it, and the run saves it.
+    It is called in steps that compute targets, and keeps nothing between them in its attributes: ``carry`` returns it,
+    and the run saves it.
     """
 
     def carry(self, output: GuidanceOutput) -> Tensor | None:
