@@ -70,7 +70,7 @@ def arm_config(base: RunConfig, arm: Arm) -> RunConfig:
         case "sdi-other":
             order: InversionOrder = 1 if inverting.inversion_order == 2 else 2
             eta = FIRST_ORDER_ETA if order == 1 else 0.0
-            guidance = replace(inverting, inversion_order=order, inversion_eta=eta)
+            guidance = replace(inverting, inversion_order=order, inversion_spacing=None, inversion_eta=eta)
             if order == 2:
                 guidance = replace(guidance, inversion_data_std=SECOND_ORDER_DATA_STD)
         case "sdi-0":
