@@ -114,6 +114,25 @@ def nearest_shades(
     return gain > 0.0
 
 
+def changing_borders(
+    light: Tensor,  # [Q] bool
+    renders: PatchRender,
+) -> float:
+    """Return the share of the visible borders between two cells at which the shade changes.
+
+    It is one half for a typical member, 0 for an object of one shade. A border counts once per pair of neighbouring
+    pixels on its sides, in all images.
+    """
+    cells, changes, borders = renders.cells, 0, 0
+    for axis in (1, 2):
+        length = cells.shape[axis] - 1
+        here, there = cells.narrow(axis, 0, length), cells.narrow(axis, 1, length)
+        border = (here >= 0) & (there >= 0) & (here != there)
+        changes += int((light[here[border]] != light[there[border]]).sum())
+        borders += int(border.sum())
+    return changes / max(borders, 1)
+
+
 def _in_object_frame(
     points: Tensor,  # [N, 3] world
     items: Sequence[PlacedObject],  # B of them

@@ -18,7 +18,8 @@ from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.classes import COLOURS
 from sdi_gs.toybox.objects import PlacedObject
-from sdi_gs.toybox.patches import PatchRender, nearest_shades, render_patches
+from sdi_gs.toybox.patches import PatchRender, changing_borders, nearest_shades, render_patches
+from sdi_gs.toybox.styles import StyleName
 from sdi_gs.toybox.truth import render_truth
 
 # Objects rendered in one call: large enough to keep threads busy, small enough for memory at 128 px.
@@ -61,10 +62,21 @@ class TruthRenders:
             return self.views(items)
         rgb, alpha = [], []
         for item in items:
-            patches = self._patches(item, self.cameras)
-            rgb.append(patches.shaded(nearest_shades(predicted.rgb, patches, item.style)))
+            assert item.style is not None
+            patches, light = self._nearest_member(item, item.style, predicted)
+            rgb.append(patches.shaded(light))
             alpha.append(patches.alpha)
         return TrueViews(rgb=torch.stack(rgb), alpha=torch.stack(alpha))
+
+    def patch_changes(self, item: PlacedObject, predicted: RenderOutput) -> float | None:
+        """Return ``changing_borders`` of the member that the predicted views are compared with; None without a style.
+
+        The nearest member of a plain object's views is plain. Its score would be perfect, its pattern is not.
+        """
+        if item.style is None:
+            return None
+        patches, light = self._nearest_member(item, item.style, predicted)
+        return changing_borders(light, patches)
 
     def views(self, items: Sequence[PlacedObject]) -> TrueViews:
         """Return renders of K objects; of those with a style, the mean over all members."""
@@ -99,6 +111,13 @@ class TruthRenders:
             return torch.stack([item.mean() for item in patches]), torch.stack([item.alpha for item in patches])
         render = render_truth(items, cameras)
         return render.rgb.unflatten(0, (len(items), -1)), render.alpha.unflatten(0, (len(items), -1))
+
+    def _nearest_member(
+        self, item: PlacedObject, style: StyleName, predicted: RenderOutput
+    ) -> tuple[PatchRender, Tensor]:  # and [Q] bool
+        """Return an object's patches, and which are light in the member nearest to the predicted views."""
+        patches = self._patches(item, self.cameras)
+        return patches, nearest_shades(predicted.rgb, patches, style)
 
     def _patches(self, item: PlacedObject, cameras: CameraBatch) -> PatchRender:
         """Return renders of an object with a style, its shades open; kept in the views of the score."""

@@ -69,6 +69,8 @@ class TruthScore:
     """Whether the nearest of the ten colours is the prompt's; True for a prompt without a colour."""
     colour: str
     """The nearest of the ten colours."""
+    patch_changes: float | None
+    """Share of the borders between patches at which the shade changes, 0.5 for a typical member; None if plain."""
     chroma_spread: float | None
     """Spread of chroma over the part in the object's colour minus truth's; None for a prompt with a colour."""
     colour_distance: float | None
@@ -173,6 +175,7 @@ def _turned_scores(
     return {
         "detail": detail(views.rgb, truth.rgb[0], mask).explained,
         "detail_inside": inside and inside.explained,
+        "patch_changes": renders.patch_changes(nearest, views),
         "chroma_spread": spread,
         "colour_distance": distance,
     }

@@ -11,7 +11,7 @@ import torch
 
 from sdi_gs.toybox.classes import CLASSES, ClassName
 from sdi_gs.toybox.objects import canonical_object, scene_primitives
-from sdi_gs.toybox.patches import cells_at, draw_shades, nearest_shades, render_patches
+from sdi_gs.toybox.patches import PatchRender, cells_at, changing_borders, draw_shades, nearest_shades, render_patches
 from sdi_gs.toybox.primitives import BOX, CENTRE, CONE, CUP, EXTENT, KIND, PRISM, ROTATION
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.styles import CELL_OFFSET, DARK_SHADE, STYLE_NAMES, STYLES, StyleName
@@ -98,3 +98,27 @@ def test_the_nearest_member_of_a_members_images_is_itself() -> None:
     pixels = torch.bincount(renders.cells[renders.cells >= 0], minlength=len(light))
     assert int((pixels > 8).sum()) > 80
     assert torch.equal(found[pixels > 8], light[pixels > 8])
+
+
+def test_changing_borders_are_counted_pixel_by_pixel() -> None:
+    rng = np.random.default_rng(5)
+    cells = rng.integers(-1, 6, (2, 7, 9))
+    light = rng.random(6) < 0.5
+    changes = []
+    for image in cells:
+        for y in range(7):
+            for x in range(9):
+                for b, a in ((y + 1, x), (y, x + 1)):
+                    if b < 7 and a < 9 and -1 not in (image[y, x], image[b, a]) and image[y, x] != image[b, a]:
+                        changes.append(light[image[y, x]] != light[image[b, a]])
+    empty = torch.zeros(2, 7, 9, 1)
+    renders = PatchRender(foreground=empty.expand(-1, -1, -1, 3), alpha=empty, cells=torch.from_numpy(cells))
+    assert changing_borders(torch.from_numpy(light), renders) == pytest.approx(np.mean(changes))
+    assert changing_borders(torch.ones(6, dtype=torch.bool), renders) == 0.0
+
+
+def test_about_half_of_a_members_borders_change() -> None:
+    renders = render_patches([CHAIR] * 4, CAMERAS)
+    shares = [changing_borders(draw_shades("patchwork", np.random.default_rng(seed)), renders) for seed in range(8)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+    assert max(shares) - min(shares) < 0.2

@@ -188,3 +188,28 @@ def test_truth_of_a_style_is_the_nearest_member(style: StyleName) -> None:
     assert score_against_truth(other, views.alpha, CAMERAS, prompt).psnr_best > 80.0
     # The mean over all members is no member.
     assert score_against_truth(views.mean(), views.alpha, CAMERAS, prompt).psnr_best < 30.0
+
+
+def test_a_plain_object_passes_for_a_member_but_its_missing_pattern_is_seen() -> None:
+    prompt = ToyboxPrompt(class_name="chair", colour="yellow", style="patchwork")
+    plain = score_of(canonical_object("chair", "yellow"), prompt)
+    member = score_of(canonical_object("chair", "yellow", "patchwork"), prompt)
+    assert plain.psnr_best > 80.0
+    assert plain.patch_changes == 0.0
+    assert member.patch_changes == pytest.approx(0.5, abs=0.1)
+    assert (
+        score_of(canonical_object("ball", "red"), ToyboxPrompt(class_name="ball", colour="red")).patch_changes is None
+    )
+
+
+def test_a_pattern_that_differs_from_view_to_view_lacks_detail_inside() -> None:
+    item = canonical_object("robot", "blue", "patchwork")
+    prompt = ToyboxPrompt(class_name="robot", colour="blue", style="patchwork")
+    views = render_patches([item] * len(CAMERAS), CAMERAS)
+    members = torch.stack([draw_shades("patchwork", np.random.default_rng(v)) for v in range(len(CAMERAS))])
+    torn = score_against_truth(views.shaded(members), views.alpha, CAMERAS, prompt, 1, 0)
+    whole = score_against_truth(views.shaded(members[0]), views.alpha, CAMERAS, prompt, 1, 0)
+    assert torn.detail_inside is not None and whole.detail_inside is not None
+    assert torn.detail_inside < 0.5
+    assert whole.detail_inside > 0.99
+    assert torn.psnr_best < whole.psnr_best - 20.0

@@ -89,6 +89,7 @@ TRUTH = Metric(
         TableRow(title="detail inside the outline", score="{detail_inside}"),
         TableRow(title="sharpness over truth's", score="{sharpness_ratio}"),
         TableRow(title="saturation minus truth's", score="{saturation_error}"),
+        TableRow(title="borders of patches that show", score="{patch_changes}"),
         TableRow(title="spread of chroma minus truth's", score="{chroma_spread}"),
         TableRow(title="distance from the nearest colour", score="{colour_distance}"),
         TableRow(title="fog outside the silhouette", score="{fog}"),
