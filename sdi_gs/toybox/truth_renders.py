@@ -9,6 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ OBJECTS_AT_ONCE = 11
 VIEW_GRID_AZIMUTHS = 24
 # Offset by half a step, so that no azimuth of the grid lies on the border of two view words.
 VIEW_GRID_OFFSET_DEG = 7.5
+
+FEW = slice(None, None, 3)
+"""Every third view: of three rings of eight, two or three of each, from all sides."""
 
 MOST_BYTES = 400 * 2**20
 """Memory for kept renders: the members of seven prompts at 64 px."""
@@ -51,6 +55,11 @@ class TruthRenders:
         self.cameras = cameras
         self.shape = (len(cameras), cameras.height, cameras.width)
         self._kept = _KeptTensors(most_bytes)
+
+    @cached_property
+    def few(self) -> TruthRenders:
+        """Renders in ``FEW`` of the views, for searches."""
+        return TruthRenders(self.cameras.rows(FEW), most_bytes=self._kept.most_bytes // 3)
 
     def views_like(self, items: Sequence[PlacedObject], predicted: RenderOutput) -> TrueViews:
         """Return the true views of K objects with which the predicted views [V, H, W] are compared.
@@ -160,7 +169,7 @@ class _KeptTensors:
     """Tensors by key; the latest are kept whatever their size."""
 
     def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._kept: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -168,7 +177,7 @@ class _KeptTensors:
         if key not in self._kept:
             self._kept[key] = make()
         self._kept.move_to_end(key)
-        while len(self._kept) > 1 and self._bytes() > self._most_bytes:
+        while len(self._kept) > 1 and self._bytes() > self.most_bytes:
             self._kept.popitem(last=False)
         return self._kept[key]
 

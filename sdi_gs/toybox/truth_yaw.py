@@ -19,7 +19,7 @@ from sdi_gs.cameras import FRONT_HALF_ANGLE_DEG, CameraBatch
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.objects import PlacedObject
-from sdi_gs.toybox.truth_renders import TruthRenders, in_chunks
+from sdi_gs.toybox.truth_renders import FEW, TruthRenders, in_chunks
 
 RenderFunction = Callable[[CameraBatch], RenderOutput]
 """Render the scored scene over white, on the CPU."""
@@ -79,26 +79,28 @@ def undo_yaw(
 ) -> Turned:
     """Search the turn with the highest PSNR against any of K objects, and return the scene with it undone.
 
-    It tries a grid of 11 yaws against all objects, then neighbours at smaller and smaller distances against the
-    object that fits best. ``untouched`` is the scene at yaw 0, which is returned where no yaw is better.
+    The search looks at every third view. It tries a grid of 11 yaws against all objects, then neighbours at smaller
+    and smaller distances against the object that fits best. ``untouched`` is the scene at yaw 0, which is returned
+    where the turn that was found is no better in all views.
     """
+    few = renders.few
     half = round(MOST_YAW_DEG / COARSE_STEP_DEG)
     grid = [COARSE_STEP_DEG * k for k in range(-half, half + 1) if k != 0]
-    views = {yaw: render(turned(renders.cameras, yaw)) for yaw in grid}
-    psnr = {0.0: untouched.scores[:, 0], **_psnr_of_each(views, items, renders)}
+    at_zero = RenderOutput(rgb=untouched.views.rgb[FEW], alpha=untouched.views.alpha[FEW])
+    psnr = _psnr_of_each({0.0: at_zero} | {yaw: render(turned(few.cameras, yaw)) for yaw in grid}, items, few)
     best = max(psnr, key=lambda yaw: psnr[yaw].max().item())
-    nearest = items[int(psnr[best].argmax())]
-    views, highest = {0.0: untouched.views, **views}, psnr[best].max().item()
+    nearest, highest = items[int(psnr[best].argmax())], psnr[best].max().item()
     for step in FINE_STEPS_DEG:
         for yaw in (best - step, best + step):
             if abs(yaw) <= MOST_YAW_DEG:
-                views[yaw] = render(turned(renders.cameras, yaw))
-                found = _psnr_of_each({yaw: views[yaw]}, [nearest], renders)[yaw].item()
+                found = _psnr_of_each({yaw: render(turned(few.cameras, yaw))}, [nearest], few)[yaw].item()
                 if found > highest:
                     best, highest = yaw, found
     if best == 0.0:
         return untouched
-    return Turned(yaw_deg=best, views=views[best], scores=compare(views[best], items, renders))
+    views = render(turned(renders.cameras, best))
+    undone = Turned(yaw_deg=best, views=views, scores=compare(views, items, renders))
+    return undone if undone.scores[:, 0].max() > untouched.scores[:, 0].max() else untouched
 
 
 def _psnr_of_each(

@@ -65,9 +65,9 @@ class TableRow:
     def cells(self, scores: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return the four texts with the scores filled in; "-" stands for a score that was not computed."""
         shown = _Shown({key: _number(value) for key, value in scores.items()})
-        title, score, ceiling, floor = (
-            text.format_map(shown) for text in (self.title, self.score, self.ceiling, self.floor)
-        )
+        title, *values = (text.format_map(shown) for text in (self.title, self.score, self.ceiling, self.floor))
+        # "- (-)" says no more than "-".
+        score, ceiling, floor = ("-" if text and set(text) <= set("- ()") else text for text in values)
         return title, score, ceiling, floor
 
 
