@@ -82,6 +82,10 @@ class CameraBatch:
         unawaited = torch.device(device).type != "cpu"
         return self._each(lambda values: values.to(device, non_blocking=unawaited))
 
+    def repeated(self, times: int) -> CameraBatch:
+        """Repeat the whole batch several times."""
+        return self._each(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+
     def rows(self, chosen: slice) -> CameraBatch:
         """Return some of the cameras."""
         return self._each(lambda values: values[chosen])

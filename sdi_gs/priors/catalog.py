@@ -60,10 +60,18 @@ def unknown_prior(name: str) -> UserError:
 
 
 def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
-    """Make the closed-form prior of toybox (a ``PriorLoader``); UserError for cameras that it has no renders of."""
+    """Make the closed-form prior of toybox (a ``PriorLoader``); UserError for cameras that it has no renders of.
+
+    A style in the prompt decides on the whole prior: it then knows only objects in this style.
+    """
     from sdi_gs.priors.camera_windows import require_known_cameras
     from sdi_gs.priors.ideal import IdealPrior
+    from sdi_gs.priors.ideal_patches import IdealPatchPrior
+    from sdi_gs.toybox.captions import style_in
 
+    style = style_in(config.prompt)
+    if style is not None:
+        return IdealPatchPrior(config.ideal_prior, style, device=device)
     if config.guidance.views == "cameras":
         require_known_cameras(config.ideal_prior, config.cameras)
     return IdealPrior(config.ideal_prior, device=device)

@@ -19,14 +19,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
+from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.priors.camera_windows import CameraWindows, Window
+from sdi_gs.priors.ideal_conditions import embed, properties_of, side_cameras
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
@@ -38,15 +38,12 @@ from sdi_gs.toybox.splits import split_seed
 
 _Side = ViewWord | Literal["all around"] | None
 _Properties = tuple[ClassName | None, str | None, _Side, BackgroundName | None]
-_Name = TypeVar("_Name", bound=str)
 
 
 class IdealPrior:
     """The closed-form prior; mixtures are rendered when a prompt first needs them.
 
-    An embedding is one token of width E = 16 + 10 + 4 + 3: a class one-hot, a colour one-hot, the weights of the
-    four view words and a background one-hot. A block of zeros leaves that property open; all zeros is the
-    unconditional prompt. Mixing two embeddings' view weights mixes their distributions.
+    Embeddings are those of ``ideal_conditions``; mixing two embeddings' view weights mixes their distributions.
 
     A camera takes the place of the view words: the renders that count are those within a window around its azimuth and
     elevation (``camera_windows``), also without a prompt. Its distance and field of view are taken to be the config's.
@@ -70,16 +67,7 @@ class IdealPrior:
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
-        rows = []
-        for text in prompts:
-            prompt = parse_plain_request(text)
-            rows.append(
-                [float(prompt.class_name == name) for name in CLASSES]
-                + [float(prompt.colour == name) for name in COLOURS]
-                + [float(prompt.view == word) for word in VIEW_WORDS]
-                + [float(prompt.background == name) for name in BACKGROUND_NAMES]
-            )
-        return torch.tensor(rows, device=self.device)[:, None]
+        return embed([parse_plain_request(text) for text in prompts]).to(self.device)
 
     def encode_images(
         self,
@@ -127,7 +115,7 @@ class IdealPrior:
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
         """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
-        class_name, colour, views, background = _properties(embedding)
+        class_name, colour, views, background = properties_of(embedding)
         weights: list[tuple[ViewWord, float]] = [
             (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
@@ -142,7 +130,7 @@ class IdealPrior:
 
     def _mixture_near(self, embedding: Tensor, window: Window) -> Mixture:
         """Return the mixture of one embedding [E] at one camera, whatever views the embedding names."""
-        class_name, colour, _, background = _properties(embedding)
+        class_name, colour, _, background = properties_of(embedding)
         around = self._mixture(class_name, colour, "all around", background).rows(window.rows)
         return replace(around, log_weights=around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf))
 
@@ -185,7 +173,7 @@ class IdealPrior:
                 )
                 for _ in range(count)
             ]
-            cameras = self._windows.cameras if view == "all around" else self._cameras(view, count, rng)
+            cameras = self._windows.cameras if view == "all around" else side_cameras(config, view, count, rng)
             render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
             self._renders[key] = (self._pooled(render.rgb), self._pooled(render.alpha))
         return self._renders[key]
@@ -210,51 +198,6 @@ class IdealPrior:
             log_weights=torch.full((len(rgb),), -math.log(len(rgb)), device=self.device),
             half_norms=0.5 * centres.square().sum(dim=1),
         )
-
-    def _cameras(self, view: ViewWord | None, count: int, rng: np.random.Generator) -> CameraBatch:
-        """Draw cameras of one side, with stratified azimuths that cover its whole range."""
-        strata = (np.arange(count) + rng.random(count)) / count
-        match view:
-            case "front view":
-                azimuth = -45.0 + 90.0 * strata
-            case "back view":
-                azimuth = 135.0 + 90.0 * strata
-            case "side view":
-                azimuth = np.where(strata < 0.5, 45.0 + 180.0 * strata, 135.0 + 180.0 * strata)
-            case "overhead view" | None:
-                azimuth = 360.0 * strata
-        low, high = (60.0, 85.0) if view == "overhead view" else self.config.elevation_deg
-        elevation = low + (high - low) * rng.random(count)
-        return orbit_cameras(
-            torch.from_numpy(azimuth).float(),
-            torch.from_numpy(elevation).float(),
-            torch.full((count,), self.config.distance),
-            torch.full((count,), self.config.fov_y_deg),
-            width=self.config.image_size,
-            height=self.config.image_size,
-        )
-
-
-def _properties(
-    embedding: Tensor,  # [E]
-) -> tuple[ClassName | None, str | None, list[float], BackgroundName | None]:
-    """Return what an embedding stands for: class, colour, the weights of the view words, background."""
-    widths = [len(CLASSES), len(COLOURS), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
-    classes, colours, views, backgrounds = embedding.cpu().split(widths)
-    return (
-        _chosen(CLASSES, classes),
-        _chosen(list(COLOURS), colours),
-        views.tolist(),
-        _chosen(BACKGROUND_NAMES, backgrounds),
-    )
-
-
-def _chosen(
-    names: Sequence[_Name],
-    one_hot: Tensor,  # one number per name
-) -> _Name | None:
-    """Return the name whose number is not zero, or None."""
-    return next((name for name, on in zip(names, one_hot.tolist(), strict=True) if on > 0.0), None)
 
 
 @dataclass(frozen=True, kw_only=True)

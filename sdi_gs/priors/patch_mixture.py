@@ -1,18 +1,20 @@
 """A Gaussian mixture whose components are products over patches, and its exact denoiser.
 
-Component j stands for all members with one geometry, seen by one camera: its patches are light or dark independently,
-each with probability one half. A pixel belongs to one patch or to the background. With m_i the middle of the two shades
-at pixel i of a patch, d_i half their difference (m_i + d_i is light) and v = a s^2 + 1 - a,
+Component j stands for all members with one geometry, seen by one camera: the shade of each patch is one of several
+levels e from -1, dark, to 1, light, independently of all others. A pixel belongs to one patch or to the background.
+With m_i the middle between light and dark at pixel i, d_i half their difference, so that level e is m_i + e d_i, and
+v = a s^2 + 1 - a,
 
-    r_i = x_i - sqrt(a) m_i,   u_p = sqrt(a) / v sum_{i in p} r_i . d_i,
-    log p_j(x) = sum_p [log cosh u_p - sum_{i in p} (|r_i|^2 + a |d_i|^2) / (2 v)]
+    r_i = x_i - sqrt(a) m_i,   u_p = sqrt(a) / v sum_{i in p} r_i . d_i,   k_p = a / (2 v) sum_{i in p} |d_i|^2,
+    log p_j(x) = sum_p [log mean_e exp(e u_p - e^2 k_p) - sum_{i in p} |r_i|^2 / (2 v)]
                  - sum_{i in no patch} |x_i - sqrt(a) b|^2 / (2 v),
-    w_j = softmax_j(log w0_j + log p_j),   m(x)_i = sum_j w_j (m_i + d_i tanh u_p(i)),
+    w_j = softmax_j(log w0_j + log p_j),   m(x)_i = sum_j w_j (m_i + d_i sum_e e softmax_e(e u_p - e^2 k_p)),
     eps(x) = sqrt(1 - a) (x - sqrt(a) m(x)) / v,
 
-which is the mixture over all 2^patches members of every component, at the cost of the pixels that they cover.
+which is the mixture over all members of every component, S^patches of them, at the cost of the pixels that they cover.
 
-Letters: D = H W pixels of an image, M components, P patches of all components, N covered pixels of all components.
+Letters: D = H W pixels of an image, M components, P patches of all components, N covered pixels of all components,
+S levels.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from sdi_gs.toybox.styles import DARK_SHADE, LIGHT_SHADE
 
 # Components of less weight change no pixel by a rounding error of float32.
 NEGLIGIBLE = 1e-9
+TWO_SHADES = (-1.0, 1.0)
+"""Levels of patches that are dark or light."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,10 @@ class PatchComponents:
     clear: NDArray[np.floating]  # [N] share of the pixel that shows the background
     patch_first: NDArray[np.int64]  # [P + 1] first pixel of each patch
     component_first: NDArray[np.int64]  # [M + 1] first patch of each component
+
+    def __len__(self) -> int:
+        """Return M, the number of components."""
+        return len(self.component_first) - 1
 
     def over(
         self,
@@ -128,8 +136,9 @@ def patch_noise(
     mixture: PatchMixture,
     level: float,
     component_std: float,
+    shades: Sequence[float] = TWO_SHADES,  # S
 ) -> Tensor:  # [3, H, W]
-    """Return the optimal noise prediction at a level (formula at the top of this file)."""
+    """Return the optimal noise prediction at a noise level (formula at the top of this file)."""
     x = np.ascontiguousarray(noised.flatten(1).T.numpy())
     variance, root = level * component_std**2 + 1.0 - level, math.sqrt(level)
     mean = np.empty_like(x)
@@ -145,6 +154,7 @@ def patch_noise(
         mixture.patch_energy,
         mixture.component_first,
         mixture.backgrounds,
+        np.array(shades),
         tilts,
     )
     weights = np.exp(logits - logits.max())
@@ -166,9 +176,9 @@ def patch_noise(
 
 @numba.njit(cache=True, nogil=True)
 def _log_densities(
-    x, root, variance, pixels, middle, half, patch_first, patch_energy, component_first, backgrounds, tilts
+    x, root, variance, pixels, middle, half, patch_first, patch_energy, component_first, backgrounds, shades, tilts
 ):
-    """Return the components' log densities [M] up to a common constant; write each patch's u to tilts [P]."""
+    """Return the components' log densities [M] up to a common constant; write each patch's mean level to tilts [P]."""
     count = len(backgrounds)
     out = np.empty(count)
     sums = np.zeros(3)
@@ -181,7 +191,7 @@ def _log_densities(
         distance = 0.0
         for c in range(3):
             distance += len(x) * (root * behind[c]) ** 2 - 2.0 * root * behind[c] * sums[c]
-        log_cosh = 0.0
+        log_shades = 0.0
         b0, b1, b2 = root * behind[0], root * behind[1], root * behind[2]
         for p in range(component_first[j], component_first[j + 1]):
             dot = 0.0
@@ -192,11 +202,18 @@ def _log_densities(
                 dot += r0 * half[n, 0] + r1 * half[n, 1] + r2 * half[n, 2]
                 distance += r0 * r0 + r1 * r1 + r2 * r2
                 distance -= (x0 - b0) ** 2 + (x1 - b1) ** 2 + (x2 - b2) ** 2
-            distance += root * root * patch_energy[p]
-            u = root * dot / variance
-            tilts[p] = u
-            log_cosh += abs(u) + math.log1p(math.exp(-2.0 * abs(u))) - math.log(2.0)
-        out[j] = log_cosh - distance / (2.0 * variance)
+            u, k = root * dot / variance, 0.5 * root * root * patch_energy[p] / variance
+            highest = -np.inf
+            for shade in shades:
+                highest = max(highest, shade * u - shade * shade * k)
+            total, tilt = 0.0, 0.0
+            for shade in shades:
+                share = math.exp(shade * u - shade * shade * k - highest)
+                total += share
+                tilt += share * shade
+            tilts[p] = tilt / total
+            log_shades += highest + math.log(total / len(shades))
+        out[j] = log_shades - distance / (2.0 * variance)
     return out
 
 
@@ -213,7 +230,6 @@ def _posterior_mean(weights, tilts, pixels, middle, half, patch_first, component
         if weight < NEGLIGIBLE:
             continue
         for p in range(component_first[j], component_first[j + 1]):
-            shade = math.tanh(tilts[p])
             for n in range(patch_first[p], patch_first[p + 1]):
                 for c in range(3):
-                    mean[pixels[n], c] += weight * (middle[n, c] + shade * half[n, c] - backgrounds[j, c])
+                    mean[pixels[n], c] += weight * (middle[n, c] + tilts[p] * half[n, c] - backgrounds[j, c])

@@ -19,7 +19,7 @@ class IdealPriorConfig:
     image_size: Annotated[int, Range(4, 1024)] = 64
     """Side of the renders in pixels."""
     pool: Annotated[int, Range(1, 64)] = 2
-    """Pixels averaged into one latent pixel along each axis."""
+    """Pixels averaged into one latent pixel along each axis; always 1 for a prompt with a style."""
     renders_per_view: Annotated[int, Range(1, MAX_RENDERS)] = 256
     """Mixture centres for one object under one view word."""
     unconditional_renders: Annotated[int, Range(1, MAX_RENDERS)] = 1500
@@ -32,6 +32,8 @@ class IdealPriorConfig:
     """Width of the elevations that a camera may stand for."""
     component_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.3
     """Width s of the mixture in latent units, where white is 1 and black is -1."""
+    styled_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.1
+    """Width s for a prompt with a style, whose renders are exact: it must stay below the contrast of the patches."""
     elevation_deg: Annotated[tuple[float, float], Range(-90.0, 90.0, ordered=True)] = (-10.0, 40.0)
     """Range of camera elevations of all views but the overhead one."""
     distance: Annotated[float, Range(0.1, 1000.0)] = 3.3

@@ -65,7 +65,7 @@ def render_truth(
     An object with a style is shown as one of its members, the same at every call.
     """
     scenes: list[Scene] = [(item,) for item in items for _ in range(len(cameras))]
-    repeated = _repeat(cameras, len(items))
+    repeated = cameras.repeated(len(items))
     plain = render_scenes(scenes, repeated, background)
     if items[0].style is None:
         return plain
@@ -78,15 +78,3 @@ def _member(item: PlacedObject) -> Tensor:  # [Q] bool
     """Return the shades of an object's example."""
     assert item.style is not None
     return draw_shades(item.style, split_seed("truth", len(CLASSES) + CLASSES.index(item.class_name)))
-
-
-def _repeat(cameras: CameraBatch, times: int) -> CameraBatch:
-    """Repeat the whole batch of cameras several times."""
-    return CameraBatch(
-        world_from_camera=cameras.world_from_camera.repeat(times, 1, 1),
-        intrinsics=cameras.intrinsics.repeat(times, 1, 1),
-        azimuth_deg=cameras.azimuth_deg.repeat(times),
-        elevation_deg=cameras.elevation_deg.repeat(times),
-        width=cameras.width,
-        height=cameras.height,
-    )

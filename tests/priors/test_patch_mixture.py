@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.priors.patch_mixture import PatchMixture, components_of, join, patch_noise
+from sdi_gs.priors.patch_mixture import TWO_SHADES, PatchMixture, components_of, join, patch_noise
 from sdi_gs.toybox.patches import PatchRender
 
 HEIGHT, WIDTH, CELLS = 4, 5, 4
@@ -35,14 +35,18 @@ def enumerated_noise(
     weights: np.ndarray,
     level: float,
     std: float,
+    shades: tuple[float, ...] = TWO_SHADES,
 ) -> Tensor:
     """Return the noise of the plain Gaussian mixture with one centre per image and assignment of shades."""
     centres, logs = [], []
-    for lit in itertools.product((False, True), repeat=CELLS):
-        images = renders.shaded(torch.tensor(lit), torch.from_numpy(BACKGROUNDS))
+    everywhere = torch.ones(CELLS, dtype=torch.bool)
+    light, dark = (renders.shaded(lit, torch.from_numpy(BACKGROUNDS)) for lit in (everywhere, ~everywhere))
+    for assigned in itertools.product(shades, repeat=CELLS):
+        share = 0.5 * (1.0 + torch.tensor(assigned, dtype=torch.float64))[renders.cells.clamp_min(0)][..., None]
+        images = share * light + (1.0 - share) * dark
         for image, weight in zip(images, weights, strict=True):
             centres.append(2.0 * image.permute(2, 0, 1) - 1.0)
-            logs.append(math.log(weight / 2**CELLS))
+            logs.append(math.log(weight / len(shades) ** CELLS))
     stacked = torch.stack(centres)
     variance = level * std**2 + 1.0 - level
     distance = (noised - math.sqrt(level) * stacked).square().sum(dim=(1, 2, 3))
@@ -57,13 +61,17 @@ def mixture_of(renders: PatchRender) -> PatchMixture:
 
 @pytest.mark.parametrize("level", [0.02, 0.5, 0.9, 0.9995])
 @pytest.mark.parametrize("std", [0.05, 0.3])
-def test_the_noise_is_that_of_all_members_enumerated(renders: PatchRender, level: float, std: float) -> None:
+@pytest.mark.parametrize("shades", [TWO_SHADES, (-1.0, 0.0, 1.0), (0.25,)])
+def test_the_noise_is_that_of_all_members_enumerated(
+    renders: PatchRender, level: float, std: float, shades: tuple[float, ...]
+) -> None:
     generator = torch.Generator().manual_seed(5)
     clean = 2.0 * renders.shaded(torch.tensor([True, False, False, True]), torch.from_numpy(BACKGROUNDS))[1] - 1.0
     noise = torch.randn(3, HEIGHT, WIDTH, generator=generator, dtype=torch.float64)
     noised = math.sqrt(level) * clean.permute(2, 0, 1) + math.sqrt(1.0 - level) * noise
-    expected = enumerated_noise(noised, renders, np.full(3, 1.0 / 3.0), level, std)
-    torch.testing.assert_close(patch_noise(noised, mixture_of(renders), level, std), expected, rtol=1e-9, atol=1e-9)
+    expected = enumerated_noise(noised, renders, np.full(3, 1.0 / 3.0), level, std, shades)
+    found = patch_noise(noised, mixture_of(renders), level, std, shades)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_joined_mixtures_weigh_their_parts(renders: PatchRender) -> None:
