@@ -11,9 +11,11 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch
 from sdi_gs.errors import UserError
+from sdi_gs.priors import ideal_patches
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.ideal import IdealPrior
 from sdi_gs.priors.ideal_patches import IdealPatchPrior
+from sdi_gs.priors.patch_mixture import TWO_SHADES
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES
 from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.settings.run import RunConfig
@@ -81,7 +83,10 @@ def test_every_view_and_branch_gets_its_own_camera(prior: IdealPatchPrior) -> No
         assert torch.equal(together[one], prior.predict_noise(noised[one], 400, embeddings[one], camera))
 
 
-def test_the_empty_prompt_is_the_mixture_of_all_objects_colours_and_backgrounds(prior: IdealPatchPrior) -> None:
+def test_the_empty_prompt_is_the_mixture_of_all_objects_colours_and_backgrounds(
+    prior: IdealPatchPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ideal_patches, "OPEN_SHADES", TWO_SHADES)
     camera, timestep, std = CAMERAS.rows(slice(0, 1)), 600, SMALL.styled_std
     level = prior.schedule.alpha_cumprod(timestep)
     noised = math.sqrt(level) * prior.encode_images(member("car", "red", "white", camera, 5)) + math.sqrt(
@@ -97,6 +102,19 @@ def test_the_empty_prompt_is_the_mixture_of_all_objects_colours_and_backgrounds(
     whole = mean_given(prior, noised, timestep, "", camera).flatten().double()
     logs = torch.tensor([_log_density(prior, noised, text, camera, level, std) for text in texts], dtype=torch.float64)
     torch.testing.assert_close(torch.softmax(logs, dim=0) @ parts, whole, rtol=0.0, atol=2e-3)
+
+
+def test_the_empty_prompt_knows_patches_of_any_shade(prior: IdealPatchPrior) -> None:
+    camera, level = CAMERAS.rows(slice(0, 1)), prior.schedule.alpha_cumprod(30)
+    middle = render_patches([canonical_object("chair", "yellow", "patchwork")], camera).mean(BACKGROUND_COLOURS["gray"])
+    noised = math.sqrt(level) * prior.encode_images(middle)
+    grey = noised[0] / math.sqrt(level)
+    error = [(mean_given(prior, noised, 30, text, camera) - grey).abs().mean() for text in (CHAIR, "")]
+    # A pattern of light and dark has patches in between only on average, where both are equally likely.
+    tilted = noised + 0.05 * (noised - noised.amin())
+    kept, pushed = (mean_given(prior, tilted, 30, text, camera) for text in ("", CHAIR))
+    assert max(error) < 0.02
+    assert (pushed - grey).abs().mean() > 2.0 * (kept - grey).abs().mean()
 
 
 def _log_density(
