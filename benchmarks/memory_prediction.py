@@ -33,18 +33,9 @@ from sdi_gs.settings.run import RunConfig
 
 PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "runs" / "predicted_memory.json"
 VALIDATIONS = (
-    *(
-        "toy-64",
-        "toy-128",
-        "toy-views-in-turn",
-        "toy-checkpoint",
-        "toy-pixels",
-        "toy-pixels-kept",
-        "toy-field",
-        "toy-field-rays",
-        "toybox",
-    ),
-    *("vae-128", "vae-256", "unet-256"),
+    *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toy-pixels", "toy-pixels-kept"),
+    *("toy-field", "toy-field-rays", "toybox"),
+    *("vae-128", "vae-256", "decoder-128", "unet-256"),
 )
 
 

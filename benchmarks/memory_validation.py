@@ -138,6 +138,16 @@ def full_size_vae(image_size: int) -> dict[str, int]:
     return _of_network(_vae, step, image_size)
 
 
+def full_size_decoder(image_size: int) -> dict[str, int]:
+    """Measure decoding one image without gradients, with Stable Diffusion 2.1's VAE in float32."""
+
+    @torch.no_grad()
+    def step(vae: Any, size: int, device: torch.device) -> None:
+        vae.decode(torch.zeros(1, 4, size // 8, size // 8, device=device))
+
+    return _of_network(_vae, step, image_size)
+
+
 def full_size_unet(image_size: int) -> dict[str, int]:
     """Measure a prediction of two branches, with Stable Diffusion 2.1's U-Net in float32."""
 
@@ -211,6 +221,7 @@ CASES: dict[str, Callable[[], dict[str, int]]] = {
     "toybox": toybox_step,
     "vae-128": lambda: full_size_vae(128),
     "vae-256": lambda: full_size_vae(256),
+    "decoder-128": lambda: full_size_decoder(128),
     "unet-256": lambda: full_size_unet(256),
 }
 
