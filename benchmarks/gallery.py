@@ -28,13 +28,13 @@ from typing import Any
 import yaml
 from scored_runs import PROMPTS, insert_table, of_shard, parse_shard, sheet, train_and_score
 
-from sdi_gs.configs.presets import preset_named
+from sdi_gs.configs.presets import preset
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.ceiling import score_ceiling
 from sdi_gs.files import write_atomically
 from sdi_gs.runs.folder import slug
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys, with_values
+from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys
 
 MARKS = ("<!-- tables: benchmarks/gallery.py -->", "<!-- end of tables -->")
 
@@ -162,7 +162,7 @@ def plan_runs(names: Sequence[str], results: Path, prompts: Sequence[str], chang
     runs = []
     for name in names:
         row = ROWS[name]
-        base = with_values(preset_named(row.preset).config, {**row.changes, **changes})
+        base = preset(row.preset, {**row.changes, **changes})
         for seed in row.seeds:
             for prompt in prompts:
                 config = replace(base, prompt=prompt, seed=seed)

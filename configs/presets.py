@@ -45,6 +45,7 @@ def presets() -> dict[str, Preset]:
         "toybox-ideal": Preset(
             summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
             config=_toybox_ideal(),
+            by_representation={"ngp": _field_under_toybox_ideal()},
         ),
         "toybox": Preset(
             summary="a minute on two CPU cores under a small trained network; knows what toybox-ideal knows",
@@ -120,6 +121,25 @@ def _toybox() -> RunConfig:
         # A step on pixels takes a fifth of the time of one through the autoencoder.
         losses=LossConfig(space="pixels"),
     )
+
+
+def _field_under_toybox_ideal() -> dict[str, Any]:
+    """What a field wants otherwise than Gaussians do (docs/reports/ngp.md)."""
+    return {
+        # Its steps cost more than its targets, so that every step may have targets of its own.
+        "steps": 600,
+        "views_per_step": 2,
+        "replay.steps_per_target": 1,
+        "replay.views": None,
+        "losses.space": "latents",
+        # Under view words, views ninety degrees apart agree on no azimuth: thin legs dissolve, bodies bend.
+        "guidance.views": "cameras",
+        "guidance.noise": "inversion",
+        "guidance.inversion_steps": 5,
+        "guidance.t_min": 0.2,
+        "guidance.random_fraction": 0.4,
+        "ngp.geometry_lr_final": 0.001,
+    }
 
 
 def _ngp_losses(factor: float) -> NgpLossConfig:

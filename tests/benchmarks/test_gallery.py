@@ -9,6 +9,7 @@ import gallery
 import pytest
 from gallery import ROWS, Bar, bar_table, figure, plan_runs, run_table, verdicts
 
+from sdi_gs.configs.presets import preset
 from sdi_gs.settings.run import RunConfig
 
 
@@ -49,6 +50,10 @@ def test_rows_are_the_defaults_with_their_one_change(tmp_path: Path) -> None:
     }
     assert len({run.result for run in runs}) == len(runs)
     assert all(run.config.steps == 3 for run in runs)
+    # The preset's own values for the representation, as the command line takes them.
+    field = preset("toybox-ideal", prompt="a red ball", representation="ngp", steps=3)
+    assert runs[9].config == field
+    assert field.guidance.views == "cameras"
 
 
 def test_kept_results_are_not_made_again_nor_mixed_up(
