@@ -72,7 +72,7 @@ def test_without_a_device_of_cuda_the_toybox_prior_is_chosen_and_called_an_instr
     main(["train", "--prompt", "a blue dragon"])
     told = capsys.readouterr().err.splitlines()[0]
     assert told == (
-        f"prior {CPU_PRESET} (an instrument: it knows 16 toy objects), told the view in words, preset {CPU_PRESET}, "
+        f"prior {CPU_PRESET} (an instrument: it knows 16 toy objects), told the camera, preset {CPU_PRESET}, "
         "device cpu: no CUDA device found"
     )
 

@@ -72,11 +72,11 @@ def test_every_option_of_the_short_help_sets_what_it_names(option: str, key: str
 @pytest.mark.parametrize(
     ("words", "steps", "scale"),
     [
-        ((), 600, "1.0"),
+        ((), 1000, "1.0"),
         (("--preset", "smoke"), 20, "1.0"),
         (("--preset=sd21-base",), 5000, "7.5"),
-        (("--prior", "toybox"), 600, "2.5"),
-        (("--prior", "toybox", "--stepz", "--steps", "many"), 600, "2.5"),
+        (("--prior", "toybox"), 550, "2.5"),
+        (("--prior", "toybox", "--stepz", "--steps", "many"), 550, "2.5"),
     ],
     ids=["nothing", "preset", "equals sign", "prior", "wrong options"],
 )

@@ -51,7 +51,7 @@ def lines_of_code(name: str) -> int:
 def test_an_object_from_a_prompt(tmp_path: Path) -> None:
     assert lines_of_code("01_object.py") <= 12
     printed = run_code(EXAMPLES / "01_object.py", tmp_path)
-    assert "600 steps in " in printed
+    assert "1000 steps in " in printed
     assert "robot.splat: 6000 of 6000 Gaussians" in printed
     assert len(PlyData.read(str(tmp_path / "robot/splats.ply"))["vertex"]) == 6000
     assert (tmp_path / "robot.splat").stat().st_size == 6000 * 32

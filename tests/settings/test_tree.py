@@ -12,9 +12,9 @@ from sdi_gs.settings.tree import differing_keys, with_values
 
 def test_a_preset_changes_what_is_given_and_nothing_else() -> None:
     config = preset(
-        "toybox", {"guidance.noise": "random", "cameras.fov_y_deg": (30.0, 50.0)}, prompt="a red cube", steps=7
+        "toybox", {"guidance.noise": "cached", "cameras.fov_y_deg": (30.0, 50.0)}, prompt="a red cube", steps=7
     )
-    assert (config.prompt, config.steps, config.guidance.noise) == ("a red cube", 7, "random")
+    assert (config.prompt, config.steps, config.guidance.noise) == ("a red cube", 7, "cached")
     assert config.cameras.fov_y_deg == (30.0, 50.0)
     changed = differing_keys(preset_named("toybox").config, config)
     assert sorted(changed) == ["cameras.fov_y_deg", "guidance.noise", "prompt", "steps"]
