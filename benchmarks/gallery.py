@@ -64,7 +64,8 @@ class GalleryRow:
 
     title: str
     preset: str
-    changes: Mapping[str, object]
+    representation: str | None
+    """None for the preset's own."""
     seeds: tuple[int, ...]
     bars: tuple[Bar, ...]
     fit: bool = False
@@ -75,7 +76,7 @@ ROWS = {
     "ideal": GalleryRow(
         title="toybox-ideal, the default",
         preset="toybox-ideal",
-        changes={},
+        representation=None,
         seeds=(0, 1),
         bars=(
             Bar(figure="psnr_free", limit=27.0),
@@ -88,7 +89,7 @@ ROWS = {
     "network": GalleryRow(
         title="--prior toybox, its default",
         preset="toybox",
-        changes={},
+        representation=None,
         seeds=(0, 1),
         bars=(
             Bar(figure="psnr_free", limit=24.5),
@@ -104,7 +105,7 @@ ROWS = {
     "ngp": GalleryRow(
         title="--representation ngp, its default",
         preset="toybox-ideal",
-        changes={"representation": "ngp"},
+        representation="ngp",
         seeds=(0,),
         bars=(
             Bar(figure="psnr_free", limit=25.0),
@@ -116,7 +117,7 @@ ROWS = {
     "fit": GalleryRow(
         title="fit to true views, the default's steps",
         preset="toybox-ideal",
-        changes={},
+        representation=None,
         seeds=(0,),
         bars=(Bar(figure="psnr", limit=34.0), Bar(figure="detail", limit=0.7)),
         fit=True,
@@ -257,6 +258,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, help="folder of gallery.md, whose tables and sheets are written")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--prompts", nargs="+", default=list(PROMPTS))
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these of a row's seeds")
     parser.add_argument("--shard", type=parse_shard, default=(1, 1), metavar="K/N", help="every K-th of N runs")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run later than this")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change all presets")
@@ -268,6 +270,7 @@ def main() -> None:
     options = parse_arguments()
     changes = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in options.set)}
     runs = plan_runs(options.rows, options.results, options.prompts, changes)
+    runs = [run for run in runs if options.seeds is None or run.config.seed in options.seeds]
     until = time.monotonic() + 60.0 * options.minutes
     for run in of_shard(runs, options.shard):
         if kept(run) is None and time.monotonic() < until:
