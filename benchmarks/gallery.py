@@ -64,8 +64,7 @@ class GalleryRow:
 
     title: str
     preset: str
-    representation: str | None
-    """None for the preset's own."""
+    changes: Mapping[str, object]
     seeds: tuple[int, ...]
     bars: tuple[Bar, ...]
     fit: bool = False
@@ -76,7 +75,7 @@ ROWS = {
     "ideal": GalleryRow(
         title="toybox-ideal, the default",
         preset="toybox-ideal",
-        representation=None,
+        changes={},
         seeds=(0, 1),
         bars=(
             Bar(figure="psnr_free", limit=27.0),
@@ -89,7 +88,7 @@ ROWS = {
     "network": GalleryRow(
         title="--prior toybox, its default",
         preset="toybox",
-        representation=None,
+        changes={},
         seeds=(0, 1),
         bars=(
             Bar(figure="psnr_free", limit=24.5),
@@ -105,7 +104,7 @@ ROWS = {
     "ngp": GalleryRow(
         title="--representation ngp, its default",
         preset="toybox-ideal",
-        representation="ngp",
+        changes={"representation": "ngp"},
         seeds=(0,),
         bars=(
             Bar(figure="psnr_free", limit=25.0),
@@ -117,7 +116,7 @@ ROWS = {
     "fit": GalleryRow(
         title="fit to true views, the default's steps",
         preset="toybox-ideal",
-        representation=None,
+        changes={},
         seeds=(0,),
         bars=(Bar(figure="psnr", limit=34.0), Bar(figure="detail", limit=0.7)),
         fit=True,
