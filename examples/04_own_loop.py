@@ -24,7 +24,7 @@ prior = sdi_gs.load_prior(config)
 # A white stem is invisible on white alone: every view has one of three backgrounds, which its prompt names.
 backgrounds: list[BackgroundName] = ["white", "gray", "black", "white"]
 colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
-conditions = PromptConditions(prior, config.prompt, backgrounds=config.backgrounds)
+conditions = PromptConditions(prior, config.prompt, backgrounds=config.backgrounds, views=config.guidance.views)
 generator = torch.Generator().manual_seed(0)
 
 
