@@ -115,8 +115,9 @@ def _toybox_ideal() -> RunConfig:
         # The published weights go with Stable Diffusion's latents of unit variance. Pixels have about a tenth of it:
         # beside them those weights swallow the object (docs/reports/ngp.md).
         ngp=NgpConfig(losses=_ngp_losses(0.1)),
-        # Inversion follows single renders: 1024 leave smaller gaps between their angles.
-        ideal_prior=IdealPriorConfig(renders_per_view=1024),
+        # Inversion follows single renders: 1024 leave smaller gaps between their angles. Components as wide as 0.3 pass
+        # on the speckle that they are given at low noise.
+        ideal_prior=IdealPriorConfig(renders_per_view=1024, component_std=0.1),
     )
 
 
@@ -125,7 +126,7 @@ def _toybox() -> RunConfig:
     return replace(
         base,
         prior="toybox",
-        steps=550,
+        steps=700,
         # Two in each quarter: a word leaves the turn open, and with four views tables turn (docs/reports/gallery.md).
         views_per_step=8,
         replay=ReplayConfig(steps_per_target=5, views=80),
@@ -152,6 +153,7 @@ def _field_under_toybox_ideal() -> dict[str, Any]:
         "guidance.t_min": 0.2,
         "guidance.random_fraction": 0.4,
         "ngp.geometry_lr_final": 0.001,
+        "ideal_prior.component_std": IdealPriorConfig().component_std,
     }
 
 
@@ -172,7 +174,7 @@ def _smoke() -> RunConfig:
         replay=ReplayConfig(),
         guidance=replace(base.guidance, noise="inversion", views="words", t_min=0.2),
         gaussians=replace(base.gaussians, num_initial=500),
-        ideal_prior=replace(base.ideal_prior, renders_per_view=24, unconditional_renders=64),
+        ideal_prior=IdealPriorConfig(renders_per_view=24, unconditional_renders=64),
         outputs=OutputConfig(preview_every=10, checkpoint_every=10, turntable_frames=8, turntable_size=64),
     )
 
