@@ -198,11 +198,17 @@ def _backgrounds(wanted: _Wanted) -> Sequence[BackgroundName]:
 def _in_every_colour(darkest: PatchComponents, brightest: PatchComponents) -> list[PatchComponents]:
     """Return components in all ten colours, from those in two: a render is affine in its object's colour."""
     low, high = np.array(COLOURS[DARKEST]), np.array(COLOURS[BRIGHTEST])
-    slope = (brightest.foreground - darkest.foreground) / (high - low)
-    return [
-        replace(darkest, foreground=(darkest.foreground + slope * (np.array(colour) - low)).astype(np.float32))
-        for colour in COLOURS.values()
-    ]
+    by_colour = []
+    for colour in COLOURS.values():
+        share = ((np.array(colour) - low) / (high - low)).astype(np.float32)
+        by_colour.append(
+            replace(
+                darkest,
+                foreground=darkest.foreground + share * (brightest.foreground - darkest.foreground),
+                contrast=darkest.contrast + share * (brightest.contrast - darkest.contrast),
+            )
+        )
+    return by_colour
 
 
 def _kept(store: OrderedDict[Hashable, _Kept], key: Hashable, make: Callable[[], _Kept]) -> _Kept:

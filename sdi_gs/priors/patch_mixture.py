@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdi_gs.toybox.patches import PatchRender
-from sdi_gs.toybox.styles import DARK_SHADE, LIGHT_SHADE
 
 # Components of less weight change no pixel by a rounding error of float32.
 NEGLIGIBLE = 1e-9
@@ -43,7 +42,8 @@ class PatchComponents:
     """Components before a background is chosen; pixels are sorted by component and patch."""
 
     pixels: NDArray[np.int32]  # [N] index into the D pixels
-    foreground: NDArray[np.floating]  # [N, 3] the plain object over black, in [0, 1]
+    foreground: NDArray[np.floating]  # [N, 3] the mean of light and dark over black, in [0, 1]
+    contrast: NDArray[np.floating]  # [N, 3] light minus that mean
     clear: NDArray[np.floating]  # [N] share of the pixel that shows the background
     patch_first: NDArray[np.int64]  # [P + 1] first pixel of each patch
     component_first: NDArray[np.int64]  # [M + 1] first patch of each component
@@ -60,12 +60,11 @@ class PatchComponents:
         count = len(backgrounds)
         pixels_of = np.diff(self.patch_first[self.component_first])
         behind = np.repeat(backgrounds, pixels_of, axis=0).astype(self.foreground.dtype)
-        middle = 0.5 * (LIGHT_SHADE + DARK_SHADE) * self.foreground + self.clear[:, None] * behind
-        half = (LIGHT_SHADE - DARK_SHADE) * self.foreground
+        half = 2.0 * self.contrast
         squares = np.append(0.0, np.cumsum(np.square(half).sum(axis=1), dtype=np.float64))
         return PatchMixture(
             pixels=self.pixels,
-            middle=2.0 * middle - 1.0,
+            middle=2.0 * (self.foreground + self.clear[:, None] * behind) - 1.0,
             half=half,
             patch_first=self.patch_first,
             patch_energy=np.diff(squares[self.patch_first]),
@@ -101,6 +100,7 @@ def components_of(renders: PatchRender) -> PatchComponents:
     return PatchComponents(
         pixels=pixel.numpy().astype(np.int32),
         foreground=renders.foreground.flatten(1, 2)[image, pixel].numpy(),
+        contrast=renders.contrast.flatten(1, 2)[image, pixel].numpy(),
         clear=1.0 - renders.alpha.flatten(1)[image, pixel].numpy(),
         patch_first=np.append(begins, len(key)),
         component_first=np.searchsorted(first_image, np.arange(len(cells) + 1)),

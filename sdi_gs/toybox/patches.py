@@ -1,7 +1,9 @@
 """Renders of objects with a style (``styles.py``): patches of the surface that are light or dark.
 
 The heaviest surface in a pixel decides on the pixel's cell, and the cell's shade multiplies all of the pixel's
-foreground. So each pixel depends on exactly one shade, and a render is known for all 2^patches members at once.
+foreground. So each pixel depends on exactly one shade, and a render is known for all 2^patches members at once. Towards
+its border a patch fades to the middle of the two shades: the borders are seams without a shade of their own, so that
+pixels on them need no second shade to be antialiased.
 
 Letters: B images, H W pixels, Q cells.
 """
@@ -19,14 +21,15 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.toybox.objects import PlacedObject
 from sdi_gs.toybox.renderer import WHITE, render_scenes
-from sdi_gs.toybox.styles import CELL_OFFSET, DARK_SHADE, LIGHT_SHADE, REACH, STYLES, StyleName
+from sdi_gs.toybox.styles import CELL_OFFSET, DARK_SHADE, LIGHT_SHADE, REACH, SEAM, STYLES, StyleName
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRender:
     """Renders of styled objects with all shades open."""
 
-    foreground: Tensor  # [B, H, W, 3] the plain objects over black, [0, 1]
+    foreground: Tensor  # [B, H, W, 3] the mean over all members over black, [0, 1]
+    contrast: Tensor  # [B, H, W, 3] what a light cell adds to the mean, and a dark one takes away
     alpha: Tensor  # [B, H, W, 1] share of the pixel that is covered
     cells: Tensor  # [B, H, W] int64, the cell that decides on the pixel's shade; -1 where nothing covers it
 
@@ -38,18 +41,15 @@ class PatchRender:
         """Return the images of one member, or of one member each."""
         by_image = light.expand(len(self.cells), -1)
         lit = torch.gather(by_image, 1, self.cells.flatten(1).clamp_min(0)).view_as(self.cells)
-        return self._composite(torch.where(lit, LIGHT_SHADE, DARK_SHADE)[..., None], background)
+        return self.mean(background) + torch.where(lit, 1.0, -1.0)[..., None] * self.contrast
 
     def mean(
         self,
         background: Tensor | Sequence[float] = WHITE,  # [B, 3] or [3]
     ) -> Tensor:  # [B, H, W, 3]
         """Return the mean over all members."""
-        return self._composite(torch.tensor(0.5 * (LIGHT_SHADE + DARK_SHADE)), background)
-
-    def _composite(self, shade: Tensor, background: Tensor | Sequence[float]) -> Tensor:
         behind = torch.as_tensor(background, dtype=self.alpha.dtype).expand(len(self.cells), 3)[:, None, None]
-        return shade * self.foreground + (1.0 - self.alpha) * behind
+        return self.foreground + (1.0 - self.alpha) * behind
 
 
 def render_patches(items: Sequence[PlacedObject], cameras: CameraBatch) -> PatchRender:
@@ -69,9 +69,17 @@ def render_patches(items: Sequence[PlacedObject], cameras: CameraBatch) -> Patch
     pixel = torch.stack([column, row], dim=1) + 0.5
     seen = torch.cat([(pixel - centre[image]) / focal[image], torch.ones(len(image), 1)], dim=1) * depth[:, None]
     points = (pose[image, :3, :3] @ seen[:, :, None])[:, :, 0] + pose[image, :3, 3]
-    cells = torch.full(covered.shape, -1)
-    cells[covered] = cells_at(_in_object_frame(points, items, image), style)
-    return PatchRender(foreground=plain.rgb, alpha=plain.alpha, cells=cells)
+    normals = plain.normal[image, row, column].double()
+    points, normals = _in_object_frame(points, normals, items, image)
+    cells, strength = torch.full(covered.shape, -1), torch.zeros(covered.shape)
+    cells[covered] = cells_at(points, style)
+    strength[covered] = (border_distance(points, normals, style) / SEAM).clamp(max=1.0).float()
+    return PatchRender(
+        foreground=0.5 * (LIGHT_SHADE + DARK_SHADE) * plain.rgb,
+        contrast=0.5 * (LIGHT_SHADE - DARK_SHADE) * strength[..., None] * plain.rgb,
+        alpha=plain.alpha,
+        cells=cells,
+    )
 
 
 def cells_at(
@@ -90,6 +98,24 @@ def cells_at(
             along = torch.zeros_like(index)
         index = index * count + along
     return index
+
+
+def border_distance(
+    points: Tensor,  # [N, 3] in the object's frame
+    normals: Tensor,  # [N, 3] of the surface, unit length
+    style: StyleName,
+) -> Tensor:  # [N]
+    """Return the distance to the border of the point's patch along a flat surface, scene units.
+
+    A face of a cell that is parallel to the surface cuts no border into it, however near it is.
+    """
+    nearest = torch.full((len(points),), math.inf, dtype=points.dtype)
+    for axis, (side, offset) in enumerate(zip(STYLES[style].sides, CELL_OFFSET, strict=True)):
+        if side < math.inf:
+            within = (points[:, axis] - offset) % side
+            across = (1.0 - normals[:, axis].square()).clamp_min(1e-12).sqrt()
+            nearest = torch.minimum(nearest, torch.minimum(within, side - within) / across)
+    return nearest
 
 
 def draw_shades(style: StyleName, rng: np.random.Generator) -> Tensor:  # [Q] bool
@@ -135,13 +161,18 @@ def changing_borders(
 
 def _in_object_frame(
     points: Tensor,  # [N, 3] world
+    normals: Tensor,  # [N, 3] world
     items: Sequence[PlacedObject],  # B of them
     image: Tensor,  # [N] the image, and so the object, of each point
-) -> Tensor:  # [N, 3]
+) -> tuple[Tensor, Tensor]:  # [N, 3] each
     """Undo each object's place, turn about z and scale."""
     position = torch.tensor([item.position for item in items], dtype=torch.float64)
     turn = torch.tensor([math.radians(item.yaw_deg) for item in items], dtype=torch.float64)[image]
     scale = torch.tensor([item.scale for item in items], dtype=torch.float64)[image]
-    x, y, z = (points - position[image]).unbind(1)
     cos, sin = torch.cos(turn), torch.sin(turn)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x, z], dim=1) / scale[:, None]
+
+    def unturned(vectors: Tensor) -> Tensor:
+        x, y, z = vectors.unbind(1)
+        return torch.stack([cos * x + sin * y, cos * y - sin * x, z], dim=1)
+
+    return unturned(points - position[image]) / scale[:, None], unturned(normals)

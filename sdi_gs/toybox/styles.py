@@ -15,8 +15,10 @@ STYLE_NAMES: tuple[StyleName, ...] = get_args(StyleName)
 
 REACH = 1.0
 """Half side of the cube that the cells fill; objects reach 0.95 from their middle."""
-# Faces of cells lie at these values modulo the side: at least 0.003 from every flat face of every canonical object.
-CELL_OFFSET = (0.043, 0.023, 0.0065)
+# Faces of cells lie at these values modulo the side: at least 0.005 from every flat face of every canonical object.
+CELL_OFFSET = (0.057, 0.0825, 0.0745)
+SEAM = 0.04
+"""Distance from a patch's border at which it has its full shade, scene units: about one pixel."""
 LIGHT_SHADE = 1.0
 """Factor of a light patch: it has the object's own colour."""
 DARK_SHADE = 0.25
@@ -42,8 +44,8 @@ class Style:
         return math.prod(self.counts)
 
 
-# A pixel at the origin is 0.0375 scene units wide (64 pixels, the usual camera): 0.15 are four pixels.
+# A pixel at the origin is 0.0375 scene units wide (64 pixels, the usual camera): 0.2 are five pixels.
 STYLES: dict[StyleName, Style] = {
-    "patchwork": Style(sides=(0.15, 0.15, 0.15)),
-    "striped": Style(sides=(math.inf, math.inf, 0.15)),
+    "patchwork": Style(sides=(0.2, 0.2, 0.2)),
+    "striped": Style(sides=(math.inf, math.inf, 0.2)),
 }

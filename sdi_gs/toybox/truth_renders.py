@@ -135,10 +135,10 @@ class TruthRenders:
 
         def make() -> tuple[Tensor, ...]:
             made = render_patches([item] * len(cameras), cameras)
-            return made.foreground, made.alpha, made.cells
+            return made.foreground, made.contrast, made.alpha, made.cells
 
-        foreground, alpha, cells = self._kept.get(("patches", item), make)
-        return PatchRender(foreground=foreground, alpha=alpha, cells=cells)
+        foreground, contrast, alpha, cells = self._kept.get(("patches", item), make)
+        return PatchRender(foreground=foreground, contrast=contrast, alpha=alpha, cells=cells)
 
 
 def in_chunks(items: Sequence[PlacedObject]) -> Iterator[Sequence[PlacedObject]]:

@@ -26,7 +26,12 @@ def renders() -> PatchRender:
     alpha = torch.rand(3, HEIGHT, WIDTH, 1, generator=generator, dtype=torch.float64)
     alpha = torch.where(cells[..., None] < 0, torch.zeros(()).double(), alpha.clamp_min(0.05))
     foreground = alpha * torch.rand(3, HEIGHT, WIDTH, 3, generator=generator, dtype=torch.float64)
-    return PatchRender(foreground=foreground, alpha=alpha, cells=cells)
+    contrast = 0.6 * foreground * torch.rand(3, HEIGHT, WIDTH, 1, generator=generator, dtype=torch.float64)
+    return PatchRender(foreground=foreground, contrast=contrast, alpha=alpha, cells=cells)
+
+
+def image_of(renders: PatchRender, image: slice) -> PatchRender:
+    return PatchRender(**{name: tensor[image] for name, tensor in vars(renders).items()})
 
 
 def enumerated_noise(
@@ -75,8 +80,7 @@ def test_the_noise_is_that_of_all_members_enumerated(
 
 
 def test_joined_mixtures_weigh_their_parts(renders: PatchRender) -> None:
-    first = PatchRender(foreground=renders.foreground[:1], alpha=renders.alpha[:1], cells=renders.cells[:1])
-    rest = PatchRender(foreground=renders.foreground[1:], alpha=renders.alpha[1:], cells=renders.cells[1:])
+    first, rest = image_of(renders, slice(0, 1)), image_of(renders, slice(1, 3))
     parts = [components_of(first).over(BACKGROUNDS[:1]), components_of(rest).over(BACKGROUNDS[1:])]
     noised = torch.randn(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     expected = enumerated_noise(noised, renders, np.array([0.8, 0.1, 0.1]), 0.3, 0.2)

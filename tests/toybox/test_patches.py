@@ -10,8 +10,17 @@ import pytest
 import torch
 
 from sdi_gs.toybox.classes import CLASSES, ClassName
+from sdi_gs.toybox.metrics import psnr
 from sdi_gs.toybox.objects import canonical_object, scene_primitives
-from sdi_gs.toybox.patches import PatchRender, cells_at, changing_borders, draw_shades, nearest_shades, render_patches
+from sdi_gs.toybox.patches import (
+    PatchRender,
+    border_distance,
+    cells_at,
+    changing_borders,
+    draw_shades,
+    nearest_shades,
+    render_patches,
+)
 from sdi_gs.toybox.primitives import BOX, CENTRE, CONE, CUP, EXTENT, KIND, PRISM, ROTATION
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.styles import CELL_OFFSET, DARK_SHADE, STYLE_NAMES, STYLES, StyleName
@@ -39,7 +48,7 @@ def test_no_flat_face_of_a_canonical_object_lies_on_a_face_of_the_cells(class_na
     sides = STYLES["patchwork"].sides
     for faces, side, offset in zip(flat_faces(class_name), sides, CELL_OFFSET, strict=True):
         distance = [abs((face - offset + 0.5 * side) % side - 0.5 * side) for face in faces]
-        assert min(distance, default=1.0) > 0.0025
+        assert min(distance, default=1.0) > 0.005
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
@@ -56,14 +65,40 @@ def test_points_share_a_cell_if_they_share_every_slab(style: StyleName) -> None:
 
 
 @pytest.mark.parametrize("style", STYLE_NAMES)
-def test_light_members_are_the_plain_object_and_dark_ones_half_as_bright(style: StyleName) -> None:
+def test_away_from_seams_light_is_the_plain_object_and_dark_a_share_of_it(style: StyleName) -> None:
     renders = render_patches([replace(CHAIR, style=style)] * 4, CAMERAS)
-    plain = render_scenes([(CHAIR,)] * 4, CAMERAS, background=(0.2, 0.5, 0.9))
+    plain, black = (render_scenes([(CHAIR,)] * 4, CAMERAS, ground).rgb for ground in ((0.2, 0.5, 0.9), (0.0, 0.0, 0.0)))
     lit = torch.ones(STYLES[style].num_cells, dtype=torch.bool)
-    torch.testing.assert_close(renders.shaded(lit, (0.2, 0.5, 0.9)), plain.rgb, rtol=0.0, atol=1e-6)
-    dark = renders.shaded(~lit, (0.0, 0.0, 0.0))
-    torch.testing.assert_close(dark, DARK_SHADE * renders.foreground, rtol=0.0, atol=1e-6)
-    assert torch.equal(renders.cells >= 0, plain.alpha[..., 0] > 0.0)
+    light, dark = renders.shaded(lit, (0.2, 0.5, 0.9)), renders.shaded(~lit, (0.0, 0.0, 0.0))
+    full = (light - plain).abs().amax(dim=-1) < 1e-6
+    inside = full & (renders.alpha[..., 0] > 0.0)
+    assert inside.sum() > 0.2 * (renders.alpha > 0.0).sum()
+    torch.testing.assert_close(dark[inside], DARK_SHADE * black[inside], rtol=0.0, atol=1e-6)
+    assert torch.equal(renders.cells >= 0, renders.alpha[..., 0] > 0.0)
+    # On a seam both shades meet in the middle.
+    middle = renders.mean((0.0, 0.0, 0.0))
+    assert ((light[~full] < plain[~full]).any(dim=-1)).all()
+    assert (dark <= middle + 1e-6).all()
+    torch.testing.assert_close(middle, 0.5 * (1.0 + DARK_SHADE) * black, rtol=0.0, atol=1e-6)
+
+
+def test_the_distance_to_a_border_is_measured_along_the_surface() -> None:
+    x, y, z = CELL_OFFSET
+    middle = torch.tensor([x + 0.01, y + 0.06, z + 0.1], dtype=torch.float64)
+    tilted = [0.6, 0.0, 0.8]
+    normals = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], tilted], dtype=torch.float64)
+    distance = border_distance(middle.expand(3, 3), normals, "patchwork")
+    # Parallel to the near face, 0.06 to the next one; across it, 0.01; at a slope, 0.01 / sin of the angle.
+    torch.testing.assert_close(distance, torch.tensor([0.06, 0.01, 0.01 / 0.8], dtype=torch.float64))
+
+
+def test_pixels_are_nearly_the_mean_of_what_they_cover() -> None:
+    """Without seams, pixels of a hard edge differ from their mean by 34 dB."""
+    light = draw_shades("patchwork", np.random.default_rng(0))
+    fine_cameras = toybox_cameras(CAMERAS.azimuth_deg, CAMERAS.elevation_deg, size=256)
+    fine = render_patches([CHAIR] * 4, fine_cameras).shaded(light)
+    covered = torch.nn.functional.avg_pool2d(fine.permute(0, 3, 1, 2), 4).permute(0, 2, 3, 1)
+    assert psnr(render_patches([CHAIR] * 4, CAMERAS).shaded(light), covered).min() > 36.5
 
 
 def test_one_cell_changes_its_own_pixels_only() -> None:
@@ -74,7 +109,8 @@ def test_one_cell_changes_its_own_pixels_only() -> None:
     changed[cell] = ~changed[cell]
     differs = (renders.shaded(light) != renders.shaded(changed)).any(dim=-1)
     assert differs[0].any()
-    assert torch.equal(differs, renders.cells == cell)
+    assert (renders.cells[differs] == cell).all()
+    assert (differs == (renders.cells == cell)).double().mean() > 0.999
 
 
 def test_cells_turn_and_move_with_the_object() -> None:
@@ -96,7 +132,7 @@ def test_the_nearest_member_of_a_members_images_is_itself() -> None:
     found = nearest_shades(blurred, renders, "patchwork")
     # A cell that shows in a sliver of a pixel cannot be told from noise.
     pixels = torch.bincount(renders.cells[renders.cells >= 0], minlength=len(light))
-    assert int((pixels > 8).sum()) > 80
+    assert int((pixels > 8).sum()) > 60
     assert torch.equal(found[pixels > 8], light[pixels > 8])
 
 
@@ -111,8 +147,8 @@ def test_changing_borders_are_counted_pixel_by_pixel() -> None:
                 for b, a in ((y + 1, x), (y, x + 1)):
                     if b < 7 and a < 9 and -1 not in (image[y, x], image[b, a]) and image[y, x] != image[b, a]:
                         changes.append(light[image[y, x]] != light[image[b, a]])
-    empty = torch.zeros(2, 7, 9, 1)
-    renders = PatchRender(foreground=empty.expand(-1, -1, -1, 3), alpha=empty, cells=torch.from_numpy(cells))
+    empty, colour = torch.zeros(2, 7, 9, 1), torch.zeros(2, 7, 9, 3)
+    renders = PatchRender(foreground=colour, contrast=colour, alpha=empty, cells=torch.from_numpy(cells))
     assert changing_borders(torch.from_numpy(light), renders) == pytest.approx(np.mean(changes))
     assert changing_borders(torch.ones(6, dtype=torch.bool), renders) == 0.0
 
