@@ -162,7 +162,8 @@ def patch_forgeries(item: PlacedObject) -> list[Forgery]:
     member = patches.shaded(members[0])
     images = {
         "a member": member,
-        "the plain object": patches.shaded(torch.ones(STYLES[item.style].num_cells, dtype=torch.bool)),
+        "the member that is light all over": patches.shaded(torch.ones(STYLES[item.style].num_cells, dtype=torch.bool)),
+        "the plain object, which has no seams": render_truth([replace(item, style=None)], CAMERAS).rgb,
         "the mean of all members": average,
         "another member in every view": patches.shaded(members),
         "a member at half its contrast": 0.5 * (member + average),

@@ -45,10 +45,10 @@ def test_needles_are_drawn_from_the_visible_ones() -> None:
     assert not changed[20:].any()
 
 
-def test_the_table_has_a_line_per_forgery_and_the_plain_object_is_found_out() -> None:
+def test_the_table_has_a_line_per_forgery_and_a_member_of_one_shade_is_found_out() -> None:
     forged = patch_forgeries(canonical_object("chair", "red", "patchwork"))[:2]
     rows = scored(forged, ToyboxPrompt(class_name="chair", colour="red", style="patchwork"))
     lines = table(rows, ("psnr_best", "detail", "patch_changes")).splitlines()
     assert lines[0] == "| images | `psnr_best` | `detail` | `patch_changes` |"
     assert lines[2].startswith("| a member | 100.0 | 1.00 | 0.")
-    assert lines[3] == "| the plain object | 100.0 | 1.00 | 0.00 |"
+    assert lines[3] == "| the member that is light all over | 100.0 | 1.00 | 0.00 |"
