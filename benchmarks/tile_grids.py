@@ -27,7 +27,7 @@ from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.settings.guidance import GuidanceConfig
 
 WORLDS = {f"{size} px": TileRing(tile_size=size) for size in (1, 2, 3, 6)} | {"one shade": TileRing(tile_size=RING)}
-OFFSETS = (0.3, 0.6, 0.8, 1.2)
+OFFSETS, PIXEL_STDS = (0.3, 0.6, 0.8, 1.2), (0.05, 0.15, 0.3)
 WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 TIMESTEP, STEPS_OF_REFERENCE = 400, 500
 QUIET = replace(BASE, inversion_eta=0.0)
@@ -45,6 +45,12 @@ def inversions() -> dict[str, GuidanceConfig]:
             for width in WIDTHS
         },
     }
+
+
+def chosen_arms() -> dict[str, GuidanceConfig]:
+    """Return the settings that are compared in other worlds."""
+    names = ("order 1, timesteps", "order 1, sigma / 0.5", "order 2, sigma / 0.05", "order 2, sigma / 0.5")
+    return {"SDS, annealed": replace(BASE, noise="random"), **{name: inversions()[name] for name in names}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +113,13 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def main() -> None:
-    """Print both tables and their numbers as JSON."""
+    """Print the tables and their numbers as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     probed = {share: windows_of_members(WORLDS["3 px"], share) for share in (1.0, 0.5)}
-    as_json: dict[str, Any] = {"by_inversion": {}, "by_offset": {}}
+    as_json: dict[str, Any] = {"by_inversion": {}, "by_offset": {}, "by_pixel_std": {}}
     rows = []
     for name, guidance in inversions().items():
         errors = [windows.error(guidance) for windows in probed.values()]
@@ -121,17 +127,17 @@ def main() -> None:
         as_json["by_inversion"][name] = {"kappa_error": [float(f"{error:.4g}") for error in errors], **results}
         rows.append([name, *(f"{error:.3g}" for error in errors), *map(cell, results.values())])
     print_table(["inversion", "error of κ, members", "half-way", *WORLDS], rows)
-    rows = []
-    arms = {
-        "SDS, annealed": replace(BASE, noise="random"),
-        **{name: inversions()[name] for name in ("order 1, timesteps", "order 1, sigma / 0.5", "order 2, sigma / 0.5")},
+    variants = {
+        "offset": [replace(WORLDS["3 px"], offset=offset) for offset in OFFSETS],
+        "pixel_std": [replace(WORLDS["3 px"], pixel_std=pixel_std) for pixel_std in PIXEL_STDS],
     }
-    for name, guidance in arms.items():
-        worlds = [replace(WORLDS["3 px"], offset=offset) for offset in OFFSETS]
-        results = [result(world, guidance, options.seed) for world in worlds]
-        as_json["by_offset"][name] = dict(zip(map(str, OFFSETS), results, strict=True))
-        rows.append([name, *map(cell, results)])
-    print_table(["3 px, other shades at ±", *map(str, OFFSETS)], rows)
+    for field, worlds in variants.items():
+        values, rows = [f"{getattr(world, field):g}" for world in worlds], []
+        for name, guidance in chosen_arms().items():
+            results = [result(world, guidance, options.seed) for world in worlds]
+            as_json[f"by_{field}"][name] = dict(zip(values, results, strict=True))
+            rows.append([name, *map(cell, results)])
+        print_table([f"3 px, {field}", *values], rows)
     print(json.dumps(as_json))
 
 
