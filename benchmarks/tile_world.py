@@ -33,16 +33,17 @@ RINGS = 8
 
 BASE = GuidanceConfig(guidance_scale=1.0, inversion_steps=5, t_min=0.1, random_fraction=0.4)
 """The guidance of the toybox presets."""
-LONGER_AT_LOW_T: dict[str, Any] = {"annealing": "sqrt", "t_min": 0.02}
-SIGMA_GRID = replace(BASE, inversion_spacing="sigma", inversion_eta=0.0)
+SQRT_TO_002: dict[str, Any] = {"annealing": "sqrt", "t_min": 0.02}
+"""A schedule that stays longer at low t and ends lower."""
+SIGMA_GRID = replace(BASE, inversion_spacing="sigma", inversion_data_std=0.5, inversion_eta=0.0)
 SECOND_ORDER = replace(BASE, inversion_order=2, inversion_data_std=0.5, inversion_eta=0.0)
 ARMS = {
     "SDS, uniform t": replace(BASE, noise="random", annealing="uniform"),
     "SDS, annealed": replace(BASE, noise="random"),
-    "SDS, longer at low t": replace(BASE, noise="random", **LONGER_AT_LOW_T),
+    "SDS, sqrt to 0.02": replace(BASE, noise="random", **SQRT_TO_002),
     "SDI, published grid": BASE,
     "SDI, sigma grid": SIGMA_GRID,
-    "SDI, sigma grid, longer at low t": replace(SIGMA_GRID, **LONGER_AT_LOW_T),
+    "SDI, sigma grid, sqrt to 0.02": replace(SIGMA_GRID, **SQRT_TO_002),
     "SDI, order 2": SECOND_ORDER,
     "order 2, γ_inv 0": replace(SECOND_ORDER, inversion_guidance_scale=0.0),
     "order 2, γ_inv +1": replace(SECOND_ORDER, inversion_guidance_scale=1.0),

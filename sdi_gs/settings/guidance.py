@@ -55,7 +55,7 @@ class GuidanceConfig:
     inversion_spacing: InversionSpacing | None = None
     """What the inversion grid is even in: "timesteps" as published, or "sigma", more exactly
     asinh(sigma / inversion_data_std); None for timesteps at order 1 and sigma at order 2 (docs/reports/probe.md)."""
-    inversion_data_std: Annotated[float, Range(0.001, 100.0)] = 0.5
+    inversion_data_std: Annotated[float, Range(0.001, 100.0)] = 1.0
     """Standard deviation of the data, in latent units, in a grid even in sigma and in the second-order solver's model
     (docs/reports/probe.md)."""
     inversion_eta: Annotated[float, Range(0.0, 100.0)] = 0.3
