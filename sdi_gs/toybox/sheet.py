@@ -1,6 +1,7 @@
-"""Contact sheet of all toybox classes: ``python -m sdi_gs.toybox.sheet OUT.png``.
+"""Contact sheet of all toybox classes: ``python -m sdi_gs.toybox.sheet OUT.png [STYLE]``.
 
-One column per class; front, side, back, overhead, then three random draws from the front left.
+One column per class; front, side, back, overhead, then three random draws from the front left. With a style, one random
+member of it per class from the same four sides.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.classes import CLASSES, COLOURS
 from sdi_gs.toybox.objects import Scene, canonical_object, sample_object
+from sdi_gs.toybox.patches import draw_shades, render_patches
 from sdi_gs.toybox.renderer import render_scenes
+from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 from sdi_gs.toybox.views import toybox_cameras
 
 # Azimuth and elevation of each row, degrees.
@@ -45,13 +48,29 @@ def contact_sheet(size: int) -> Tensor:  # [rows * size, classes * size, 3] in [
     return tiles.permute(0, 2, 1, 3, 4).reshape(-1, len(CLASSES) * size, 3)
 
 
+def styled_sheet(size: int, style: StyleName) -> Tensor:  # [rows * size, classes * size, 3] in [0, 1]
+    """A random member of every class, each in another colour; black would hide its pattern."""
+    rng = np.random.default_rng(0)
+    colours = [colour for colour in COLOURS if colour != "black"]
+    azimuth, elevation = torch.tensor(CANONICAL_VIEWS).unbind(1)
+    cameras = toybox_cameras(azimuth, elevation, size=size)
+    columns = []
+    for column, class_name in enumerate(CLASSES):
+        item = canonical_object(class_name, colours[column % len(colours)], style)
+        patches = render_patches([item] * len(cameras), cameras)
+        columns.append(patches.shaded(draw_shades(style, rng)).flatten(0, 1))
+    return torch.cat(columns, dim=1)
+
+
 def main(arguments: list[str]) -> None:
-    """Write the sheet; raises UserError unless one path is given."""
+    """Write the sheet; raises UserError unless a path, and perhaps a style, is given."""
     from PIL import Image
 
-    if len(arguments) != 1:
-        raise UserError("usage: python -m sdi_gs.toybox.sheet OUT.png")
-    pixels = (contact_sheet(96) * 255.0).round().to(torch.uint8).numpy()
+    if len(arguments) not in (1, 2) or not set(arguments[1:]) <= set(STYLE_NAMES):
+        raise UserError(f"usage: python -m sdi_gs.toybox.sheet OUT.png [{'|'.join(STYLE_NAMES)}]")
+    style = next((name for name in STYLE_NAMES if name in arguments[1:]), None)
+    sheet = contact_sheet(96) if style is None else styled_sheet(96, style)
+    pixels = (sheet * 255.0).round().to(torch.uint8).numpy()
     Image.fromarray(pixels).save(Path(arguments[0]))
 
 

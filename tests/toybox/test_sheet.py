@@ -9,7 +9,7 @@ from PIL import Image
 
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.classes import CLASSES
-from sdi_gs.toybox.sheet import CANONICAL_VIEWS, NUM_SAMPLES, contact_sheet, main
+from sdi_gs.toybox.sheet import CANONICAL_VIEWS, NUM_SAMPLES, contact_sheet, main, styled_sheet
 
 
 def test_sheet_shows_something_in_every_tile(tmp_path: Path) -> None:
@@ -22,6 +22,17 @@ def test_sheet_shows_something_in_every_tile(tmp_path: Path) -> None:
     main([str(tmp_path / "sheet.png")])
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.size[0] / image.size[1] == pytest.approx(len(CLASSES) / rows)
+
+
+def test_styled_sheet_shows_a_pattern_in_every_tile(tmp_path: Path) -> None:
+    size, rows = 32, len(CANONICAL_VIEWS)
+    members = styled_sheet(size, "patchwork").reshape(rows, size, len(CLASSES), size, 3)
+    assert (members.amin(dim=(1, 3, 4)) < 0.5).all()
+    assert (members - styled_sheet(size, "striped").reshape(members.shape)).abs().amax(dim=(1, 3, 4)).min() > 0.2
+    main([str(tmp_path / "members.png"), "patchwork"])
+    assert (tmp_path / "members.png").stat().st_size > 1000
+    with pytest.raises(UserError, match="patchwork|striped"):
+        main([str(tmp_path / "members.png"), "dotted"])
 
 
 def test_sheet_wants_one_path() -> None:
