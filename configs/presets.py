@@ -126,7 +126,7 @@ def _toybox() -> RunConfig:
     return replace(
         base,
         prior="toybox",
-        steps=600,
+        steps=550,
         # Two in each quarter: a word leaves the turn open, and with four views tables turn (docs/reports/gallery.md).
         views_per_step=8,
         replay=ReplayConfig(steps_per_target=5, views=80),

@@ -75,8 +75,8 @@ def test_every_option_of_the_short_help_sets_what_it_names(option: str, key: str
         ((), 1000, "1.0"),
         (("--preset", "smoke"), 20, "1.0"),
         (("--preset=sd21-base",), 5000, "7.5"),
-        (("--prior", "toybox"), 600, "1.5"),
-        (("--prior", "toybox", "--stepz", "--steps", "many"), 600, "1.5"),
+        (("--prior", "toybox"), 550, "1.5"),
+        (("--prior", "toybox", "--stepz", "--steps", "many"), 550, "1.5"),
     ],
     ids=["nothing", "preset", "equals sign", "prior", "wrong options"],
 )
