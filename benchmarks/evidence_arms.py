@@ -28,8 +28,6 @@ NOISES = {
 
 FIRST_ORDER_ETA = 0.3
 """eta as published, which is for the first order."""
-SECOND_ORDER_DATA_STD = 0.5
-"""The standard deviation that the tile world found (benchmarks/tile_world.py)."""
 
 MAX_ROUNDS = 100_000
 
@@ -71,8 +69,6 @@ def arm_config(base: RunConfig, arm: Arm) -> RunConfig:
             order: InversionOrder = 1 if inverting.inversion_order == 2 else 2
             eta = FIRST_ORDER_ETA if order == 1 else 0.0
             guidance = replace(inverting, inversion_order=order, inversion_spacing=None, inversion_eta=eta)
-            if order == 2:
-                guidance = replace(guidance, inversion_data_std=SECOND_ORDER_DATA_STD)
         case "sdi-0":
             guidance = replace(inverting, inversion_guidance_scale=0.0)
         case "sdi-plus-1":

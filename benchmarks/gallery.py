@@ -175,7 +175,11 @@ def kept(run: Run) -> dict[str, Any] | None:
     if not run.result.exists():
         return None
     scores = json.loads(run.result.read_text())
-    keys = differing_keys(config_from_dict(scores.pop("config")), run.config)
+    made_with = config_from_dict(scores.pop("config"))
+    keys = differing_keys(made_with, run.config)
+    if made_with.guidance.noise == run.config.guidance.noise == "random":
+        # Nothing is inverted.
+        keys = [key for key in keys if not key.startswith("guidance.inversion_")]
     if keys:
         raise SystemExit(f"{run.result} was made with another {keys[0]}: give another --results, or delete it")
     return scores

@@ -74,7 +74,7 @@ def test_the_arms_are_what_their_names_say() -> None:
     assert [noise for noise in NOISES if guidance[noise].annealing == "uniform"] == ["sds"]
     assert [guidance[noise].noise for noise in ("sds", "sds-annealed", "ism")] == ["random", "random", "interval"]
     other = guidance["sdi-other"]
-    assert (other.inversion_order, other.inversion_eta, other.inversion_data_std) == (2, 0.0, 0.5)
+    assert (other.inversion_order, other.inversion_eta, other.resolved_inversion_spacing) == (2, 0.0, "sigma")
     second = replace(base.guidance, inversion_order=2, inversion_spacing="sigma", inversion_eta=0.1)
     back = arm_config(replace(base, guidance=second), Arm(noise="sdi-other")).guidance
     assert (back.inversion_order, back.inversion_eta, back.resolved_inversion_spacing) == (1, 0.3, "timesteps")

@@ -78,6 +78,23 @@ def test_kept_results_are_not_made_again_nor_mixed_up(
         gallery.main()
 
 
+@pytest.mark.parametrize(("noise", "mixed"), [("random", False), ("inversion", True)])
+def test_settings_of_the_inversion_matter_where_something_is_inverted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str, mixed: bool
+) -> None:
+    monkeypatch.setattr(gallery, "train_and_score", lambda config, picture: {"psnr_free": 26.0})
+    before, after = (
+        plan_runs(["ideal"], tmp_path, ["a red ball"], {"guidance.noise": noise, "guidance.inversion_steps": steps})[0]
+        for steps in (5, 6)
+    )
+    gallery.make(before)
+    if mixed:
+        with pytest.raises(SystemExit, match=r"made with another guidance\.inversion_steps"):
+            gallery.kept(after)
+    else:
+        assert gallery.kept(after) == {"psnr_free": 26.0}
+
+
 def test_the_table_of_runs_leaves_out_what_no_run_has() -> None:
     rows = [{"prompt": "a red ball", "seed": 0, "psnr_free": 26.04, "judge_view": None}]
     assert run_table("ideal", rows).splitlines()[0] == "| prompt | seed | PSNR |"
