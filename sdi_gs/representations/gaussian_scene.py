@@ -24,7 +24,7 @@ from sdi_gs.representations.gaussians import (
     set_learning_rates,
 )
 from sdi_gs.representations.initial_gaussians import initial_gaussians, kind_of_start
-from sdi_gs.representations.shape_guards import cap_axis_ratio
+from sdi_gs.representations.shape_guards import cap_axis_ratio, widen_axes
 from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
@@ -110,7 +110,7 @@ class GaussianScene:
         generator: torch.Generator,
         timestep_fraction: float | None = None,
     ) -> None:
-        """Take one step of every optimiser, cap the axis ratio if configured, then densify."""
+        """Take one step of every optimiser, limit the axes if configured, then densify."""
         rates = self._rates
         self.optimizers["means"].param_groups[0]["lr"] = means_learning_rate(rates, step, self.config.steps)
         for optimizer in self.optimizers.values():
@@ -118,6 +118,8 @@ class GaussianScene:
             optimizer.zero_grad(set_to_none=True)
         if rates.axis_ratio_cap is not None:
             cap_axis_ratio(self.gaussians.params["scales"], rates.axis_ratio_cap)
+        if rates.smallest_scale is not None:
+            widen_axes(self.gaussians.params["scales"], rates.smallest_scale)
         self.densifier.after_step(
             self.gaussians, self.optimizers, step, render.meta, generator, timestep_fraction=timestep_fraction
         )

@@ -1,4 +1,4 @@
-"""Guards against needles and floaters, which distillation tends to grow.
+"""Guards against needles, slats and floaters, which distillation tends to grow.
 
 Letters: N Gaussians.
 """
@@ -30,6 +30,15 @@ def cap_axis_ratio(
     """Shorten, in place, the longest axis to at most ``cap`` times the middle one; discs are left as they are."""
     middle = log_scales.median(dim=-1, keepdim=True).values
     log_scales.copy_(torch.minimum(log_scales, middle + math.log(cap)))
+
+
+@torch.no_grad()
+def widen_axes(
+    log_scales: Tensor,  # [N, 3]
+    smallest: float,
+) -> None:
+    """Widen, in place, every axis to at least ``smallest`` scene units."""
+    log_scales.clamp_min_(math.log(smallest))
 
 
 @torch.no_grad()

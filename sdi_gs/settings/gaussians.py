@@ -47,6 +47,10 @@ class GaussiansConfig:
     """Standard deviation of the initial colours around grey, in RGB units; files with colours keep theirs."""
     axis_ratio_cap: Annotated[float | None, Range(1.0, 1e6)] = None
     """Hard limit on the ratio of the longest to the middle axis, enforced after every step; None for no limit."""
+    smallest_scale: Annotated[float | None, Range(0.0, 1e6, low_open=True)] = None
+    """Hard lower limit on every axis, scene units, enforced after every step; None for no limit.
+
+    Half a pixel at the object's distance keeps views that disagree from growing slats that show each its own colour."""
     means_lr: Annotated[float, RATE] = 4e-3
     """Adam step of the centres at the start, scene units."""
     means_lr_final: Annotated[float, RATE] = 4e-4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.shape_guards import cap_axis_ratio, floaters
+from sdi_gs.representations.shape_guards import cap_axis_ratio, floaters, widen_axes
 
 
 def blob(count: int, centre: tuple[float, float, float], radius: float, seed: int = 0) -> Tensor:  # [count, 3]
@@ -32,6 +32,12 @@ def test_a_cap_of_one_leaves_no_longest_axis() -> None:
     cap_axis_ratio(log_scales, 1.0)
     ordered = log_scales.sort(dim=-1).values
     torch.testing.assert_close(ordered[:, 2], ordered[:, 1])
+
+
+def test_thin_axes_are_widened_to_the_limit_and_others_are_left() -> None:
+    log_scales = torch.nn.Parameter(torch.tensor([[0.001, 0.02, 0.3], [0.05, 0.01, 0.004]]).log())
+    widen_axes(log_scales, 0.02)
+    torch.testing.assert_close(log_scales.detach().exp(), torch.tensor([[0.02, 0.02, 0.3], [0.05, 0.02, 0.02]]))
 
 
 def found_in(means: Tensor, opacities: Tensor | float = 0.9, *, min_share: float = 0.05, width: float = 0.02) -> Tensor:

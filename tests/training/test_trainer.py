@@ -157,6 +157,18 @@ def test_the_cap_on_axes_holds_after_every_step() -> None:
     assert ratio(1.2) == pytest.approx(1.2, rel=1e-5)
 
 
+def test_the_lower_limit_on_axes_holds_after_every_step() -> None:
+    settings = config()
+    shrinking = replace(settings.gaussians, scales_lr=0.3)
+
+    def thinnest(limit: float | None) -> float:
+        trainer = trained(replace(settings, gaussians=replace(shrinking, smallest_scale=limit)), 6)
+        return gaussians_of(trainer).params["scales"].detach().min().exp().item()
+
+    assert thinnest(None) < 0.03
+    assert thinnest(0.03) == pytest.approx(0.03, rel=1e-5)
+
+
 def test_the_densifier_is_told_how_noisy_the_step_was() -> None:
     # t falls linearly from 0.98 to 0.25: 0.5 is passed at about two thirds of the run.
     settings = config()
