@@ -132,8 +132,6 @@ def _toybox() -> RunConfig:
         replay=ReplayConfig(steps_per_target=5, views=80),
         # At 2.5 tables swell and turn, at 1 robots blur (docs/reports/gallery.md); the exact prior wants 1.
         guidance=replace(base.guidance, views="words", guidance_scale=1.5, t_min=0.1),
-        # Four tenths of a pixel: views of a network disagree, and thin slats would show each its own colour.
-        gaussians=GaussiansConfig(smallest_scale=0.015),
         # A step on pixels takes a fifth of the time of one through the autoencoder.
         losses=LossConfig(space="pixels"),
     )
