@@ -68,8 +68,8 @@ def main(arguments: list[str]) -> None:
 
     if len(arguments) not in (1, 2) or not set(arguments[1:]) <= set(STYLE_NAMES):
         raise UserError(f"usage: python -m sdi_gs.toybox.sheet OUT.png [{'|'.join(STYLE_NAMES)}]")
-    style = next((name for name in STYLE_NAMES if name in arguments[1:]), None)
-    sheet = contact_sheet(96) if style is None else styled_sheet(96, style)
+    styles: list[StyleName] = [name for name in STYLE_NAMES if name in arguments[1:]]
+    sheet = styled_sheet(96, styles[0]) if styles else contact_sheet(96)
     pixels = (sheet * 255.0).round().to(torch.uint8).numpy()
     Image.fromarray(pixels).save(Path(arguments[0]))
 
