@@ -27,7 +27,7 @@ from sdi_gs.guidance.step_plan import StepPlan
 from sdi_gs.settings.guidance import GuidanceConfig
 
 WORLDS = {f"{size} px": TileRing(tile_size=size) for size in (1, 2, 3, 6)} | {"one shade": TileRing(tile_size=RING)}
-OFFSETS, PIXEL_STDS = (0.3, 0.6, 0.8, 1.2), (0.05, 0.15, 0.3)
+OFFSETS, PIXEL_STDS = (0.3, 0.6, 0.8, 1.2), (0.05, 0.1, 0.15, 0.3)
 WIDTHS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 TIMESTEP, STEPS_OF_REFERENCE = 400, 500
 QUIET = replace(BASE, inversion_eta=0.0)
