@@ -150,9 +150,8 @@ def _field_under_toybox_ideal() -> dict[str, Any]:
         "guidance.noise": "random",
         "guidance.t_min": 0.05,
         "ideal_prior.component_std": IdealPriorConfig().component_std,
-        # A constant rate keeps the last targets' disagreement as speckle.
         "ngp.geometry_lr_final": 0.001,
-        # Terms on normals take a quarter of a step's time and round off edges.
+        # Terms on normals take up to a quarter of a step's time.
         "ngp.losses.orientation": 0.0,
         "ngp.losses.convexity": 0.0,
         "ngp.losses.convexity_final": 0.0,
