@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
-from sdi_gs.guidance.inversion import InversionOrder, inversion_timesteps, invert_ddim
+from sdi_gs.guidance.inversion import InversionOrder, InversionSpacing, inversion_timesteps, invert_ddim
 from sdi_gs.guidance.noise import noise_between
 from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.priors.catalog import load_prior
@@ -47,7 +47,8 @@ def kappa(
     width: float,
 ) -> tuple[Tensor, int]:
     """Return the inferred noise and its number of calls."""
-    grid = inversion_timesteps(TIMESTEP, 0, num_steps=num_steps, schedule=schedule, order=order, data_std=width)
+    spacing: InversionSpacing = "timesteps" if order == 1 else "sigma"
+    grid = inversion_timesteps(TIMESTEP, 0, num_steps=num_steps, schedule=schedule, spacing=spacing, data_std=width)
     options: dict[str, Any] = {"schedule": schedule, "eta": 0.0, "generator": torch.Generator()}
     inverted = invert_ddim(predict, latents, grid, order=order, data_std=width, **options)
     return noise_between(inverted, latents, schedule.alpha_cumprod(TIMESTEP)), len(grid) - 1
