@@ -143,13 +143,13 @@ def test_a_step_of_a_field_of_the_published_kind_goes_through_too(field_run: Run
 
 
 def test_the_host_waits_for_the_device_once_in_a_step_to_read_its_numbers(run: Run) -> None:
-    assert [wait.place.partition(":")[0] for wait in run.waits] == ["sdi_gs/training/trainer.py"], run.waits
+    assert [wait.place.partition(":")[0] for wait in run.waits] == ["sdi_gs/training/finite.py"], run.waits
 
 
 def test_a_field_waits_beside_that_for_the_number_of_its_samples_alone(field_run: Run) -> None:
     read, counted = [], set()
     for wait in field_run.waits:
-        if wait.place.startswith("sdi_gs/training/trainer.py"):
+        if wait.place.startswith("sdi_gs/training/finite.py"):
             read.append(wait)
         else:
             counted.add((wait.operation, wait.place.rpartition("/")[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tokenize
@@ -52,9 +53,13 @@ def test_an_object_from_a_prompt(tmp_path: Path) -> None:
     assert lines_of_code("01_object.py") <= 12
     printed = run_code(EXAMPLES / "01_object.py", tmp_path)
     assert "1000 steps in " in printed
-    assert "robot.splat: 6000 of 6000 Gaussians" in printed
-    assert len(PlyData.read(str(tmp_path / "robot/splats.ply"))["vertex"]) == 6000
-    assert (tmp_path / "robot.splat").stat().st_size == 6000 * 32
+    found = re.search(r"robot\.splat: (\d+) of 6000 Gaussians", printed)
+    assert found is not None, printed
+    # Those that have faded from sight are left out of both files.
+    visible = int(found[1])
+    assert 1000 < visible <= 6000
+    assert len(PlyData.read(str(tmp_path / "robot/splats.ply"))["vertex"]) == visible
+    assert (tmp_path / "robot.splat").stat().st_size == visible * 32
 
 
 @pytest.mark.slow
