@@ -78,16 +78,16 @@ class TileRing:
         return self.length // self.tile_size
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """There are no texts; see ``embed_windows``."""
-        raise NotImplementedError
+        """Raise NotImplementedError: a ring has no texts, ``embed_windows`` stands for them."""
+        raise NotImplementedError("a ring has no texts: use embed_windows")
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """There are no images: windows are latents."""
-        raise NotImplementedError
+        """Raise NotImplementedError: a ring has no images, its windows are latents."""
+        raise NotImplementedError("a ring has no images: its windows are latents")
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """There are no images: windows are latents."""
-        raise NotImplementedError
+        """Raise NotImplementedError: a ring has no images, its windows are latents."""
+        raise NotImplementedError("a ring has no images: its windows are latents")
 
     def embed_windows(
         self,

@@ -19,6 +19,9 @@ from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import with_values
 
+SCALED_NGP_LOSSES = ("orientation", "sparsity", "opaqueness", "z_variance", "convexity", "convexity_final")
+"""Weights of a field's regularisers that depend on the unit of the distance beside them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -50,6 +53,7 @@ def presets() -> dict[str, Preset]:
         "toybox": Preset(
             summary="a minute on two CPU cores under a small trained network; knows what toybox-ideal knows",
             config=_toybox(),
+            by_representation={"ngp": _field_under_toybox()},
         ),
         "smoke": Preset(
             summary="seconds on any machine: the same path with few Gaussians and steps, to see that it works",
@@ -158,11 +162,25 @@ def _field_under_toybox_ideal() -> dict[str, Any]:
     }
 
 
+def _field_under_toybox() -> dict[str, Any]:
+    """The values of 0.2: eight views a round are for Gaussians, and a field was not tried with replay here."""
+    published = NgpLossConfig()
+    weights = {f"ngp.losses.{name}": getattr(published, name) for name in SCALED_NGP_LOSSES}
+    return weights | {
+        "steps": 150,
+        "views_per_step": 4,
+        "replay.steps_per_target": 1,
+        "replay.views": None,
+        "losses.space": "latents",
+        "guidance.noise": "inversion",
+        "guidance.guidance_scale": 2.5,
+    }
+
+
 def _ngp_losses(factor: float) -> NgpLossConfig:
     """The published weights of the field's regularisers, all of them scaled."""
     published = NgpLossConfig()
-    names = ("orientation", "sparsity", "opaqueness", "z_variance", "convexity", "convexity_final")
-    return replace(published, **{name: factor * getattr(published, name) for name in names})
+    return replace(published, **{name: factor * getattr(published, name) for name in SCALED_NGP_LOSSES})
 
 
 def _smoke() -> RunConfig:

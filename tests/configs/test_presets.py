@@ -11,6 +11,7 @@ from sdi_gs.configs.presets import Preset, preset, preset_for_prior, preset_name
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
 from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.ngp import NgpLossConfig
 from sdi_gs.settings.representations import REPRESENTATIONS
 from sdi_gs.settings.tree import differing_keys, with_values
 
@@ -97,6 +98,14 @@ def test_a_fields_regularisers_weigh_a_tenth_on_pixels_and_keep_their_schedules(
     ratios = {key: value / getattr(published, key) for key, value in asdict(toybox).items() if getattr(published, key)}
     schedules = {"sparsity_end": 1.0, "convexity_end": 1.0}
     assert ratios == pytest.approx(dict.fromkeys(ratios, 0.1) | schedules)
+
+
+def test_a_field_under_the_network_keeps_targets_of_latents_with_the_published_weights() -> None:
+    field = preset_named("toybox").config_for("ngp")
+    assert field.losses.space == "latents"
+    assert field.ngp.losses == NgpLossConfig()
+    # Eight views in 550 steps are what Gaussians take; no field was run so.
+    assert field.views_per_step * field.steps <= 600
 
 
 def test_the_smoke_preset_is_the_same_method_with_smaller_numbers() -> None:
