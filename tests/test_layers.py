@@ -44,8 +44,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FOUNDATIONS = {"errors", "settings", "files", "cameras", "row_groups", "contracts"}
 
 ONLY: dict[str, set[str]] = {
-    # Plain tensors in and out: no scene, not even a camera.
-    "rasterize": {"errors"},
+    # Plain tensors in and out: no scene, not even a camera. Files, for the cache of kernels that all rooms share.
+    "rasterize": {"errors", "files"},
     # A world of its own, which neither learns nor distills.
     "toybox": FOUNDATIONS,
     "priors": FOUNDATIONS | {"toybox"},

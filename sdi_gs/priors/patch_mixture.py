@@ -23,12 +23,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdi_gs.files.kernel_cache import compiled
 from sdi_gs.toybox.patches import PatchRender
 
 # Components of less weight change no pixel by a rounding error of float32.
@@ -174,7 +174,7 @@ def patch_noise(
     return torch.from_numpy(np.ascontiguousarray(predicted.T)).view_as(noised)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _log_densities(
     x, root, variance, pixels, middle, half, patch_first, patch_energy, component_first, backgrounds, shades, tilts
 ):
@@ -217,7 +217,7 @@ def _log_densities(
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _posterior_mean(weights, tilts, pixels, middle, half, patch_first, component_first, backgrounds, mean):
     """Write the mean of the clean image to mean [D, 3]."""
     for c in range(3):

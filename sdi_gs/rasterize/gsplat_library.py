@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 
+from sdi_gs.files import user_cache_folder
+
 MODULE = "gsplat.csrc"
 """The module that gsplat 1.5.3 imports (``gsplat/cuda/_backend.py``)."""
 LIBRARY = f"csrc{EXTENSION_SUFFIXES[-1]}"
@@ -28,8 +30,7 @@ Capability = tuple[int, int]
 
 def library_root() -> Path:
     """Return the folder of all libraries compiled ahead of time."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "sdi-gs" / "gsplat"
+    return user_cache_folder() / "sdi-gs" / "gsplat"
 
 
 def library_key() -> str:
@@ -155,4 +156,4 @@ def jit_folder() -> Path:
         return Path(chosen) / "gsplat_cuda"
     cuda = (torch.version.cuda or "cpu").replace(".", "")
     tag = f"py{sys.version_info.major}{sys.version_info.minor}_{'cu' if torch.version.cuda else ''}{cuda}"
-    return Path.home() / ".cache" / "torch_extensions" / tag / "gsplat_cuda"
+    return user_cache_folder() / "torch_extensions" / tag / "gsplat_cuda"

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdi_gs.files.kernel_cache import is_compiled, is_kept
 from sdi_gs.rasterize.kernels import compositing, projection
-from sdi_gs.rasterize.kernels.jit import is_compiled
 from sdi_gs.rasterize.numba_compositing import Composite, Tiles, bin_tiles
 from sdi_gs.rasterize.numba_projection import Project, View
 from sdi_gs.rasterize.request import RenderMode, RenderRequest
@@ -65,7 +65,8 @@ def _choose_channels(
 
 def rasterize(request: RenderRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render a checked request; see ``sdi_gs.rasterize.rasterization``."""
-    if not is_compiled(compositing.composite):
+    # Where they are kept nowhere, that is reported when the first is compiled.
+    if not is_compiled(compositing.composite) and is_kept(compositing.composite):
         _log.warning("compiling CPU kernels (first use only, 10 to 20 s)")
     view = View(
         width=request.width,

@@ -154,11 +154,15 @@ def test_what_gsplat_compiled_before_torch_was_renewed_does_not_count() -> None:
 
 
 def test_where_torch_keeps_extensions_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch.utils.cpp_extension import get_default_build_root
+
     monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("torch.version.cuda", "13.0")
-    python = f"py{sys.version_info.major}{sys.version_info.minor}"
-    assert jit_folder() == tmp_path / ".cache/torch_extensions" / f"{python}_cu130" / "gsplat_cuda"
+    named = Path(f"py{sys.version_info.major}{sys.version_info.minor}_cu130") / "gsplat_cuda"
+    assert jit_folder() == Path(get_default_build_root()) / named == tmp_path / "cache/torch_extensions" / named
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert jit_folder() == Path(get_default_build_root()) / named == tmp_path / ".cache/torch_extensions" / named
 
 
 def test_without_compiled_code_gsplat_is_left_to_itself() -> None:

@@ -1,13 +1,14 @@
-"""Compile kernels with numba, cached on disk."""
+"""Compile kernels with numba."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from llvmlite import binding
-from numba import config, njit
+from numba import config
+
+from sdi_gs.files.kernel_cache import compiled
 
 KERNEL_OPTIONS: dict[str, Any] = {
     # The inputs are finite (the backend has checked), and multiply-add may be fused.
@@ -28,24 +29,5 @@ def has_cpu_feature(name: str) -> bool:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile on first use, and cache the machine code on disk if possible.
-
-    numba caches beside the source, or else in the user's cache folder. If neither is writable, every process compiles
-    the kernels again.
-    """
-    try:
-        return njit(function, cache=True, **KERNEL_OPTIONS)
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        return njit(function, **KERNEL_OPTIONS)
-
-
-def is_compiled(kernel: Any) -> bool:
-    """Return whether a kernel's machine code exists, in this process or in the cache on disk."""
-    if kernel.overloads:
-        return True
-    folder = kernel.stats.cache_path
-    # numba names its files <module>.<function>-<line>.<python>.<number>.nbc.
-    module = kernel.__module__.rpartition(".")[2]
-    return folder is not None and any(Path(folder).glob(f"{module}.{kernel.__name__}-*.nbc"))
+    """Compile on first use, and keep the machine code on disk if possible."""
+    return compiled(**KERNEL_OPTIONS)(function)

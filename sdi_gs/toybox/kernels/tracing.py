@@ -18,6 +18,7 @@ import math
 import numba
 import numpy as np
 
+from sdi_gs.files.kernel_cache import compiled
 from sdi_gs.toybox.primitives import (
     BOX,
     CENTRE,
@@ -56,7 +57,7 @@ OCCLUSION_REACH = 0.14
 OCCLUSION_FLOOR = 0.55
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _trapezoid_distance(q, z, bottom, top, half):
     """Return the distance to the trapezoid |q| <= width(z), |z| <= half, for q >= 0 (Quilez, capped cone)."""
     cap_q = q - min(q, bottom if z < 0.0 else top)
@@ -70,14 +71,14 @@ def _trapezoid_distance(q, z, bottom, top, half):
     return -distance if (side_q < 0.0 and cap_z < 0.0) else distance
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _rectangle_distance(x, y, half_x, half_y):
     """Return the distance to the rectangle |x| <= half_x, |y| <= half_y."""
     dx, dy = abs(x) - half_x, abs(y) - half_y
     return math.sqrt(max(dx, 0.0) ** 2 + max(dy, 0.0) ** 2) + min(max(dx, dy), 0.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def primitive_distance(row, x, y, z):
     """Return the signed distance from a point in the primitive's frame to its surface, negative inside."""
     kind = int(row[KIND])
@@ -107,7 +108,7 @@ def primitive_distance(row, x, y, z):
     return outside + min(max(section, length), 0.0) - row[ROUNDING]
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _to_local(row, x, y, z):
     """Rotate a world direction to the primitive's frame (by the transpose of object_from_local)."""
     r = ROTATION
@@ -118,7 +119,7 @@ def _to_local(row, x, y, z):
     )
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _to_world(row, x, y, z):
     r = ROTATION
     return (
@@ -128,7 +129,7 @@ def _to_world(row, x, y, z):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def nearest_distance(rows, first, last, x, y, z, reach):
     """Return the signed distance to the union of rows[first:last], at most ``reach``."""
     best = reach
@@ -141,14 +142,14 @@ def nearest_distance(rows, first, last, x, y, z, reach):
     return best
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def point_distances(rows, points, out):
     """Write the signed distances of points [N, 3] to the union of rows [P, K] to out [N]."""
     for n in range(points.shape[0]):
         out[n] = nearest_distance(rows, 0, rows.shape[0], points[n, 0], points[n, 1], points[n, 2], np.inf)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _slab(origin, direction, half, near, far):
     """Narrow [near, far] to where one coordinate of the ray is within +-half."""
     if abs(direction) < 1e-12:
@@ -157,7 +158,7 @@ def _slab(origin, direction, half, near, far):
     return max(near, min(t0, t1)), min(far, max(t0, t1))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _cross(row, ox, oy, oz, dx, dy, dz, outer, d_outer, inner, d_inner):
     """Return the ray length of the sign change between two samples (false position, Illinois variant)."""
     middle = inner
@@ -178,7 +179,7 @@ def _cross(row, ox, oy, oz, dx, dy, dz, outer, d_outer, inner, d_inner):
     return middle
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
     """Intersect a primitive with a ray in its frame; return the covered share of the pixel and the ray length.
 
@@ -212,7 +213,7 @@ def _march(row, ox, oy, oz, dx, dy, dz, half_pixel, limit):
     return 1.0 - closest, (t_surface if t_surface >= 0.0 else t_closest)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _normal(row, x, y, z):
     """Return a primitive's world normal at a point of its own frame (tetrahedral differences)."""
     e = NORMAL_STEP
@@ -225,7 +226,7 @@ def _normal(row, x, y, z):
     return _to_world(row, gx * scale, gy * scale, gz * scale)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _light(rows, first, last, x, y, z, nx, ny, nz):
     """Return the brightness of a surface point, a function of the point and its normal, not of the viewer."""
     r = OCCLUSION_REACH
@@ -235,7 +236,7 @@ def _light(rows, first, last, x, y, z, nx, ny, nz):
     return AMBIENT * openness + DIRECT * wrapped * wrapped
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _screen_bounds(row, pose, fx, fy, cx, cy, width, height):
     """Return the pixels [x0, x1) x [y0, y1) that can see a primitive: its projected box, one pixel wider."""
     x0, x1, y0, y1 = 1e9, -1e9, 1e9, -1e9
@@ -261,7 +262,7 @@ def _screen_bounds(row, pose, fx, fy, cx, cy, width, height):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _front_to_back(rows, first, last, pose):
     """Sort primitives by their centres' distance to the camera, so that near hits hide the rest early."""
     distances = np.empty(last - first)
@@ -273,7 +274,7 @@ def _front_to_back(rows, first, last, pose):
     return np.argsort(distances) + first
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _insert_layer(layer_t, layer_share, layer_row, count, t, share, p):
     """Keep the layers of a ray sorted by depth; the farthest is dropped when there are too many."""
     if count == MAX_LAYERS:
@@ -288,7 +289,7 @@ def _insert_layer(layer_t, layer_share, layer_row, count, t, share, p):
     return count + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _collect_layers(rows, order, eyes, windows, active, i, ray, half_pixel, layer_t, layer_share, layer_row):
     """Fill the layers that the ray of column i meets, sorted by depth, and return their number."""
     count, limit = 0, 1e9
@@ -305,7 +306,7 @@ def _collect_layers(rows, order, eyes, windows, active, i, ray, half_pixel, laye
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _composite(rows, first, last, pose, ray, cosine, count, layer_t, layer_share, layer_row, rgb, depth, normal):
     """Shade the layers front to back into one pixel's rgb [3], depth [1] and normal [3]; return its alpha."""
     clear, heaviest = 1.0, 0.0
@@ -332,7 +333,7 @@ def _composite(rows, first, last, pose, ray, cosine, count, layer_t, layer_share
     return 1.0 - clear
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _render_one(rows, first, last, pose, intrinsics, rgb, alpha, depth, normal):
     """Render one image; rgb [H, W, 3] holds the background on entry and the composite on return."""
     height, width = alpha.shape
@@ -370,7 +371,7 @@ def _render_one(rows, first, last, pose, intrinsics, rgb, alpha, depth, normal):
                 )
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@compiled(nogil=True, parallel=True)
 def render_batch(rows, first, last, poses, intrinsics, rgb, alpha, depth, normal):
     """Render B images in parallel, each by one thread, so the bytes do not depend on the number of threads.
 

@@ -67,6 +67,20 @@ def make_numbered_folder(stem: Path) -> Path:
         return stem.with_name(f"{stem.name}-{first_free_number(is_taken)}")
 
 
+def user_cache_folder() -> Path:
+    """Return the user's folder of what can be made again: $XDG_CACHE_HOME, else ~/.cache.
+
+    A user without a home (a container's uid) gets a path that does not exist, under Debian's name for no home.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return Path("/nonexistent/.cache")
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames within a folder survive a power cut; a no-op where folders cannot be opened (Windows)."""
     try:

@@ -1,0 +1,101 @@
+"""Compiled kernels, kept on disk where that is possible: the one place that decides it, for the kernels of every room.
+
+numba keeps machine code in NUMBA_CACHE_DIR if it is set, else beside the source, else in the user's cache folder. In
+a container none of them may be writable; then every process compiles again, and one line reports it. A folder that
+fills up later, and files that a power cut damaged, cost the same and never a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache, NullCache
+
+_DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, ImportError, AttributeError, IndexError, KeyError)
+"""What reading a file of numba's raises that is cut off, overwritten, from another library's version, or forbidden."""
+_FIX = "each start takes about a minute longer; set NUMBA_CACHE_DIR to a folder of yours"
+
+_log = logging.getLogger(__name__)
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function on its first use, with numba's options.
+
+    The machine code is kept on disk if any of numba's folders takes it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(**options)(function)
+        # numba's own ``cache=True`` makes its cache here too, but refuses to go on without a folder.
+        dispatcher._cache = _cache_of(function)
+        return dispatcher
+
+    return decorate
+
+
+def is_compiled(kernel: Any) -> bool:
+    """Return whether a kernel's machine code exists, in this process or in the cache on disk."""
+    if kernel.overloads:
+        return True
+    folder = kernel.stats.cache_path
+    # numba names its files <module>.<function>-<line>.<python>.<number>.nbc.
+    module = kernel.__module__.rpartition(".")[2]
+    return folder is not None and any(Path(folder).glob(f"{module}.{kernel.__name__}-*.nbc"))
+
+
+def is_kept(kernel: Any) -> bool:
+    """Return whether there is a folder for a kernel's machine code."""
+    return kernel.stats.cache_path is not None
+
+
+def _cache_of(function: Callable[..., Any]) -> NullCache | FunctionCache:
+    try:
+        return _KeptIfPossible(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        return _KeptNowhere()
+
+
+class _KeptNowhere(NullCache):
+    """A cache without a folder."""
+
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        """Keep nothing, and report it once."""
+        _report(f"no folder takes the compiled CPU kernels (a home or an installation that is read-only): {_FIX}")
+
+
+class _KeptIfPossible(FunctionCache):
+    """numba's cache, without its errors of reading and writing."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what is kept for a signature; None also where it cannot be read, which empties the cache."""
+        try:
+            return super().load_overload(sig, target_context)
+        except _DAMAGED:
+            # The next save would read the damaged index again.
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function; report once where the disk does not take it."""
+        try:
+            super().save_overload(sig, data)
+        except _DAMAGED as error:
+            self.disable()
+            reason = getattr(error, "strerror", None) or str(error)
+            _report(f"{self.cache_path} does not take the compiled CPU kernels ({reason}): {_FIX}")
+
+
+@cache
+def _report(text: str) -> None:
+    """Print one line, once per process."""
+    _log.warning(text)

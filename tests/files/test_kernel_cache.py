@@ -1,0 +1,159 @@
+"""Where compiled kernels are kept, and that a machine that keeps none costs time and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba.core import caching, config
+from sources import ROOT, package_sources
+
+from sdi_gs.files import kernel_cache, user_cache_folder
+from sdi_gs.files.kernel_cache import compiled, is_compiled, is_kept
+
+
+def _double(value: float) -> float:
+    return 2.0 * value
+
+
+def _triple(value: float) -> float:
+    return 3.0 * value
+
+
+def doubling() -> Any:
+    """Return a kernel as a process that starts afresh has it."""
+    return compiled(nogil=True)(_double)
+
+
+@pytest.fixture
+def writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The folders that take numba's files; at first the user's cache, and not the one beside the sources."""
+    folders = [tmp_path]
+    ensure = caching._CacheLocator.ensure_cache_path
+
+    def ensure_if_writable(self: Any) -> None:
+        if not any(Path(self.get_cache_path()).is_relative_to(folder) for folder in folders):
+            raise OSError("Read-only file system")
+        ensure(self)
+
+    monkeypatch.setattr(caching._CacheLocator, "ensure_cache_path", ensure_if_writable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    kernel_cache._report.cache_clear()
+    return folders
+
+
+def test_a_read_only_install_keeps_its_kernels_in_the_users_cache(writable: list[Path]) -> None:
+    kernel = doubling()
+    assert is_kept(kernel) and not is_compiled(kernel)
+    assert kernel(2.0) == 4.0
+    assert list(writable[0].rglob("test_kernel_cache._double-*.nbc"))
+    # A process that starts afresh finds it.
+    again = doubling()
+    assert not again.overloads and is_compiled(again)
+    assert again(2.0) == 4.0 and sum(again.stats.cache_hits.values()) == 1
+
+
+def test_without_any_folder_kernels_work_and_one_line_reports_it(
+    writable: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    writable.clear()
+    kernels = [doubling(), compiled(nogil=True, inline="always")(_triple)]
+    assert not any(is_compiled(kernel) or is_kept(kernel) for kernel in kernels)
+    with caplog.at_level(logging.WARNING):
+        assert [kernel(2.0) for kernel in kernels] == [4.0, 6.0]
+    assert all(map(is_compiled, kernels))
+    [line] = caplog.messages
+    assert line.startswith("no folder takes the compiled CPU kernels")
+    assert line.endswith("set NUMBA_CACHE_DIR to a folder of yours")
+
+
+def test_a_disk_that_fills_up_while_kernels_are_compiled_ends_nothing(
+    writable: list[Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
+    kernel = doubling()
+    with caplog.at_level(logging.WARNING):
+        assert kernel(2.0) == 4.0
+        assert kernel(2) == 4
+    [line] = caplog.messages
+    assert "does not take the compiled CPU kernels (No space left on device)" in line
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: b"", lambda content: bytes(len(content)), lambda content: content[: len(content) // 2]],
+    ids=["empty", "zeros", "half"],
+)
+def test_a_file_that_a_power_cut_damaged_is_made_anew(
+    writable: list[Path], suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    assert doubling()(2.0) == 4.0
+    [file] = writable[0].rglob(f"test_kernel_cache._double-*.{suffix}")
+    file.write_bytes(damage(file.read_bytes()))
+    assert doubling()(2.0) == 4.0
+    # It was written again, and is found by the next process.
+    again = doubling()
+    assert again(2.0) == 4.0 and sum(again.stats.cache_hits.values()) == 1
+
+
+def test_one_place_decides_for_the_kernels_of_every_room() -> None:
+    callers = set()
+    for source in package_sources():
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "numba":
+                names = {alias.name for alias in node.names}
+            else:
+                names = {node.attr} if isinstance(node, ast.Attribute) else set()
+            if names & {"jit", "njit", "vectorize", "guvectorize", "stencil", "cfunc"}:
+                callers.add(source.path)
+    assert callers == {"sdi_gs/files/kernel_cache.py"}
+
+
+def test_a_user_without_a_home_has_a_cache_folder_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert user_cache_folder() == Path.home() / ".cache"
+    monkeypatch.setattr(Path, "home", no_home)
+    assert user_cache_folder() == Path("/nonexistent/.cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
+    assert user_cache_folder() == Path("/scratch")
+
+
+@pytest.mark.slow
+def test_the_first_command_runs_in_a_container_without_a_home_and_with_a_read_only_install(tmp_path: Path) -> None:
+    installed, work = tmp_path / "site-packages", tmp_path / "work"
+    work.mkdir()
+    shutil.copytree(ROOT / "sdi_gs", installed / "sdi_gs", ignore=shutil.ignore_patterns("__pycache__"))
+    for entry in (installed, *installed.rglob("*")):
+        entry.chmod(entry.stat().st_mode & ~0o222)
+    # Root writes everywhere unless its capabilities are dropped.
+    drop = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    if drop and shutil.which(drop[0]) is None:
+        pytest.skip("root without setpriv")
+    short = ["--steps", "2", "--ideal-prior.renders-per-view", "8", "--ideal-prior.unconditional-renders", "16"]
+    environment = {"HOME": "/proc/none", "PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "LC_ALL": "C"}
+    command = [*drop, sys.executable, "-m", "sdi_gs", "train", "--prompt", "a blue robot", "--device", "cpu", *short]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("CPU kernels") == 1, done.stderr
+    assert (work / "outputs/a-blue-robot-1/splats.ply").is_file()
+    for entry in (installed, *installed.rglob("*")):
+        entry.chmod(entry.stat().st_mode | 0o200)
