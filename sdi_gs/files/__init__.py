@@ -13,6 +13,8 @@ from pathlib import Path
 from sdi_gs.errors import UserError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of file systems that do not offer an operation, such as shared folders of virtual machines."""
 
 
 @contextmanager
@@ -81,14 +83,26 @@ def user_cache_folder() -> Path:
         return Path("/nonexistent/.cache")
 
 
+def sync_file(descriptor: int) -> None:
+    """Flush a file to the disk; a no-op on a file system that cannot. Raises OSError if the file could not be kept."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames within a folder survive a power cut; a no-op where folders cannot be opened (Windows)."""
+    """Make renames within a folder survive a power cut, where the system can; the files are whole without it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
+        # Windows opens no folders.
         return
     try:
-        os.fsync(descriptor)
+        # CIFS, VirtualBox and WSL refuse with EINVAL, ENOTSUP or EIO.
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -106,7 +120,7 @@ def replacement_for(path: Path, *, overwrite: bool) -> Iterator[Path]:
         with disk_errors(path):
             yield aside
             with aside.open("rb+") as written:
-                os.fsync(written.fileno())
+                sync_file(written.fileno())
             os.replace(aside, path)
             sync_folder(path.parent)
     finally:

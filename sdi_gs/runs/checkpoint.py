@@ -2,7 +2,7 @@
 
 A checkpoint is ``step_000300/`` with ``tensors.safetensors`` and ``checkpoint.json``; the JSON names the format's
 version and the checksums of both. The folder is written under another name and renamed when all of it is on the
-disk, so that a crash at any moment leaves the earlier checkpoints as they were.
+disk, so that a crash at any moment leaves the earlier checkpoints as they were, and one of the same step can be found.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, sync_folder
+from sdi_gs.files import disk_errors, sync_file, sync_folder
+from sdi_gs.runs.checkpoint_folders import (
+    asides_in,
+    is_named,
+    move_into_place,
+    name_of,
+    new_aside,
+    remove,
+    remove_leftovers,
+    step_of,
+)
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict
 
@@ -32,8 +41,6 @@ FORMAT_VERSION = 1
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _TENSORS, _HEADER = "tensors.safetensors", "checkpoint.json"
-_NAME = re.compile(r"step_(\d{6,})")
-_ASIDE = ".aside-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +60,15 @@ def config_in_force(checkpoint: Checkpoint) -> RunConfig:
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Json], *, keep: int = 2
+    folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Json], *, keep: int | None = 2
 ) -> Path:
     """Write ``folder/step_<step>/`` and leave at most ``keep`` checkpoints, this one and those before it.
 
-    Checkpoints of later steps, which a resumed run has left behind, are removed as well. Raises UserError if the disk
-    is full or the folder cannot be written; earlier checkpoints are then kept.
+    A step whose state is already on the disk is not written again. Checkpoints of later steps, which a resumed run has
+    left behind, are removed. ``keep`` None keeps all earlier ones. Raises UserError if the disk is full or the folder
+    cannot be written; earlier checkpoints are then kept.
     """
-    if keep < 1:
+    if keep is not None and keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
     # Copies, because safetensors refuses tensors that share memory.
     data = save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})
@@ -72,41 +80,70 @@ def save_checkpoint(
         "meta_sha256": _meta_sha256(meta),
         "meta": meta,
     }
-    target = folder / _name(step)
-    aside = folder / f"{_ASIDE}{target.name}"
+    target = folder / name_of(step)
     with disk_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        try:
-            aside.mkdir()
-            _write_synced(aside / _TENSORS, data)
-            _write_synced(aside / _HEADER, (json.dumps(header, indent=1) + "\n").encode())
-            sync_folder(aside)
-            _remove(target)
-            os.rename(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        sync_folder(folder)
+        for aside in _whole_asides(folder):
+            os.rename(aside, folder / name_of(_step(aside)))
+        remove_leftovers(folder)
+        if not _is_saved(target, header):
+            _write(target, data, header)
         others = [path for path in list_checkpoints(folder) if path != target]
-        earlier = [path for path in others if _step_of(path) < step]
-        kept = earlier[len(earlier) - (keep - 1) :] if keep > 1 else []
+        earlier = [path for path in others if _step(path) < step]
+        kept = earlier if keep is None else earlier[max(len(earlier) - (keep - 1), 0) :]
         for path in others:
             if path not in kept:
-                _remove(path)
+                remove(path)
     return target
 
 
+def _write(target: Path, data: bytes, header: Mapping[str, Any]) -> None:
+    """Write a checkpoint under another name, then move it into place."""
+    aside = new_aside(target)
+    try:
+        aside.mkdir()
+        _write_synced(aside / _TENSORS, data)
+        _write_synced(aside / _HEADER, (json.dumps(header, indent=1) + "\n").encode())
+        sync_folder(aside)
+        move_into_place(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_saved(target: Path, header: Mapping[str, Any]) -> bool:
+    """Return whether a whole checkpoint of this state is on the disk."""
+    if not target.exists() or not _is_whole(target):
+        return False
+    saved = _read_header(target / _HEADER)
+    return all(saved[key] == header[key] for key in ("tensors_sha256", "meta_sha256"))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return all checkpoint folders in ``folder``, earliest step first; their contents are not checked."""
+    """Return all checkpoint folders in ``folder``, earliest step first; their contents are not checked.
+
+    Where a program was killed while it moved a checkpoint, the whole one that it left aside is in its place.
+    """
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_step_of)
+    named = [path for path in folder.iterdir() if is_named(path)]
+    return sorted([*named, *_whole_asides(folder)], key=_step)
+
+
+def _whole_asides(folder: Path) -> list[Path]:
+    """Return one whole aside for each step that has no checkpoint under its name."""
+    taken = {step_of(path) for path in folder.iterdir() if is_named(path)}
+    found = []
+    for path in asides_in(folder):
+        if step_of(path) not in taken and _is_whole(path):
+            found.append(path)
+            taken.add(step_of(path))
+    return found
 
 
 def is_checkpoint(path: Path) -> bool:
     """Return whether ``path`` is a checkpoint's folder or one of its two files; their contents are not checked."""
     folder = checkpoint_folder(path)
-    return bool(_NAME.fullmatch(folder.name)) and any((folder / name).is_file() for name in (_TENSORS, _HEADER))
+    return step_of(folder) is not None and any((folder / name).is_file() for name in (_TENSORS, _HEADER))
 
 
 def checkpoint_folder(path: Path) -> Path:
@@ -121,6 +158,15 @@ def latest_checkpoint(folder: Path) -> Path:
     if not found:
         raise UserError(f"no checkpoint in {folder}: the run was stopped before its first one; start it anew")
     return found[-1]
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Return the checkpoint of a step; UserError that names those there are."""
+    found = {_step(path): path for path in list_checkpoints(folder)}
+    if step not in found:
+        steps = ", ".join(map(str, found)) or "none"
+        raise UserError(f"no checkpoint of step {step} in {folder}: there are {steps}")
+    return found[step]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -184,37 +230,26 @@ def _join(name: str, key: object) -> str:
     return f"{name}/{key}" if name else str(key)
 
 
-def _name(step: int) -> str:
-    return f"step_{step:06d}"
-
-
-def _step_of(path: Path) -> int:
-    matched = _NAME.fullmatch(path.name)
-    if matched is None:
+def _step(path: Path) -> int:
+    step = step_of(path)
+    if step is None:
         raise ValueError(f"{path} is not named like a checkpoint")
-    return int(matched[1])
+    return step
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what a crash left; a run folder has one writer at a time."""
-    for path in folder.glob(f"{_ASIDE}*"):
-        shutil.rmtree(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, renamed first, so that a crash leaves no half of it under its name."""
-    if not path.exists():
-        return
-    aside = path.with_name(f"{_ASIDE}old-{path.name}")
-    os.rename(path, aside)
-    shutil.rmtree(aside)
+def _is_whole(path: Path) -> bool:
+    try:
+        _load(path)
+    except UserError:
+        return False
+    return True
 
 
 def _write_synced(file: Path, data: bytes) -> None:
     with file.open("xb") as opened:
         opened.write(data)
         opened.flush()
-        os.fsync(opened.fileno())
+        sync_file(opened.fileno())
 
 
 def _meta_sha256(meta: object) -> str:
@@ -250,7 +285,7 @@ def _read_header(file: Path) -> dict[str, Any]:
     if header.get("meta_sha256") != _meta_sha256(header.get("meta")):
         raise UserError(f"{file} is damaged (its checksum differs)")
     step = header.get("step")
-    if not isinstance(step, int) or file.parent.name != _name(step):
+    if not isinstance(step, int) or step_of(file.parent) != step:
         raise UserError(f"{file} is of step {step!r}, which is not what its folder says")
     return header
 
@@ -258,10 +293,6 @@ def _read_header(file: Path) -> dict[str, Any]:
 def _way_out(path: Path) -> str:
     """Return the advice for a checkpoint that cannot be loaded."""
     for earlier in reversed(list_checkpoints(path.parent)):
-        if _step_of(earlier) < (_step_of(path) if _NAME.fullmatch(path.name) else 0):
-            try:
-                _load(earlier)
-            except UserError:
-                continue
+        if _step(earlier) < (step_of(path) or 0) and _is_whole(earlier):
             return f"delete {path} to go on from {earlier.name}, which is whole"
     return "no earlier checkpoint of the run is whole, so start it anew"
