@@ -19,16 +19,19 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors
 from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussians_from_splats
 from sdi_gs.representations.neighbours import neighbour_distances
+from sdi_gs.representations.point_files import read_points
 from sdi_gs.representations.surface_sampling import surface_gaussians
 from sdi_gs.settings.gaussians import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
-from sdi_gs.splats.formats import known_format, read_splats
-from sdi_gs.splats.ply_table import read_vertex_table, vertex_properties
+from sdi_gs.splats.contents import contents_of
+from sdi_gs.splats.formats import read_splats
 from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
 
 NEIGHBOURS = 3
 """Neighbours whose mean distance is a point's width (3DGS, and every text-to-3D system that starts from points)."""
 WIDTH_LIMITS = (1e-3, 0.1)
 """Widths are kept within these shares of the points' radius, against points that coincide or stray."""
+
+_STARTS = "give splats, points, a mesh, a run's folder or a checkpoint of one"
 
 WORLD_FROM_Y_UP = (0.5, 0.5, 0.5, 0.5)
 """Quaternion (w, x, y, z) of x' = z, y' = x, z' = y: glTF's axes (y up, front +z) to z up and front +x."""
@@ -44,6 +47,8 @@ def initial_gaussians(
     """
     path = Path(config.init_from or "")
     init = kind_of_start(config)
+    if config.init in ("splats", "points", "mesh"):
+        _require_kind(path, config.init)
     match init:
         case "ball":
             return gaussian_ball(config, generator=generator, device=device)
@@ -80,11 +85,28 @@ def kind_of_start(config: GaussiansConfig) -> InitialCloud:
     if config.init_from is None:
         return "ball"
     path = Path(config.init_from)
-    if path.suffix.lower() == ".ply":
-        return "splats" if "f_dc_0" in vertex_properties(path) else "points"
-    if known_format(path) is not None:
-        return "splats"
-    return "run" if path.is_dir() else "mesh"
+    found = contents_of(path)
+    match found.kind:
+        case "splats" | "points" | "mesh" | "run":
+            return found.kind
+        case "checkpoint":
+            return "run"
+        case "other":
+            raise UserError(f"cannot start from {path}: it is {found.seen}; {found.advice or _STARTS}")
+        case _:
+            assert_never(found.kind)
+
+
+def _require_kind(path: Path, init: InitialCloud) -> None:
+    """Raise UserError where a file is not of the kind that was asked for."""
+    found = contents_of(path)
+    # Splats and vertices of a mesh have centres, which can be taken as points.
+    as_points = found.kind == "splats" or found.mesh_type == "ply"
+    if found.kind == init or (init == "points" and as_points):
+        return
+    kind = "run" if found.kind == "checkpoint" else found.kind
+    way = f"use --init {kind}, or leave --init out" if kind != "other" else found.advice or _STARTS
+    raise UserError(f"cannot start from {path} as {init}: it is {found.seen}; {way}")
 
 
 def gaussian_ball(config: GaussiansConfig, *, generator: torch.Generator, device: torch.device) -> Gaussians:
@@ -161,18 +183,6 @@ def _gaussians_of_run(
     return Gaussians(sampled.params)
 
 
-def read_points(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Read centres [N, 3] and colours [N, 3] in [0, 1] of a binary .ply's vertices; None without colours."""
-    table = read_vertex_table(path, required=("x", "y", "z"), max_rows=MAX_INITIAL, what="points")
-    points = _columns(table, ("x", "y", "z"))
-    names = ("red", "green", "blue")
-    if not set(names) <= set(table.dtype.names or ()):
-        return points, None
-    kind = table.dtype["red"]
-    full = float(np.iinfo(kind).max) if kind.kind in "iu" else 1.0
-    return points, (_columns(table, names) / full).clamp(0.0, 1.0)
-
-
 def sample_mesh(
     path: Path,
     count: int,
@@ -213,7 +223,8 @@ def _load_mesh(path: Path) -> Any:
         raise UserError(f"cannot read {path}: there is no such file")
     try:
         with disk_errors(path, "read"):
-            scene = trimesh.load_scene(path, process=False)
+            # By its content: a file's ending may be another's, or none.
+            scene = trimesh.load_scene(path, file_type=contents_of(path).mesh_type or None, process=False)
         for part in scene.geometry.values():
             _keep_vertex_colours(part)
         return scene.to_mesh()
@@ -322,7 +333,3 @@ def _require_finite(
     broken = int((~points.isfinite()).any(dim=-1).sum())
     if broken:
         raise UserError(f"cannot start from {path}: {broken} of its {len(points)} points are NaN or infinite; clean it")
-
-
-def _columns(table: np.ndarray, names: tuple[str, ...]) -> Tensor:  # [N, len(names)] float32
-    return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))

@@ -25,7 +25,8 @@ from sdi_gs.runs.checkpoint import (
 from sdi_gs.runs.folder import RunFolder, open_run_folder
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.splats.formats import known_format, read_splats, readable_suffixes
+from sdi_gs.splats.contents import Contents, contents_of
+from sdi_gs.splats.formats import read_splats, readable_nouns, readable_suffixes
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 START_VIEWS, START_SIZE, START_ELEVATION_DEG = 8, 128, 15.0
@@ -90,13 +91,23 @@ def load(
     its state is loaded into. Raises UserError for any other path, and for a damaged checkpoint or file.
     """
     path = Path(path)
-    if is_checkpoint(path) or (path.is_dir() and known_format(path) is None):
-        representation, run = load_run_scene(path, device=device, scene=scene)
-        return SavedScene(representation=representation, path=path, run=run)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a {readable_suffixes()} file")
-    gaussians = gaussians_from_splats(read_splats(path, frame=frame), device=device)
-    return SavedScene(representation=gaussians, path=path, run=None)
+    found = contents_of(path)
+    if found.splat_format is not None:
+        cloud = read_splats(path, found.splat_format, frame=frame)
+        return SavedScene(representation=gaussians_from_splats(cloud, device=device), path=path, run=None)
+    if not path.is_dir() and found.kind != "checkpoint":
+        raise UserError(f"cannot open {path}: it is {found.seen}; {_way_to_show(path, found)}")
+    representation, run = load_run_scene(path, device=device, scene=scene)
+    return SavedScene(representation=representation, path=path, run=run)
+
+
+def _way_to_show(path: Path, found: Contents) -> str:
+    """Return the advice for a file of something that is no finished scene."""
+    if found.kind in ("mesh", "points"):
+        return f"start a run from it: sdi-gs train --init-from {path}"
+    return found.advice or f"give {readable_nouns()}, a run folder or a checkpoint of one"
 
 
 def load_run_scene(

@@ -121,4 +121,16 @@ def _loss(cloud: SplatCloud) -> str | None:
     return "a .splat holds one colour per Gaussian: what changed with the direction of view is left out"
 
 
-CODEC = SplatCodec(read=read_dot_splat, write=write_dot_splat, loss=_loss)
+def _recognizes(path: Path, head: bytes) -> bool:
+    """Return whether all rows at the start of a file look like splats: usual deviations, quaternions of length 1."""
+    rows = np.frombuffer(head[: len(head) // ROW_BYTES * ROW_BYTES], dtype=_ROW)
+    if not len(rows) or path.stat().st_size % ROW_BYTES:
+        return False
+    sizes = np.abs(np.concatenate([rows["means"], rows["scales"]], axis=1))
+    lengths = np.linalg.norm((rows["quats"] - 128.0) / 128.0, axis=1)
+    # Text and other tables of numbers make huge or tiny floats of these bytes. Rounding moves a length by 0.02.
+    usual = (rows["scales"] >= 0.0) & (sizes[:, 3:] < 1e6)
+    return bool(usual.all() and (sizes[:, :3] < 1e9).all() and (np.abs(lengths - 1.0) < 0.05).all())
+
+
+CODEC = SplatCodec(read=read_dot_splat, write=write_dot_splat, recognizes=_recognizes, loss=_loss)

@@ -100,7 +100,7 @@ class SplatFormat:
         """Read a file of this format into the training world (UserError as ``SplatReader``)."""
         reader = self.codec().read
         if reader is None:
-            raise UserError(f"cannot read {path}: {self.name} is only written; give {_readable_nouns()}")
+            raise UserError(f"cannot read {path}: {self.name} is only written; give {readable_nouns()}")
         return reader(path, frame=frame, max_splats=max_splats)
 
     def write(
@@ -179,23 +179,29 @@ def format_of(path: Path) -> SplatFormat:
     kind = f"{path.suffix.lower()} files are" if path.suffix else "it is"
     raise UserError(
         f"cannot read {path}: {kind} none of the formats that this program opens; "
-        f"give {_readable_nouns()}, a run folder or a checkpoint of one"
+        f"give {readable_nouns()}, a run folder or a checkpoint of one"
     )
 
 
 def known_format(path: Path) -> SplatFormat | None:
     """Return the format of a file or folder as ``format_of``, but None where it fits none."""
-    readable = [row for row in SPLAT_FORMATS if row.reads]
-    is_folder = path.is_dir()
     with disk_errors(path, "read"):
-        head = b"" if is_folder else _head(path)
-    for row in readable:
-        if row.codec().recognizes(path, head):
-            return row
-    for row in readable:
-        if not is_folder and row.suffix and path.name.lower().endswith(row.suffix):
-            return row
-    return None
+        head = b"" if path.is_dir() else _head(path)
+    return format_by_content(path, head) or format_by_name(path)
+
+
+def format_by_content(path: Path, head: bytes) -> SplatFormat | None:
+    """Return the format that recognizes a file by its first ``HEAD_BYTES``, or a folder; None where none does."""
+    return next((row for row in SPLAT_FORMATS if row.reads and row.codec().recognizes(path, head)), None)
+
+
+def format_by_name(path: Path) -> SplatFormat | None:
+    """Return the format whose files end like ``path``; None for a folder and where there is none."""
+    if path.is_dir():
+        return None
+    return next(
+        (row for row in SPLAT_FORMATS if row.reads and row.suffix and path.name.lower().endswith(row.suffix)), None
+    )
 
 
 def readable_suffixes() -> str:
@@ -216,5 +222,6 @@ def _row(file_format: SplatFormat | str) -> SplatFormat:
     return row_named(SPLAT_FORMATS, file_format, what="format of splats")
 
 
-def _readable_nouns() -> str:
+def readable_nouns() -> str:
+    """Return what can be read, for messages: ``a .ply of splats, an antimatter15 .splat``."""
     return ", ".join(row.noun for row in SPLAT_FORMATS if row.reads)

@@ -19,6 +19,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
 from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
+from sdi_gs.splats.ply_header import MAGIC, read_ply_header
 from sdi_gs.splats.ply_table import read_vertex_table
 from sdi_gs.splats.screening import ExportReport, screened_after_reading, screened_for_writing
 from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, SplatCloud
@@ -62,7 +63,7 @@ def read_splat_ply(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX
     Properties may have any order and type; additional ones are ignored. Splats that are not finite or have no rotation
     are dropped; quaternions are normalised.
 
-    Raises UserError where the file is missing, truncated, ASCII, or holds more than ``max_splats``, no splats, or
+    Raises UserError where the file is missing, truncated, or holds more than ``max_splats``, no splats, or
     activated values.
     """
     table = read_vertex_table(path, required=_REQUIRED, max_rows=max_splats)
@@ -125,8 +126,18 @@ def _columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(values)
 
 
-CODEC = SplatCodec(
-    read=read_splat_ply,
-    write=write_splat_ply,
-    recognizes=lambda _, head: head.startswith((b"ply\n", b"ply\r")),
-)
+def _recognizes(path: Path, head: bytes) -> bool:
+    """Return whether a file is a .ply whose vertices have properties that only splats have."""
+    if not MAGIC.match(head):
+        return False
+    try:
+        header = read_ply_header(path)
+    except UserError:
+        # Whoever reads it, splats or not, says what is wrong.
+        return False
+    names = set(header.vertices.names)
+    # Scaffold-GS's anchors are no splats before its networks have made some of them.
+    return ("f_dc_0" in names or {"scale_0", "rot_0"} <= names) and "f_anchor_feat_0" not in names
+
+
+CODEC = SplatCodec(read=read_splat_ply, write=write_splat_ply, recognizes=_recognizes)

@@ -15,7 +15,7 @@ def spoiled_ply(good: bytes, how: str) -> bytes:
         case "truncated":
             return good[:-10]
         case "ASCII":
-            return header.replace(b"binary_little_endian", b"ascii") + b"end_header\n0 0 0\n"
+            return header.replace(b"binary_little_endian", b"ascii") + b"end_header\n" + b"0 0 0\n" * 2000
         case "huge":
             lines = [b"element vertex 99999999999" if x.startswith(b"element") else x for x in header.split(b"\n")]
             return b"\n".join(lines) + b"end_header\n" + body

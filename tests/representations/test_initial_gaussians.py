@@ -17,7 +17,8 @@ from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import TriangleMesh
 from sdi_gs.mesh.formats import write_mesh
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
-from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, read_points, sample_mesh
+from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, sample_mesh
+from sdi_gs.representations.point_files import read_points
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.formats import write_splats
 from sdi_gs.splats.ply import write_splat_ply
@@ -251,6 +252,35 @@ def test_what_a_source_is_need_not_be_said(tmp_path: Path, points: np.ndarray) -
             assert torch.equal(value, seen.params[key]), (name, key)
 
 
+def test_a_mesh_starts_alike_from_every_kind_of_file(tmp_path: Path) -> None:
+    mesh = two_triangles()
+    mesh.export(tmp_path / "mesh.obj")
+    mesh.export(tmp_path / "mesh.ply")
+    mesh.export(tmp_path / "words.ply", encoding="ascii")
+    mesh.export(tmp_path / "mesh.off")
+    (tmp_path / "mesh.off").rename(tmp_path / "download")
+    expected = start(init_from=str(tmp_path / "mesh.obj")).params["means"]
+    for name in ("mesh.ply", "words.ply", "download"):
+        torch.testing.assert_close(start(init_from=str(tmp_path / name)).params["means"], expected, msg=name)
+
+
+def test_points_are_read_from_text_and_behind_other_rows(tmp_path: Path, points: np.ndarray) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, size=(300, 3)).astype(np.uint8)
+    path = write_points(tmp_path / "p.ply", points, rgb)
+    elements = PlyData.read(path).elements
+    camera = PlyElement.describe(np.ones(2, dtype=[("fov", "f8"), ("id", "u1")]), "camera")
+    PlyData(elements, text=True).write(tmp_path / "text.ply")
+    PlyData([camera, *elements], text=True).write(tmp_path / "text behind.ply")
+    PlyData([camera, *elements]).write(tmp_path / "behind.ply")
+    (tmp_path / "mac.ply").write_bytes((tmp_path / "text.ply").read_bytes().replace(b"\n", b"\r"))
+    (tmp_path / "dos.ply").write_bytes((tmp_path / "text.ply").read_bytes().replace(b"\n", b"\r\n"))
+    expected = start(init_from=str(path))
+    for name in ("text.ply", "text behind.ply", "behind.ply", "mac.ply", "dos.ply"):
+        found = start(init_from=str(tmp_path / name))
+        for key, value in expected.params.items():
+            torch.testing.assert_close(found.params[key], value, msg=f"{name} {key}")
+
+
 def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
     """Kind asked for, file, and what is said."""
     generator = np.random.default_rng(0)
@@ -265,17 +295,17 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
         "missing": ("points", folder / "none.ply", "there is no such file"),
         "missing mesh": ("mesh", folder / "none.glb", "there is no such file"),
         "folder": ("points", folder, "it is a folder"),
-        "empty": ("points", folder / "empty.ply", "does not start with 'ply'"),
+        "empty": ("points", folder / "empty.ply", "it is an empty file; copy or export it anew"),
         "no points": ("points", write_points(folder / "zero.ply", none), "does not describe any vertices"),
         "NaN": ("points", write_points(folder / "nan.ply", broken), "1 of its 20 points are NaN"),
         "points as splats": (
             "splats",
             write_points(folder / "points.ply", cloud),
-            "no splats, its vertices lack f_dc_0",
+            "as splats: it is a .ply of 20 points; use --init points, or leave --init out",
         ),
-        "mesh as splats": ("splats", folder / "words.obj", ".obj files are none of the formats"),
-        "points as a mesh": ("mesh", folder / "points.ply", "no faces, so it is no mesh; use --init points"),
-        "mesh as points": ("points", folder / "words.obj", "not a .ply file"),
+        "mesh as splats": ("splats", folder / "words.obj", "it is a mesh (obj); use --init mesh"),
+        "points as a mesh": ("mesh", folder / "points.ply", "it is a .ply of 20 points; use --init points"),
+        "mesh as points": ("points", folder / "words.obj", "it is a mesh (obj); use --init mesh"),
         "words": ("mesh", folder / "words.obj", "has no faces"),
         "words as glb": ("mesh", folder / "words.glb", "as a mesh: "),
         "one place": ("points", write_points(folder / "one.ply", np.ones((9, 3))), "all of its 9 points coincide"),

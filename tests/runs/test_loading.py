@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from sdi_gs.errors import UserError
+from sdi_gs.representations.initial_gaussians import kind_of_start
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import load
+from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.splats.contents import Contents, contents_of
 
 
 def test_a_run_is_loaded_from_its_latest_checkpoint_and_its_file_holds_the_same(whole: RunFolder) -> None:
@@ -49,3 +52,17 @@ def test_what_is_no_source_of_splats_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not a run"):
         load(tmp_path)
+
+
+def test_runs_and_checkpoints_are_known_by_their_files(whole: RunFolder) -> None:
+    checkpoint = whole.checkpoints / "step_000008"
+    kinds = {path: contents_of(path).kind for path in (whole.path, checkpoint, checkpoint / "tensors.safetensors")}
+    assert list(kinds.values()) == ["run", "checkpoint", "checkpoint"]
+    assert contents_of(whole.splats).kind == "splats"
+    assert contents_of(whole.config) == Contents(
+        kind="other", seen="a file of a run", advice=f"give the run's folder, {whole.path}"
+    )
+    for path in kinds:
+        assert kind_of_start(GaussiansConfig(init_from=str(path))) == "run"
+    with pytest.raises(UserError, match=f"it is a file of a run; give the run's folder, {whole.path}"):
+        kind_of_start(GaussiansConfig(init_from=str(whole.config)))

@@ -240,7 +240,10 @@ FLAWS: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
     "cut in its header": (lambda header, body: header[:100], "no end_header"),
     "empty": (lambda header, body: b"", "does not start with 'ply'"),
     "no ply": (lambda header, body: b"\x89PNG\r\n\x1a\n" + body, "does not start with 'ply'"),
-    "ascii": (swapped(b"binary_little_endian", b"ascii"), "ASCII .ply; save it as binary"),
+    "binary rows after an ASCII header": (
+        swapped(b"binary_little_endian", b"ascii"),
+        "row 0 of this ASCII .ply",
+    ),
     "huge count": (swapped(b"vertex 40", b"vertex 4000000"), "cut short, 4000000 splats need"),
     "absurd count": (swapped(b"vertex 40", b"vertex " + b"9" * 30), "header says 'element vertex 999"),
     "over the limit": (
@@ -290,6 +293,38 @@ def test_a_flawed_file_is_refused_in_one_line(written: Path, flaw: str) -> None:
     assert message in str(caught.value)
     assert str(written) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        # Each holds a byte that str.splitlines() or str.split() takes for the end of a line or of a word.
+        "comment Ångström … 5\u2028\u00a0".encode(),
+        b"comment a\x0belement face 3\x0cproperty\x1cend_header\x1d\x1e\x85x",
+        b"obj_info \x85element vertex 3\x00",
+        b"comment end_header",
+        b"comment",
+        b"   comment \xff\xfe",
+        b"comment old\rend_header\relement vertex 9",
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b" \t\n"])
+def test_comments_are_ignored_whatever_bytes_they_hold(
+    written: Path, tmp_path: Path, comment: bytes, end: bytes
+) -> None:
+    data = written.read_bytes()
+    header, _, body = data.partition(b"end_header\n")
+    header = header.replace(b"format", comment + b"\nformat", 1) + comment + b"\n"
+    path = tmp_path / "b.ply"
+    path.write_bytes(header.replace(b"\n", end) + b"end_header" + end + body)
+    assert_clouds_close(read_splat_ply(path), make_cloud(coefficients=3))
+
+
+@pytest.mark.parametrize("text", ["٤٠", "4²", "40\u00a0", "+40", "4_0"])
+def test_a_count_is_made_of_ascii_digits(written: Path, text: str) -> None:
+    written.write_bytes(written.read_bytes().replace(b"vertex 40", f"vertex {text}".encode("utf-8")))
+    with pytest.raises(UserError, match="its header says 'element vertex "):
+        read_splat_ply(written)
 
 
 def test_random_damage_to_the_header_is_refused_or_harmless(written: Path) -> None:
