@@ -322,7 +322,7 @@ def test_comments_are_ignored_whatever_bytes_they_hold(
 
 @pytest.mark.parametrize("text", ["٤٠", "4²", "40\u00a0", "+40", "4_0"])
 def test_a_count_is_made_of_ascii_digits(written: Path, text: str) -> None:
-    written.write_bytes(written.read_bytes().replace(b"vertex 40", f"vertex {text}".encode("utf-8")))
+    written.write_bytes(written.read_bytes().replace(b"vertex 40", f"vertex {text}".encode()))
     with pytest.raises(UserError, match="its header says 'element vertex "):
         read_splat_ply(written)
 
