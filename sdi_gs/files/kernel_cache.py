@@ -32,7 +32,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = njit(**options)(function)
+        dispatcher: Any = njit(**options)(function)
         # numba's own ``cache=True`` makes its cache here too, but refuses to go on without a folder.
         dispatcher._cache = _cache_of(function)
         return dispatcher

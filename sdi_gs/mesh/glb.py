@@ -15,6 +15,7 @@ from sdi_gs.mesh.extraction import TriangleMesh
 from sdi_gs.mesh.formats import MeshWriter
 from sdi_gs.mesh.surface import mesh_library
 from sdi_gs.mesh.trimesh_surface import trimesh_surface
+from sdi_gs.representations.mesh_colours import linear_from_srgb
 
 # The default material of glTF is bare metal, which is black where nothing surrounds it.
 _MATERIAL = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
@@ -29,13 +30,6 @@ def write_glb(path: Path, mesh: TriangleMesh, *, overwrite: bool = False) -> Non
         buffer_postprocessor=lambda buffers, tree: _add_colours(buffers, tree, mesh.rgb),
     )
     write_atomically(path, content, overwrite=overwrite)
-
-
-def linear_from_srgb(
-    rgb: np.ndarray,  # [..., 3] in [0, 1]
-) -> np.ndarray:
-    """Return the linear light [..., 3] of displayed colours (IEC 61966-2-1)."""
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def _add_colours(

@@ -1,6 +1,6 @@
 """The Gaussians that a run starts from: a ball, a shell, a file's contents, or another run's result.
 
-Letters: N Gaussians, V vertices, F faces.
+Letters: N Gaussians.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sdi_gs.contracts import StartScene
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors
 from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussians_from_splats
+from sdi_gs.representations.mesh_files import sample_mesh
 from sdi_gs.representations.neighbours import neighbour_distances
 from sdi_gs.representations.point_files import read_points
 from sdi_gs.representations.surface_sampling import surface_gaussians
@@ -181,96 +180,6 @@ def _gaussians_of_run(
         generator=generator,
     )
     return Gaussians(sampled.params)
-
-
-def sample_mesh(
-    path: Path,
-    count: int,
-    *,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor | None]:
-    """Sample points [count, 3] uniformly over a mesh's surface, with its colours there [count, 3]; None without any."""
-    mesh = _load_mesh(path)
-    vertices = torch.from_numpy(np.asarray(mesh.vertices, dtype=np.float64))  # [V, 3]
-    faces = torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64))  # [F, 3]
-    if not len(faces):
-        raise UserError(
-            f"cannot read {path}: it has no faces, so it is no mesh; use --init points for a .ply of points"
-        )
-    _require_finite(vertices, path)
-    corners = vertices[faces]  # [F, 3, 3]
-    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    reached = areas.cumsum(dim=0)
-    if not reached[-1] > 0.0:
-        raise UserError(f"cannot read {path}: all of its faces have no area; export it anew")
-    draws = torch.rand(3, count, generator=generator, device=generator.device, dtype=torch.float64).cpu()
-    chosen = torch.searchsorted(reached, draws[0] * reached[-1], right=True).clamp_max(len(faces) - 1)
-    # The square root makes the triangle's corner as dense as the edge opposite to it.
-    root = draws[1].sqrt()
-    weights = torch.stack([1.0 - root, root * (1.0 - draws[2]), root * draws[2]], dim=-1)[..., None]  # [count, 3, 1]
-    points = (weights * corners[chosen]).sum(dim=1)
-    colours = _mesh_colours(mesh, faces, chosen, weights)
-    return points.float(), None if colours is None else colours.float()
-
-
-def _load_mesh(path: Path) -> Any:
-    """Load a mesh, all parts of its scene joined; raises UserError with trimesh's message for a file it cannot read."""
-    try:
-        import trimesh
-    except ImportError as error:
-        raise UserError('starting from a mesh needs trimesh: pip install "sdi-gs[mesh]"') from error
-    if not path.is_file():
-        raise UserError(f"cannot read {path}: there is no such file")
-    try:
-        with disk_errors(path, "read"):
-            # By its content: a file's ending may be another's, or none.
-            scene = trimesh.load_scene(path, file_type=contents_of(path).mesh_type or None, process=False)
-        for part in scene.geometry.values():
-            _keep_vertex_colours(part)
-        return scene.to_mesh()
-    except UserError:
-        raise
-    except Exception as error:  # Its readers raise whatever a damaged file makes them stumble over.
-        kinds = "obj, glb, gltf, ply, stl or off"
-        raise UserError(f"cannot read {path} as a mesh: {error or type(error).__name__}; give a {kinds}") from error
-
-
-def _keep_vertex_colours(part: Any) -> None:
-    """Put a glTF's vertex colours in place of its material: trimesh drops them when it joins parts that have both."""
-    visual: Any = getattr(part, "visual", None)
-    if visual is None or visual.kind != "texture" or visual.uv is not None:
-        return
-    linear = visual.vertex_attributes.get("color")
-    if linear is None:
-        return
-    full = float(np.iinfo(linear.dtype).max) if linear.dtype.kind == "u" else 1.0
-    light = np.clip(linear[:, :3] / full, 0.0, 1.0)
-    # glTF holds linear light, runs displayed colours (IEC 61966-2-1).
-    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1.0 / 2.4) - 0.055)
-    rgb = np.rint(255.0 * shown).astype(np.uint8)
-    part.visual = type(part)(part.vertices, part.faces, process=False, vertex_colors=rgb).visual
-
-
-def _mesh_colours(
-    mesh: Any,
-    faces: Tensor,  # [F, 3]
-    chosen: Tensor,  # [N] faces
-    weights: Tensor,  # [N, 3, 1] of their corners
-) -> Tensor | None:  # [N, 3] in [0, 1]
-    """Return the points' colours: the face's, or interpolated between its corners (a texture's, at the corners).
-
-    None for a mesh without any, such as one of plain material.
-    """
-    kind = mesh.visual.kind
-    if kind is None:
-        return None
-    if kind == "face":
-        return torch.from_numpy(np.asarray(mesh.visual.face_colors)[:, :3] / 255.0)[chosen]
-    if kind == "texture" and mesh.visual.uv is None:
-        return None
-    visual = mesh.visual.to_color() if kind == "texture" else mesh.visual
-    at_vertices = torch.from_numpy(np.asarray(visual.vertex_colors)[:, :3] / 255.0)
-    return (weights * at_vertices[faces[chosen]]).sum(dim=1)
 
 
 def _directions(count: int, *, generator: torch.Generator, device: torch.device) -> Tensor:  # [count, 3]

@@ -20,7 +20,7 @@ from sdi_gs.contracts import DensityField, cube
 from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, write_mesh
-from sdi_gs.mesh.glb import linear_from_srgb
+from sdi_gs.representations.mesh_colours import linear_from_srgb
 from sdi_gs.settings.mesh import MeshConfig
 
 FORMATS = ("glb", "obj", "ply-mesh")

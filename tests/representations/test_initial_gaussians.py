@@ -17,7 +17,8 @@ from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import TriangleMesh
 from sdi_gs.mesh.formats import write_mesh
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
-from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians, sample_mesh
+from sdi_gs.representations.initial_gaussians import gaussian_ball, initial_gaussians
+from sdi_gs.representations.mesh_files import sample_mesh
 from sdi_gs.representations.point_files import read_points
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.formats import write_splats
