@@ -27,7 +27,7 @@ class Exported:
     summary: str
     """One line about it."""
     remark: str | None = None
-    """What the format could not hold; None if nothing."""
+    """What was left out, and what the format could not hold; None if nothing."""
 
 
 def export(
@@ -76,7 +76,7 @@ def _export_splats(scene: AnyScene, path: Path, chosen: SplatFormat, frame: Fram
     return Exported(
         path=path,
         summary=f"{report.written} of {report.total} Gaussians{origin}",
-        remark=chosen.codec().loss(cloud),
+        remark="; ".join(filter(None, [report.left_out(), chosen.codec().loss(cloud)])) or None,
     )
 
 

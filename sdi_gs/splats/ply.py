@@ -13,27 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
 from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
+from sdi_gs.splats.ply_dialects import OPACITY, QUATS, SCALES, SH_DC, cloud_of, required_properties
 from sdi_gs.splats.ply_header import MAGIC, read_ply_header
 from sdi_gs.splats.ply_table import read_vertex_table
 from sdi_gs.splats.screening import ExportReport, screened_after_reading, screened_for_writing
-from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, SplatCloud
+from sdi_gs.splats.splat_cloud import SplatCloud
 
 COMMENT_LENGTH = 1000
 """Longest comment line in characters; splat-transform requires the end of the header within the first 128 KB."""
 
 _MEANS = ("x", "y", "z")
 _NORMALS = ("nx", "ny", "nz")
-_SH_DC = ("f_dc_0", "f_dc_1", "f_dc_2")
-_OPACITY = "opacity"
-_SCALES = ("scale_0", "scale_1", "scale_2")
-_QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
-_REQUIRED = (*_MEANS, *_SH_DC, _OPACITY, *_SCALES, *_QUATS)
 
 
 def write_splat_ply(
@@ -60,30 +55,15 @@ def write_splat_ply(
 def read_splat_ply(path: Path, *, frame: Frame = "viewer", max_splats: int = MAX_SPLATS) -> SplatCloud:
     """Read a cloud into the training world, as float32 on the CPU; ``frame`` names the file's axes.
 
-    Properties may have any order and type; additional ones are ignored. Splats that are not finite or have no rotation
-    are dropped; quaternions are normalised.
+    Properties may have any order and type, and be those of another program's dialect (``ply_dialects``); others are
+    ignored. ``screened_after_reading`` decides which splats are kept.
 
     Raises UserError where the file is missing, truncated, or holds more than ``max_splats``, no splats, or
     activated values.
     """
-    table = read_vertex_table(path, required=_REQUIRED, max_rows=max_splats)
-    names = set(table.dtype.names or ())
-    rest = [f"f_rest_{i}" for i in range(sum(name.startswith("f_rest_") for name in names))]
-    absent = [name for name in rest if name not in names]
-    if len(rest) not in [3 * k for k in REST_COEFFICIENTS] or absent:
-        raise UserError(
-            f"cannot read {path}: it has {len(rest)} f_rest_* properties{f' but no {absent[0]}' if absent else ''}, "
-            "splats have 0, 9, 24 or 45 in a row from f_rest_0; export it anew"
-        )
-    cloud = SplatCloud(
-        means=_columns(table, _MEANS),
-        log_scales=_columns(table, _SCALES),
-        quats=_columns(table, _QUATS),
-        opacity_logit=_columns(table, [_OPACITY])[:, 0],
-        sh_dc=_columns(table, _SH_DC),
-        sh_rest=_columns(table, rest).reshape(len(table), 3, len(rest) // 3).transpose(1, 2).contiguous(),
-    )
-    return screened_after_reading(cloud, path, frame)
+    required = required_properties(read_ply_header(path).vertices.names)
+    table = read_vertex_table(path, required=required, max_rows=max_splats)
+    return screened_after_reading(cloud_of(table, path), path, frame)
 
 
 def _rows(cloud: SplatCloud) -> np.ndarray:
@@ -101,9 +81,8 @@ def _rows(cloud: SplatCloud) -> np.ndarray:
 
 
 def _header(rows: np.ndarray, comments: Sequence[str]) -> bytes:
-    others = len(_NORMALS) + len(_REQUIRED)
-    rest = [f"f_rest_{i}" for i in range(rows.shape[1] - others)]
-    names = [*_MEANS, *_NORMALS, *_SH_DC, *rest, _OPACITY, *_SCALES, *_QUATS]
+    first, last = [*_MEANS, *_NORMALS, *SH_DC], [OPACITY, *SCALES, *QUATS]
+    names = [*first, *(f"f_rest_{i}" for i in range(rows.shape[1] - len(first) - len(last))), *last]
     # Comments follow the element line: spz requires the first three lines to be exactly these.
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     lines += [f"comment {_ascii_line(comment)}" for comment in comments]
@@ -115,15 +94,6 @@ def _ascii_line(text: str) -> str:
     """Make text safe for a header: one line of bounded length, non-ASCII characters as Python escapes."""
     line = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
     return line[:COMMENT_LENGTH]
-
-
-def _columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
-    """Return some properties of a vertex table as float32 [N, len(names)]."""
-    values = np.empty((len(table), len(names)), dtype=np.float32)
-    with np.errstate(over="ignore"):
-        for index, name in enumerate(names):
-            values[:, index] = table[name]
-    return torch.from_numpy(values)
 
 
 def _recognizes(path: Path, head: bytes) -> bool:

@@ -6,6 +6,8 @@ Letters: N splats.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,10 @@ OPACITY_LOGIT_LIMIT = math.log((1 - 1e-6) / 1e-6)
 """Opacities are kept within [1e-6, 1 - 1e-6], so that every reader's logit stays finite."""
 LOG_SCALE_WINDOW = (-20.0, 10.0)
 """Standard deviations from 2e-9 to 2e4 scene units: squares and products of them stay within float32."""
+COLOUR_LIMIT = 1e4
+"""Largest coefficient of a colour; a screen shows up to 1.8."""
+MAX_DISTANCE = 1e10
+"""Largest coordinate, scene units: squares and cubes stay within float32, and no survey in millimetres goes so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +37,26 @@ class ExportReport:
     total: int
     written: int
     dropped_non_finite: int
+    """Without a meaning: NaN anywhere, infinity as a place, size or colour."""
     dropped_transparent: int
     dropped_zero_quaternion: int
     clamped_scales: int
     """Splats written with a scale moved into ``LOG_SCALE_WINDOW``."""
+
+    def left_out(self) -> str | None:
+        """Return one line on the splats that were not written; None where all were."""
+        counts = {
+            "not finite": self.dropped_non_finite,
+            "transparent": self.dropped_transparent,
+            "without rotation": self.dropped_zero_quaternion,
+        }
+        dropped = sum(counts.values())
+        return f"{dropped} of {self.total} Gaussians are left out{listed(counts)}" if dropped else None
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts above 0 in brackets, for messages."""
+    return f" ({', '.join(f'{count} {name}' for name, count in counts.items() if count)})"
 
 
 def require_at_most(max_splats: int, count: int, path: Path, *, what: str = "splats") -> None:
@@ -52,7 +74,7 @@ def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[
     Raises UserError for activated values and where no splat is left.
     """
     cloud = replace(splats, **{name: _float32(getattr(splats, name)) for name in splats.__dataclass_fields__})
-    finite = cloud.select(_finite(cloud))
+    finite = cloud.select(_has_meaning(cloud))
     _refuse_activated(finite, f"cannot write {path}")
     kept, report = _presentable(finite, total=len(cloud))
     if not len(kept):
@@ -67,13 +89,52 @@ def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[
 def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame) -> SplatCloud:
     """Return the usable splats of a file, rotated from the axes of ``frame`` to the training world.
 
-    Raises UserError for activated values and where no splat is finite.
+    A number that has a meaning is moved into the window of its kind: an infinite logit is opaque, an infinitely thin
+    axis is flat. A splat with one that has none is left out: NaN, an infinite place or size, no rotation. A warning
+    reports how many of how many.
+
+    Raises UserError for activated values and where no splat is left.
     """
-    kept = cloud.select(_finite(cloud) & _has_rotation(cloud))
+    meaning, turned = _has_meaning(cloud), _has_rotation(cloud)
+    near = (cloud.means.abs() <= MAX_DISTANCE).all(dim=-1)
+    kept = cloud.select(meaning & turned & near)
     _refuse_activated(kept, f"cannot read {path}")
+    left_out = {
+        "not finite": ~meaning,
+        f"farther than {MAX_DISTANCE:g}": meaning & ~near,
+        "without rotation": meaning & near & ~turned,
+    }
+    counts = {reason: int(rows.sum()) for reason, rows in left_out.items()}
     if not len(kept):
-        raise UserError(f"cannot read {path}: none of its {len(cloud)} splats is finite; export it anew")
-    return from_frame(kept, frame)
+        raise UserError(
+            f"cannot read {path}: none of its {len(cloud)} splats is finite{listed(counts)}; export it anew"
+        )
+    within, clamped = _within_windows(kept)
+    dropped = sum(counts.values())
+    parts = [f"{dropped} of its {len(cloud)} splats are left out{listed(counts)}"] if dropped else []
+    if any(clamped.values()):
+        parts.append(f"numbers out of range are moved into it{listed(clamped)}")
+    if parts:
+        warnings.warn(f"{path}: {'; '.join(parts)}", stacklevel=3)
+    return from_frame(within, frame)
+
+
+def _within_windows(kept: SplatCloud) -> tuple[SplatCloud, dict[str, int]]:
+    """Return splats with every number in the window of its kind, and how many splats were changed, by kind.
+
+    A finite logit beyond the limit is not counted: no screen shows the difference.
+    """
+    log_scales = kept.log_scales.clamp(*LOG_SCALE_WINDOW)
+    sh_dc, sh_rest = (part.clamp(-COLOUR_LIMIT, COLOUR_LIMIT) for part in (kept.sh_dc, kept.sh_rest))
+    bright = (sh_dc != kept.sh_dc).any(dim=-1) | (sh_rest != kept.sh_rest).flatten(1).any(dim=-1)
+    clamped = {
+        "opacities": int(kept.opacity_logit.isinf().sum()),
+        "scales": int((log_scales != kept.log_scales).any(dim=-1).sum()),
+        "colours": int(bright.sum()),
+    }
+    opacity_logit = kept.opacity_logit.clamp(-OPACITY_LOGIT_LIMIT, OPACITY_LOGIT_LIMIT)
+    within = replace(kept, log_scales=log_scales, opacity_logit=opacity_logit, sh_dc=sh_dc, sh_rest=sh_rest)
+    return within, clamped
 
 
 def _float32(tensor: Tensor) -> Tensor:
@@ -103,26 +164,25 @@ def _refuse_activated(cloud: SplatCloud, what: str) -> None:
 def _presentable(finite: SplatCloud, *, total: int) -> tuple[SplatCloud, ExportReport]:
     """Return the visible splats with clamped values, and the counts of all others out of ``total``."""
     opaque, turned = finite.opacity_logit >= MIN_OPACITY_LOGIT, _has_rotation(finite)
-    kept = finite.select(opaque & turned)
-    log_scales = kept.log_scales.clamp(*LOG_SCALE_WINDOW)
+    kept, clamped = _within_windows(finite.select(opaque & turned))
     report = ExportReport(
         total=total,
         written=len(kept),
         dropped_non_finite=total - len(finite),
         dropped_transparent=int((~opaque).sum()),
         dropped_zero_quaternion=int((opaque & ~turned).sum()),
-        clamped_scales=int((log_scales != kept.log_scales).any(dim=-1).sum()),
+        clamped_scales=clamped["scales"],
     )
-    opacity_logit = kept.opacity_logit.clamp(-OPACITY_LOGIT_LIMIT, OPACITY_LOGIT_LIMIT)
-    return replace(kept, log_scales=log_scales, opacity_logit=opacity_logit), report
+    return kept, report
 
 
-def _finite(cloud: SplatCloud) -> Tensor:
-    """Return which splats [N] hold neither NaN nor infinity."""
-    parts = (cloud.means, cloud.log_scales, cloud.quats, cloud.sh_dc, cloud.sh_rest.flatten(1))
+def _has_meaning(cloud: SplatCloud) -> Tensor:
+    """Return which splats [N] hold no NaN, and infinity only as an opacity or as the logarithm of no thickness."""
+    parts = (cloud.means, cloud.quats, cloud.sh_dc, cloud.sh_rest.flatten(1))
     # Zero times a finite number is zero, times any other NaN: one pass, where isfinite takes several.
-    zero = 0.0 * cloud.opacity_logit + sum((0.0 * part).sum(dim=-1) for part in parts)
-    return zero == 0.0
+    zero = sum((0.0 * part).sum(dim=-1) for part in parts)
+    sized = (cloud.log_scales < torch.inf).all(dim=-1)
+    return (zero == 0.0) & sized & ~cloud.opacity_logit.isnan()
 
 
 def _has_rotation(cloud: SplatCloud) -> Tensor:

@@ -133,7 +133,8 @@ def test_splats_that_cannot_be_shown_are_left_out_and_edges_stay_finite(tmp_path
         row(rgba=(0, 0, 0, 0)),
     ]
     (tmp_path / "a.splat").write_bytes(b"".join(rows))
-    cloud = read_dot_splat(tmp_path / "a.splat")
+    with pytest.warns(UserWarning, match=r"3 of its 5 splats are left out \(2 not finite, 1 without rotation\)"):
+        cloud = read_dot_splat(tmp_path / "a.splat")
     assert len(cloud) == 2
     assert all(torch.isfinite(getattr(cloud, name)).all() for name in vars(cloud))
     torch.testing.assert_close(cloud.opacity_logit.sigmoid(), torch.tensor([1.0, 0.0]), rtol=0.0, atol=2e-6)

@@ -213,7 +213,9 @@ def test_splats_of_a_foreign_file_that_cannot_be_shown_are_left_out(written: Pat
         ply["vertex"].data[f"rot_{i}"][1] = 0.0
     ply.write(tmp_path / "b.ply")
     expected = make_cloud(coefficients=3).select(torch.arange(40) >= 2)
-    assert_clouds_close(read_splat_ply(tmp_path / "b.ply"), expected)
+    with pytest.warns(UserWarning, match=r"2 of its 40 splats are left out \(1 not finite, 1 without rotation\)"):
+        back = read_splat_ply(tmp_path / "b.ply")
+    assert_clouds_close(back, expected)
 
 
 def swapped(old: bytes, new: bytes) -> Callable[[bytes, bytes], bytes]:
@@ -259,7 +261,7 @@ FLAWS: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
     "half a point": (lambda header, body: MESH + bytes(4), "lack y, z, f_dc_0, f_dc_1, f_dc_2, opacity, scale_0"),
     "points": (
         lambda header, body: POINTS + bytes(15),
-        "a cloud of points or a mesh and no splats, its vertices lack f_dc_0, f_dc_1, f_dc_2, opacity",
+        "a cloud of points or a mesh and no splats, its vertices lack opacity, scale_0",
     ),
     "compressed": (
         swapped(b"element vertex", b"element chunk 1\nproperty float min_x\nelement vertex"),
@@ -327,6 +329,7 @@ def test_a_count_is_made_of_ascii_digits(written: Path, text: str) -> None:
         read_splat_ply(written)
 
 
+@pytest.mark.filterwarnings("ignore:.*good.ply")
 def test_random_damage_to_the_header_is_refused_or_harmless(written: Path) -> None:
     data = written.read_bytes()
     rng = np.random.default_rng(0)
