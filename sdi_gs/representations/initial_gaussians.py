@@ -25,6 +25,8 @@ from sdi_gs.splats.contents import contents_of
 from sdi_gs.splats.formats import read_splats
 from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
 
+SMALLEST_RADIUS = 1e-12
+"""Radius of a cloud of points, scene units, below which they coincide: their squares vanish in float32."""
 NEIGHBOURS = 3
 """Neighbours whose mean distance is a point's width (3DGS, and every text-to-3D system that starts from points)."""
 WIDTH_LIMITS = (1e-3, 0.1)
@@ -195,13 +197,12 @@ def _splats_at_points(
     device: torch.device,
 ) -> SplatCloud:
     """Return round Gaussians as wide as the mean distance to their nearest neighbours."""
-    _require_finite(points, path)
     if len(points) <= NEIGHBOURS:
         raise UserError(
             f"cannot start from {path}: {len(points)} points are too few, it takes {NEIGHBOURS + 1} or more"
         )
     radius = float((points - _middle(points)).norm(dim=-1).max())
-    if not radius > 0.0:
+    if not radius > SMALLEST_RADIUS:
         raise UserError(f"cannot start from {path}: all of its {len(points)} points coincide")
     points = points.to(device)
     low, high = (share * radius for share in WIDTH_LIMITS)
@@ -233,12 +234,3 @@ def _fitted(splats: SplatCloud, radius: float) -> SplatCloud:
 
 def _middle(points: Tensor) -> Tensor:  # [3]
     return 0.5 * (points.amin(dim=0) + points.amax(dim=0))
-
-
-def _require_finite(
-    points: Tensor,  # [N, 3]
-    path: Path,
-) -> None:
-    broken = int((~points.isfinite()).any(dim=-1).sum())
-    if broken:
-        raise UserError(f"cannot start from {path}: {broken} of its {len(points)} points are NaN or infinite; clean it")

@@ -25,6 +25,8 @@ from sdi_gs.files import disk_errors, require_file
 from sdi_gs.representations.gltf_header import GltfMaterial, read_gltf
 from sdi_gs.representations.mesh_colours import SurfaceColours, in_unit_range
 from sdi_gs.splats.contents import contents_of
+from sdi_gs.splats.ply_columns import rounded
+from sdi_gs.splats.screening import MAX_DISTANCE
 
 KINDS = "obj, glb, gltf, ply, stl or off"
 MAX_FACES = 20_000_000
@@ -70,11 +72,11 @@ def sample_mesh(
     # The square root makes the triangle's corner as dense as the edge opposite to it.
     root = draws[1].sqrt()
     weights = torch.stack([1.0 - root, root * (1.0 - draws[2]), root * draws[2]], dim=-1)  # [count, 3]
-    points = (weights[..., None] * corners[chosen]).sum(dim=1).float()
-    if not points.isfinite().all():
-        raise UserError(f"cannot read {path}: its vertices lie beyond 1e38; scale it down")
+    points = (weights[..., None] * corners[chosen]).sum(dim=1)
+    if not float(points.abs().max()) <= MAX_DISTANCE:
+        raise UserError(f"cannot read {path}: its vertices lie beyond {MAX_DISTANCE:g}; scale it down")
     colours = _colours(parts, chosen.numpy(), weights.numpy())
-    return points, None if colours is None else torch.from_numpy(colours).float()
+    return rounded(points.numpy(), path), None if colours is None else torch.from_numpy(colours).float()
 
 
 def read_mesh(path: Path) -> list[MeshPart]:

@@ -31,15 +31,14 @@ def columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(values)
 
 
-def positions(table: np.ndarray, path: Path) -> Tensor:
-    """Return x, y and z as float32 [N, 3]; a warning reports that they were moved to the origin."""
-    if all(table.dtype[name] == np.dtype(np.float32) for name in "xyz"):
-        return columns(table, "xyz")
-    return rounded(np.stack([table[name].astype(np.float64) for name in "xyz"], axis=1), path)
+def positions(table: np.ndarray) -> np.ndarray:
+    """Return x, y and z as they are in the file [N, 3], integers as float64."""
+    wide = any(table.dtype[name] != np.float32 for name in "xyz")
+    return np.stack([table[name].astype(np.float64 if wide else np.float32) for name in "xyz"], axis=1)
 
 
 def rounded(
-    points: np.ndarray,  # [N, 3] float64
+    points: np.ndarray,  # [N, 3] float32 or float64
     path: Path,
 ) -> Tensor:
     """Return positions as float32 [N, 3]; where that would lose their shape they are moved to the origin first.
@@ -59,9 +58,11 @@ def rounded(
 
 
 def _shift(
-    points: np.ndarray,  # [N, 3] float64
+    points: np.ndarray,  # [N, 3] float32 or float64
 ) -> np.ndarray | None:  # [3]
     """Return the place to move to the origin, to a round number; None where float32 keeps the shape."""
+    if points.dtype == np.float32:
+        return None
     finite = points[(np.abs(points) < 1e30).all(axis=1)]
     if not len(finite) or bool((finite.astype(np.float32) == finite).all()):
         return None
@@ -81,11 +82,11 @@ def rgb_names(names: Sequence[str]) -> tuple[str, str, str] | None:
 def rgb_columns(table: np.ndarray, names: tuple[str, str, str]) -> Tensor:
     """Return colours as float32 [N, 3] in [0, 1], whatever their type is; NaN stays.
 
-    Bytes and 16-bit numbers are shares of the largest. Wider integers and floats above 1 are those of bytes.
+    Bytes and 16-bit numbers are shares of the largest. Wider integers are bytes, and so are floats if one is above 2.
     """
     values, kind = columns(table, names), table.dtype[names[0]]
     if kind.kind in "iu" and kind.itemsize <= 2:
         full = float(np.iinfo(kind).max)
     else:
-        full = 255.0 if kind.kind in "iu" or bool((values > 1.0).any()) else 1.0
+        full = 255.0 if kind.kind in "iu" or bool((values > 2.0).any()) else 1.0
     return (values / full).clamp(0.0, 1.0)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.splats.ply_columns import columns, positions, rgb_columns, rgb_names
+from sdi_gs.splats.ply_columns import columns, positions, rgb_columns, rgb_names, rounded
 from sdi_gs.splats.splat_cloud import REST_COEFFICIENTS, SplatCloud, sh_dc_from_rgb
 
 SH_DC = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -50,7 +50,7 @@ def cloud_of(table: np.ndarray, path: Path) -> SplatCloud:
         log_scales, opacity_logit = smoothed(log_scales, opacity_logit, columns(table, [FILTER])[:, 0])
         _report(path, f"{FILTER} (Mip-Splatting's smoothing) is baked into its scales and opacities")
     return SplatCloud(
-        means=positions(table, path),
+        means=rounded(positions(table), path),
         log_scales=log_scales,
         quats=columns(table, QUATS),
         opacity_logit=opacity_logit,

@@ -282,12 +282,64 @@ def test_points_are_read_from_text_and_behind_other_rows(tmp_path: Path, points:
             torch.testing.assert_close(found.params[key], value, msg=f"{name} {key}")
 
 
+def test_points_without_a_place_or_colour_are_left_out_and_counted(tmp_path: Path, points: np.ndarray) -> None:
+    rgb = np.zeros((300, 3))
+    spoilt = points.copy()
+    # A scan has NaN where nothing was seen.
+    spoilt[:20, 1], spoilt[20:25, 0], spoilt[25, 2] = np.nan, 1e12, np.inf
+    path = write_points(tmp_path / "p.ply", spoilt, rgb)
+    with pytest.warns(UserWarning, match=r"26 of its 300 points are left out \(21 not finite, 5 farther than 1e\+10\)"):
+        found = start(init_from=str(path))
+    assert len(found) == 274
+    expected = start(init_from=str(write_points(tmp_path / "q.ply", points[26:], rgb[26:])))
+    torch.testing.assert_close(found.params["means"], expected.params["means"])
+
+
+@pytest.mark.parametrize("kind", ["points", "integers", "text", "mesh"])
+def test_heights_of_a_survey_survive(tmp_path: Path, kind: str) -> None:
+    """Metres from an equator, whose heights differ by less than float32 can tell there."""
+    generator = np.random.default_rng(0)
+    places = np.array([500_000.0, 4_000_000.0, 100.0]) + generator.uniform(0.0, 20.0, size=(2000, 3))
+    places[:, 1] = 4_000_000.0 + np.linspace(0.0, 1.0, 2000)
+    scale = 1000.0 if kind == "integers" else 1.0
+    table = np.empty(2000, dtype=[(name, "i4" if kind == "integers" else "f8") for name in "xyz"])
+    for axis in range(3):
+        # Millimetres; the equator is too far for an int32 of them.
+        table["xyz"[axis]] = (places[:, axis] - (2_000_000.0 if kind == "integers" and axis == 1 else 0.0)) * scale
+    path = tmp_path / "p.ply"
+    PlyData([PlyElement.describe(table, "vertex")], text=kind == "text").write(path)
+    if kind == "mesh":
+        lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in places.tolist()]
+        path.write_text("\n".join([*lines, *(f"f {i} {i + 1} {i + 2}" for i in range(1, 1999)), ""]))
+    with pytest.warns(UserWarning, match="lies around .* too far from the origin for 32-bit numbers"):
+        means = start(init_from=str(path), num_initial=2000).params["means"].detach()
+    height = means[:, 0] if kind == "mesh" else means[:, 1]
+    # Without the shift there are 5 heights: steps of a quarter of a metre.
+    assert len(height.unique()) > 1000
+
+
+@pytest.mark.parametrize("names", [("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")])
+@pytest.mark.parametrize(("kind", "full"), [("u1", 255), ("u2", 65535), ("i4", 255), ("f4", 255), ("f4", 1)])
+def test_colours_of_points_have_many_names_and_types(
+    tmp_path: Path, points: np.ndarray, names: tuple[str, str, str], kind: str, full: int
+) -> None:
+    table = np.empty(300, dtype=FLOATS + [(name, kind) for name in names])
+    for index, name in enumerate("xyz"):
+        table[name] = points[:, index]
+    shares = np.array([1.0, 0.5, 0.25])
+    for name, share in zip(names, shares, strict=True):
+        table[name] = share * full
+    PlyData([PlyElement.describe(table, "vertex")]).write(tmp_path / "p.ply")
+    _, rgb = read_points(tmp_path / "p.ply")
+    assert rgb is not None
+    np.testing.assert_allclose(rgb[0], shares, atol=1.0 / full if full > 1 else 1e-6)
+
+
 def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
     """Kind asked for, file, and what is said."""
     generator = np.random.default_rng(0)
     cloud = generator.normal(size=(20, 3)).astype(np.float32)
-    broken = cloud.copy()
-    broken[3, 1] = np.nan
+    broken = np.full_like(cloud, np.nan)
     (folder / "empty.ply").write_bytes(b"")
     (folder / "words.obj").write_text("no mesh at all")
     (folder / "words.glb").write_text("no mesh at all")
@@ -298,7 +350,8 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
         "folder": ("points", folder, "it is a folder"),
         "empty": ("points", folder / "empty.ply", "it is an empty file; copy or export it anew"),
         "no points": ("points", write_points(folder / "zero.ply", none), "does not describe any vertices"),
-        "NaN": ("points", write_points(folder / "nan.ply", broken), "1 of its 20 points are NaN"),
+        "NaN": ("points", write_points(folder / "nan.ply", broken), "none of its 20 points is finite (20 not finite)"),
+        "one cell": ("points", write_points(folder / "cell.ply", 1e-15 * cloud), "all of its 20 points coincide"),
         "points as splats": (
             "splats",
             write_points(folder / "points.ply", cloud),
@@ -315,7 +368,17 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
 
 
 BAD_FILES = (
-    *("missing", "missing mesh", "folder", "empty", "no points", "NaN", "points as splats", "points as a mesh"),
+    *(
+        "missing",
+        "missing mesh",
+        "folder",
+        "empty",
+        "no points",
+        "NaN",
+        "one cell",
+        "points as splats",
+        "points as a mesh",
+    ),
     *("mesh as points", "mesh as splats", "words", "words as glb", "one place", "too few"),
 )
 
