@@ -13,6 +13,9 @@ from sdi_gs.gsplat_build.toolchain import (
     free_memory_gib,
 )
 
+_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate")
+"""Texts of torch's errors where memory ran out."""
+
 
 def device_reason(device: torch.device, *, asked: bool) -> str:
     """Return in a few words why a run is on this device; ``asked`` if the user named it."""
@@ -53,6 +56,13 @@ def free_bytes(device: torch.device) -> int | None:
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
     return int(free_memory_gib() * 2**30) or None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, on a card or on the host."""
+    # torch raises a RuntimeError for the host's memory and for that of CUDA's libraries, told apart by its text alone.
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in _NO_MEMORY)
 
 
 def why_no_cuda() -> str | None:

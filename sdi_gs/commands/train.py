@@ -15,9 +15,10 @@ from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, PORTS, VIEWER_P
 from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import say
+from sdi_gs.errors import UserError
 from sdi_gs.runs.events import Event, Planned
 from sdi_gs.runs.request import RunRequest
-from sdi_gs.settings.bounds import check_settings
+from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.settings.tiers import TierChoice
@@ -46,7 +47,10 @@ class Train:
     output_dir: Path | None = None
     """The run's own folder, which must not exist; the next free outputs/<prompt>-<n> if not given."""
     resume: Path | None = None
-    """A stopped run's folder to continue; its settings are used again."""
+    """A run's folder to continue; its settings are used again, except for what is steered (prompt, guidance scales,
+    timesteps, views, learning-rate scale) or extended here."""
+    at: Annotated[int | None, Range(0, 20_000_000)] = None
+    """With --resume: the step of one of its checkpoints, to go on from there in a new folder."""
     tier: TierChoice = "auto"
     """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
     two_stage: bool = False
@@ -90,8 +94,12 @@ def train(options: Train) -> int:
 def requested_run(options: Train) -> tuple[RunRequest, str]:
     """Return the run that the options describe, and the origin of its settings in a few words.
 
-    Raises UserError for an unknown preset or device and for settings that are not valid.
+    Raises UserError for an unknown preset or device, for settings that are not valid, and for options of the viewer
+    without one.
     """
+    for name in ("viewer_host", "viewer_port", "viewer_keep_open"):
+        if not options.viewer and getattr(options, name) != getattr(Train, name):
+            raise UserError(f"--{name.replace('_', '-')} is for the viewer: add --viewer")
     given = flatten(dict(options.settings))
     representation = given.get("representation")
     config, chosen = named_settings(
@@ -103,6 +111,7 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
         device=options.device,
         output_dir=options.output_dir,
         resume=options.resume,
+        at=options.at,
         tier=options.tier,
         two_stage=options.two_stage,
         stages=options.stages,

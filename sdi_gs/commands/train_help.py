@@ -49,7 +49,9 @@ EVERYDAY: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "run": (
         ("--output-dir PATH", "output_dir", "the run's new folder, if not the next free outputs/<prompt>-<n>"),
-        ("--resume PATH", "resume", "continue the stopped run in this folder"),
+        ("--resume PATH", "resume", "continue the run in this folder"),
+        ("--extend INT", "extend", "steps after the last one, schedules as they ended"),
+        ("--at STEP", "at", "with --resume: go on from this checkpoint, in a new folder"),
         ("--device NAME", "device", "cpu, cuda or cuda:1; the first CUDA device if there is one"),
         ("--tier GB", "tier", "memory of the card: {choices}"),
     ),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from sdi_gs.errors import UserError
+from sdi_gs.errors import DiskFullError, UserError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -24,9 +24,7 @@ def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _DISK_FULL:
-            raise UserError(
-                f"no space left on the disk while writing {path}: free some space and run the command again"
-            ) from error
+            raise DiskFullError(path) from error
         reason = error.strerror or str(error)
         raise UserError(f"cannot {action} {path}: {reason}; check the path and its permissions") from error
 

@@ -24,6 +24,7 @@ class Densifier:
 
     def __init__(self, config: DensifyConfig, num_steps: int) -> None:
         self.config = config
+        self._num_steps = num_steps
         self._reset_step = None if config.reset_opacity_at is None else int(config.reset_opacity_at * num_steps)
         self._strategy = _strategy_of(config, num_steps)
         self.state: dict[str, Any] = self._strategy.initialize_state()
@@ -69,7 +70,8 @@ class Densifier:
         with torch.random.fork_rng(_cuda_devices(gaussians.device)), device_dispatch():
             torch.manual_seed(seed)
             self._refine(gaussians, optimizers, step, meta)
-        if step == self._reset_step:
+        # Steps after those of the schedule reset nothing.
+        if step == self._reset_step != self._num_steps:
             self._reset_opacities(gaussians, optimizers, step, timestep_fraction)
 
     def _refine(

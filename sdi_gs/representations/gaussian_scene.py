@@ -112,7 +112,9 @@ class GaussianScene:
     ) -> None:
         """Take one step of every optimiser, limit the axes if configured, then densify."""
         rates = self._rates
-        self.optimizers["means"].param_groups[0]["lr"] = means_learning_rate(rates, step, self.config.steps)
+        self.optimizers["means"].param_groups[0]["lr"] = means_learning_rate(
+            rates, self.config.scheduled(step), self.config.steps
+        )
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ class RunFolder:
     def preview(self, step: int) -> Path:
         """Return the path of the picture saved after ``step`` steps."""
         return self.previews / f"step_{step:06d}.png"
+
+    def saved_previews(self) -> dict[int, Path]:
+        """Return the pictures saved while the run trained, by step."""
+        steps = {path: path.stem.removeprefix("step_") for path in sorted(self.previews.glob("step_*.png"))}
+        return {int(step): path for path, step in steps.items() if step.isdecimal()}
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the settings as YAML, in their own order; UserError if the file exists."""
@@ -193,7 +199,7 @@ def load_run_config(path: Path) -> RunConfig:
 
 def resume_command(path: Path) -> str:
     """Return the command that continues the stopped run in ``path``."""
-    return f"sdi-gs train --resume {path}"
+    return f"sdi-gs train --resume {shlex.quote(str(path))}"
 
 
 def slug(prompt: str) -> str:

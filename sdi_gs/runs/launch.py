@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,19 +15,20 @@ from sdi_gs.contracts import Scene, TunablePrior
 from sdi_gs.devices import pick_device
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
-from sdi_gs.runs.checkpoint import list_checkpoints
+from sdi_gs.runs.checkpoint import is_checkpoint
+from sdi_gs.runs.checkpoint_folders import step_of
 from sdi_gs.runs.events import Event, Notice, Observer, Planned, Resumed, StageStarted, broadcast, ignore
-from sdi_gs.runs.folder import RunFolder, load_run_config, resume_command
+from sdi_gs.runs.folder import RunFolder, load_run_config
 from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
-from sdi_gs.runs.loop import keep_within_tier, run
+from sdi_gs.runs.loop import keep_within_tier, train_and_finish
 from sdi_gs.runs.memory_tier import tier_of_run
-from sdi_gs.runs.prepare import prepare_resume, prepare_run, require_kernels
+from sdi_gs.runs.prepare import load_stopped, prepare_run, require_kernels
 from sdi_gs.runs.request import RunRequest
-from sdi_gs.runs.saving import change_settings
+from sdi_gs.runs.resuming import asked_changes, asked_settings, change_lines
 from sdi_gs.runs.two_stage import field_stage, splat_stage
+from sdi_gs.runs.way_on import way_on
+from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.settings.steering import TUNABLE
-from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten, with_values
 from sdi_gs.training.trainer import Trainer
 
 
@@ -127,7 +128,7 @@ class _Launch:
         """Prepare the requested run and run it."""
         request = self.request
         if request.resume is not None:
-            return self._run(*self._resume(request.resume))
+            return self._resume(request.resume)
         if request.two_stage and self.scene is not None:
             raise UserError("two stages make their own scenes: leave scene out, or two_stage")
         config = settings_of_new_run(request, device=self.device, emit=self.emit)
@@ -136,9 +137,11 @@ class _Launch:
 
     def _run_new(self, config: RunConfig, folder: Path | None) -> RunResult:
         """Run the settings in a new folder, the next free one if None."""
-        return self._run(
-            *prepare_run(config, device=self.device, folder=folder, scene=self.scene, noise_source=self.noise_source)
+        trainer, made = prepare_run(
+            config, device=self.device, folder=folder, scene=self.scene, noise_source=self.noise_source
         )
+        with only_writer(made.path):
+            return self._run(trainer, made)
 
     def _run_two_stages(self, config: RunConfig) -> RunResult:
         """Train a field, then splats that start from it, each as a run of its own."""
@@ -163,22 +166,37 @@ class _Launch:
         self.emit(StageStarted(number=2, config=second))
         return self._run_new(second, out)
 
-    def _resume(self, path: Path) -> tuple[Trainer, RunFolder]:
-        """Load a stopped run, with the levers of memory that the request changes."""
+    def _resume(self, path: Path) -> RunResult:
+        """Go on with a run, under what the request changes."""
+        request, at = self.request, self.request.at
+        if is_checkpoint(path):
+            run, step = path.parent.parent, step_of(path)
+            raise UserError(f"{path} is a checkpoint: give the run and the step, --resume {run} --at {step}")
         saved = load_run_config(path)
-        wanted = self.request.settings(saved)
-        if not wanted.prompt:
-            wanted = replace(wanted, prompt=saved.prompt)
-        levers = _require_same_config(path, saved, wanted)
-        self.emit(Planned(config=wanted, device=str(self.device)))
-        trainer, folder = prepare_resume(path, device=self.device, scene=self.scene, noise_source=self.noise_source)
-        if levers:
-            change_settings(trainer, folder, with_values(trainer.config, levers))
-        self.emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.steps))
-        tier = tier_of_run(self.request.tier, wanted.prior, device=self.device, emit=self.emit)
-        if tier is not None:
-            keep_within_tier(trainer, folder, tier)
-        return trainer, folder
+        asked, changes = asked_settings(request, saved), asked_changes(request, saved, path)
+        self.emit(Planned(config=asked, device=str(self.device)))
+        with ExitStack() as held:
+            if at is None:
+                held.enter_context(only_writer(path))
+            trainer, folder, changed = load_stopped(
+                path,
+                device=self.device,
+                scene=self.scene,
+                noise_source=self.noise_source,
+                at=at,
+                folder=request.output_dir,
+                changes=changes,
+            )
+            if at is not None:
+                held.enter_context(only_writer(folder.path))
+                self.emit(Notice(text=f"{path} stays as it is; a copy of it goes on in {folder.path}"))
+            self.emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.total_steps))
+            for line in change_lines(trainer.step, changed, trainer.config):
+                self.emit(Notice(text=line))
+            tier = tier_of_run(request.tier, asked.prior, device=self.device, emit=self.emit)
+            if tier is not None:
+                keep_within_tier(trainer, folder, tier)
+            return self._run(trainer, folder)
 
     def _run(self, trainer: Trainer, folder: RunFolder) -> RunResult:
         """Run to the end, or until Ctrl-C or the watcher asks for a stop."""
@@ -190,7 +208,7 @@ class _Launch:
                 Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,
                 self.watch(trainer, folder, interrupted=lambda: interrupts.requested) as watcher,
             ):
-                summary = run(
+                summary = train_and_finish(
                     trainer,
                     folder,
                     observers=[self.emit] if watcher is None else [self.emit, watcher.observe],
@@ -198,23 +216,5 @@ class _Launch:
                     started=self.started,
                 )
         except StoppedAtOnce:
-            saved = list_checkpoints(folder.checkpoints)
-            way_on = f"{saved[-1].name} is saved; go on with: {resume_command(folder.path)}" if saved else ""
-            raise UserError(f"stopped at once; {way_on or 'no step had been saved'}") from None
+            raise UserError(f"stopped at once; {way_on(folder)}") from None
         return RunResult(folder=folder, summary=summary)
-
-
-def _require_same_config(path: Path, saved: RunConfig, wanted: RunConfig) -> dict[str, Any]:
-    """Return the levers of memory and speed that differ, by dotted name: these may change when a run is resumed.
-
-    Raises UserError for any other difference.
-    """
-    before, now = (flatten(config_to_dict(config)) for config in (saved, wanted))
-    differing = differing_keys(saved, wanted)
-    for key in differing:
-        if key not in TUNABLE:
-            raise UserError(
-                f"{path} is a run of another config: its {key} is {before[key]!r}, not {now[key]!r}; "
-                "leave that option (or --preset) out to resume it, or start a new run"
-            )
-    return {key: now[key] for key in differing}

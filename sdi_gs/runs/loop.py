@@ -11,12 +11,15 @@ from typing import Any
 import torch
 
 from sdi_gs.contracts import StepReport
+from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder, create_run_folder_at, resume_command
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
+from sdi_gs.runs.way_on import errors_with_a_way_on, saved_steps, way_past_step
+from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.training.trainer import Trainer
@@ -33,15 +36,31 @@ def run(
     """Train to the last step or until ``should_stop``, save, export, and return the summary.
 
     ``folder`` is the run's folder, or the path of one to create, which must not exist. ``started`` is the
-    ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and ``finish`` do.
+    ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and ``finish`` do, and
+    UserError for a folder that another process is writing to, or has written to since the trainer was loaded.
     """
     started = time.perf_counter() if started is None else started
     if not isinstance(folder, RunFolder):
         folder = create_run_folder_at(Path(folder))
         folder.write_config(config_to_dict(trainer.config))
+    with only_writer(folder.path):
+        _require_not_passed(trainer, folder)
+        return train_and_finish(trainer, folder, observers=observers, should_stop=should_stop, started=started)
+
+
+def train_and_finish(
+    trainer: Trainer,
+    folder: RunFolder,
+    *,
+    observers: Iterable[Observer],
+    should_stop: Callable[[], bool],
+    started: float,
+) -> dict[str, Any]:
+    """Do what ``run`` does, for a caller that holds the folder; every UserError names the command that goes on."""
     emit = broadcast(observers)
-    train(trainer, folder, observers=[emit], should_stop=should_stop)
-    return finish(trainer, folder, started=started, emit=emit)
+    with errors_with_a_way_on(folder):
+        train(trainer, folder, observers=[emit], should_stop=should_stop)
+        return finish(trainer, folder, started=started, emit=emit)
 
 
 def train(
@@ -58,17 +77,19 @@ def train(
     changed are reported after the step (SettingsChanged).
 
     Raises NonFiniteError if a step yields non-finite values, and UserError if memory does not suffice on the
-    lowest tier; the state before that step is saved first.
+    lowest tier; the state before that step is saved first, and no earlier checkpoint is removed.
     """
-    outputs, emit = trainer.config.outputs, broadcast(observers)
-    emit(TrainingStarted(step=trainer.step, num_steps=trainer.config.steps))
-    while trainer.step < trainer.config.steps and not should_stop():
+    outputs, emit, first = trainer.config.outputs, broadcast(observers), trainer.step
+    emit(TrainingStarted(step=trainer.step, num_steps=trainer.config.total_steps))
+    while trainer.step < trainer.config.total_steps and not should_stop():
         try:
             report = trainer.train_step()
-        except NonFiniteError:
-            save_state(trainer, folder, emit=emit)
-            raise
-        except torch.OutOfMemoryError:
+        except NonFiniteError as error:
+            save_state(trainer, folder, emit=emit, keep_all=True)
+            raise NonFiniteError(f"{error}: {way_past_step(trainer, folder, at_once=trainer.step == first)}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             report = None
         if report is None:
             # Only outside the except block is the memory of the failed step free again.
@@ -83,7 +104,7 @@ def train(
         emit(StepDone(report=report))
         for change in trainer.changes[num_changes:]:
             emit(SettingsChanged(step=change["step"], changed=change["changed"]))
-    return trainer.step >= trainer.config.steps
+    return trainer.step >= trainer.config.total_steps
 
 
 def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
@@ -99,10 +120,11 @@ def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
     branches = 4 if config.guidance.perp_neg else 2
     lower = next_lower(config.compute, views=config.views_per_step, branches=branches, rays=rays)
     if lower is None:
-        save_state(trainer, folder, emit=emit)
+        save_state(trainer, folder, emit=emit, keep_all=True)
+        fewer = f", or with --views-per-step {config.views_per_step // 2} as well" if config.views_per_step > 1 else ""
         raise UserError(
             f"step {step}: out of memory with all that saves memory turned on; the state before this step is saved: "
-            f"close other programs and go on with {resume_command(folder.path)}, or start anew with fewer views"
+            f"close other programs and go on with {resume_command(folder.path)}{fewer}"
         )
     tier, compute = lower
     change_settings(trainer, folder, replace(config, compute=compute))
@@ -113,6 +135,16 @@ def keep_within_tier(trainer: Trainer, folder: RunFolder, tier: Tier) -> None:
     """Make a resumed run save at least the memory that a tier saves."""
     config = trainer.config
     change_settings(trainer, folder, replace(config, compute=saving_at_least(config.compute, tier.compute)))
+
+
+def _require_not_passed(trainer: Trainer, folder: RunFolder) -> None:
+    """Raise UserError if the folder has a later state than the trainer."""
+    steps = saved_steps(folder)
+    if steps and steps[-1] > trainer.step:
+        raise UserError(
+            f"{folder.path} is at step {steps[-1]} and was loaded at step {trainer.step}: another process has gone on "
+            "with it; load it again"
+        )
 
 
 def _log_line(report: StepReport) -> dict[str, Any]:

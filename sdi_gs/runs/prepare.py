@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sdi_gs.contracts import Scene
+from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors, refuse_existing
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.catalog import entry_of
-from sdi_gs.runs.checkpoint import config_in_force, latest_checkpoint, load_checkpoint, unpack_state
-from sdi_gs.runs.finish import read_summary
+from sdi_gs.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_at,
+    config_in_force,
+    latest_checkpoint,
+    load_checkpoint,
+    unpack_state,
+)
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
 from sdi_gs.runs.kept_targets import require_room
 from sdi_gs.runs.loading import load_start, require_scene
+from sdi_gs.runs.resuming import require_steps_left
+from sdi_gs.runs.saving import log_change, save_state
+from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.run import RunConfig, require_prompt
-from sdi_gs.settings.tree import config_from_dict, config_to_dict
+from sdi_gs.settings.tree import config_from_dict, config_to_dict, with_values
 from sdi_gs.training.trainer import Trainer
 
 OUTPUT_ROOT = Path("outputs")
@@ -63,22 +76,80 @@ def prepare_resume(
     device: torch.device | str = "cpu",
     scene: Scene | None = None,
     noise_source: InfersNoise | None = None,
+    at: int | None = None,
+    folder: Path | str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[Trainer, RunFolder]:
     """Load a run at its latest checkpoint, its state into ``scene`` if it is a run of a scene of your own.
 
-    ``noise_source`` is the run's, if it is your own. Raises UserError for a run that is finished or damaged, or of
-    another scene or noise source, and for any other path.
+    ``noise_source`` is the run's, if it is your own. ``changes`` are settings by dotted name that hold from the next
+    step on, such as ``{"extend": 100}``. With ``at`` the run branches off at its checkpoint of that step, into a new
+    folder: ``folder``, or the next free ``outputs/<slug>-<n>``.
+
+    Raises UserError for a run that is finished or damaged, that another process writes to, or of another scene or
+    noise source, for a setting that cannot change, and for any other path.
     """
-    path, device = Path(path), torch.device(device)
-    folder = open_run_folder(path)
+    if at is None and folder is not None:
+        raise ValueError("folder is for a run that branches off: give at too")
+    stopped = open_run_folder(Path(path))
+    with only_writer(stopped.path) if at is None else nullcontext():
+        trainer, run_folder, _ = load_stopped(
+            stopped.path,
+            device=torch.device(device),
+            scene=scene,
+            noise_source=noise_source,
+            at=at,
+            folder=None if folder is None else Path(folder),
+            changes=changes or {},
+        )
+    return trainer, run_folder
+
+
+def load_stopped(
+    path: Path,
+    *,
+    device: torch.device,
+    scene: Scene | None,
+    noise_source: InfersNoise | None,
+    at: int | None,
+    folder: Path | None,
+    changes: Mapping[str, Any],
+) -> tuple[Trainer, RunFolder, dict[str, list[Any]]]:
+    """Do what ``prepare_resume`` does, for a caller that holds the folder; return also what has changed."""
+    stopped = open_run_folder(path)
+    if folder is not None:
+        refuse_existing(folder)
     config = load_run_config(path)
-    checkpoint = load_checkpoint(latest_checkpoint(folder.checkpoints))
+    checkpoint = load_checkpoint(
+        latest_checkpoint(stopped.checkpoints) if at is None else checkpoint_at(stopped.checkpoints, at)
+    )
     require_scene(path, checkpoint, scene)
-    summary = read_summary(folder)
-    if summary is not None and summary.get("step") == config.steps:
-        raise UserError(f"{path} is finished ({config.steps} of {config.steps} steps); there is nothing to resume")
+    in_force = config_in_force(checkpoint)
+    wanted = with_values(in_force, changes)
+    require_steps_left(stopped, checkpoint, wanted, branches_off=at is not None)
     if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
+    _require_unedited(stopped, checkpoint, config)
+    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    with _memory_to_begin(device):
+        prior = load_prior(config, device=device)
+        require_room(wanted, prior, device=device, resumed=True)
+        trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
+    trainer.started_with = config
+    trainer.changes = list(checkpoint.meta.get("changes", []))  # pyright: ignore[reportArgumentType]
+    num_changes = len(trainer.changes)
+    changed = trainer.change_settings(wanted)
+    run_folder = stopped if at is None else _branch(stopped, config, at=at, folder=folder)
+    run_folder.rewind_log(checkpoint.step, num_changes=num_changes)
+    log_change(run_folder, trainer.step, changed)
+    if changed or at is not None:
+        # So that what was asked for once holds when the run is resumed again.
+        save_state(trainer, run_folder, keep_all=True)
+    return trainer, run_folder, changed
+
+
+def _require_unedited(folder: RunFolder, checkpoint: Checkpoint, config: RunConfig) -> None:
+    """Raise UserError unless a run's settings are those that its checkpoint was started with."""
     # What the run was started with; a run that was steered goes on with what was in force.
     started_with = checkpoint.meta.get("started_with", checkpoint.meta.get("config"))
     # As configs and not as dicts: a run of an earlier version lacks the settings that came later.
@@ -87,16 +158,20 @@ def prepare_resume(
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
             "restore the file, or start a new run"
         )
-    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
-    with _memory_to_begin(device):
-        prior = load_prior(config, device=device)
-        in_force = config_in_force(checkpoint)
-        require_room(in_force, prior, device=device, resumed=True)
-        trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
-    trainer.started_with = config
-    trainer.changes = checkpoint.meta.get("changes", [])  # pyright: ignore[reportAttributeAccessIssue]
-    folder.rewind_log(checkpoint.step, num_changes=len(trainer.changes))
-    return trainer, folder
+
+
+def _branch(source: RunFolder, config: RunConfig, *, at: int, folder: Path | None) -> RunFolder:
+    """Make a new run folder with the settings, the log and the previews of another one up to a step."""
+    made = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
+    with disk_errors(made.path):
+        if source.steps.exists():
+            shutil.copyfile(source.steps, made.steps)
+        for step, picture in source.saved_previews().items():
+            if step <= at:
+                shutil.copyfile(picture, made.preview(step))
+    # Last, because a folder with settings is a run.
+    made.write_config(config_to_dict(config))
+    return made
 
 
 def require_kernels(device: torch.device) -> None:
@@ -131,10 +206,12 @@ def _require_runnable(config: RunConfig) -> None:
 
 @contextmanager
 def _memory_to_begin(device: torch.device) -> Iterator[None]:
-    """Raise UserError in place of torch's error if networks and scene do not fit the card."""
+    """Raise UserError in place of torch's error if networks and scene do not fit the device."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"{device} has too little free memory to load the networks and the scene: close other programs, choose "
             "another --device, or use --device cpu --prior toybox-ideal"

@@ -35,7 +35,9 @@ class RunRequest:
     output_dir: Path | None = None
     """The run's own folder, which must not exist; None for the next free outputs/<prompt>-<n>."""
     resume: Path | None = None
-    """The folder of a stopped run to continue."""
+    """The folder of a run to continue; ``given`` may change what may be changed while a run trains, and ``extend``."""
+    at: int | None = None
+    """The step of one of its checkpoints, to go on from there in a new folder; None for the latest one, in its own."""
     tier: TierChoice = "auto"
     """Memory tier, which sets what of ``compute`` is not given; "auto" goes by a CUDA card's free memory."""
     two_stage: bool = False
@@ -48,8 +50,15 @@ class RunRequest:
                 raise UserError(
                     "--two-stage does not go with --resume: resume the stage that stopped, by its own folder"
                 )
-            if self.output_dir is not None:
-                raise UserError(f"--output-dir does not go with --resume: the run goes on in {self.resume}")
+            if self.output_dir is not None and self.at is None:
+                raise UserError(
+                    f"--output-dir does not go with --resume: the run goes on in {self.resume}; with --at STEP it goes "
+                    "on in a new folder"
+                )
+        elif self.at is not None:
+            raise UserError("--at names a checkpoint of a run to go on from: add --resume RUN")
+        if self.stages != StagesConfig() and not self.two_stage:
+            raise UserError("--stages.* options are for two stages: add --two-stage")
         if self.config is None:
             if self.resume is None:
                 raise UserError("nothing to run: give a config, or a run to resume")

@@ -15,7 +15,7 @@ def field_stage(config: RunConfig, stages: StagesConfig) -> RunConfig:
     steps = round(stages.field_share * config.steps)
     if not 0 < steps < config.steps:
         raise UserError(f"{config.steps} steps are too few for two stages: give more --steps")
-    return replace(config, representation="ngp", steps=steps)
+    return replace(config, representation="ngp", steps=steps, extend=0)
 
 
 def splat_stage(config: RunConfig, stages: StagesConfig, field: Path) -> RunConfig:

@@ -36,6 +36,8 @@ class RunConfig:
     """Representation to optimise: Gaussians (``gaussians``, ``densify``) or a hash-grid field (``ngp``)."""
     steps: Annotated[int, Range(1, 10_000_000)] = 400
     """Optimisation steps; every schedule is tied to this number."""
+    extend: Annotated[int, Range(0, 10_000_000)] = 0
+    """Further steps after these, in which every schedule stays as in their last one."""
     seed: Annotated[int, SEED] = 0
     """Seed of every random draw of the run."""
     views_per_step: Annotated[int, Range(1, 64)] = 4
@@ -70,6 +72,15 @@ class RunConfig:
                 f"replay.steps_per_target must be 1 with {cause}, because a kept target shows the light and the "
                 f"background of its own render, got {self.replay.steps_per_target}: {fix}, or set 1"
             )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps + self.extend
+
+    def scheduled(self, step: int) -> int:
+        """Return the step by which the schedules go: ``step``, or the last one that they are tied to."""
+        return min(step, self.steps - 1)
 
 
 def require_prompt(config: RunConfig) -> None:

@@ -69,6 +69,9 @@ STEERED_NUMBERS = (
 STEERABLE = tuple(setting.key for setting in (*STEERED_TEXTS, *STEERED_NUMBERS))
 """Settings that change the result and may change while a run trains."""
 
+EXTENDABLE = ("extend",)
+"""The number of steps after those of the schedules."""
+
 TUNABLE = (
     "compute.views_at_once",
     "compute.rays_at_once",
@@ -81,3 +84,6 @@ TUNABLE = (
     "compute.cache_cross_attention",
 )
 """Settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""
+
+CHANGEABLE = (*STEERABLE, *EXTENDABLE, *TUNABLE)
+"""All settings that may change while a run trains, or when it is resumed."""

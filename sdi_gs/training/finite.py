@@ -23,8 +23,5 @@ def finite_values(
     finite = numbers[len(values) :]
     if not all(finite):
         name = list(watched)[finite.index(0.0)]
-        raise NonFiniteError(
-            f"{where}: non-finite {name}; the state before this step is kept: start a new run with smaller learning "
-            "rates, a guidance.gradient-clip or another seed"
-        )
+        raise NonFiniteError(f"{where}: non-finite {name}; the state before this step is kept")
     return dict(zip(values, numbers, strict=False))

@@ -140,7 +140,7 @@ def most_kept_views(config: RunConfig) -> int:
     replay, views = config.replay, config.views_per_step
     if replay.steps_per_target == 1:
         return 0
-    rounds = math.ceil(config.steps / replay.steps_per_target)
+    rounds = math.ceil(config.total_steps / replay.steps_per_target)
     return views * min(max((replay.views or 0) // views, 1), rounds)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from sdi_gs.contracts import (
     StartScene,
     StepReport,
 )
+from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.guidance.noise_sources.catalog import load_noise_source
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, with_defaults
@@ -31,10 +31,9 @@ from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.catalog import make_scene
 from sdi_gs.row_groups import row_groups
-from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
-from sdi_gs.settings.run import RunConfig, require_prompt
-from sdi_gs.settings.steering import STEERABLE, TUNABLE
-from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.backgrounds import colours_of, draw_backgrounds
+from sdi_gs.training.changes import allowed_changes
 from sdi_gs.training.finite import finite_values
 from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.prior_setup import conditions_of, require_decoder, tune
@@ -107,19 +106,22 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one step: new views that share a timestep, or views whose targets are kept.
 
-        Raises NonFiniteError, and torch's OutOfMemoryError before the parameters move, with the state as it was
-        before, generators included. Raises UserError if memory ran out while they moved, which cannot be undone.
+        Raises NonFiniteError, and whatever error ``is_out_of_memory`` knows before the parameters move, with the state
+        as it was before, generators included. Raises UserError if memory ran out while they moved, which cannot be
+        undone.
         """
         generators = (self.host_generator, self.device_generator)
         before = [generator.get_state() for generator in generators]
         self._moving = False
         try:
             return self._train_step()
-        except (NonFiniteError, torch.OutOfMemoryError) as error:
+        except (NonFiniteError, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, NonFiniteError) or is_out_of_memory(error)):
+                raise
             if self._moving:
                 raise UserError(
-                    f"step {self.step + 1}: out of memory while the optimisers moved, which cannot be undone; "
-                    "go on from the run's last checkpoint with --resume and a lower --tier"
+                    f"step {self.step + 1}: out of memory while the optimisers moved, which cannot be undone: "
+                    "close other programs, or choose a lower --tier"
                 ) from error
             for generator, state in zip(generators, before, strict=True):
                 generator.set_state(state)
@@ -155,8 +157,8 @@ class Trainer:
 
     @property
     def _progress(self) -> float:
-        """The finished share of the run."""
-        return self.step / self.config.steps
+        """The finished share of the schedules."""
+        return self.config.scheduled(self.step) / self.config.steps
 
     def _new_round(self) -> tuple[TargetViews, _Seen]:
         """Render new views and compute their targets; the step trains on the same renders."""
@@ -166,14 +168,14 @@ class Trainer:
         )
         plan = plan_step(
             config.guidance,
-            self.step,
+            config.scheduled(self.step),
             config.steps,
             num_timesteps=self.prior.schedule.num_timesteps,
             generator=self.host_generator,
         )
-        backgrounds = self._draw_backgrounds(len(cameras))
+        backgrounds = draw_backgrounds(config.backgrounds, len(cameras), self.host_generator)
         # Nothing waits for the device until ``_optimise`` reads the step's numbers.
-        seen_by, colours = cameras.to(self.device), self._colours(backgrounds)
+        seen_by, colours = cameras.to(self.device), colours_of(backgrounds, self.device)
         render = self.scene.render(seen_by, colours, progress=self._progress, generator=self.device_generator)
         latents = self._encoded(render.rgb)
         guided = distill(
@@ -262,17 +264,11 @@ class Trainer:
         """Take over another config from the next step on, and return what differs as key: [before, after].
 
         Raises UserError, with everything as it was, for a prompt that the prior does not know, and for a setting that
-        is neither in ``STEERABLE`` nor in ``TUNABLE``.
+        is not in ``CHANGEABLE``.
         """
-        keys = differing_keys(self.config, config)
-        fixed = [key for key in keys if key not in (*STEERABLE, *TUNABLE)]
-        if fixed:
-            raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
-        require_prompt(config)
-        reworded = not {"prompt", "negative_prompt"}.isdisjoint(keys)
+        changed = allowed_changes(self.config, config)
+        reworded = not {"prompt", "negative_prompt"}.isdisjoint(changed)
         conditions = conditions_of(self.prior, config) if reworded else self.conditions
-        before, after = (flatten(config_to_dict(settings)) for settings in (self.config, config))
-        changed = {key: [before[key], after[key]] for key in keys}
         if self.config.compute != config.compute:
             tune(self.prior, config)
         if reworded:
@@ -325,15 +321,6 @@ class Trainer:
         self.replay.load_state(kept["rounds"], device=self.device, decode=decode)
         restore_generator(self.host_generator, state["host_generator"])
         restore_generator(self.device_generator, state["device_generator"])
-
-    def _draw_backgrounds(self, count: int) -> list[BackgroundName]:
-        """Draw one of the configured backgrounds per view."""
-        choices = self.config.backgrounds
-        return [choices[int(index)] for index in torch.randint(len(choices), (count,), generator=self.host_generator)]
-
-    def _colours(self, backgrounds: Sequence[BackgroundName]) -> Tensor:  # [B, 3] in [0, 1]
-        colours = torch.tensor([BACKGROUND_COLOURS[name] for name in backgrounds])
-        return colours.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,13 @@ from sdi_gs.runs.folder import RunFolder
     ("options", "key"),
     [
         (["--steps", "8"], "steps is 6, not 8"),
-        (["--prompt", "a red robot"], "prompt is 'a blue robot', not 'a red robot'"),
+        (["--steps", "8"], "for more steps of the same run leave --steps out and give --extend 2"),
+        (["--seed", "1"], "seed is 0, not 1"),
         (["--noise", "random"], "guidance.noise is 'inversion', not 'random'"),
         (["--preset", "toybox-ideal"], "steps is 6, not"),
         (["--output-dir", "elsewhere"], "--output-dir does not go with --resume"),
     ],
-    ids=["steps", "prompt", "noise", "preset", "output-dir"],
+    ids=["steps", "more steps", "seed", "noise", "preset", "output-dir"],
 )
 def test_a_run_of_another_config_is_not_resumed(
     stopped_run: Path, options: list[str], key: str, here: Path, capsys: pytest.CaptureFixture[str]

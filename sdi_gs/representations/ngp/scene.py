@@ -107,7 +107,7 @@ class NgpScene:
         """Take one step of every optimiser, the field's at the rate of this share of the run."""
         field = self.optimizers["field"].param_groups[0]
         field["lr"] = self.config.learning_rate_scale * geometry_rate(
-            self.config.ngp, step / max(self.config.steps - 1, 1)
+            self.config.ngp, self.config.scheduled(step) / max(self.config.steps - 1, 1)
         )
         for optimizer in self.optimizers.values():
             optimizer.step()
