@@ -10,7 +10,7 @@ Letters: B cameras, H W pixels, R rays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -85,6 +85,12 @@ class CameraBatch:
     def repeated(self, times: int) -> CameraBatch:
         """Repeat the whole batch several times."""
         return self._each(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+
+    def moved(self, by: tuple[float, float, float]) -> CameraBatch:
+        """Return the cameras at other places, with the same directions; ``by`` in scene units."""
+        poses = self.world_from_camera.clone()
+        poses[:, :3, 3] += torch.tensor(by, dtype=poses.dtype, device=poses.device)
+        return replace(self, world_from_camera=poses)
 
     def rows(self, chosen: slice) -> CameraBatch:
         """Return some of the cameras."""

@@ -11,18 +11,21 @@ import torch
 
 from sdi_gs.contracts import Representation, StepReport
 from sdi_gs.errors import UserError
+from sdi_gs.pictures.framing import Framing, training_framing
 from sdi_gs.runs.events import Event, Saving, StepDone
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.provenance import ply_comments
 from sdi_gs.runs.saving import change_settings
+from sdi_gs.runs.showing import framing_of
+from sdi_gs.settings.cameras import LookConfig
 from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import ChangeSettings, Command, Pause, Phase, Resume, Snapshot, Status, StepOnce, StopAndSave
 from sdi_gs.viewer.labels import MODES
 from sdi_gs.viewer.page_server import PageContent, PageServer
-from sdi_gs.viewer.standpoint import Standpoint, standpoint_for, training_standpoint
+from sdi_gs.viewer.standpoint import standpoint_of
 
 PAUSE_POLL = 0.2
 """Seconds between checks for Ctrl-C while the run is paused."""
@@ -52,7 +55,7 @@ class LiveViewer(PageServer):
             heading=f"“{config.prompt}”",
             name="splats",
             comments=lambda step: ply_comments(trainer.config, step),
-            standpoint=training_standpoint(config.cameras),
+            standpoint=standpoint_of(training_framing(config.cameras)),
             modes=MODES,
             render_note=labels.RENDER_NOTE,
             has_splats=shown.splats() is not None,
@@ -224,16 +227,27 @@ class LiveViewer(PageServer):
 
 
 class FinishedViewer(PageServer):
-    """A page on a scene of a finished run or of a file; a context manager as ``LiveViewer``."""
+    """A page on a scene of a finished run or of a file; a context manager as ``LiveViewer``.
 
-    def __init__(self, scene: SavedScene, *, host: str = "127.0.0.1", port: int = 8080, device: torch.device) -> None:
+    ``framing`` is where its cameras stand; None for the usual one.
+    """
+
+    def __init__(
+        self,
+        scene: SavedScene,
+        framing: Framing | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        device: torch.device,
+    ) -> None:
         run, shown = scene.run, scene.representation
         title = scene.path.name if scene.prompt is None else f"“{scene.prompt}” ({scene.path})"
         content = PageContent(
             heading=title,
             name=scene.path.stem or "splats",
             comments=lambda step: [] if run is None else ply_comments(run.config, step),
-            standpoint=_standpoint(scene),
+            standpoint=standpoint_of(framing_of(scene, LookConfig())[0] if framing is None else framing),
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,
             has_splats=shown.splats() is not None,
@@ -263,10 +277,3 @@ class FinishedViewer(PageServer):
 def contents(representation: Representation, *, has_splats: bool) -> str:
     """Return the description of a representation for the page's status line."""
     return f"{representation.num_points:,} Gaussians" if has_splats else f"{representation.describe()}, no splats"
-
-
-def _standpoint(scene: SavedScene) -> Standpoint:
-    """Return the training cameras' standpoint; for a file, one from which all of it is visible."""
-    if scene.run is not None:
-        return training_standpoint(scene.run.config.cameras)
-    return standpoint_for(scene.splats())

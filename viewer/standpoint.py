@@ -9,8 +9,7 @@ import torch
 import viser
 
 from sdi_gs.cameras import orbit_cameras
-from sdi_gs.settings.cameras import CameraConfig
-from sdi_gs.splats.splat_cloud import SplatCloud
+from sdi_gs.pictures.framing import Framing
 from sdi_gs.viewer.labels import Side
 
 START_ELEVATION_DEG = 15.0
@@ -68,19 +67,7 @@ class Standpoint:
             client.camera.fov = math.radians(self.fov_y_deg)
 
 
-def training_standpoint(config: CameraConfig) -> Standpoint:
-    """Return the sphere at the training cameras' mean distance and field of view."""
-    distance, fov = 0.5 * sum(config.distance), 0.5 * sum(config.fov_y_deg)
-    return Standpoint(distance=distance, fov_y_deg=fov, extent=distance * math.tan(math.radians(0.5 * fov)))
-
-
-def standpoint_for(cloud: SplatCloud, *, fov_y_deg: float = 40.0) -> Standpoint:
-    """Return a sphere far enough from the bulk of a cloud, of any size, to see all of it."""
-    means = cloud.means.double()
-    middle = means.median(dim=0).values
-    # Distances include the splats' size.
-    distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
-    radius = max(float(distances.kthvalue(math.ceil(0.99 * len(distances))).values), 1e-3)
-    x, y, z = middle.tolist()
-    distance = 1.1 * radius / math.sin(math.radians(0.5 * fov_y_deg))
-    return Standpoint(distance=distance, fov_y_deg=fov_y_deg, middle=(x, y, z), extent=1.2 * radius)
+def standpoint_of(framing: Framing) -> Standpoint:
+    """Return the sphere of a framing; the scene's box holds what its cameras see."""
+    half = framing.distance * math.tan(math.radians(0.5 * framing.fov_y_deg))
+    return Standpoint(distance=framing.distance, fov_y_deg=framing.fov_y_deg, middle=framing.middle, extent=half)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +13,10 @@ from sdi_gs.commands.common import pick_device
 from sdi_gs.commands.defaults import CPU_PRESET
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import say
+from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing, write_atomically
 from sdi_gs.settings.bounds import Range, check_settings
+from sdi_gs.settings.cameras import LookConfig
 from sdi_gs.settings.frames import Frame
 
 
@@ -38,6 +40,7 @@ class Eval:
     """Side of the 24 held-out views in pixels."""
     out: Path | None = None
     """File for the JSON object, which must not exist."""
+    camera: LookConfig = LookConfig()
     frame: Frame = "viewer"
     """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
@@ -52,12 +55,20 @@ def evaluate_scene(options: Eval) -> int:
     from sdi_gs.evaluation.evaluate import evaluate
     from sdi_gs.evaluation.metrics.table import metric_named
     from sdi_gs.runs.loading import load
+    from sdi_gs.runs.showing import shown_scene
 
     metrics = [metric_named(name) for name in options.metrics]
     if options.out is not None:
         refuse_existing(options.out)
     scene = load(options.source, device=pick_device(options.device), frame=options.frame)
     config = scene.run.config if scene.run is not None else preset_named(CPU_PRESET).config
+    if scene.run is None:
+        shown = shown_scene(scene, options.camera)
+        scene = replace(scene, representation=shown.representation)
+        for remark in shown.remarks:
+            say(remark)
+    elif options.camera != LookConfig():
+        raise UserError("--camera.* options are for files: a run is scored from its training cameras")
     evaluation = evaluate(
         scene,
         options.prompt,

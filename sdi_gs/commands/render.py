@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sdi_gs.commands.common import pick_device, print_paths
+from sdi_gs.console import say
 from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.bounds import Range, check_settings
-from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.cameras import LookConfig
 from sdi_gs.settings.frames import Frame
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sdi_gs.runs.loading import SavedScene
 
 MAX_PIXELS = 250_000_000
-"""Pixels of one film, about 2 GiB while it is encoded."""
+"""Pixels of one contact sheet: 9 bytes each for views, sheet and PNG. A film's are never held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class Render:
     """Colour behind the object."""
     save_frames: bool = False
     """Also write every frame of the film as a picture."""
+    camera: LookConfig = LookConfig()
     frame: Frame = "viewer"
     """Axes that a splat file has: those of splat viewers, or those of training."""
     device: str | None = None
@@ -51,10 +56,10 @@ class Render:
         check_settings(self)
         if self.frames == self.views == 0:
             raise ValueError("frames and views are both 0: there is nothing to render")
-        if max(self.frames, self.views) * self.size**2 > MAX_PIXELS:
+        if self.views * self.size**2 > MAX_PIXELS:
             raise ValueError(
-                f"{max(self.frames, self.views)} pictures of {self.size} x {self.size} pixels are more than "
-                f"{MAX_PIXELS / 1e6:.0f} million pixels, which must fit into memory: lower --size or --frames"
+                f"{self.views} views of {self.size} x {self.size} pixels are more than {MAX_PIXELS / 1e6:.0f} million "
+                "pixels, which must fit into memory: lower --size or --views"
             )
 
 
@@ -70,36 +75,49 @@ def render(options: Render) -> int:
 def render_to_folder(scene: SavedScene, options: Render) -> list[Path]:
     """Write film, sheet and frames as the options say; return the paths.
 
-    A splat file is seen from the default camera distance. Raises UserError if ``out`` exists.
+    Raises UserError if ``out`` exists.
     """
     import numpy as np
     import torch
 
-    from sdi_gs.pictures.images import save_contact_sheet, save_png, to_uint8
+    from sdi_gs.pictures.images import save_contact_sheet
     from sdi_gs.pictures.turntable import save_turntable
-    from sdi_gs.pictures.views import render_views, ring_cameras, split_cameras
+    from sdi_gs.pictures.views import pictures
+    from sdi_gs.runs.showing import shown_scene
 
-    cameras = scene.run.config.cameras if scene.run is not None else CameraConfig()
+    shown = shown_scene(scene, options.camera)
+    for remark in shown.remarks:
+        say(remark)
     background = BACKGROUND_COLOURS[options.background]
     folder = _new_folder(options.out, scene)
     written = []
     if options.views:
-        ring = ring_cameras(cameras, options.views, options.size, elevation_deg=options.elevation)
+        ring = shown.framing.ring(options.views, options.size, elevation_deg=options.elevation)
         labels = [f"{azimuth:.0f} deg" for azimuth in ring.azimuth_deg.tolist()]
+        views = np.concatenate(list(pictures(shown.representation, ring, background)))
         written.append(folder / "contact_sheet.png")
-        save_contact_sheet(written[-1], render_views(scene.representation, ring, background).rgb, labels=labels)
+        save_contact_sheet(written[-1], torch.from_numpy(views), labels=labels)
     if options.frames:
-        ring = ring_cameras(cameras, options.frames, options.size, elevation_deg=options.elevation)
-        # Bytes and not floats: a film has many pixels.
-        parts = [to_uint8(render_views(scene.representation, part, background).rgb) for part in split_cameras(ring)]
-        frames = torch.from_numpy(np.concatenate(parts))
+        ring = shown.framing.ring(options.frames, options.size, elevation_deg=options.elevation)
+        parts = pictures(shown.representation, ring, background)
+        saved: list[Path] = []
         written.append(folder / "turntable.mp4")
-        save_turntable(written[-1], frames)
-        if options.save_frames:
-            for index, frame in enumerate(frames):
-                written.append(folder / f"frame_{index:04d}.png")
-                save_png(written[-1], frame)
+        save_turntable(written[-1], _saved(parts, folder, saved) if options.save_frames else parts)
+        written += saved
     return written
+
+
+def _saved(parts: Iterable[np.ndarray], folder: Path, saved: list[Path]) -> Iterator[np.ndarray]:
+    """Write every picture on its way to the film, and add its path to ``saved``."""
+    import torch
+
+    from sdi_gs.pictures.images import save_png
+
+    for part in parts:
+        for picture in part:
+            saved.append(folder / f"frame_{len(saved):04d}.png")
+            save_png(saved[-1], torch.from_numpy(picture))
+        yield part
 
 
 def _new_folder(out: Path | None, scene: SavedScene) -> Path:

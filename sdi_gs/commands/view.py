@@ -9,7 +9,9 @@ from typing import Annotated
 import tyro
 
 from sdi_gs.commands.common import LOCAL_HOST, PORTS, VIEWER_PORT, pick_device, print_address
+from sdi_gs.console import say
 from sdi_gs.settings.bounds import check_settings
+from sdi_gs.settings.cameras import LookConfig
 from sdi_gs.settings.frames import Frame
 
 
@@ -23,6 +25,7 @@ class View:
     """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
     port: Annotated[int, PORTS] = VIEWER_PORT
     """Port to listen on, or the next free one; 0 for any."""
+    camera: LookConfig = LookConfig()
     frame: Frame = "viewer"
     """Axes that a file has: those of splat viewers, or those of training."""
     device: str | None = None
@@ -36,13 +39,17 @@ def view(options: View) -> int:
     """Serve the page of a scene until Ctrl-C."""
     from sdi_gs.runs.interrupts import Interrupts
     from sdi_gs.runs.loading import load
+    from sdi_gs.runs.showing import framing_of
     from sdi_gs.viewer.server import FinishedViewer
 
     device = pick_device(options.device)
     scene = load(options.source, device=device, frame=options.frame)
+    framing, remarks = framing_of(scene, options.camera)
+    for remark in remarks:
+        say(remark)
     with (
         Interrupts("closing the viewer") as interrupts,
-        FinishedViewer(scene, host=options.host, port=options.port, device=device) as viewer,
+        FinishedViewer(scene, framing, host=options.host, port=options.port, device=device) as viewer,
     ):
         print_address(viewer.address)
         viewer.serve_until(lambda: interrupts.requested)

@@ -6,6 +6,10 @@ Letters: V views, H W pixels.
 from __future__ import annotations
 
 import subprocess
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,9 @@ from torch import Tensor
 from sdi_gs.errors import UserError
 from sdi_gs.files import replacement_for
 from sdi_gs.pictures.images import to_uint8
+
+LARGE_PICTURE = 1024**2
+"""Pixels above which x264 looks fewer pictures ahead: it holds all of them."""
 
 # One thread, since x264 cuts a picture into as many slices as it has threads. No dates and no encoder versions; x264
 # writes its own into SEI units (type 6).
@@ -27,29 +34,49 @@ _H264 = ("-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv4
 
 def save_turntable(
     path: Path,
-    frames: Tensor,  # [V, H, W, 3] colours in [0, 1], or uint8
+    frames: Tensor | Iterable[np.ndarray],  # [V, H, W, 3] colours in [0, 1], or uint8; or parts of that, uint8
     *,
     fps: int = 24,
     overwrite: bool = False,
 ) -> None:
-    """Write the views as a film; pictures of odd size get their last row or column twice.
+    """Write the views as a film, part by part; pictures of odd size get their last row or column twice.
 
     Raises UserError where ``path`` exists (unless ``overwrite``), for a full disk and without ffmpeg; ValueError where
     there are no frames.
     """
-    if not len(frames):
+    parts = iter((to_uint8(frames),) if isinstance(frames, Tensor) else frames)
+    first = next(parts, None)
+    if first is None or not len(first):
         raise ValueError("a turntable needs at least one frame")
-    pixels = _even(to_uint8(frames))
-    _, height, width, _ = pixels.shape
+    height, width = (side + side % 2 for side in first.shape[1:3])
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-")
+    ahead = () if width * height <= LARGE_PICTURE else ("-x264-params", "rc-lookahead=4:ref=1")
     ffmpeg = find_ffmpeg()
     with replacement_for(path, overwrite=overwrite) as aside:
         target = ("-an", "-f", "mp4", "-y", str(aside))
-        command = [ffmpeg, "-v", "error", *source, *_BT709, *_H264, *_REPEATABLE, *_NO_ENCODER_NAME, *target]
+        command = [ffmpeg, "-v", "error", *source, *_BT709, *_H264, *ahead, *_REPEATABLE, *_NO_ENCODER_NAME, *target]
+        _encode(command, chain((first,), parts), path)
+
+
+def _encode(command: list[str], parts: Iterable[np.ndarray], path: Path) -> None:
+    """Feed pictures to ffmpeg as they come; raises UserError where it fails, and ends it where they do."""
+    with tempfile.TemporaryFile() as messages:
         # In a session of its own, so that Ctrl-C in the terminal does not reach it: the run finishes the film.
-        done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=False, start_new_session=True)
-        if done.returncode != 0:
-            output = " ".join(done.stderr.decode(errors="replace").split())
+        encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=messages, start_new_session=True)
+        assert encoder.stdin is not None
+        try:
+            # A pipe that breaks is an encoder that failed, which its exit code and message say.
+            with suppress(BrokenPipeError), encoder.stdin as pipe:
+                for part in parts:
+                    pipe.write(_even(part).tobytes())
+            failed = encoder.wait() != 0
+        except BaseException:
+            encoder.kill()
+            encoder.wait()
+            raise
+        if failed:
+            messages.seek(0)
+            output = " ".join(messages.read().decode(errors="replace").split())
             raise UserError(f"cannot write {path}: ffmpeg reports {output[-300:]!r}; the other files are not affected")
 
 

@@ -17,7 +17,7 @@ from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.runs.events import Finished, Observer, Saving, ignore
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
-from sdi_gs.runs.saving import ring_of_views, save_state
+from sdi_gs.runs.saving import film_of_views, ring_of_views, save_state
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.splats.ply import write_splat_ply
 from sdi_gs.training.trainer import Trainer
@@ -45,7 +45,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
     save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
     if frames:
-        save_turntable(folder.turntable, ring_of_views(trainer, frames, size))
+        save_turntable(folder.turntable, film_of_views(trainer, frames, size))
     steps = folder.read_steps()
     summary = {
         "prompt": config.prompt,

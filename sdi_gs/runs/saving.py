@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from sdi_gs.pictures.images import save_contact_sheet
-from sdi_gs.pictures.views import render_views, ring_cameras
+from sdi_gs.pictures.views import pictures, render_views, ring_cameras
 from sdi_gs.runs.checkpoint import pack_state, save_checkpoint
 from sdi_gs.runs.events import CheckpointSaved, Observer, PreviewSaved, ignore
 from sdi_gs.runs.folder import SETTINGS_EVENT, RunFolder
@@ -70,3 +71,9 @@ def ring_of_views(trainer: Trainer, count: int, size: int) -> torch.Tensor:  # [
     """Render the scene from ``count`` cameras on a ring."""
     cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=ELEVATION_DEG)
     return render_views(trainer.scene.representation, cameras).rgb
+
+
+def film_of_views(trainer: Trainer, count: int, size: int) -> Iterator[np.ndarray]:
+    """Render the same views, displayable, part by part: those of a film are too many to be held."""
+    cameras = ring_cameras(trainer.config.cameras, count, size, elevation_deg=ELEVATION_DEG)
+    return pictures(trainer.scene.representation, cameras)

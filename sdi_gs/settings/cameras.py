@@ -23,3 +23,21 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+
+_PLACE = Range(-1e9, 1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookConfig:
+    """Where the cameras that show a scene stand; what is not given follows from the scene."""
+
+    look_at: Annotated[tuple[float, float, float] | None, _PLACE] = None
+    """Point that the cameras look at, scene units, z up; None: the origin, for a file elsewhere its middle."""
+    distance: Annotated[float | None, Range(1e-6, 1e9)] = None
+    """Distance from that point, scene units; None: the training cameras', for a file elsewhere as far as needed."""
+    fov_y_deg: Annotated[float | None, Range(1.0, 150.0)] = None
+    """Vertical field of view; None: the training cameras'."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from sdi_gs.pictures.framing import Framing
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.loading import load
 from sdi_gs.splats.ply import read_splat_ply, write_splat_ply
 from sdi_gs.viewer import labels
 from sdi_gs.viewer.server import FinishedViewer
-from sdi_gs.viewer.standpoint import standpoint_for
+from sdi_gs.viewer.standpoint import standpoint_of
 from sdi_gs.viewer.steering import LABELS
 
 
@@ -97,8 +98,8 @@ def test_the_render_view_works_on_a_scene_of_any_size(
     assert browser.of_kind("NotificationShowMessage") == []
 
 
-def test_front_is_seen_from_plus_x(ball: Callable[..., Gaussians]) -> None:
-    standpoint = standpoint_for(ball(50).splats())
+def test_front_is_seen_from_plus_x() -> None:
+    standpoint = standpoint_of(Framing(middle=(5.0, 2.0, -3.0), distance=4.0, fov_y_deg=40.0))
     middle = torch.tensor(standpoint.middle)
     sides = {"front": (1, 0, 0), "side": (0, 1, 0), "back": (-1, 0, 0)}
     for (azimuth, elevation), direction in zip([(0, 0), (90, 0), (180, 0)], sides.values(), strict=True):

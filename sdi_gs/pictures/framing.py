@@ -1,0 +1,96 @@
+"""From where a scene is seen: the one answer for films, pages and scores.
+
+A run is seen as its training cameras see it. So is a file whose splats fill their sight, such as a run's own export;
+any other file is seen from as far as its splats need, whatever its size and place.
+
+Letters: N splats.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.settings.cameras import CameraConfig, LookConfig
+from sdi_gs.splats.splat_cloud import SplatCloud
+
+BULK = 0.99
+"""Share of the splats that is kept in sight; the rest may stray."""
+VISIBLE_LOGIT = -5.5
+"""Opacities below 1 in 255 are not drawn."""
+MARGIN = 1.1
+"""Distance over that at which the splats touch the picture's edge."""
+SMALLEST_SHARE = 0.25
+"""Least radius, as a share of the training cameras' sight, of splats that are seen by these cameras."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """A sphere of cameras that look at its middle."""
+
+    middle: tuple[float, float, float]
+    """Scene units."""
+    distance: float
+    """Radius of the sphere, scene units."""
+    fov_y_deg: float
+    """Vertical field of view."""
+
+    @property
+    def sight(self) -> float:
+        """Radius of the ball around the middle that just fits into a picture, scene units."""
+        return self.distance * math.sin(math.radians(0.5 * self.fov_y_deg))
+
+    def ring(self, count: int, size: int, *, elevation_deg: float) -> CameraBatch:
+        """Return evenly spaced cameras at one height, the first in front; size in pixels."""
+        cameras = orbit_cameras(
+            torch.arange(count) * (360.0 / count),
+            torch.full((count,), float(elevation_deg)),
+            torch.full((count,), self.distance),
+            torch.full((count,), self.fov_y_deg),
+            width=size,
+            height=size,
+        )
+        return cameras.moved(self.middle)
+
+
+def training_framing(config: CameraConfig) -> Framing:
+    """Return the training cameras' mean distance and field of view, around the origin."""
+    return Framing(middle=(0.0, 0.0, 0.0), distance=0.5 * sum(config.distance), fov_y_deg=0.5 * sum(config.fov_y_deg))
+
+
+def framing_of_cloud(cloud: SplatCloud, usual: Framing) -> Framing:
+    """Return ``usual`` if it shows the bulk of a cloud well, else a sphere far enough away to see all of the bulk."""
+    middle, radius = bulk_of(cloud)
+    if math.dist(middle, usual.middle) + radius <= usual.sight and radius >= SMALLEST_SHARE * usual.sight:
+        return usual
+    distance = MARGIN * radius / math.sin(math.radians(0.5 * usual.fov_y_deg))
+    return replace(usual, middle=middle, distance=distance)
+
+
+def bulk_of(cloud: SplatCloud) -> tuple[tuple[float, float, float], float]:
+    """Return middle and radius of the ball that holds the bulk of what is visible, the splats' sizes included."""
+    visible = cloud.opacity_logit > VISIBLE_LOGIT
+    cloud = cloud.select(visible) if bool(visible.any()) else cloud
+    means = cloud.means.double()
+    middle = means.median(dim=0).values
+    distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
+    radius = max(float(distances.kthvalue(math.ceil(BULK * len(distances))).values), 1e-6)
+    x, y, z = middle.tolist()
+    return (x, y, z), radius
+
+
+def looked_at(framing: Framing, look: LookConfig) -> Framing:
+    """Return a framing with what the user gave in place of its own."""
+    given = {"middle": look.look_at, "distance": look.distance, "fov_y_deg": look.fov_y_deg}
+    return replace(framing, **{name: value for name, value in given.items() if value is not None})
+
+
+def in_sight_of(cloud: SplatCloud, framing: Framing, usual: Framing) -> SplatCloud:
+    """Return a cloud moved and scaled so that ``usual`` shows what ``framing`` shows of it."""
+    factor = usual.distance / framing.distance
+    means = (cloud.means.double() - torch.tensor(framing.middle).double()) * factor
+    moved = means + torch.tensor(usual.middle).double()
+    return replace(cloud, means=moved.to(cloud.means.dtype), log_scales=cloud.log_scales + math.log(factor))
