@@ -26,6 +26,8 @@ VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
 FRONT_HALF_ANGLE_DEG = 45.0
 BACK_HALF_ANGLE_DEG = 45.0
 OVERHEAD_ELEVATION_DEG = 60.0
+# Below it, every word names a quarter of the circle (the side two of them), around a multiple of this.
+WORD_SECTOR_DEG = 90.0
 
 
 def wrap_degrees(angle_deg: float) -> float:
@@ -166,11 +168,13 @@ def sample_cameras(
     width: int,
     height: int,
     generator: torch.Generator,
+    progress: float = 1.0,
 ) -> CameraBatch:
     """Draw random cameras with stratified azimuths: one per equal sector, all sectors rotated by a random angle.
 
     Antithetic cameras are neighbours in the batch that face each other; the first of each pair are stratified over
-    half a turn. Raises UserError if their number is odd.
+    half a turn. Raises UserError if their number is odd. ``progress`` is the finished share of the run: before
+    ``word_spread_until`` azimuths keep to the middles of their view words.
     """
     if config.antithetic and count % 2:
         raise UserError(f"antithetic cameras come in pairs, so {count} views do not go: use an even number")
@@ -185,6 +189,9 @@ def sample_cameras(
     if config.antithetic:
         strata = torch.stack([0.5 * strata, 0.5 * strata + 0.5], dim=1).flatten()
     azimuth = 360.0 * (strata + turn)
+    if progress < config.word_spread_until:
+        grown = progress / config.word_spread_until
+        azimuth = towards_word_middles(azimuth, config.word_spread + (1.0 - config.word_spread) * grown)
     return orbit_cameras(
         azimuth % 360.0,
         uniform(config.elevation_deg),
@@ -193,6 +200,15 @@ def sample_cameras(
         width=width,
         height=height,
     )
+
+
+def towards_word_middles(
+    azimuth_deg: Tensor,  # [B]
+    spread: float,
+) -> Tensor:  # [B] degrees
+    """Return azimuths with their distances from the nearest of 0, 90, 180 and 270 degrees scaled by ``spread``."""
+    middle = WORD_SECTOR_DEG * (azimuth_deg / WORD_SECTOR_DEG).round()
+    return middle + spread * (azimuth_deg - middle)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,9 +30,9 @@ def orbit(azimuths: tuple[float, ...], elevations: tuple[float, ...], fov_y: flo
     )
 
 
-def sampled(count: int, seed: int = 0, **config: Any) -> CameraBatch:
+def sampled(count: int, seed: int = 0, progress: float = 1.0, **config: Any) -> CameraBatch:
     generator = torch.Generator().manual_seed(seed)
-    return sample_cameras(CameraConfig(**config), count, width=32, height=32, generator=generator)
+    return sample_cameras(CameraConfig(**config), count, width=32, height=32, generator=generator, progress=progress)
 
 
 def pixels(cameras: CameraBatch, points: Tensor) -> Tensor:
@@ -170,6 +170,35 @@ def test_sampled_cameras_keep_to_their_ranges() -> None:
         assert low - 1e-3 <= values.min() < low + spread
         assert high - spread < values.max() <= high + 1e-3
         assert values.mean().item() == pytest.approx(0.5 * (low + high), abs=4.0 * spread)
+
+
+def distance_from_word_middle(cameras: CameraBatch) -> Tensor:
+    """Degrees from the nearest of the directions 0, 90, 180 and 270."""
+    turns = [[abs(wrap_degrees(azimuth - middle)) for middle in (0, 90, 180, 270)] for azimuth in cameras.azimuth_deg]
+    return torch.tensor(turns).min(dim=1).values
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+@pytest.mark.parametrize(("progress", "reach"), [(0.0, 0.3 * 45.0), (0.2, 0.65 * 45.0), (0.4, 45.0), (1.0, 45.0)])
+def test_azimuths_spread_from_the_middles_of_their_view_words(progress: float, reach: float, antithetic: bool) -> None:
+    gathered = {"word_spread": 0.3, "word_spread_until": 0.4, "antithetic": antithetic}
+    drawn = [sampled(8, seed, progress, **gathered) for seed in range(100)]
+    distances = torch.cat([distance_from_word_middle(cameras) for cameras in drawn])
+    assert distances.max() <= reach + 1e-3
+    assert distances.max() > 0.97 * reach
+    for cameras, even in zip(drawn, (sampled(8, seed, antithetic=antithetic) for seed in range(100)), strict=True):
+        # The words of a batch, and all else that is random, stay as they were.
+        assert cameras.view_words() == even.view_words()
+        torch.testing.assert_close(cameras.elevation_deg, even.elevation_deg, rtol=0.0, atol=0.0)
+        if antithetic:
+            opposite = (cameras.azimuth_deg[1::2] - cameras.azimuth_deg[::2]) % 360.0
+            torch.testing.assert_close(opposite, torch.full((4,), 180.0), atol=1e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize("progress", [0.4, 0.7])
+def test_after_their_share_of_the_run_azimuths_are_those_of_no_spread(progress: float) -> None:
+    gathered = sampled(8, 3, progress, word_spread=0.0, word_spread_until=0.4)
+    assert torch.equal(gathered.world_from_camera, sampled(8, 3).world_from_camera)
 
 
 def test_antithetic_cameras_face_each_other_in_pairs() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from sdi_gs.settings.bounds import Range, check_settings
+from sdi_gs.settings.bounds import SHARE, Range, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,12 @@ class CameraConfig:
     """Range of vertical fields of view."""
     antithetic: bool = False
     """Draw azimuths in pairs that face each other, 180 degrees apart (MV-SDI); needs an even number of views."""
+
+    word_spread: Annotated[float, SHARE] = 1.0
+    """Distance of azimuths from the middle of their view word's quarter at the run's start, as a share of 45 degrees;
+    grows evenly to 1, all around. A word leaves its quarter open, and its middle is what a prior takes it for."""
+    word_spread_until: Annotated[float, SHARE] = 0.0
+    """Share of the run after which azimuths are drawn all around."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -162,16 +162,16 @@ class Trainer:
 
     def _new_round(self) -> tuple[TargetViews, _Seen]:
         """Render new views and compute their targets; the step trains on the same renders."""
-        config, size = self.config, self.prior.image_size
+        config, host, size = self.config, self.host_generator, self.prior.image_size
         cameras = sample_cameras(
-            config.cameras, config.views_per_step, width=size, height=size, generator=self.host_generator
+            config.cameras, config.views_per_step, width=size, height=size, generator=host, progress=self._progress
         )
         plan = plan_step(
             config.guidance,
             config.scheduled(self.step),
             config.steps,
             num_timesteps=self.prior.schedule.num_timesteps,
-            generator=self.host_generator,
+            generator=host,
         )
         backgrounds = draw_backgrounds(config.backgrounds, len(cameras), self.host_generator)
         # Nothing waits for the device until ``_optimise`` reads the step's numbers.
