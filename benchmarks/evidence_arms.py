@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
@@ -11,6 +11,7 @@ from evidence_cost import Cost, count_calls, without_replay
 from sdi_gs.contracts import NoiseSchedule
 from sdi_gs.settings.guidance import InversionOrder
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import with_values
 
 Budget = Literal["time", "calls"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
@@ -25,6 +26,9 @@ NOISES = {
     "ism": "ISM-like",
 }
 """What distinguishes the arms, by name."""
+
+INVERTING = ("sdi", "sdi-other", "sdi-0", "sdi-plus-1")
+"""Arms whose noise is an inversion under guidance."""
 
 FIRST_ORDER_ETA = 0.3
 """eta as published, which is for the first order."""
@@ -55,8 +59,14 @@ REFERENCE = Arm(noise="sdi")
 """The arm that takes the preset's steps and sets the budget of all others."""
 
 
-def arm_config(base: RunConfig, arm: Arm) -> RunConfig:
-    """Return the preset with the arm's noise and replay; everything else is common to all arms."""
+def arm_config(base: RunConfig, arm: Arm, suited: Mapping[str, object] | None = None) -> RunConfig:
+    """Return the base with the arm's noise and replay.
+
+    Everything else is common to all arms, but for the settings that ``suited`` SDI better when each method was tuned:
+    arms that invert with guidance have them, by their dotted names.
+    """
+    if arm.noise in INVERTING:
+        base = with_values(base, dict(suited or {}))
     inverting = replace(base.guidance, noise="inversion", inversion_guidance_scale=None)
     match arm.noise:
         case "sds":
@@ -81,12 +91,20 @@ def arm_config(base: RunConfig, arm: Arm) -> RunConfig:
     return config if arm.replay else without_replay(config)
 
 
-def budgeted(base: RunConfig, arm: Arm, budget: Budget, *, schedule: NoiseSchedule, cost: Cost) -> RunConfig:
-    """Return the arm with the steps that the budget of the reference arm allows, which has the preset's steps.
+def budgeted(
+    base: RunConfig,
+    arm: Arm,
+    budget: Budget,
+    *,
+    schedule: NoiseSchedule,
+    cost: Cost,
+    suited: Mapping[str, object] | None = None,
+) -> RunConfig:
+    """Return the arm with the steps that the budget of the reference arm allows, which has the setting's steps.
 
     At equal calls an arm with replay also takes the reference's steps, to a whole number for each target.
     """
-    reference, config = arm_config(base, REFERENCE), arm_config(base, arm)
+    reference, config = (arm_config(base, one, suited) for one in (REFERENCE, arm))
 
     def calls(config: RunConfig) -> float:
         return count_calls(config, schedule).total

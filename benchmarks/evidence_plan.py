@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,10 @@ class Setting:
     preset: str
     views: ViewKnowledge
     detailed: bool
+    common: Mapping[str, object] = field(default_factory=dict)
+    """What all arms change of the preset, by dotted names."""
+    suited: Mapping[str, object] = field(default_factory=dict)
+    """What only arms that invert with guidance change besides: what was best for SDI when both methods were tuned."""
 
     def prompt(self, plain: str) -> str:
         """Return the words for an object of this world."""
@@ -38,15 +42,33 @@ class Setting:
 
     def base(self, changes: dict[str, object]) -> RunConfig:
         """Return the preset under this setting."""
-        return with_values(preset_named(self.preset).config, {"guidance.views": self.views} | changes)
+        return with_values(
+            preset_named(self.preset).config, {"guidance.views": self.views} | dict(self.common) | changes
+        )
 
+
+LOW_NOISE = {"guidance.annealing": "sqrt", "guidance.t_min": 0.02}
+"""The best range of t for either method in the detailed world."""
+SECOND_ORDER = {
+    "guidance.inversion_order": 2,
+    "guidance.inversion_eta": 0.0,
+    "guidance.inversion_steps": 3,
+    "replay.steps_per_target": 8,
+    "replay.views": 80,
+    "steps": 960,
+}
+"""The best settings of SDI in the detailed world."""
 
 SETTINGS = {
-    "detailed-cameras": Setting(preset="toybox-ideal", views="cameras", detailed=True),
+    "detailed-cameras": Setting(
+        preset="toybox-ideal", views="cameras", detailed=True, common=LOW_NOISE, suited=SECOND_ORDER
+    ),
     "plain-words": Setting(preset="toybox-ideal", views="words", detailed=False),
     "network-words": Setting(preset="toybox", views="words", detailed=False),
     "plain-cameras": Setting(preset="toybox-ideal", views="cameras", detailed=False),
-    "detailed-words": Setting(preset="toybox-ideal", views="words", detailed=True),
+    "detailed-words": Setting(
+        preset="toybox-ideal", views="words", detailed=True, common=LOW_NOISE, suited=SECOND_ORDER
+    ),
 }
 
 HALF = PROMPTS[::2]
@@ -70,13 +92,14 @@ class Block:
 PLANS: dict[PlanName, tuple[Block, ...]] = {
     "core": (
         Block(setting="detailed-cameras", budgets=BUDGETS),
-        Block(setting="plain-words"),
-        Block(setting="network-words"),
+        Block(setting="network-words", prompts=HALF),
         Block(setting="plain-cameras"),
-        Block(setting="detailed-cameras", budgets=BUDGETS, seeds=(1,)),
-        Block(setting="detailed-cameras", arms=PAIR_WITHOUT, prompts=HALF),
         Block(setting="detailed-cameras", arms=OTHERS, prompts=HALF),
+        Block(setting="plain-words"),
         Block(setting="detailed-words", prompts=HALF),
+        Block(setting="detailed-cameras", arms=PAIR_WITHOUT, prompts=HALF),
+        Block(setting="detailed-cameras", budgets=BUDGETS, seeds=(1,)),
+        Block(setting="network-words", prompts=HALF, seeds=(1,)),
         Block(setting="plain-words", arms=PAIR_WITHOUT, prompts=HALF),
         Block(setting="network-words", arms=PAIR_WITHOUT, prompts=HALF),
     ),
@@ -129,7 +152,9 @@ def plan_groups(
             (arm, budget) for block in own for arm in block.arms for budget in block.budgets
         }
         for arm, budget in cells:
-            configs[name, arm, budget] = budgeted(base, arm, budget, schedule=schedule, cost=cost)
+            configs[name, arm, budget] = budgeted(
+                base, arm, budget, schedule=schedule, cost=cost, suited=SETTINGS[name].suited
+            )
 
     def run(block: Block, arm: Arm, budget: Budget, prompt: str, seed: int) -> Run:
         words = SETTINGS[block.setting].prompt(prompt)

@@ -44,6 +44,7 @@ SCORES = {
     "psnr_free": Score(title="PSNR", form=".1f", of=lambda row: row["psnr_free"]),
     "iou_free": Score(title="IoU", form=".3f", of=lambda row: row["iou_free"]),
     "detail": Score(title="detail", form=".2f", of=lambda row: row["detail"]),
+    "detail_inside": Score(title="detail inside", form=".2f", of=lambda row: row["detail_inside"]),
     "judge_class": Score(title="judge: class", form=".2f", of=lambda row: row["judge_class"]),
     "judge_colour": Score(title="judge: colour", form=".2f", of=lambda row: row["judge_colour"]),
     "judge_view": Score(title="judge: view", form=".2f", of=lambda row: row["judge_view"]),

@@ -11,7 +11,7 @@ import evidence
 import pytest
 import torch
 from evidence import finished_rows, make_missing
-from evidence_arms import NOISES, REFERENCE, Arm, Budget, arm_config, budgeted, rounds_for, with_rounds
+from evidence_arms import BUDGETS, NOISES, REFERENCE, Arm, Budget, arm_config, budgeted, rounds_for, with_rounds
 from evidence_cost import Cost, count_calls, measure_cost, rounds_of, without_replay
 from evidence_plan import ALL_ARMS, PLANS, SETTINGS, Block, Group, plan_groups
 from evidence_tables import claim_holds, contrasts_of, page_tables, summary
@@ -78,6 +78,21 @@ def test_the_arms_are_what_their_names_say() -> None:
     second = replace(base.guidance, inversion_order=2, inversion_spacing="sigma", inversion_eta=0.1)
     back = arm_config(replace(base, guidance=second), Arm(noise="sdi-other")).guidance
     assert (back.inversion_order, back.inversion_eta, back.resolved_inversion_spacing) == (1, 0.3, "timesteps")
+
+
+@pytest.mark.parametrize("arm", ALL_ARMS, ids=lambda arm: arm.name)
+def test_what_suits_sdi_is_given_to_arms_that_invert_with_guidance(arm: Arm) -> None:
+    base = base_config()
+    suited = {"guidance.inversion_order": 2, "replay.steps_per_target": 6, "steps": 36}
+    given, plain = arm_config(base, arm, suited), arm_config(base, arm)
+    if arm.noise.startswith("sdi"):
+        assert (given.steps, given.replay.steps_per_target) == (36, 6 if arm.replay else 1)
+        assert given.guidance.inversion_order == (1 if arm.noise == "sdi-other" else 2)
+    else:
+        assert given == plain
+    for budget in BUDGETS:
+        steps = budgeted(base, REFERENCE, budget, schedule=SCHEDULE, cost=COST, suited=suited)
+        assert steps == arm_config(base, REFERENCE, suited)
 
 
 def tiny_config(arm: Arm) -> RunConfig:
@@ -365,7 +380,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     changes = [f"--set={key}={json.dumps(value)}" for key, value in CHANGES.items()]
     monkeypatch.setattr(
         "sys.argv",
-        ["evidence.py", "--results", str(tmp_path / "r"), "--dry-run", "--blocks", "2", "--groups", "3", *changes],
+        ["evidence.py", "--results", str(tmp_path / "r"), "--dry-run", "--blocks", "5", "--groups", "3", *changes],
     )
     evidence.main()
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
