@@ -21,7 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +29,7 @@ import yaml
 from evidence_cost import Cost, count_calls, measure_cost
 from evidence_plan import PLANS, SETTINGS, Group, PlanName, Run, plan_groups
 from evidence_tables import Row, page_tables, summary
-from scored_runs import CPU, Shared, insert_table, of_shard, parse_shard, shared_by, sheet, train_and_score
+from scored_runs import CPU, PROMPTS, Shared, insert_table, of_shard, parse_shard, shared_by, sheet, train_and_score
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
@@ -100,7 +100,8 @@ def cost_of(setting: str, base: RunConfig, folder: Path, *, keep: bool) -> Cost:
         if keys:
             raise SystemExit(f"{path} was measured with another {keys[0]}: give another --results, or delete it")
         return Cost(**known)
-    cost = measure_cost(base)
+    # A styled object's calls take ten times as long as a plain one's.
+    cost = measure_cost(replace(base, prompt=SETTINGS[setting].prompt(PROMPTS[0])))
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(cost) | {"config": config_to_dict(base)}, indent=1).encode())

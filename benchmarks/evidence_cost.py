@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from scored_runs import CPU, PROMPTS, warm_up
+from scored_runs import CPU, warm_up
 
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.guided_predictor import needed_branches
@@ -100,9 +100,12 @@ class Cost:
 
 
 def measure_cost(base: RunConfig) -> Cost:
-    """Measure in turns one round with replay, one step without, and one call of every kind; returns medians."""
+    """Measure in turns one round with replay, one step without, and one call of every kind; returns medians.
+
+    The prompt is the base's: what a call costs depends on the world that it names.
+    """
     guidance = replace(base.guidance, noise="random")
-    replayed = replace(base, prompt=base.prompt or PROMPTS[0], guidance=guidance)
+    replayed = replace(base, guidance=guidance)
     rounds, inner = FIRST_ROUNDS + MEASURED_ROUNDS, base.replay.steps_per_target
     replayed = replace(replayed, steps=rounds * inner)
     prior = load_prior(replayed, device=CPU)

@@ -390,6 +390,14 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_costs_are_measured_in_the_settings_own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(evidence, "measure_cost", lambda base: asked.append(base.prompt) or COST)
+    for name in ("plain-cameras", "detailed-cameras"):
+        assert evidence.cost_of(name, SETTINGS[name].base({}), tmp_path, keep=False) == COST
+    assert asked == ["a blue robot", "a patchwork blue robot"]
+
+
 def test_changes_are_read_as_yaml() -> None:
     assert evidence.read_changes(["steps=5", "backgrounds=[white]"]) == {"steps": 5, "backgrounds": ["white"]}
     with pytest.raises(SystemExit, match="--set takes KEY=VALUE, got steps"):
