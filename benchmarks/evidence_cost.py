@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from scored_runs import CPU, warm_up
 
+from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.guided_predictor import needed_branches
 from sdi_gs.guidance.score_distillation import predictor_calls
@@ -35,6 +36,8 @@ class Calls:
     conditional: int = 0
     unconditional: int = 0
     both: int = 0
+    inverted_rounds: int = 0
+    """Rounds whose inversion needs the unconditional branch, and whose target does not."""
 
     @property
     def total(self) -> int:
@@ -65,13 +68,20 @@ def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
     if guidance.perp_neg or guidance.noise not in scales:
         raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
     target, inversion = (needed_branches(scale) for scale in (guidance.guidance_scale, scales[guidance.noise]))
-    counts = {"conditional": 0, "unconditional": 0, "all": 0}
+    counts, inverted_rounds = {"conditional": 0, "unconditional": 0, "all": 0}, 0
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(0, config.steps, config.replay.steps_per_target):
         plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
         counts[target] += 1
-        counts[inversion] += predictor_calls(guidance, plan, schedule) - 1
-    return Calls(conditional=counts["conditional"], unconditional=counts["unconditional"], both=counts["all"])
+        of_inversion = predictor_calls(guidance, plan, schedule) - 1
+        counts[inversion] += of_inversion
+        inverted_rounds += of_inversion > 0 and target == "conditional" != inversion
+    return Calls(
+        conditional=counts["conditional"],
+        unconditional=counts["unconditional"],
+        both=counts["all"],
+        inverted_rounds=inverted_rounds,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,9 @@ class Cost:
     conditional: float
     unconditional: float
     both: float
+    new_cameras: float = 0.0
+    """Seconds that the first unconditional call for new cameras takes longer than the next: what an exact prior
+    prepares for them."""
 
     def seconds(self, config: RunConfig, schedule: NoiseSchedule) -> float:
         """Return the predicted seconds of a run."""
@@ -96,7 +109,7 @@ class Cost:
             steps = config.steps * self.alone
         else:
             steps = rounds * self.first + (config.steps - rounds) * self.further
-        return steps + guidance + calls.both * self.both
+        return steps + guidance + calls.both * self.both + calls.inverted_rounds * self.new_cameras
 
 
 def measure_cost(base: RunConfig) -> Cost:
@@ -120,9 +133,11 @@ def measure_cost(base: RunConfig) -> Cost:
         further = [_cpu_seconds(with_replay.train_step) for _ in range(inner - 1)]
         row.append(sum(further) / len(further) if further else 0.0)
         if number >= FIRST_ROUNDS:
-            rows.append(row + [_cpu_seconds(call) for call in calls])
+            rows.append(
+                row + [_cpu_seconds(call) for call in calls] + [_new_cameras_seconds(with_replay, prior, number)]
+            )
     medians = torch.tensor(rows, dtype=torch.float64).median(dim=0).values.tolist()
-    step_alone, first, further_step, conditional, unconditional, both = medians
+    step_alone, first, further_step, conditional, unconditional, both, new_cameras = medians
     # A round of SDS has one call.
     call = {"conditional": conditional, "unconditional": unconditional, "all": both}
     own = call[needed_branches(guidance.guidance_scale)]
@@ -133,7 +148,22 @@ def measure_cost(base: RunConfig) -> Cost:
         conditional=conditional,
         unconditional=unconditional,
         both=both,
+        new_cameras=max(new_cameras, 0.0),
     )
+
+
+def _new_cameras_seconds(trainer: Trainer, prior: DiffusionPrior, seed: int) -> float:
+    """Return how much longer an unconditional call takes for cameras that the prior has not seen."""
+    config, size = trainer.config, prior.image_size
+    generator = torch.Generator().manual_seed(seed)
+    cameras = sample_cameras(config.cameras, config.views_per_step, width=size, height=size, generator=generator)
+    conditions = trainer.conditions.for_cameras(cameras, ["white"] * len(cameras), perp_neg=False)
+    images = torch.rand(len(cameras), size, size, 3, generator=generator)
+    with torch.no_grad():
+        noised = prior.encode_images(images, generator)
+    negative, told = conditions.negative_embeddings, conditions.cameras
+    first, again = (_cpu_seconds(lambda: prior.predict_noise(noised, 500, negative, told)) for _ in range(2))
+    return first - again
 
 
 def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callable[[], object]]:

@@ -182,6 +182,18 @@ def test_a_runs_seconds_are_those_of_its_steps_and_calls() -> None:
     assert COST.seconds(single, SCHEDULE) == pytest.approx(3 * (0.03 + 0.02) + 7 * 0.01)
 
 
+def test_what_new_cameras_cost_is_paid_by_rounds_that_need_more_than_the_target_does() -> None:
+    cost = replace(COST, new_cameras=0.4)
+    for scale, inverts in ((1.0, True), (2.5, False)):
+        base = base_config(steps=40)
+        base = replace(base, guidance=replace(base.guidance, guidance_scale=scale, random_fraction=0.4))
+        for noise in ("sdi", "sds-annealed"):
+            config = arm_config(base, Arm(noise=noise))
+            more = cost.seconds(config, SCHEDULE) - COST.seconds(config, SCHEDULE)
+            # Six of ten rounds invert.
+            assert more == pytest.approx(6 * 0.4 if inverts and noise == "sdi" else 0.0)
+
+
 @pytest.mark.slow
 def test_costs_are_measured_under_replay_and_without() -> None:
     cost = measure_cost(tiny_config(REFERENCE))
