@@ -157,7 +157,7 @@ def _new_cameras_seconds(trainer: Trainer, prior: DiffusionPrior, seed: int) -> 
     config, size = trainer.config, prior.image_size
     generator = torch.Generator().manual_seed(seed)
     cameras = sample_cameras(config.cameras, config.views_per_step, width=size, height=size, generator=generator)
-    grounds = [config.backgrounds[0]] * len(cameras)
+    grounds: list[BackgroundName] = [config.backgrounds[0]] * len(cameras)
     conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
     images = torch.rand(len(cameras), size, size, 3, generator=generator)
     with torch.no_grad():
