@@ -10,7 +10,6 @@ import pytest
 from sdi_gs.configs.presets import Preset, preset, preset_for_prior, preset_named, presets
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
-from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.ngp import NgpLossConfig
 from sdi_gs.settings.representations import REPRESENTATIONS
 from sdi_gs.settings.tree import differing_keys, with_values
@@ -81,12 +80,15 @@ def test_toybox_presets_look_from_where_their_priors_look() -> None:
     # Renders from elsewhere are outside of what these priors know.
     for name in ("toybox-ideal", "toybox", "smoke"):
         cameras, prior = preset_named(name).config.cameras, preset_named(name).config.ideal_prior
-        expected = CameraConfig(
-            elevation_deg=prior.elevation_deg,
-            distance=(prior.distance, prior.distance),
-            fov_y_deg=(prior.fov_y_deg, prior.fov_y_deg),
-        )
-        assert cameras == expected
+        assert cameras.elevation_deg == prior.elevation_deg
+        assert cameras.distance == (prior.distance, prior.distance)
+        assert cameras.fov_y_deg == (prior.fov_y_deg, prior.fov_y_deg)
+
+
+def test_only_the_preset_told_by_words_gathers_cameras_at_their_words() -> None:
+    until = {name: entry.config.cameras.word_spread_until for name, entry in presets().items()}
+    assert until == {"toybox-ideal": 0.0, "toybox": 0.4, "smoke": 0.0, "sd21-base": 0.0}
+    assert preset("toybox", representation="ngp").cameras.word_spread_until == 0.0
 
 
 @pytest.mark.parametrize("name", ["toybox-ideal", "toybox"])
