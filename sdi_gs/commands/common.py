@@ -16,7 +16,7 @@ EXIT_CHECK_FAILED = 1
 """A check of ``doctor --full`` did not pass."""
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-"""128 + SIGINT, what a shell reports of a program that Ctrl-C ended."""
+"""128 + SIGINT, what a shell reports of a program that Ctrl-C ended; also after SIGTERM and SIGHUP."""
 
 LOCAL_HOST = "127.0.0.1"
 VIEWER_PORT = 8080

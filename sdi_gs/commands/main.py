@@ -16,17 +16,19 @@ from sdi_gs.commands.table import COMMANDS, command_of
 from sdi_gs.commands.train_help import HELP_FLAGS
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
+from sdi_gs.runs.interrupts import terminating_like_ctrl_c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C.
+    """Run one command; return the exit code: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C,
+    SIGTERM or SIGHUP.
 
     ``doctor --full`` returns 1 if a check fails.
     """
     # Two OpenMP runtimes live in one process; threads of one that spin while waiting starve the other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _warnings_in_one_line():
+        with terminating_like_ctrl_c(), _warnings_in_one_line():
             return _run(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         say(f"sdi-gs: {' '.join(str(error).split())}")
@@ -34,6 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("sdi-gs: stopped")
         return EXIT_INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        # Needs torch, which has been imported by whatever ran out of memory.
+        from sdi_gs.devices import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        say("sdi-gs: out of memory: close other programs, or ask for fewer or smaller pictures")
+        return EXIT_USER_ERROR
     except SystemExit as stop:
         # Help was shown.
         return int(stop.code or 0)

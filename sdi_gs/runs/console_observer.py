@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from sdi_gs.console import say
@@ -48,6 +48,11 @@ class ConsoleObserver:
         self._end_progress()
 
     def __call__(self, event: Event) -> None:
+        # A terminal that was closed, or a reader that has gone, costs the run nothing.
+        with suppress(OSError):
+            self._print(event)
+
+    def _print(self, event: Event) -> None:
         match event:
             case TrainingStarted():
                 self._end_progress()

@@ -1,4 +1,4 @@
-"""Ctrl-C, in real processes."""
+"""Ctrl-C, SIGTERM and SIGHUP, in real processes."""
 
 from __future__ import annotations
 
@@ -47,10 +47,11 @@ def read_until(process: subprocess.Popen[str], text: str) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_exports_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_exports_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
     with endless_run(folder, film=(2, 16)) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err
@@ -79,3 +80,24 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(tmp_path: Path) -> None
     assert list(folder.rglob(".*")) == []
     assert not (folder / "summary.json").exists()
     assert main(["export", str(folder), "--out", str(tmp_path / "saved.ply")]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_film_that_is_terminated_leaves_no_half_of_it(run: Path, tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "film"
+    options = ["--frames", "3600", "--size", "256", "--views", "0", "--out", str(folder)]
+    command = [sys.executable, "-m", "sdi_gs", "render", str(run), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            end = time.monotonic() + 120
+            while not any(folder.glob(".*turntable.mp4")):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "sdi-gs: stopped"
+    assert list(folder.iterdir()) == []
