@@ -102,9 +102,12 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
             raise UserError(f"--{name.replace('_', '-')} is for the viewer: add --viewer")
     given = flatten(dict(options.settings))
     representation = given.get("representation")
-    config, chosen = named_settings(
-        options.preset, given.get("prior"), options.resume, representation
-    ) or settings_for_device(options.device, representation)
+
+    def settings_for(representation: str | None) -> tuple[RunConfig | None, str]:
+        named = named_settings(options.preset, given.get("prior"), options.resume, representation)
+        return named or settings_for_device(options.device, representation)
+
+    config, chosen = settings_for(representation)
     request = RunRequest(
         config=config,
         given=given,
@@ -115,6 +118,7 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
         tier=options.tier,
         two_stage=options.two_stage,
         stages=options.stages,
+        field_config=settings_for("ngp")[0] if options.two_stage and options.resume is None else None,
     )
     return request, chosen
 

@@ -146,7 +146,7 @@ class _Launch:
     def _run_two_stages(self, config: RunConfig) -> RunResult:
         """Train a field, then splats that start from it, each as a run of its own."""
         stages, out = self.request.stages, self.request.output_dir
-        first = field_stage(config, stages)
+        first = field_stage(config, stages, self.request.field_settings(config.compute))
         if out is not None and out.exists():
             raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
         # Now rather than hours later, when the second stage begins.

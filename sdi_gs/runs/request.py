@@ -43,6 +43,8 @@ class RunRequest:
     two_stage: bool = False
     """Whether to train a field first and splats from its surface second: two run folders."""
     stages: StagesConfig = field(default_factory=StagesConfig)
+    field_config: RunConfig | None = None
+    """Settings that the first of two stages starts from instead of ``config``; None for the same ones."""
 
     def __post_init__(self) -> None:
         if self.resume is not None:
@@ -66,6 +68,15 @@ class RunRequest:
         start = self.settings().gaussians
         if self.two_stage and (start.init is not None or start.init_from is not None):
             raise UserError("--two-stage starts the splats from its own field: leave --init and --init-from out")
+
+    def field_settings(self, compute: ComputeConfig) -> RunConfig | None:
+        """Return what suits the first of two stages, with what is given; None if nothing else does than the run's own.
+
+        Raises UserError for values that the settings reject.
+        """
+        if self.field_config is None:
+            return None
+        return replace(self, config=self.field_config).settings(compute=compute)
 
     def settings(self, base: RunConfig | None = None, *, compute: ComputeConfig | None = None) -> RunConfig:
         """Return the settings of the run: ``config``, or ``base`` without one, then ``compute``, then ``given``.

@@ -10,12 +10,15 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 
 
-def field_stage(config: RunConfig, stages: StagesConfig) -> RunConfig:
-    """Return the settings of the first stage; UserError if there are too few steps for two."""
+def field_stage(config: RunConfig, stages: StagesConfig, suited: RunConfig | None = None) -> RunConfig:
+    """Return the settings of the first stage, those that are ``suited`` to a field with its share of the run's steps.
+
+    Without suited ones, they are the run's own. UserError if there are too few steps for two stages.
+    """
     steps = round(stages.field_share * config.steps)
     if not 0 < steps < config.steps:
         raise UserError(f"{config.steps} steps are too few for two stages: give more --steps")
-    return replace(config, representation="ngp", steps=steps, extend=0)
+    return replace(suited or config, representation="ngp", steps=steps, extend=0)
 
 
 def splat_stage(config: RunConfig, stages: StagesConfig, field: Path) -> RunConfig:

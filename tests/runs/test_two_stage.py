@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from sdi_gs.commands.parsing import parse_command
+from sdi_gs.commands.train import Train, requested_run
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
+from sdi_gs.runs.request import RunRequest
 from sdi_gs.runs.two_stage import field_stage, splat_stage
+from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.settings.tree import differing_keys
@@ -32,6 +36,31 @@ def test_the_stages_share_out_all_steps(steps: int, share: float, first: int) ->
 def test_the_first_stage_differs_in_its_kind_and_its_steps_alone() -> None:
     whole = config()
     assert differing_keys(whole, field_stage(whole, StagesConfig())) == ["representation", "steps"]
+
+
+def test_the_first_stage_has_what_suits_a_field_and_what_is_given() -> None:
+    suited = preset_named("toybox-ideal").config_for("ngp")
+    given = {"prompt": "a blue robot", "seed": 3, "guidance.t_min": 0.3}
+    compute = ComputeConfig(views_at_once=1)
+    request = RunRequest(config=config(), field_config=suited, given=given, two_stage=True)
+    whole = request.settings(compute=compute)
+    first = field_stage(whole, StagesConfig(), request.field_settings(compute))
+    assert (first.prompt, first.seed, first.guidance.t_min, first.compute) == ("a blue robot", 3, 0.3, compute)
+    assert (first.representation, first.steps) == ("ngp", 600)
+    assert set(differing_keys(first, suited)) == {
+        "prompt", "seed", "steps", "guidance.t_min", "compute.views_at_once"
+    }  # fmt: skip
+    assert first.views_per_step != whole.views_per_step
+    assert RunRequest(config=config(), two_stage=True).field_settings(compute) is None
+
+
+def test_the_command_gives_the_first_stage_what_the_preset_has_for_a_field() -> None:
+    line = ["train", "--prompt", "a blue robot", "--preset", "toybox"]
+    options = parse_command([*line, "--two-stage"], {"train": Train, "other": ComputeConfig})
+    request, _ = requested_run(options)
+    assert request.field_config == preset_named("toybox").config_for("ngp")
+    request, _ = requested_run(parse_command(line, {"train": Train, "other": ComputeConfig}))
+    assert request.field_config is None
 
 
 def test_the_second_stage_starts_from_the_field_and_without_random_noise() -> None:
