@@ -11,10 +11,12 @@ from typing import Any, assert_never
 
 import torch
 from gsplat.strategy.ops import reset_opa
+from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.relocation import device_dispatch
+from sdi_gs.representations.saved_state import misfit, part_of, require_names, require_tensor
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC, PruneRule
 from sdi_gs.settings.densify import DensifyConfig
 
@@ -37,6 +39,19 @@ class Densifier:
                 f"the run starts with {count} Gaussians, more than densify.max-gaussians {cap}: raise that cap, "
                 "start with fewer, or switch densification off (--densify.no-enabled)"
             )
+
+    def require_state(self, saved: dict[str, Any], gaussians: Gaussians) -> None:
+        """Raise UserError unless ``saved`` is a state of this strategy for these Gaussians."""
+        fresh = self._strategy.initialize_state()
+        require_names(saved, fresh, "densify")
+        for name, value in fresh.items():
+            found = saved[name]
+            if isinstance(value, Tensor):
+                require_tensor(part_of(saved, name, Tensor), f"densify/{name}", tuple(value.shape))
+            elif value is None and found is not None:
+                require_tensor(part_of(saved, name, Tensor), f"densify/{name}", (len(gaussians),))
+            elif value is not None and found != value:
+                raise misfit(f"densify/{name} must be {value}, found {found!r}")
 
     def before_backward(
         self,

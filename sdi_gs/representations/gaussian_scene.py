@@ -24,10 +24,21 @@ from sdi_gs.representations.gaussians import (
     set_learning_rates,
 )
 from sdi_gs.representations.initial_gaussians import initial_gaussians, kind_of_start
+from sdi_gs.representations.saved_state import misfit, part_of, require_adam, require_names, require_tensor
 from sdi_gs.representations.shape_guards import cap_axis_ratio, widen_axes
 from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
+
+_SHAPES: dict[str, tuple[int | None, ...]] = {
+    "means": (3,),
+    "scales": (3,),
+    "quats": (4,),
+    "opacities": (),
+    "sh0": (1, 3),
+    "shN": (None, 3),
+}
+"""Sizes of one Gaussian's parameters; the last is of splats that have it."""
 
 
 class GaussianScene:
@@ -143,14 +154,20 @@ class GaussianScene:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned."""
-        self.gaussians = restore_gaussians(self.config, state, device=self.device)
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=self.config.compute.fused_adam)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
+        gaussians = restore_gaussians(self.config, state, device=self.device)
+        optimizers = gaussian_optimizers(gaussians, self._rates, fused=self.config.compute.fused_adam)
+        saved = part_of(state, "optimizers", dict)
+        require_names(saved, optimizers, "optimizers")
+        for name, optimizer in optimizers.items():
+            require_adam(saved[name], optimizer, f"optimizers/{name}")
+        densify = part_of(state, "densify", dict)
+        self.densifier.require_state(densify, gaussians)
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(saved[name])
+        self.gaussians, self.optimizers = gaussians, optimizers
         self.densifier.state = {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in state["densify"].items()
+            name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in densify.items()
         }
 
     @property
@@ -160,8 +177,17 @@ class GaussianScene:
 
 
 def restore_gaussians(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians:
-    """Return the Gaussians of a scene's ``state``, for rendering."""
-    return Gaussians({name: value.to(device) for name, value in state["gaussians"].items()})
+    """Return the Gaussians of a scene's ``state``, for rendering; UserError for a state that holds none."""
+    saved = part_of(state, "gaussians", dict)
+    count = len(part_of(saved, "means", Tensor)) if part_of(saved, "means", Tensor).dim() else 0
+    if not count:
+        raise misfit("gaussians/means holds no Gaussians")
+    for name, value in saved.items():
+        if name not in _SHAPES:
+            raise misfit(f"gaussians holds {name}, which Gaussians do not have")
+        require_tensor(part_of(saved, name, Tensor), f"gaussians/{name}", (count, *_SHAPES[name]))
+    require_names(saved, (name for name in _SHAPES if name != "shN" or name in saved), "gaussians")
+    return Gaussians({name: value.to(device) for name, value in saved.items()})
 
 
 def run_to_start_from(config: RunConfig) -> Path | None:

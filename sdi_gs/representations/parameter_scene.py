@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
+from sdi_gs.representations.saved_state import part_of, require_adam
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
 
@@ -137,9 +138,12 @@ class ParameterScene(ABC):
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; raises UserError for parameters of other names or shapes."""
-        saved = {name: tuple(value.shape) for name, value in state.get("params", {}).items()}
+        params = state.get("params") or {}
+        saved = {name: tuple(getattr(value, "shape", ())) for name, value in params.items()}
         if saved != {name: tuple(value.shape) for name, value in self.params.items()}:
             raise UserError(f"the saved state does not fit {self.describe()}: it holds {saved or 'no parameters'}")
+        optimizer = part_of(state, "optimizer", dict)
+        require_adam(optimizer, self.optimizer, "optimizer")
         for name, value in self.params.items():
-            value.copy_(state["params"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            value.copy_(params[name])
+        self.optimizer.load_state_dict(optimizer)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, sync_file, sync_folder
+from sdi_gs.representations.saved_state import part_of
 from sdi_gs.runs.checkpoint_folders import (
     asides_in,
     is_named,
@@ -55,8 +56,24 @@ class Checkpoint:
 
 
 def config_in_force(checkpoint: Checkpoint) -> RunConfig:
-    """Return the settings of a checkpoint's last step: those of the run, unless they were changed while it trained."""
-    return config_from_dict(checkpoint.meta["config"])  # pyright: ignore[reportArgumentType]
+    """Return the settings of a checkpoint's last step: those of the run, unless they were changed while it trained.
+
+    Raises UserError for values that are no settings.
+    """
+    return _config(checkpoint, "config")
+
+
+def config_at_start(checkpoint: Checkpoint) -> RunConfig:
+    """Return the settings that a checkpoint's run was started with; UserError for values that are no settings."""
+    # Checkpoints of 0.1 have only one config.
+    return _config(checkpoint, "started_with" if "started_with" in checkpoint.meta else "config")
+
+
+def _config(checkpoint: Checkpoint, name: str) -> RunConfig:
+    try:
+        return config_from_dict(part_of(checkpoint.meta, name, dict))
+    except UserError as error:
+        raise UserError(f"the checkpoint of step {checkpoint.step} cannot be used: {error}") from error
 
 
 def save_checkpoint(
@@ -274,7 +291,8 @@ def _read_header(file: Path) -> dict[str, Any]:
         text = file.read_bytes()
     try:
         header = json.loads(text)
-    except ValueError as error:
+        meta_sha256 = _meta_sha256(header.get("meta") if isinstance(header, dict) else None)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged (not JSON)") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{file} is not of a {FORMAT}")
@@ -282,10 +300,10 @@ def _read_header(file: Path) -> dict[str, Any]:
         raise UserError(
             f"{file} has format version {header.get('format_version')!r}, this program reads {FORMAT_VERSION}"
         )
-    if header.get("meta_sha256") != _meta_sha256(header.get("meta")):
+    if header.get("meta_sha256") != meta_sha256 or not isinstance(header.get("meta"), dict):
         raise UserError(f"{file} is damaged (its checksum differs)")
     step = header.get("step")
-    if not isinstance(step, int) or step_of(file.parent) != step:
+    if not isinstance(step, int) or isinstance(step, bool) or step_of(file.parent) != step:
         raise UserError(f"{file} is of step {step!r}, which is not what its folder says")
     return header
 

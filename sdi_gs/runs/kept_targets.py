@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from sdi_gs.contracts import DiffusionPrior
@@ -26,7 +28,7 @@ def require_room(config: RunConfig, prior: DiffusionPrior, *, device: torch.devi
     if free is None:
         return
     in_pixels = config.losses.space == "pixels"
-    each = bytes_per_view(prior.image_size, _latent_numbers(prior, device), pictures=in_pixels)
+    each = bytes_per_view(prior.image_size, math.prod(latent_shape(prior, device)), pictures=in_pixels)
     room = int(LARGEST_SHARE * free)
     if kept * each <= room:
         return
@@ -41,7 +43,7 @@ def require_room(config: RunConfig, prior: DiffusionPrior, *, device: torch.devi
 
 
 @torch.no_grad()
-def _latent_numbers(prior: DiffusionPrior, device: torch.device) -> int:
-    """Return how many numbers the latents of one image have, by encoding one."""
+def latent_shape(prior: DiffusionPrior, device: torch.device) -> tuple[int, ...]:
+    """Return the shape [C, h, w] of the latents of one image, by encoding one."""
     image = torch.ones(1, prior.image_size, prior.image_size, 3, device=device)
-    return prior.encode_images(image, torch.Generator(device)).numel()
+    return tuple(prior.encode_images(image, torch.Generator(device)).shape[1:])

@@ -20,8 +20,8 @@ from sdi_gs.runs.checkpoint import (
     is_checkpoint,
     latest_checkpoint,
     load_checkpoint,
-    unpack_state,
 )
+from sdi_gs.runs.checkpoint_contents import scene_of, state_of
 from sdi_gs.runs.folder import RunFolder, open_run_folder
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.run import RunConfig
@@ -122,7 +122,7 @@ def load_run_scene(
     folder = open_run_folder(chosen.parent.parent if chosen is not None else path)
     checkpoint = load_checkpoint(chosen or latest_checkpoint(folder.checkpoints))
     require_scene(path, checkpoint, scene)
-    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    state = state_of(checkpoint)
     config = config_in_force(checkpoint)
     if scene is None:
         name, representation = config.representation, restore_representation(config, state, device=torch.device(device))
@@ -145,7 +145,7 @@ def load_start(config: RunConfig, *, device: torch.device) -> StartScene | None:
 
 def require_scene(path: Path, checkpoint: Checkpoint, scene: Scene | None) -> None:
     """Raise UserError unless ``scene`` is of the class that the checkpoint was trained with; None: a configured one."""
-    trained, given = checkpoint.meta.get("scene"), None if scene is None else type(scene).__qualname__
+    trained, given = scene_of(checkpoint), None if scene is None else type(scene).__qualname__
     if trained == given:
         return
     if trained is None:

@@ -21,19 +21,21 @@ from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.checkpoint import (
     Checkpoint,
     checkpoint_at,
+    config_at_start,
     config_in_force,
     latest_checkpoint,
     load_checkpoint,
-    unpack_state,
 )
+from sdi_gs.runs.checkpoint_contents import changes_of, state_of
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
-from sdi_gs.runs.kept_targets import require_room
+from sdi_gs.runs.kept_targets import latent_shape, require_room
 from sdi_gs.runs.loading import load_start, require_scene
 from sdi_gs.runs.resuming import require_steps_left
 from sdi_gs.runs.saving import log_change, save_state
 from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.run import RunConfig, require_prompt
-from sdi_gs.settings.tree import config_from_dict, config_to_dict, with_values
+from sdi_gs.settings.tree import config_to_dict, with_values
+from sdi_gs.training.saved_rounds import require_latents
 from sdi_gs.training.trainer import Trainer
 
 OUTPUT_ROOT = Path("outputs")
@@ -130,14 +132,14 @@ def load_stopped(
     if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
     _require_unedited(stopped, checkpoint, config)
-    state = unpack_state(checkpoint.tensors, checkpoint.meta["state"])
+    state, earlier = state_of(checkpoint), changes_of(checkpoint)
     with _memory_to_begin(device):
         prior = load_prior(config, device=device)
         require_room(wanted, prior, device=device, resumed=True)
         trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
-    trainer.changes = list(checkpoint.meta.get("changes", []))  # pyright: ignore[reportArgumentType]
-    num_changes = len(trainer.changes)
+    require_latents(state, lambda: latent_shape(prior, device))
+    trainer.changes, num_changes = list(earlier), len(earlier)
     changed = trainer.change_settings(wanted)
     run_folder = stopped if at is None else _branch(stopped, config, at=at, folder=folder)
     run_folder.rewind_log(checkpoint.step, num_changes=num_changes)
@@ -151,9 +153,8 @@ def load_stopped(
 def _require_unedited(folder: RunFolder, checkpoint: Checkpoint, config: RunConfig) -> None:
     """Raise UserError unless a run's settings are those that its checkpoint was started with."""
     # What the run was started with; a run that was steered goes on with what was in force.
-    started_with = checkpoint.meta.get("started_with", checkpoint.meta.get("config"))
     # As configs and not as dicts: a run of an earlier version lacks the settings that came later.
-    if not isinstance(started_with, dict) or config_from_dict(started_with) != config:
+    if config_at_start(checkpoint) != config:
         raise UserError(
             f"{folder.config} is not what the checkpoint of step {checkpoint.step} was trained with: "
             "restore the file, or start a new run"

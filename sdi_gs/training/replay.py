@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, joined_cameras
-from sdi_gs.errors import UserError
-from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.losses import distillation_loss
 
@@ -119,20 +117,6 @@ class ReplayBuffer:
                     pictures=None if decode is None else decode(target),
                 )
             )
-
-
-def saved_replay(state: dict[str, Any], config: ReplayConfig) -> dict[str, Any]:
-    """Return the part of a trainer's state that holds t of the latest target and the rounds that are kept.
-
-    Raises UserError if it is missing from a run that keeps targets.
-    """
-    kept = state.get("replay", {"timestep": 0, "rounds": []})
-    if config.steps_per_target > 1 and state["step"] and not kept["rounds"]:
-        raise UserError(
-            f"the state after step {state['step']} has no kept targets, which replay.steps_per_target "
-            f"{config.steps_per_target} needs: go on from another checkpoint, or start a new run"
-        )
-    return kept
 
 
 def most_kept_views(config: RunConfig) -> int:

@@ -30,6 +30,7 @@ from sdi_gs.guidance.noise_sources.protocol import InfersNoise, source_name, wit
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.catalog import make_scene
+from sdi_gs.representations.saved_state import count_of, part_of
 from sdi_gs.row_groups import row_groups
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.backgrounds import colours_of, draw_backgrounds
@@ -37,7 +38,8 @@ from sdi_gs.training.changes import allowed_changes
 from sdi_gs.training.finite import finite_values
 from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.prior_setup import conditions_of, require_decoder, tune
-from sdi_gs.training.replay import ReplayBuffer, TargetViews, saved_replay
+from sdi_gs.training.replay import ReplayBuffer, TargetViews
+from sdi_gs.training.saved_rounds import saved_noise, saved_replay
 
 
 class Trainer:
@@ -303,24 +305,26 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; on a CPU the run then ends bit-equal to an unbroken one.
 
-        Raises UserError if the state is of a run with another noise source, or lacks the targets of a run that keeps
-        them.
+        Raises UserError, with everything as it was, if the state is of a run with another noise source, lacks the
+        targets of a run that keeps them, or does not fit the settings.
         """
         trained, given = state.get("noise_source"), self.noise_source_name
         if trained != given:
             names = f"{trained or 'the configured one'}, not {given or 'the configured one'}"
             fix = f"pass noise_source={trained}(...)" if trained else "leave noise_source out"
             raise UserError(f"the run's noise source is {names}: {fix}")
+        step = count_of(state, "step", most=self.config.steps)
         kept = saved_replay(state, self.config.replay)
-        self.step = state["step"]
+        carried = saved_noise(state)
+        generators = [part_of(state, name, Tensor) for name in ("host_generator", "device_generator")]
         self.scene.load_state(state)
-        carried = state["carried_noise"]
+        self.step = step
         self.carried_noise = None if carried is None else carried.to(self.device)
         self.round_timestep = kept["timestep"]
         decode = self._decoded if self._in_pixels else None
         self.replay.load_state(kept["rounds"], device=self.device, decode=decode)
-        restore_generator(self.host_generator, state["host_generator"])
-        restore_generator(self.device_generator, state["device_generator"])
+        for generator, saved in zip((self.host_generator, self.device_generator), generators, strict=True):
+            restore_generator(generator, saved)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,14 @@ from sdi_gs.representations.ngp.regularizers import (
     sparsity_loss,
     z_variance_loss,
 )
+from sdi_gs.representations.saved_state import (
+    count_of,
+    misfit,
+    part_of,
+    require_adam,
+    require_names,
+    require_tensor,
+)
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
 
@@ -129,10 +137,15 @@ class NgpScene:
         return {"ngp": self.ngp.state(), "optimizers": optimizers}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned."""
+        """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
+        require_field(self.ngp, state)
+        saved = part_of(state, "optimizers", dict)
+        require_names(saved, self.optimizers, "optimizers")
+        for name, optimizer in self.optimizers.items():
+            require_adam(saved[name], optimizer, f"optimizers/{name}")
         self.ngp.load_state(state["ngp"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(saved[name])
 
 
 def geometry_rate(config: NgpConfig, progress: float) -> float:
@@ -184,9 +197,26 @@ def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Op
     }
 
 
+def require_field(ngp: Ngp, state: dict[str, Any]) -> None:
+    """Raise UserError unless a scene's ``state`` holds a field like this one, of finite numbers."""
+    side = ngp.config.occupancy_resolution
+    params = part_of(state, "ngp/params", dict)
+    if {name: tuple(getattr(value, "shape", ())) for name, value in params.items()} != {
+        name: tuple(value.shape) for name, value in ngp.parameters().items()
+    }:
+        raise misfit("ngp/params is not that of a field of this size")
+    for name in params:
+        require_tensor(part_of(params, name, Tensor), f"ngp/params/{name}", tuple(params[name].shape))
+    require_tensor(part_of(state, "ngp/occupancy", Tensor), "ngp/occupancy", (side, side, side))
+    if count_of(state, "ngp/num_levels", most=ngp.config.grid.num_levels) == 0:
+        raise misfit("ngp/num_levels must be at least 1")
+    count_of(state, "ngp/steps_since_update", most=ngp.config.occupancy_every - 1)
+
+
 def restore_ngp(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Ngp:
-    """Return the field of a scene's ``state``, for rendering."""
+    """Return the field of a scene's ``state``, for rendering; UserError for a state that does not fit the config."""
     ngp = Ngp(config.ngp, generator=torch.Generator(device).manual_seed(0), device=device)
+    require_field(ngp, state)
     ngp.load_state(state["ngp"])
     return ngp
 

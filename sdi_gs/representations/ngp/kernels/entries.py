@@ -64,7 +64,10 @@ def _hash(builder: Any, terms: list[Any], sizes: Any) -> Any:
 
 def _wrap(builder: Any, terms: list[Any], sizes: Any) -> Any:
     place = builder.add(builder.add(terms[0], terms[1]), terms[2])
-    return builder.select(builder.icmp_unsigned(">=", place, sizes), builder.sub(place, sizes), place)
+    wrapped = builder.select(builder.icmp_unsigned(">=", place, sizes), builder.sub(place, sizes), place)
+    # A point that is not finite has no cell: it must still not lead out of the table.
+    last = builder.sub(sizes, *_constants(1))
+    return builder.select(builder.icmp_unsigned("<", wrapped, last), wrapped, last)
 
 
 hashed_entries = _entries_intrinsic(_hash, lambda builder, _: _constants(1, _PRIME_Y, _PRIME_Z))

@@ -9,6 +9,9 @@ import numpy as np
 
 from sdi_gs.rasterize.kernels.jit import kernel
 
+MOST_PLACES = np.float32(2**20)
+"""Places along a ray at most, many times those of any config: a walk ends even if its step is lost in rounding."""
+
 
 @kernel
 def _is_occupied(x, y, z, occupied, radius, cells_per_unit):
@@ -40,7 +43,7 @@ def count_samples(
         dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
         count, number = 0, offsets[ray]
         distance = near[ray] + number * step
-        while distance < far[ray]:
+        while distance < far[ray] and number < MOST_PLACES:
             x, y, z = ox + distance * dx, oy + distance * dy, oz + distance * dz
             count += _is_occupied(x, y, z, occupied, radius, cells_per_unit)
             number += np.float32(1.0)
@@ -73,7 +76,7 @@ def write_samples(
         place, number = ray_starts[ray], offsets[ray]
         distance = near[ray] + number * step
         # The bound protects neighbours if rounding differs between the two walks.
-        while distance < far[ray] and place < ray_starts[ray + 1]:
+        while distance < far[ray] and number < MOST_PLACES and place < ray_starts[ray + 1]:
             x, y, z = ox + distance * dx, oy + distance * dy, oz + distance * dz
             if _is_occupied(x, y, z, occupied, radius, cells_per_unit):
                 distances[place] = distance
