@@ -164,3 +164,22 @@ def test_the_kernels_gradient_by_the_table_is_the_transpose_of_its_interpolation
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
     assert expected[: layout.offsets[num_levels]].norm() > 0.0
     assert (gradient[layout.offsets[num_levels] :] == 0.0).all()
+
+
+@pytest.mark.parametrize("place", [math.nan, math.inf, -math.inf, 1e30, -5.0, 7.0])
+def test_a_point_that_is_nowhere_reads_and_writes_within_the_table(place: float) -> None:
+    """Dense levels would follow it to any address: the process ended in a segmentation fault."""
+    layout, count = grid_layout(CONFIG), 3 * LANES
+    points = np.full((count, 3), place, np.float32)
+    arrays = layout_arrays(layout, CONFIG.num_levels)
+    table = np.ones((layout.num_entries, 2), np.float32)
+    features = np.zeros((3, 2 * CONFIG.num_levels, LANES), np.float32)
+    nothing = np.zeros((0, 3, 2 * CONFIG.num_levels, LANES), np.float32)
+    encoding.encode(0, count, points, table, *arrays, features, nothing)
+    if math.isfinite(place):
+        # Eight ones, whatever their entries, interpolated or extrapolated with weights that add up to 1.
+        assert np.isfinite(features).all()
+    gradient = np.zeros_like(table)
+    given = np.ones_like(features)
+    encoding.encode_backward(0, 1, points, *arrays, given, np.zeros((0, 1, LANES), np.float32), points, gradient)
+    assert gradient.shape == table.shape

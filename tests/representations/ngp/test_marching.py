@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -101,3 +102,11 @@ def test_keeping_some_samples_keeps_rays_in_step() -> None:
     assert kept.ray_ids.tolist() == [0, 0, 2]
     torch.testing.assert_close(kept.distances, samples.distances[[1, 3, 4]])
     torch.testing.assert_close(kept.points, samples.points[[1, 3, 4]])
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-40, 1e-30])
+def test_a_walk_whose_step_is_lost_in_rounding_ends(step: float) -> None:
+    occupied = torch.zeros(16, 16, 16, dtype=torch.bool)
+    rays = make_rays([[-3.0, 0.01, 0.01]], [[1.0, 0.0, 0.0]])
+    samples = march(rays, occupied, 1.0, step=step, offsets=torch.full((1,), 0.5), backend="numba")
+    assert samples.ray_starts.tolist() == [0, 0]
