@@ -36,7 +36,7 @@ class Eval:
     """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = True
     """Also fit the same representation to true views, with the run's steps and until it converges."""
-    image_size: Annotated[int, Range(16, 1024)] = 64
+    image_size: Annotated[int, Range(16, 512)] = 64
     """Side of the 24 held-out views in pixels."""
     out: Path | None = None
     """File for the JSON object, which must not exist."""

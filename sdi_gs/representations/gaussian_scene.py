@@ -179,10 +179,11 @@ class GaussianScene:
 def restore_gaussians(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians:
     """Return the Gaussians of a scene's ``state``, for rendering; UserError for a state that holds none."""
     saved = part_of(state, "gaussians", dict)
-    count = len(part_of(saved, "means", Tensor)) if part_of(saved, "means", Tensor).dim() else 0
+    means = part_of(saved, "means", Tensor)
+    count = len(means) if means.dim() else 0
     if not count:
         raise misfit("gaussians/means holds no Gaussians")
-    for name, value in saved.items():
+    for name in saved:
         if name not in _SHAPES:
             raise misfit(f"gaussians holds {name}, which Gaussians do not have")
         require_tensor(part_of(saved, name, Tensor), f"gaussians/{name}", (count, *_SHAPES[name]))

@@ -50,7 +50,9 @@ def count_of(state: Any, name: str, *, most: int = _LARGEST_STEP) -> int:
 
 def require_tensor(found: Tensor, name: str, shape: Shape, *, any_float: bool = False) -> None:
     """Raise UserError unless a tensor has this shape and holds finite numbers, float32 or of any float type."""
-    fits = found.dim() == len(shape) and all(want in (None, size) for want, size in zip(shape, found.shape, strict=True))
+    fits = found.dim() == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, found.shape, strict=True)
+    )
     if not fits:
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise misfit(f"{name} must have the shape ({sizes}), found {tuple(found.shape)}")

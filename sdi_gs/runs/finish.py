@@ -86,7 +86,7 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
     """Return what ``finish`` wrote; None for a run that has not finished, or a damaged file."""
     try:
         summary = json.loads(folder.summary.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return summary if isinstance(summary, dict) else None
 

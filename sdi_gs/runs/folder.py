@@ -20,6 +20,7 @@ import yaml
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing, write_atomically
+from sdi_gs.files.yaml_tables import read_yaml_table
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict
 
@@ -92,15 +93,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """Return the settings as they were written; UserError if the file is missing or no YAML mapping."""
-        with disk_errors(self.config, "read"):
-            text = self.config.read_bytes()
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{self.config} is damaged (not YAML): mend it, or start the run anew") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{self.config} holds no settings: mend it, or start the run anew")
-        return config
+        return read_yaml_table(self.config)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the summary as JSON, replacing an earlier one; non-finite numbers become null."""
@@ -139,7 +132,7 @@ class RunFolder:
             records = [json.loads(line) for line in whole]
             if not all(isinstance(record["step"], int) for record in records):
                 raise TypeError("a step is a whole number")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
                 f"{self.steps} is damaged (not a JSON object with a step per line): move it away"
             ) from error

@@ -30,6 +30,7 @@ from sdi_gs.runs.checkpoint_contents import changes_of, state_of
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
 from sdi_gs.runs.kept_targets import latent_shape, require_room
 from sdi_gs.runs.loading import load_start, require_scene
+from sdi_gs.runs.memory_to_start import require_memory
 from sdi_gs.runs.resuming import require_steps_left
 from sdi_gs.runs.saving import log_change, save_state
 from sdi_gs.runs.writer_lock import only_writer
@@ -60,6 +61,8 @@ def prepare_run(
     device, folder = torch.device(device), None if folder is None else Path(folder)
     if folder is not None and folder.exists():
         raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
+    if scene is None:
+        require_memory(config, device=device)
     if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
     with _memory_to_begin(device):

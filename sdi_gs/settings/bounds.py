@@ -14,6 +14,13 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal
 
+from sdi_gs.settings.shown import shown
+
+LONGEST_TEXT = 10_000
+"""Characters of a text: prompts, names and paths."""
+MOST_MEMBERS = 1000
+"""Members of a tuple of any length, at most."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -87,6 +94,11 @@ def range_of(kind: type[Any], key: str) -> Range:
     return found
 
 
+def is_one_of(value: Any, accepted: tuple[Any, ...]) -> bool:
+    """Return whether a value is one of the accepted ones and of its type: True equals 1 and is no 1."""
+    return any(type(value) is type(known) and value == known for known in accepted)
+
+
 @cache
 def _annotations(kind: type[Any]) -> dict[str, Any]:
     """Return the annotations of a class, resolved once; resolving is slow."""
@@ -113,10 +125,15 @@ def _check(name: str, hint: Any, value: Any, bounds: Range | None) -> None:
         if value is not None:
             _check(name, next(part for part in arguments if part is not type(None)), value, bounds)
     elif origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+        if not is_one_of(value, arguments):
+            raise ValueError(f"{name} must be one of {', '.join(map(str, arguments))}, got {shown(value)}")
     elif origin is tuple:
         _check_tuple(name, arguments, value, bounds)
+    elif hint is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    elif hint is str:
+        _check_text(name, value)
     elif hint in (int, float):
         _check_number(name, Integral if hint is int else Real, value, bounds)
 
@@ -124,21 +141,36 @@ def _check(name: str, hint: Any, value: Any, bounds: Range | None) -> None:
 def _check_tuple(name: str, members: tuple[Any, ...], value: Any, bounds: Range | None) -> None:
     variable = len(members) == 2 and members[1] is Ellipsis
     if not isinstance(value, tuple) or not (variable or len(value) == len(members)):
-        raise ValueError(f"{name} must be a tuple of {'any length' if variable else len(members)}, got {value!r}")
+        raise ValueError(f"{name} must be a tuple of {'any length' if variable else len(members)}, got {shown(value)}")
+    if len(value) > MOST_MEMBERS:
+        raise ValueError(f"{name} must have at most {MOST_MEMBERS} members, got {len(value)}")
     for index, member in enumerate(value):
         _check(name, members[0] if variable else members[index], member, bounds)
     if bounds is not None and bounds.ordered and list(value) != sorted(value):
-        raise ValueError(f"{name} must be an ordered pair within {bounds}, got {' '.join(map(str, value))}")
+        raise ValueError(f"{name} must be an ordered pair within {bounds}, got {' '.join(map(shown, value))}")
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, got {shown(value)}")
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(f"{name} must have at most {LONGEST_TEXT} characters, got {len(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # Bytes of a command line that are no UTF-8 arrive as surrogates, which no file can hold.
+        raise ValueError(f"{name} must be UTF-8, got {shown(value)}") from error
 
 
 def _check_number(name: str, kind: type[Any], value: Any, bounds: Range | None) -> None:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{name} must be a {'whole ' if kind is Integral else ''}number, got {value!r}")
+        raise ValueError(f"{name} must be a {'whole ' if kind is Integral else ''}number, got {shown(value)}")
     if bounds is None:
         # Raised at the first use of a config whose author forgot it.
         raise TypeError(f"{name} declares no Range")
-    if not math.isfinite(value) or value not in bounds:
-        raise ValueError(f"{name} must be {bounds}, got {value}")
+    # In this order: a whole number may be too long for a float.
+    if value not in bounds or not math.isfinite(value):
+        raise ValueError(f"{name} must be {bounds}, got {shown(value)}")
 
 
 def _number(value: float) -> str:

@@ -37,6 +37,9 @@ class ViewPromptsConfig:
     overhead: str | None = None
     """Text instead of "<prompt>, overhead view"."""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:

@@ -13,7 +13,8 @@ from sdi_gs.settings.bounds import ADAM_BETAS, INTERVAL, RATE, SHARE, WEIGHT, Ra
 
 NgpBackground = Literal["given", "environment", "random"]
 
-_LENGTH = Range(0.0, 1e3, low_open=True)
+_LENGTH = Range(1e-3, 1e3)
+"""Smaller cubes are lost in the rounding of cameras at a distance."""
 _LEVELS = Range(1, 32)
 _FINEST_RESOLUTION = 2**16
 

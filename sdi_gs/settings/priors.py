@@ -10,6 +10,8 @@ from sdi_gs.settings.bounds import SEED, Range, check_settings
 
 MAX_RENDERS = 1_000_000
 """Most renders of one object."""
+MAX_PIXELS = 500_000_000
+"""Most pixels of the renders of one object, of which each takes 32 bytes while it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,13 @@ class IdealPriorConfig:
         check_settings(self)
         if self.image_size % self.pool:
             raise ValueError(f"image_size must be a multiple of pool, {self.pool}, got {self.image_size}")
+        for name in ("renders_per_view", "unconditional_renders"):
+            count = getattr(self, name)
+            if count * self.image_size**2 > MAX_PIXELS:
+                raise ValueError(
+                    f"{name} must be at most {MAX_PIXELS // self.image_size**2} with image_size {self.image_size}, "
+                    f"{MAX_PIXELS / 1e6:.0f} million pixels, got {count}"
+                )
         if self.renders_around > MAX_RENDERS:
             raise ValueError(
                 f"renders_per_window must be at most {MAX_RENDERS} renders on all sides, got {self.renders_around}: "

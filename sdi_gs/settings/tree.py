@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from sdi_gs.errors import UserError
+from sdi_gs.settings.bounds import MOST_MEMBERS, is_one_of
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.shown import LONGEST, shown
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -71,9 +74,13 @@ def _build(kind: type[Any], values: Any, path: str) -> Any:
     if not isinstance(values, dict):
         raise UserError(f"config: {path.rstrip('.') or 'the file'} must be a mapping, got {type(values).__name__}")
     hints = typing.get_type_hints(kind)
+    for name in values:
+        if not isinstance(name, str):
+            raise UserError(f"config: {path}{shown(name)} is no text, and so no key; known there: {', '.join(hints)}")
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise UserError(f"config: unknown key {path}{unknown[0]}; known keys there: {', '.join(hints)}")
+        name = unknown[0] if len(unknown[0]) <= LONGEST and unknown[0].isprintable() else shown(unknown[0])
+        raise UserError(f"config: unknown key {path}{name}; known keys there: {', '.join(hints)}")
     built = {name: _coerce(hints[name], value, f"{path}{name}") for name, value in values.items()}
     try:
         return kind(**built)
@@ -89,9 +96,11 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if origin is typing.Annotated:
         return _coerce(arguments[0], value, path)
     if origin is Literal:
-        if value in arguments:
+        if is_one_of(value, arguments):
             return value
     elif origin is tuple:
+        if isinstance(value, (list, tuple)) and len(value) > MOST_MEMBERS:
+            raise UserError(f"config: {path} has {len(value)} members; accepted: at most {MOST_MEMBERS}")
         if isinstance(value, (list, tuple)) and arguments[-1] is Ellipsis:
             return tuple(_coerce(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
         if isinstance(value, (list, tuple)) and len(value) == len(arguments):
@@ -103,9 +112,10 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
         if value is None:
             return None
         return _coerce(next(part for part in arguments if part is not type(None)), value, path)
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        # No float is as large as some whole numbers; the bounds refuse them as they are.
+        return float(value) if abs(value) <= sys.float_info.max else value
     elif isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
         return value
     accepted = ", ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
-    raise UserError(f"config: {path} is {value!r}; accepted: {accepted}")
+    raise UserError(f"config: {path} is {shown(value)}; accepted: {accepted}")

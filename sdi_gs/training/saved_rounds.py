@@ -25,7 +25,7 @@ _LARGEST_SIDE = 2**16
 
 
 def saved_noise(state: dict[str, Any]) -> Tensor | None:
-    """Return what a trainer's noise source carries, [1 or B, C, h, w]; UserError for anything else than that or None."""
+    """Return what the noise source carries, [1 or B, C, h, w] or None; UserError for anything else."""
     if state.get("carried_noise") is None:
         return None
     noise = part_of(state, "carried_noise", Tensor)

@@ -185,3 +185,49 @@ def test_only_angles_scales_and_the_bump_may_be_negative(owner: Any, kind: type[
     else:
         with pytest.raises(ValueError, match=f"^{name} must be "):
             replace(owner, **{name: given})
+
+
+def test_a_list_of_any_length_has_an_end() -> None:
+    assert len(ProbeOptions(prompt="a red ball", timesteps=(1,) * 1000).timesteps) == 1000
+    with pytest.raises(ValueError, match="^timesteps must have at most 1000 members, got 1001$"):
+        ProbeOptions(prompt="a red ball", timesteps=(1,) * 1001)
+
+
+def test_numbers_that_no_float_can_hold_are_refused_without_being_written_out() -> None:
+    for wrong in (10**5000, -(10**5000), 16**100_000):
+        for name in ("share", "count"):
+            with pytest.raises(ValueError, match=rf"^{name} must be .*, got a number of \d+ bits$"):
+                Sample(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("owner", "wrong", "says"),
+    [
+        (RunConfig(), {"prompt": 3}, "prompt must be a text, got 3"),
+        (RunConfig(), {"prompt": "a" * 10_001}, "prompt must have at most 10000 characters, got 10001"),
+        (RunConfig().view_prompts, {"back": "caf\udce9"}, r"back must be UTF-8, got 'caf\udce9'"),
+        (RunConfig().compute, {"fused_adam": 1}, "fused_adam must be True or False, got 1"),
+        (RunConfig().guidance, {"inversion_order": True}, "inversion_order must be one of 1, 2, got True"),
+        (RunConfig().gaussians, {"init_fit": "no"}, "init_fit must be True or False, got 'no'"),
+        (RunConfig().ngp, {"radius": 1e-300}, "radius must be 0.001 to 1000, got 1e-300"),
+        (RunConfig().ngp, {"blob_radius": 1e-300}, "blob_radius must be 0.001 to 1000, got 1e-300"),
+        (
+            RunConfig().ideal_prior,
+            {"unconditional_renders": 1_000_000},
+            "unconditional_renders must be at most 122070 with image_size 64, 500 million pixels, got 1000000",
+        ),
+        (
+            RunConfig().ideal_prior,
+            {"renders_per_view": 600, "image_size": 1024, "unconditional_renders": 1},
+            "renders_per_view must be at most 476 with image_size 1024, 500 million pixels, got 600",
+        ),
+        (Eval(source=Path("run")), {"image_size": 1024}, "image_size must be 16 to 512, got 1024"),
+    ],
+    ids=str,
+)
+def test_texts_switches_and_sizes_are_checked_where_they_are_declared(
+    owner: Any, wrong: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 (the text is compared below)
+        replace(owner, **wrong)
+    assert str(refused.value) == says

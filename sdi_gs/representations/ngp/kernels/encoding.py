@@ -1,7 +1,7 @@
 """The hash encoding, its derivative by position, and the gradient of both by the table, a vector of points at a time.
 
-Levels, hash and offset are those of ``sdi_gs.representations.ngp.hash_grid``. A point that is not finite, or far outside
-the cube, reads some entry of its level, never beyond the table.
+Levels, hash and offset are those of ``sdi_gs.representations.ngp.hash_grid``. A point that is not finite or far outside
+of the cube reads some entry of its level, never beyond the table.
 
 Letters: P points, V points of a block (``simd.LANES``), N blocks, L levels in use, W features of all levels, E entries.
 """
