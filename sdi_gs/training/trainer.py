@@ -313,7 +313,7 @@ class Trainer:
             names = f"{trained or 'the configured one'}, not {given or 'the configured one'}"
             fix = f"pass noise_source={trained}(...)" if trained else "leave noise_source out"
             raise UserError(f"the run's noise source is {names}: {fix}")
-        step = count_of(state, "step", most=self.config.steps)
+        step = count_of(state, "step", most=self.config.total_steps)
         kept = saved_replay(state, self.config.replay)
         carried = saved_noise(state)
         generators = [part_of(state, name, Tensor) for name in ("host_generator", "device_generator")]
