@@ -98,4 +98,4 @@ def damaged_file(good: Sequence[PlyFile], rng: np.random.Generator, folder: Path
     return Case(arguments=command_for(name, rng), about=f"{order or 'text'} {', '.join(about)}")
 
 
-TARGET = Target(prepare=good_files, case=damaged_file, quick=60)
+TARGET = Target(prepare=good_files, case=damaged_file, quick=30)

@@ -49,4 +49,4 @@ def damaged_file(good: np.ndarray, rng: np.random.Generator, folder: Path) -> Ca
     return Case(arguments=command_for(name, rng), about=", ".join(about))
 
 
-TARGET = Target(prepare=good_rows, case=damaged_file, quick=40)
+TARGET = Target(prepare=good_rows, case=damaged_file, quick=20)
