@@ -12,6 +12,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import (
     disk_errors,
     first_free_number,
+    make_new_folder,
     make_numbered_folder,
     refuse_existing,
     replacement_for,
@@ -97,3 +98,18 @@ def test_a_numbered_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         make_numbered_folder(tmp_path / "file" / "stem")
+
+
+def test_an_empty_folder_is_taken_for_a_new_one(tmp_path: Path) -> None:
+    mounted, used = tmp_path / "mounted", tmp_path / "used"
+    for folder in (mounted, used):
+        folder.mkdir()
+    (used / ".hidden").touch()
+    make_new_folder(mounted)
+    make_new_folder(tmp_path / "a/b")
+    assert mounted.is_dir() and (tmp_path / "a/b").is_dir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for taken in (used, used / ".hidden", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"{taken} exists and is never overwritten: choose another name"):
+            make_new_folder(taken)
+    assert [path.name for path in used.iterdir()] == [".hidden"]

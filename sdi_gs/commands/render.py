@@ -11,7 +11,8 @@ import tyro
 
 from sdi_gs.commands.common import pick_device, print_paths
 from sdi_gs.console import say
-from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing
+from sdi_gs.errors import UserError
+from sdi_gs.files import make_new_folder, make_numbered_folder
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BackgroundName
 from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.cameras import LookConfig
@@ -33,7 +34,7 @@ class Render:
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE")]
     """A run folder (its latest checkpoint is shown), a checkpoint, or a splat file."""
     out: Path | None = None
-    """New folder for the pictures; the next free <source>-render-<n> if not given."""
+    """Folder for the pictures, new or empty; the next free <source>-render-<n> if not given."""
     size: Annotated[int, Range(16, 4096)] = 512
     """Side of the pictures in pixels."""
     frames: Annotated[int, Range(0, 3600)] = 60
@@ -75,7 +76,7 @@ def render(options: Render) -> int:
 def render_to_folder(scene: SavedScene, options: Render) -> list[Path]:
     """Write film, sheet and frames as the options say; return the paths.
 
-    Raises UserError if ``out`` exists.
+    Raises UserError if ``out`` exists, or is named like a file.
     """
     import numpy as np
     import torch
@@ -127,7 +128,7 @@ def _new_folder(out: Path | None, scene: SavedScene) -> Path:
         return make_numbered_folder(
             scene.run.folder.path / "render" if scene.run else source.with_name(f"{source.stem}-render")
         )
-    refuse_existing(out)
-    with disk_errors(out):
-        out.mkdir(parents=True)
+    if out.suffix.lower() in (".mp4", ".gif", ".mov", ".webm", ".png", ".jpg", ".jpeg"):
+        raise UserError(f"--out {out} is a folder for film, sheet and frames, and no file: leave {out.suffix} out")
+    make_new_folder(out)
     return out

@@ -45,7 +45,7 @@ class Train:
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1; the first CUDA device if there is one, if not given."""
     output_dir: Path | None = None
-    """The run's own folder, which must not exist; the next free outputs/<prompt>-<n> if not given."""
+    """The run's own folder, new or empty; the next free outputs/<prompt>-<n> if not given."""
     resume: Path | None = None
     """A run's folder to continue; its settings are used again, except for what is steered (prompt, guidance scales,
     timesteps, views, learning-rate scale) or extended here."""
@@ -67,6 +67,9 @@ class Train:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        usual = (self.viewer_host, self.viewer_port, self.viewer_keep_open) == (LOCAL_HOST, VIEWER_PORT, False)
+        if not self.viewer and not usual:
+            raise ValueError("--viewer-host, --viewer-port and --viewer-keep-open do nothing without --viewer: add it")
 
 
 def train(options: Train) -> int:

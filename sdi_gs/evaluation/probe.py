@@ -21,7 +21,7 @@ from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.evaluation.plots import save_probe_figure
-from sdi_gs.files import make_numbered_folder, refuse_existing, write_atomically
+from sdi_gs.files import make_new_folder, make_numbered_folder, refuse_used_folder, write_atomically
 from sdi_gs.guidance.prompts import Conditions, PromptConditions
 from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import distill
@@ -175,7 +175,7 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
     for a folder that exists, and where matplotlib is missing.
     """
     if options.out is not None:
-        refuse_existing(options.out)
+        refuse_used_folder(options.out)
     prior = load_prior(RunConfig(prior=options.prior), device=device)
     images, cameras = _subject_images(options, prior.image_size, device)
     latents = prior.encode_images(images.to(device), torch.Generator(device).manual_seed(options.seed)).detach()
@@ -197,7 +197,7 @@ def run_probe(options: ProbeOptions, *, device: torch.device) -> list[Path]:
         folder = make_numbered_folder(OUTPUT_ROOT / slug(options.prompt))
     else:
         folder = options.out
-        folder.mkdir(parents=True)
+        make_new_folder(folder)
     write_atomically(folder / "probe.json", f"{json.dumps(report, indent=2)}\n".encode())
     save_probe_figure(report, folder / "probe.png", pictures=prior.decode_latents(latents).cpu())
     return [folder / "probe.json", folder / "probe.png"]

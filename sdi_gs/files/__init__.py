@@ -43,6 +43,20 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"{path} exists and is never overwritten: choose another name or move it away")
 
 
+def refuse_used_folder(path: Path, advice: str = "choose another name or move it away") -> None:
+    """Raise UserError unless ``path`` is free or an empty folder, such as a volume that was mounted for the results."""
+    with disk_errors(path, "read"):
+        if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(f"{path} exists and is never overwritten: {advice}")
+
+
+def make_new_folder(path: Path) -> None:
+    """Make a folder, or take an empty one; UserError as ``refuse_used_folder``, and where it cannot be made."""
+    refuse_used_folder(path)
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def first_free_number(is_taken: Callable[[int], bool]) -> int:
     """Return the lowest number from 1 on that is not taken."""
     return next(number for number in count(1) if not is_taken(number))

@@ -10,7 +10,7 @@ from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat
-from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix
+from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix, refuse_other_ending
 from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
 from sdi_gs.runs.provenance import ply_comments
 from sdi_gs.settings.frames import Frame
@@ -43,13 +43,15 @@ def export(
     ``scene`` is a loaded scene, ``trainer.scene``, or a representation. ``format`` is a name from ``SPLAT_FORMATS`` or
     ``MESH_FORMATS``, or a format of your own. ``frame`` names the file's axes; ``mesh`` holds the settings of a mesh.
 
-    Raises UserError where the format is unknown, where the file exists, and for splats of a scene without.
+    Raises UserError where the format is unknown or not that of the path's suffix, where the file exists, and for splats
+    of a scene without.
     """
     path = Path(path)
     if format is None:
         chosen = format_by_suffix(path)
     else:
         chosen = export_format(format) if isinstance(format, str) else format
+        refuse_other_ending(path, chosen)
     refuse_existing(path)
     if isinstance(chosen, MeshFormat):
         return _export_mesh(representation_of(scene), path, chosen, frame, mesh or MeshConfig())

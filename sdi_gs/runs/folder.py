@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, make_numbered_folder, refuse_existing, write_atomically
+from sdi_gs.files import disk_errors, make_new_folder, make_numbered_folder, write_atomically
 from sdi_gs.files.yaml_tables import read_yaml_table
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict
@@ -168,10 +168,9 @@ def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:
 
 
 def create_run_folder_at(path: Path) -> RunFolder:
-    """Make a run folder at ``path``; UserError if it exists."""
-    refuse_existing(path)
+    """Make a run folder at ``path``; UserError if it exists, unless as an empty folder."""
+    make_new_folder(path)
     with disk_errors(path):
-        path.mkdir(parents=True)
         return _with_subfolders(path)
 
 

@@ -14,6 +14,7 @@ import torch
 from sdi_gs.contracts import Scene, TunablePrior
 from sdi_gs.devices import pick_device
 from sdi_gs.errors import UserError
+from sdi_gs.files import refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.runs.checkpoint import is_checkpoint
 from sdi_gs.runs.checkpoint_folders import step_of
@@ -147,8 +148,8 @@ class _Launch:
         """Train a field, then splats that start from it, each as a run of its own."""
         stages, out = self.request.stages, self.request.output_dir
         first = field_stage(config, stages, self.request.field_settings(config.compute))
-        if out is not None and out.exists():
-            raise UserError(f"{out} exists and is never overwritten: choose another --output-dir")
+        if out is not None:
+            refuse_used_folder(out, "choose another --output-dir")
         # Now rather than hours later, when the second stage begins.
         require_kernels(self.device)
         self.emit(StageStarted(number=1, config=first))

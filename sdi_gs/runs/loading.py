@@ -99,6 +99,8 @@ def load(
         return SavedScene(representation=gaussians_from_splats(cloud, device=device), path=path, run=None)
     if not path.is_dir() and found.kind != "checkpoint":
         raise UserError(f"cannot open {path}: it is {found.seen}; {_way_to_show(path, found)}")
+    if frame != "viewer":
+        raise UserError(f"frame {frame} names the axes of a file, and {path} is {found.seen}: leave it out")
     representation, run = load_run_scene(path, device=device, scene=scene)
     return SavedScene(representation=representation, path=path, run=run)
 

@@ -35,7 +35,7 @@ def run(
 ) -> dict[str, Any]:
     """Train to the last step or until ``should_stop``, save, export, and return the summary.
 
-    ``folder`` is the run's folder, or the path of one to create, which must not exist. ``started`` is the
+    ``folder`` is the run's folder, or the path of one to create, new or empty. ``started`` is the
     ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None. Raises as ``train`` and ``finish`` do, and
     UserError for a folder that another process is writing to, or has written to since the trainer was loaded.
     """

@@ -13,7 +13,7 @@ import torch
 from sdi_gs.contracts import Scene
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, refuse_existing
+from sdi_gs.files import disk_errors, refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
@@ -52,15 +52,15 @@ def prepare_run(
 ) -> tuple[Trainer, RunFolder]:
     """Load the prior, make the trainer, and last of all the run's folder, so that bad input leaves nothing behind.
 
-    ``folder`` is the run's own folder, which must not exist; None for the next free ``outputs/<slug>-<n>``.
+    ``folder`` is the run's own folder, new or empty; None for the next free ``outputs/<slug>-<n>``.
     ``scene`` and ``noise_source`` are your own, used instead of the configured ones.
     Raises UserError for an empty prompt, for a prior that cannot be loaded or does not know the prompt's words, and for
     more kept targets than fit into memory.
     """
     _require_runnable(config)
     device, folder = torch.device(device), None if folder is None else Path(folder)
-    if folder is not None and folder.exists():
-        raise UserError(f"{folder} exists and is never overwritten: choose another --output-dir")
+    if folder is not None:
+        refuse_used_folder(folder, "choose another --output-dir")
     if scene is None:
         require_memory(config, device=device)
     if scene is None and entry_of(config).needs_rasterizer:
@@ -123,7 +123,7 @@ def load_stopped(
     """Do what ``prepare_resume`` does, for a caller that holds the folder; return also what has changed."""
     stopped = open_run_folder(path)
     if folder is not None:
-        refuse_existing(folder)
+        refuse_used_folder(folder)
     config = load_run_config(path)
     checkpoint = load_checkpoint(
         latest_checkpoint(stopped.checkpoints) if at is None else checkpoint_at(stopped.checkpoints, at)

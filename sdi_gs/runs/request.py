@@ -33,7 +33,7 @@ class RunRequest:
     device: str | torch.device | None = None
     """Where to compute; None for the first CUDA device, or the CPU if there is none."""
     output_dir: Path | None = None
-    """The run's own folder, which must not exist; None for the next free outputs/<prompt>-<n>."""
+    """The run's own folder, new or empty; None for the next free outputs/<prompt>-<n>."""
     resume: Path | None = None
     """The folder of a run to continue; ``given`` may change what may be changed while a run trains, and ``extend``."""
     at: int | None = None

@@ -18,7 +18,7 @@ class ProbeOptions:
     prior: str = "toybox-ideal"
     """Diffusion prior: a known name, a folder or a hub id."""
     out: Path | None = None
-    """Folder for probe.json and probe.png, which must not exist; the next free probes/<prompt>-<n> if not given."""
+    """Folder for probe.json and probe.png, new or empty; the next free probes/<prompt>-<n> if not given."""
     source: Path | None = None
     """A run folder or a .ply file whose renders are probed; the toybox truth of the prompt if not given."""
     guidance_scale: Annotated[float | None, Range(0.0, 1000.0, low_open=True)] = None

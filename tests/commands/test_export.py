@@ -41,14 +41,21 @@ def test_export_also_makes_splat_files_and_turns_one_kind_into_the_other(
 def test_export_makes_meshes(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import trimesh
 
-    assert main(["export", str(run), "--format", "splat", "--out", "robot.splat"]) == 0
+    assert main(["export", str(run), "--out", "robot.splat"]) == 0
+    assert (here / "robot.splat").stat().st_size == 200 * 32
+    coarse = ["--mesh.resolution", "24", "--mesh.level", "0.5"]
     for file_format, name in {"glb": "robot-mesh.glb", "obj": "robot-mesh.obj", "ply-mesh": "robot-mesh.ply"}.items():
-        coarse = ["--mesh.resolution", "24", "--mesh.level", "0.5"]
         assert main(["export", "robot.splat", "--format", file_format, *coarse]) == 0
         said = capsys.readouterr().out.splitlines()[-2:]
         assert said[0] == name
         assert " triangles at density 0.5, watertight" in said[1]
         assert trimesh.load_mesh(here / name).is_watertight
+    assert (
+        main(["export", "robot.splat", "--out", "by-name.glb", "--mesh.resolution", "24", "--mesh.level", "0.5"]) == 0
+    )
+    assert (here / "by-name.glb").read_bytes().startswith(b"glTF")
+    said = refusal(["export", "robot.splat", "--format", "splat", "--out", "a.ply"], capsys)
+    assert "the name a.ply ends in .ply, and format splat is written as .splat" in said
     assert "never overwritten" in refusal(["export", "robot.splat", "--format", "glb"], capsys)
     high = ["export", str(run), "--format", "glb", "--mesh.level", "1e6"]
     assert "level 1e+06 is never reached" in refusal(high, capsys)

@@ -95,8 +95,13 @@ from sdi_gs.commands.main import main
         (["render", "nowhere", "--size", "4"], "size must be 16 to 4096, got 4"),
         (["render", "nowhere", "--size", "4096", "--frames", "3600"], "must fit into memory"),
         (["render"], "RUN|FILE"),
+        (["export", "nowhere", "--out", "a.ply", "--format", "splat"], "ends in .ply, and format splat is written as"),
+        (["export", "nowhere", "--out", "a"], "the name a leaves the format open"),
+        (["export", "nowhere", "--out", "a.splat", "--mesh.level", "3"], "not for format splat"),
+        (["train", "--prompt", "a robot", "--viewer-port", "9000"], "do nothing without --viewer: add it"),
+        (["train", "--prompt", "a robot", "--viewer-keep-open"], "do nothing without --viewer: add it"),
         (["export", "nowhere"], "nowhere does not exist"),
-        (["export", "nowhere", "--format", "stl"], "('ply', 'splat', 'glb', 'obj', 'ply-mesh')"),
+        (["export", "nowhere", "--format", "stl"], "format stl: choose one of ply, splat, glb, obj, ply-mesh"),
         (["export", "nowhere", "--format", "glb", "--mesh.resolution", "8"], "resolution must be 16 to 512, got 8"),
         (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be above 0 and at most 1000000"),
         (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
@@ -122,8 +127,10 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(
 
 def test_an_output_folder_that_exists_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "mine").mkdir()
-    assert "never overwritten" in refusal([*SMOKE, "--output-dir", "mine"], capsys)
-    assert files_in(here) == {}
+    (here / "mine/notes").write_text("mine")
+    for kind in ([], ["--two-stage"]):
+        assert "never overwritten" in refusal([*SMOKE, *kind, "--output-dir", "mine"], capsys)
+    assert files_in(here) == {"mine/notes": b"mine"}
 
 
 def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(

@@ -32,6 +32,11 @@ def test_render_writes_to_a_new_folder_every_time(run: Path, here: Path, capsys:
     assert {path.parent.name for path in told} == {"robot-render-1", "robot-render-2"}
     assert all(path.is_file() for path in told)
     assert "never overwritten" in refusal(["render", "robot.ply", *small, "--out", "robot-render-1"], capsys)
+    assert "a folder for film, sheet" in refusal(["render", "robot.ply", *small, "--out", "film.mp4"], capsys)
+    assert "frame train names the axes of a file" in refusal(["render", str(run), *small, "--frame", "train"], capsys)
+    (here / "volume").mkdir()
+    assert main(["render", "robot.ply", *small, "--out", "volume"]) == 0
+    assert set(files_in(here / "volume")) == {"contact_sheet.png", "turntable.mp4"}
 
 
 def test_a_run_and_its_file_look_the_same(run: Path, here: Path) -> None:

@@ -109,6 +109,7 @@ def test_the_command_writes_numbers_and_a_figure(tmp_path: Path) -> None:
     from sdi_gs.evaluation.probe import run_probe
 
     out = tmp_path / "probe"
+    out.mkdir()
     options = ProbeOptions(prompt="a red ball", out=out, timesteps=(700, 300), views=1, repeats=2, trajectory_steps=2)
     written = run_probe(options, device=torch.device("cpu"))
     assert written == [out / "probe.json", out / "probe.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.export import default_path, export
-from sdi_gs.runs.export_formats import export_format, export_formats
+from sdi_gs.runs.export_formats import export_format, export_formats, format_for
 from sdi_gs.runs.loading import SavedScene, load
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -99,6 +100,12 @@ def test_a_loss_is_reported(ball: Gaussians, tmp_path: Path) -> None:
     wide = Gaussians({**ball.params, "shN": torch.zeros(200, 3, 3)})
     assert "one colour per Gaussian" in str(export(wide, tmp_path / "a.splat").remark)
     assert export(ball, tmp_path / "b.splat").remark is None
+    opacities = ball.params["opacities"].detach().clone()
+    opacities[:5], opacities[5:10] = -30.0, math.inf
+    faint = Gaussians({**ball.params, "opacities": opacities})
+    exported = export(faint, tmp_path / "c.ply")
+    assert exported.summary == "195 of 200 Gaussians"
+    assert exported.remark == "5 of 200 Gaussians are left out (5 transparent)"
 
 
 def test_bad_input_is_refused_in_one_line(ball: Gaussians, tmp_path: Path) -> None:
@@ -110,6 +117,35 @@ def test_bad_input_is_refused_in_one_line(ball: Gaussians, tmp_path: Path) -> No
     with pytest.raises(UserError, match="never overwritten"):
         export(ball, tmp_path / "a.ply")
     assert (tmp_path / "a.ply").read_text() == "mine"
+
+
+def test_an_ending_and_a_format_that_contradict_are_refused(ball: Gaussians, tmp_path: Path) -> None:
+    contradictions = {
+        "a.ply": ("splat", "glb", "obj"),
+        "a.splat": ("ply", "glb", "ply-mesh"),
+        "a.GLB": ("ply", "splat", "obj"),
+        "a.spz": ("ply", "splat"),
+        "a.mp4": ("ply", "glb"),
+        "robot.tar.gz": ("ply",),
+    }
+    for name, formats in contradictions.items():
+        for file_format in formats:
+            with pytest.raises(UserError, match=f"ends in .*, and format {file_format} is written as .*: leave the"):
+                export(ball, tmp_path / name, format=file_format)
+            with pytest.raises(UserError, match="leave the format out, or end the name in"):
+                format_for(tmp_path / name, file_format)
+    assert not list(tmp_path.iterdir())
+    # A name of no format's ending is the user's own.
+    for name, file_format in {"a.PLY": "ply-mesh", "a": "splat", "robot v1.5": "ply", "a.b.glb": "glb"}.items():
+        assert format_for(Path(name), file_format).name == file_format
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [(None, "ply"), ("a.glb", "glb"), ("a.splat", "splat"), ("a.ply", "ply"), ("there.glb/a.OBJ", "obj")],
+)
+def test_without_a_format_the_ending_decides_on_the_command_line_too(name: str | None, expected: str) -> None:
+    assert format_for(None if name is None else Path(name), None).name == expected
 
 
 def test_splats_of_a_field_are_refused_with_the_meshes(tmp_path: Path) -> None:

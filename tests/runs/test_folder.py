@@ -53,9 +53,10 @@ def test_a_slug_is_short_safe_and_whole_words(prompt: str, expected: str) -> Non
 
 def test_a_chosen_folder_that_exists_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes").touch()
     with pytest.raises(UserError, match="mine exists and is never overwritten"):
         create_run_folder_at(tmp_path / "mine")
-    assert list((tmp_path / "mine").iterdir()) == []
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
     made = create_run_folder_at(tmp_path / "other" / "mine")
     assert made.previews.is_dir()
     assert made.checkpoints.is_dir()
@@ -65,6 +66,14 @@ def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file"):
         create_run_folder(tmp_path / "file", "a chair")
+
+
+def test_a_run_may_have_a_folder_that_is_there_and_empty(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    made = create_run_folder_at(tmp_path / "volume")
+    assert made.checkpoints.is_dir()
+    with pytest.raises(UserError, match="never overwritten"):
+        create_run_folder_at(tmp_path / "volume")
 
 
 def test_the_config_comes_back_in_its_order_and_is_written_once(run: RunFolder) -> None:

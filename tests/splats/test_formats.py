@@ -264,4 +264,4 @@ def test_the_command_line_takes_a_new_format(own_formats: Path) -> None:
     assert_same(read_splats(own_formats / "b.ply"), make_cloud(3))
     assert (own_formats / "a-export.html").exists()
     assert "a page is only looked at\n" in done.stderr
-    assert "('ply', 'splat', 'npz', 'page', 'glb', 'obj', 'ply-mesh')" in done.stderr
+    assert "format spz: choose one of ply, splat, npz, page, glb, obj, ply-mesh" in done.stderr
