@@ -67,9 +67,6 @@ class Train:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        usual = (self.viewer_host, self.viewer_port, self.viewer_keep_open) == (LOCAL_HOST, VIEWER_PORT, False)
-        if not self.viewer and not usual:
-            raise ValueError("--viewer-host, --viewer-port and --viewer-keep-open do nothing without --viewer: add it")
 
 
 def train(options: Train) -> int:
