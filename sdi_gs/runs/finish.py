@@ -6,18 +6,19 @@ Nothing that a run wrote is overwritten: the results of an earlier stop are rena
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from sdi_gs.files import first_free_number
+from sdi_gs.files import disk_errors, first_free_number
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.runs.events import Finished, Observer, Saving, ignore
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
-from sdi_gs.runs.saving import film_of_views, ring_of_views, save_state
+from sdi_gs.runs.saving import dispensable, film_of_views, ring_of_views, save_state
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.splats.ply import write_splat_ply
 from sdi_gs.training.trainer import Trainer
@@ -29,7 +30,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
     """Save, export and write the summary, which is returned.
 
     ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts. Results of an earlier stop of the
-    same run are kept as ``<name>_stop_<n>``. Emits Saving, CheckpointSaved and Finished.
+    same run are kept as ``<name>_stop_<n>``. Emits Saving, CheckpointSaved and Finished, and a Notice for a picture, a
+    film or a summary that cannot be made: without the checkpoint or the splats alone it raises UserError.
     """
     config = trainer.config
     emit(Saving(step=trainer.step))
@@ -43,10 +45,15 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
         exported = write_splat_ply(folder.splats, splats.cpu(), comments=comments).written
     size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
     labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
-    save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
-    if frames:
-        save_turntable(folder.turntable, film_of_views(trainer, frames, size))
-    steps = folder.read_steps()
+    later = f"make pictures later with: sdi-gs render {shlex.quote(str(folder.path))}"
+    with dispensable("the contact sheet", emit=emit, fix=later):
+        save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
+    with dispensable("the film", emit=emit, fix=later):
+        if frames:
+            save_turntable(folder.turntable, film_of_views(trainer, frames, size))
+    steps: list[dict[str, Any]] = []
+    with dispensable("the summary's counts of calls and seconds", emit=emit):
+        steps = folder.read_steps()
     summary = {
         "prompt": config.prompt,
         "prior": config.prior,
@@ -58,8 +65,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
         "representation": trainer.scene_name or config.representation,
         "n_gaussians": trainer.scene.representation.num_points,
         "n_exported": exported,
-        "predictor_calls": sum(record["predictor_calls"] for record in steps),
-        "train_seconds": sum(record["seconds"] for record in steps),
+        "predictor_calls": sum(record.get("predictor_calls", 0) for record in steps),
+        "train_seconds": sum(record.get("seconds", 0.0) for record in steps),
         "wall_seconds": time.perf_counter() - started,
         "peak_rss_mb": peak_rss_mb(),
         "device": str(trainer.device),
@@ -69,7 +76,8 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
     }
     if trainer.noise_source_name is not None:
         summary["noise_source"] = trainer.noise_source_name
-    folder.write_summary(summary)
+    with dispensable("the summary", emit=emit):
+        folder.write_summary(summary)
     files = tuple(path for path in result_files(folder) if path.exists())
     made = f"{exported} Gaussians" if splats is not None else trainer.scene.representation.describe()
     complete = trainer.step >= config.total_steps
@@ -94,6 +102,7 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
 def _set_aside_results(folder: RunFolder) -> None:
     """Rename the results of an earlier, stopped part of the run."""
     number = first_free_number(lambda number: any(folder.path.glob(f"*_stop_{number}.*")))
-    for path in result_files(folder):
-        if path.exists():
-            path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))
+    with disk_errors(folder.path):
+        for path in result_files(folder):
+            if path.exists():
+                path.rename(path.with_name(f"{path.stem}_stop_{number}{path.suffix}"))

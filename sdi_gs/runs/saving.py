@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
+from sdi_gs.devices import is_out_of_memory
+from sdi_gs.errors import UserError
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import pictures, render_views, ring_cameras
 from sdi_gs.runs.checkpoint import pack_state, save_checkpoint
-from sdi_gs.runs.events import CheckpointSaved, Observer, PreviewSaved, ignore
+from sdi_gs.runs.events import CheckpointSaved, Notice, Observer, PreviewSaved, ignore
 from sdi_gs.runs.folder import SETTINGS_EVENT, RunFolder
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
@@ -42,10 +45,23 @@ def save_state(trainer: Trainer, folder: RunFolder, *, emit: Observer = ignore, 
     emit(CheckpointSaved(step=trainer.step, path=path))
 
 
+@contextmanager
+def dispensable(what: str, *, emit: Observer, fix: str = "") -> Iterator[None]:
+    """Emit a notice where a picture, a film or a count cannot be made; the run and its object do without it."""
+    try:
+        yield
+    # What disks, encoders, memory and damaged files raise; other errors are faults of the program.
+    except (UserError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        reason = "out of memory" if is_out_of_memory(error) else " ".join(str(error).split()) or type(error).__name__
+        emit(Notice(text=f"{what} could not be made: {reason}{fix and f'; {fix}'}"))
+
+
 def save_preview(trainer: Trainer, folder: RunFolder, *, emit: Observer = ignore) -> None:
     """Render front, sides and back into one picture; one of the same step from an earlier attempt is kept."""
     path = folder.preview(trainer.step)
-    if not path.exists():
+    if path.exists():
+        return
+    with dispensable(f"the preview of step {trainer.step}", emit=emit):
         save_contact_sheet(path, ring_of_views(trainer, PREVIEW_VIEWS, trainer.prior.image_size))
         emit(PreviewSaved(step=trainer.step, path=path))
 

@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from command_line import refusal
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import NoiseSchedule
+from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.runs.checkpoint import pack_state
+from sdi_gs.runs.checkpoint import list_checkpoints, pack_state
 from sdi_gs.runs.console_observer import line_of
 from sdi_gs.runs.events import CheckpointSaved, Event, Observer, StepDone, TierLowered
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.loop import keep_within_tier, train
+from sdi_gs.runs.loop import keep_within_tier, run, train
 from sdi_gs.runs.prepare import prepare_resume, prepare_run
 from sdi_gs.runs.saving import save_state
 from sdi_gs.settings.compute import ComputeConfig
@@ -52,6 +55,7 @@ class SmallCard:
         self.room = 64
         self.at_once = 64
         self.sizes: list[int] = []
+        self.error: Exception = torch.OutOfMemoryError("a card that is full")
 
     def configure(self, compute: ComputeConfig) -> None:
         self.at_once = compute.views_at_once or 64
@@ -77,7 +81,7 @@ class SmallCard:
     def hold(self, views: int) -> None:
         self.sizes.append(views)
         if views > self.room:
-            raise torch.OutOfMemoryError(f"{views} views on a card for {self.room}")
+            raise self.error
 
 
 def config(replay: ReplayConfig | None = None, **compute: object) -> RunConfig:
@@ -188,11 +192,85 @@ def test_the_lowest_tier_ends_the_run_in_one_line_with_the_state_saved(
     assert isinstance(events[-1], CheckpointSaved)
 
 
-def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
+def errors_of_the_host() -> list[Exception]:
+    """What torch and numpy raise when the host has no memory, asked for more than there is anywhere."""
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(2**60, np.uint8)
+    assert not isinstance(of_torch.value, torch.OutOfMemoryError)
+    return [of_torch.value, of_numpy.value, MemoryError(), RuntimeError("std::bad_alloc")]
+
+
+def test_errors_of_memory_are_told_apart_from_others() -> None:
+    of_cards = [torch.OutOfMemoryError("no room"), RuntimeError("CUDA error: out of memory")]
+    assert all(map(is_out_of_memory, [*errors_of_the_host(), *of_cards]))
+    others = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"), KeyError("x")]
+    assert not any(map(is_out_of_memory, others))
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_memory_of_the_host_that_runs_out_is_handled_as_that_of_a_card(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: int
+) -> None:
+    prior, events = SmallCard(), list[Event]()
+    prior.error = errors_of_the_host()[kind]
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    train(trainer, folder, observers=[shrinks(prior, 2), events.append], should_stop=lambda: trainer.step >= 4)
+    assert [event.tier.name for event in events if isinstance(event, TierLowered)] == ["40"]
+    prior.room = 0
+    with pytest.raises(UserError, match="step 5: out of memory with all that saves") as stopped:
+        train(trainer, folder)
+    assert f"go on with sdi-gs train --resume {folder.path}, or with --views-per-step 2 as well" in str(stopped.value)
+    # The finished step is saved, and not only the one that was due.
+    assert list_checkpoints(folder.checkpoints)[-1].name == "step_000004"
+    assert_equal_states(prepare_resume(folder.path, device=CPU)[0], trainer)
+
+
+def test_another_error_of_a_step_is_not_taken_for_one_of_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    prior = SmallCard()
+    prior.error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    trainer, folder = start(monkeypatch, tmp_path / "run", prior)
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(trainer, folder, observers=[shrinks(prior, 2)])
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_memory_that_runs_out_elsewhere_is_one_line_with_the_way_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: int
+) -> None:
+    trainer, folder = start(monkeypatch, tmp_path / "run", SmallCard())
+
+    def full(*_: object, **__: object) -> None:
+        raise errors_of_the_host()[kind]
+
+    monkeypatch.setattr("sdi_gs.runs.finish.write_splat_ply", full)
+    resume = f"sdi-gs train --resume {folder.path}"
+    with pytest.raises(UserError, match="out of memory: close other programs; step_000006 is saved; go on") as stopped:
+        run(trainer, folder)
+    assert str(stopped.value).endswith(resume)
+
+
+def test_a_command_that_runs_out_of_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in errors_of_the_host():
+
+        def full(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("sdi_gs.runs.loading.load", full)
+        assert "out of memory" in refusal(["render", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["card", "host"])
+def test_a_card_too_full_for_the_networks_is_one_line_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
     def load(*_: object, **__: object) -> SmallCard:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("sdi_gs.runs.prepare.load_prior", load)
     with pytest.raises(UserError, match="too little free memory to load the networks and the scene") as stopped:
