@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
+import re
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from urllib.parse import urlsplit
@@ -17,8 +19,14 @@ from viser import _messages as messages
 from viser.infra import WebsockClientConnection
 
 from sdi_gs.errors import UserError
+from sdi_gs.viewer.connections import capped_connections
 
 PORTS_TO_TRY = 100
+MOST_REFUSALS_TOLD = 20
+"""Sites whose refusal is logged; anybody can make up more."""
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+
+LOGGER = logging.getLogger("sdi_gs.viewer")
 
 
 @contextmanager
@@ -28,19 +36,32 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def start_server(host: str, port: int) -> viser.ViserServer:
+def start_server(host: str, port: int, *, origins: Sequence[str] = ()) -> viser.ViserServer:
     """Start a server on the first free port from ``port`` on (0: any), without viser's public share tunnel.
 
-    Raises UserError where the host is not an address of this machine or no port is free.
+    ``origins`` are the names of other sites whose pages may use it, such as a proxy's.
+
+    Raises UserError where the host is not an address of this machine, no port is free or an origin is no name.
     """
+    allowed = frozenset(map(origin_name, origins))
     free = free_port(host, port)
     # A browser may leave while a message is being sent to it.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
-    with quiet():
+    with quiet(), capped_connections():
         server = viser.ViserServer(host=host, port=free, verbose=False)
     forbid_sharing(server)
-    check_origins(server)
+    check_origins(server, allowed)
     return server
+
+
+def origin_name(text: str) -> str:
+    """Return the name of a site, with a port where it has an unusual one; UserError for anything else."""
+    if not _NAME.fullmatch(text):
+        raise UserError(
+            f"viewer_origin {text!r} is not the name of a site: give it as the browser's address line has it, without "
+            "https:// and without the path, such as my-box.example.org or my-box.example.org:8443"
+        )
+    return text.lower()
 
 
 def free_port(host: str, port: int) -> int:
@@ -64,29 +85,45 @@ def forbid_sharing(server: viser.ViserServer) -> None:
     server._websock_server.unregister_handler(messages.ShareUrlDisconnect)
 
 
-def check_origins(server: viser.ViserServer) -> None:
-    """Reject browsers on another site's page, since any web page may connect to a local port."""
+def check_origins(server: viser.ViserServer, allowed: frozenset[str]) -> None:
+    """Reject browsers on another site's page, since any web page may connect to a local port; tell them the way in."""
     websockets = server._websock_server
     local = is_loopback(server.get_host())
+    refused: set[str] = set()
 
     async def reject_foreign(connection: WebsockClientConnection) -> None:
         socket_of = websockets._live_connections[connection.client_id]
         headers = socket_of.request.headers if socket_of.request is not None else {}
-        if not is_own_origin(headers.get("Origin"), headers.get("Host"), local=local):
-            await socket_of.close(1008, "another site's page may not use this viewer")
+        origin = headers.get("Origin")
+        if is_own_origin(origin, headers.get("Host"), local=local, allowed=allowed):
+            return
+        site = _site(origin)
+        if site not in refused and len(refused) < MOST_REFUSALS_TOLD:
+            refused.add(site)
+            LOGGER.warning("viewer: a page of %s was refused; if it is yours, add --viewer-origin %s", site, site)
+        # Of all codes it is this one whose reason viser's page shows.
+        await socket_of.close(1002, f"This viewer must be started with --viewer-origin {site}"[:120])
 
     websockets.on_client_connect(reject_foreign)
 
 
-def is_own_origin(origin: str | None, host: str | None, *, local: bool) -> bool:
-    """Return whether a request comes from the viewer's own page or from a program other than a browser.
+def _site(origin: str | None) -> str:
+    """Return an origin's name for a message; a stranger wrote it."""
+    name = urlsplit(origin or "").netloc.lower()
+    return name if len(name) <= 60 and _NAME.fullmatch(name) else "its name"
+
+
+def is_own_origin(origin: str | None, host: str | None, *, local: bool, allowed: frozenset[str] = frozenset()) -> bool:
+    """Return whether a request comes from the viewer's own page, an allowed site or a program other than a browser.
 
     If only this machine can connect (``local``), the page's host must also be a local name: a foreign name that
-    resolves to this machine (DNS rebinding) is refused.
+    resolves to this machine (DNS rebinding) is refused. Allowed names are compared as a whole, with their port.
     """
     if origin is None:
         return True
     page = urlsplit(origin)
+    if page.scheme in ("http", "https") and page.netloc.lower() in allowed:
+        return True
     if host is None or page.netloc != host:
         return False
     return not local or is_loopback(page.hostname or "")

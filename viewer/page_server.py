@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,17 +60,19 @@ class PageContent:
 class PageServer:
     """A page on a scene: construct it, add further controls, then call ``serve`` and in the end ``end``.
 
-    Raises UserError where the host is not an address of this machine or no port is free.
+    Raises UserError where the host is not an address of this machine, no port is free or an origin is no name.
     """
 
-    def __init__(self, content: PageContent, *, host: str, port: int, device: torch.device) -> None:
+    def __init__(
+        self, content: PageContent, *, host: str, port: int, origins: Sequence[str], device: torch.device
+    ) -> None:
         self.content = content
         self.bridge = Bridge()
         self.history = History()
         self._status = Status(phase="starting")
         self._errors_reported: dict[str, float] = {}
         self._errors_lock, self._folder_lock = threading.Lock(), threading.Lock()
-        self.server = start_server(host, port)
+        self.server = start_server(host, port, origins=origins)
         self.host, self.port = host, self.server.get_port()
         content.standpoint.prepare(self.server)
         scene = Scene(self.server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, assert_never
 
@@ -37,8 +37,8 @@ class LiveViewer(PageServer):
     """The page of a run that trains; the training thread calls ``observe`` with the run's events.
 
     A context manager: entering it serves the page, leaving it closes the port. ``interrupted`` returns whether Ctrl-C
-    was pressed, which also ends a pause. Raises UserError where the host is not an address of this machine or no port
-    is free.
+    was pressed, which also ends a pause. ``origins`` are the names of sites, such as a proxy's, whose pages may use it.
+    Raises UserError where the host is not an address of this machine, no port is free or an origin is no name.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class LiveViewer(PageServer):
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
+        origins: Sequence[str] = (),
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         config, shown = trainer.config, trainer.scene.representation
@@ -61,7 +62,7 @@ class LiveViewer(PageServer):
             has_splats=shown.splats() is not None,
             prior=trainer.prior,
         )
-        super().__init__(content, host=host, port=port, device=trainer.device)
+        super().__init__(content, host=host, port=port, origins=origins, device=trainer.device)
         self._trainer, self._folder, self._interrupted = trainer, folder, interrupted
         self._paused = False
         self._steps_allowed = 0
@@ -239,6 +240,7 @@ class FinishedViewer(PageServer):
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
+        origins: Sequence[str] = (),
         device: torch.device,
     ) -> None:
         run, shown = scene.run, scene.representation
@@ -252,7 +254,7 @@ class FinishedViewer(PageServer):
             render_note=labels.VIEWING_RENDER_NOTE,
             has_splats=shown.splats() is not None,
         )
-        super().__init__(content, host=host, port=port, device=device)
+        super().__init__(content, host=host, port=port, origins=origins, device=device)
         if content.has_splats:
             self.page.add_scene(self.worker, with_cameras=False)
         self.set_status(Status(phase="viewing", contents=contents(shown, has_splats=content.has_splats)))

@@ -62,6 +62,8 @@ class Train:
     """Address that the viewer listens on; 0.0.0.0 lets every machine in, without a password."""
     viewer_port: Annotated[int, PORTS] = VIEWER_PORT
     """Port of the viewer, or the next free one; 0 for any."""
+    viewer_origin: tuple[str, ...] = ()
+    """Names of sites whose pages may use the viewer, such as a proxy's: my-box.example.org (docs/viewer.md)."""
     viewer_keep_open: bool = False
     """Keep showing the finished object until Ctrl-C."""
 
@@ -74,10 +76,12 @@ def train(options: Train) -> int:
     started = time.perf_counter()
     request, chosen = requested_run(options)
     if options.viewer:
-        from sdi_gs.viewer.guard import free_port
+        from sdi_gs.viewer.guard import free_port, origin_name
 
         # Now, so that a viewer that cannot start leaves no half of a run.
         free_port(options.viewer_host, options.viewer_port)
+        for origin in options.viewer_origin:
+            origin_name(origin)
     from sdi_gs.runs.console_observer import ConsoleObserver
     from sdi_gs.runs.launch import launch
 
@@ -159,7 +163,12 @@ def _viewer_of(options: Train) -> Watch:
         from sdi_gs.viewer.server import LiveViewer
 
         with LiveViewer(
-            trainer, folder, host=options.viewer_host, port=options.viewer_port, interrupted=interrupted
+            trainer,
+            folder,
+            host=options.viewer_host,
+            port=options.viewer_port,
+            origins=options.viewer_origin,
+            interrupted=interrupted,
         ) as viewer:
             print_address(viewer.address)
             yield viewer

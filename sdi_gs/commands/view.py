@@ -25,6 +25,8 @@ class View:
     """Address to listen on; 0.0.0.0 lets every machine in, without a password."""
     port: Annotated[int, PORTS] = VIEWER_PORT
     """Port to listen on, or the next free one; 0 for any."""
+    viewer_origin: tuple[str, ...] = ()
+    """Names of sites whose pages may use the viewer, such as a proxy's: my-box.example.org (docs/viewer.md)."""
     camera: LookConfig = LookConfig()
     frame: Frame = "viewer"
     """Axes that a file has: those of splat viewers, or those of training."""
@@ -47,10 +49,10 @@ def view(options: View) -> int:
     framing, remarks = framing_of(scene, options.camera)
     for remark in remarks:
         say(remark)
-    with (
-        Interrupts("closing the viewer") as interrupts,
-        FinishedViewer(scene, framing, host=options.host, port=options.port, device=device) as viewer,
-    ):
+    viewer_of_scene = FinishedViewer(
+        scene, framing, host=options.host, port=options.port, origins=options.viewer_origin, device=device
+    )
+    with Interrupts("closing the viewer") as interrupts, viewer_of_scene as viewer:
         print_address(viewer.address)
         viewer.serve_until(lambda: interrupts.requested)
     return 0

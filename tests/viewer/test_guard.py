@@ -142,11 +142,79 @@ def test_another_sites_page_is_turned_away_without_a_message(
     wait_until(lambda: own.of_kind("ReplayDoneMessage"))
     other = browsers(server.get_port(), origin="https://evil.example", with_camera=False)
     wait_until(lambda: other.connection.close_code is not None)
-    assert other.connection.close_code == 1008
+    # viser's page shows the reason of this code alone.
+    assert other.connection.close_code == 1002
+    assert other.connection.close_reason == "This viewer must be started with --viewer-origin evil.example"
     assert other.messages == []
     with pytest.raises(ConnectionClosed):
         other.look_from((1.0, 0.0, 0.0))
     assert len(server.get_clients()) == 1
+
+
+ALLOWED = frozenset({"box.example.org", "box.example.org:8443"})
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://box.example.org", True),
+        ("https://BOX.example.org:8443", True),
+        ("https://box.example.org:9", False),
+        ("https://other.example.org", False),
+        ("https://box.example.org.evil.example", False),
+        ("https://evil-box.example.org", False),
+        ("https://evil.example@box.example.org", False),
+        ("file://box.example.org", False),
+        ("null", False),
+    ],
+)
+def test_a_proxys_name_is_allowed_as_a_whole(origin: str, allowed: bool) -> None:
+    assert is_own_origin(origin, "127.0.0.1:8080", local=True, allowed=ALLOWED) == allowed
+    assert not is_own_origin(origin, "127.0.0.1:8080", local=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["https://box.example.org", "box.example.org/proxy", "*", "*.example.org", "", "a b", "ü"]
+)
+def test_an_origin_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is not the name of a site: give it as the browser's address line has it"):
+        start_server("127.0.0.1", 0, origins=[name])
+
+
+def test_a_page_behind_a_proxy_is_let_in_by_name(browsers: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
+    server = start_server("127.0.0.1", 0, origins=["Box.example.org"])
+    try:
+        browser = browsers(server.get_port(), origin="https://box.example.org")
+        wait_until(lambda: browser.of_kind("ReplayDoneMessage"))
+        assert len(server.get_clients()) == 1
+    finally:
+        with quiet():
+            server.stop()
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("https://hub.example.org", "--viewer-origin hub.example.org"),
+        ("https://" + "a" * 300, "--viewer-origin its name"),
+        ("https://-evil.example", "--viewer-origin its name"),
+    ],
+)
+def test_a_refusal_says_what_to_add_and_repeats_nothing_that_is_no_name(
+    server: viser.ViserServer,
+    browsers: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    origin: str,
+    said: str,
+) -> None:
+    for _ in range(2):
+        other = browsers(server.get_port(), origin=origin, with_camera=False)
+        wait_until(lambda other=other: other.connection.close_code is not None)
+        assert str(other.connection.close_reason).endswith(said)
+    # Once, however often the page tries again.
+    [line] = [message for message in caplog.messages if "was refused" in message]
+    assert line.endswith(said)
 
 
 def test_the_address_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

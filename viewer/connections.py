@@ -1,0 +1,62 @@
+"""The connections of the viewer's port: capped and quiet, since strangers can open as many as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from websockets.asyncio import server as websockets_server
+from websockets.protocol import CONNECTING
+
+MAX_CONNECTIONS = 64
+"""Connections at once, those included whose request has not come yet."""
+KEPT_DESCRIPTORS = 64
+"""Of the process's file descriptors, those that are left to the run: its log, checkpoints and exports."""
+BACKLOG = 8
+"""Connections that the system completes before they are looked at; asyncio takes that many at one go."""
+IN_FLIGHT = 8 * BACKLOG
+"""Connections that are taken while others are being turned away: asyncio needs some turns of its loop for that."""
+
+LOGGER = logging.getLogger("sdi_gs.viewer.connections")
+"""websockets' log of handshakes that fail; a stranger decides how many, so that it is shown to debuggers only."""
+
+
+def connection_cap() -> int:
+    """Return how many connections the process's limit of descriptors allows, ``MAX_CONNECTIONS`` at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    folder = Path("/proc/self/fd")
+    in_use = len(os.listdir(folder)) if folder.is_dir() else soft // 4
+    return max(min(MAX_CONNECTIONS, soft - in_use - KEPT_DESCRIPTORS - IN_FLIGHT), 2)
+
+
+@contextmanager
+def capped_connections() -> Iterator[None]:
+    """Let a server that viser starts within the body accept no more than ``connection_cap`` connections at once."""
+    cap = connection_cap()
+
+    class Capped(websockets_server.ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            everyone = self.server.handlers
+            if len(everyone) <= cap:
+                return
+            # The oldest of those that have asked for nothing makes room, so that strangers do not lock browsers out.
+            idle = (other for other in everyone if other is not self and other.protocol.state is CONNECTING)
+            next(idle, self).transport.abort()
+
+    LOGGER.setLevel(logging.DEBUG if LOGGER.parent and LOGGER.parent.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
+    # viser offers no way to pass these on; its server is up when its constructor returns.
+    serve = websockets_server.serve
+    websockets_server.serve = partial(serve, create_connection=Capped, backlog=BACKLOG, logger=LOGGER)
+    try:
+        yield
+    finally:
+        websockets_server.serve = serve
