@@ -49,6 +49,7 @@ class Target:
 TARGETS: dict[str, str] = {
     "ply": "fuzzing.ply_files",
     "splat": "fuzzing.splat_files",
+    "mesh": "fuzzing.mesh_files",
 }
 """Name of each kind, and the module that defines its ``TARGET``."""
 

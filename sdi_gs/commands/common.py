@@ -17,6 +17,8 @@ EXIT_CHECK_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports of a program that Ctrl-C ended; also after SIGTERM and SIGHUP."""
+EXIT_PIPE_CLOSED = 141
+"""128 + SIGPIPE, what a shell reports of a program whose reader went away."""
 
 LOCAL_HOST = "127.0.0.1"
 VIEWER_PORT = 8080
