@@ -45,7 +45,14 @@ class ChangeSettings:
     """Values by the settings' dotted names in ``RunConfig``."""
 
 
-Command = Pause | Resume | StepOnce | StopAndSave | ChangeSettings
+@dataclass(frozen=True)
+class TrainOn:
+    """After the end: take more steps of the same run."""
+
+    steps: int
+
+
+Command = Pause | Resume | StepOnce | StopAndSave | ChangeSettings | TrainOn
 
 Phase = Literal["starting", "training", "paused", "saving", "finished", "viewing"]
 

@@ -45,7 +45,8 @@ def capped_connections() -> Iterator[None]:
     class Capped(websockets_server.ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
-            everyone = self.server.handlers
+            # Oldest first; one that is being closed stays among them for some turns of the loop.
+            everyone = [other for other in self.server.handlers if not other.transport.is_closing()]
             if len(everyone) <= cap:
                 return
             # The oldest of those that have asked for nothing makes room, so that strangers do not lock browsers out.

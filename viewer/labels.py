@@ -28,6 +28,10 @@ RESUME = "Resume"
 STEP_ONCE = "One step"
 STOP_AND_SAVE = "Stop and save"
 TRAINING_SHARE = "Training's share"
+MORE_STEPS = "More steps"
+TRAIN_ON = "Train on"
+ENDED_NOTE = "Training has ended, so these controls are off."
+TRAIN_ON_NOTE = "*Train on* takes more steps of the same run, with timestep and learning rates as they ended."
 
 APPLY = "Apply from the next step"
 

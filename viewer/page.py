@@ -15,9 +15,10 @@ import numpy as np
 import viser
 from viser import uplot
 
+from sdi_gs.settings.bounds import Range
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.viewer import labels
-from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, StepOnce, StopAndSave
+from sdi_gs.viewer.bridge import Bridge, ChangeSettings, Pause, Resume, Status, StepOnce, StopAndSave, TrainOn
 from sdi_gs.viewer.history import History
 from sdi_gs.viewer.render_worker import DEFAULT_SHARE, SHARES, RenderWorker
 from sdi_gs.viewer.splat_stream import SplatArrays
@@ -26,6 +27,8 @@ from sdi_gs.viewer.steering import NUMBER_CONTROLS, TEXT_CONTROLS, shown_values,
 
 SPLAT_SCALES = (0.05, 2.0)
 PLOT_HEIGHT = 120
+MORE_STEPS, DEFAULT_MORE = Range(1, 1_000_000), 100
+"""Steps that a run can be trained on for at a time."""
 MARKUP = "\\`*_{}[]()<>#+-!|&~$:"
 """Characters with a meaning in Markdown."""
 _PLOTS = (labels.PLOT_LOSS, labels.PLOT_TIMESTEP, labels.PLOT_COUNT, labels.PLOT_RATE)
@@ -49,6 +52,11 @@ class Page:
         self._plots: list[viser.GuiUplotHandle] = []
         self._config: RunConfig | None = None
         self._plotted = 0
+        self._training: list[Any] = []
+        """Controls that act on a run that trains."""
+        self._after_end: list[Any] = []
+        """Controls that act on a run that has ended."""
+        self._end_note: viser.GuiMarkdownHandle | None = None
 
     # Building.
 
@@ -64,6 +72,18 @@ class Page:
             ):
                 button = gui.add_button(label)
                 button.on_click(_posts(post, command))
+                self._training.append(button)
+            self._end_note = gui.add_markdown("", visible=False)
+            more = gui.add_number(
+                labels.MORE_STEPS, DEFAULT_MORE, min=MORE_STEPS.low, max=MORE_STEPS.high, step=1, visible=False
+            )
+            go_on = gui.add_button(labels.TRAIN_ON, visible=False)
+            self._after_end = [more, go_on]
+
+            @go_on.on_click
+            async def _(_: Any) -> None:
+                post(TrainOn(int(_clamped(more.value, MORE_STEPS.low, MORE_STEPS.high))))
+
             share = gui.add_slider(
                 labels.TRAINING_SHARE,
                 SHARES[0],
@@ -72,6 +92,8 @@ class Page:
                 DEFAULT_SHARE,
                 hint="Share of its speed that training keeps while you orbit",
             )
+
+            self._training.append(share)
 
             @share.on_update
             async def _(_: Any) -> None:
@@ -106,7 +128,10 @@ class Page:
                 hint=setting.hint,
             )
 
-        @gui.add_button(labels.APPLY).on_click
+        apply = gui.add_button(labels.APPLY)
+        self._training += [*self._inputs.values(), apply]
+
+        @apply.on_click
         async def _(_: Any) -> None:
             if self._config is None:
                 return
@@ -174,6 +199,26 @@ class Page:
         for key, value in shown_values(config).items():
             if self._inputs and self._inputs[key].value != value:
                 self._inputs[key].value = value
+
+    def show_end(self, *, can_go_on: bool) -> None:
+        """Turn the controls of training off and say why; offer more steps where the program is still there for them."""
+        self._turn(off=True)
+        if self._end_note is not None:
+            self._end_note.content = f"{labels.ENDED_NOTE} {labels.TRAIN_ON_NOTE if can_go_on else ''}"
+        for control in self._after_end:
+            control.visible = can_go_on
+
+    def show_training(self) -> None:
+        """Turn the controls of training on again."""
+        self._turn(off=False)
+        for control in self._after_end:
+            control.visible = False
+
+    def _turn(self, *, off: bool) -> None:
+        for control in self._training:
+            control.disabled = off
+        if self._end_note is not None:
+            self._end_note.visible = off
 
     def show_last(self, text: str) -> None:
         """Show a line that stays on the page after the server has stopped."""

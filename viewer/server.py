@@ -22,7 +22,18 @@ from sdi_gs.settings.cameras import LookConfig
 from sdi_gs.settings.tree import with_values
 from sdi_gs.training.trainer import Trainer
 from sdi_gs.viewer import labels
-from sdi_gs.viewer.bridge import ChangeSettings, Command, Pause, Phase, Resume, Snapshot, Status, StepOnce, StopAndSave
+from sdi_gs.viewer.bridge import (
+    ChangeSettings,
+    Command,
+    Pause,
+    Phase,
+    Resume,
+    Snapshot,
+    Status,
+    StepOnce,
+    StopAndSave,
+    TrainOn,
+)
 from sdi_gs.viewer.labels import MODES
 from sdi_gs.viewer.page_server import PageContent, PageServer
 from sdi_gs.viewer.standpoint import standpoint_of
@@ -141,14 +152,25 @@ class LiveViewer(PageServer):
         """Show that the run is finished, with a last message, then close the port."""
         self._ended = True
         self._show("finished")
+        self.page.show_end(can_go_on=False)
         self.end(message)
         self._log_errors()
 
-    def keep_open(self, until: Callable[[], bool]) -> None:
-        """Show the finished scene until ``until`` returns True."""
+    def keep_open(self, until: Callable[[], bool]) -> int:
+        """Show the finished scene until ``until`` returns True or more steps are asked for; return their number."""
         self._show("finished")
-        while not until():
-            time.sleep(PAUSE_POLL)
+        self.page.show_end(can_go_on=True)
+        self.bridge.take_commands()
+        more = 0
+        while not more and not until():
+            if self.bridge.wait_for_command(PAUSE_POLL):
+                asked = [command.steps for command in self.bridge.take_commands() if isinstance(command, TrainOn)]
+                more = max(asked, default=0)
+        if more:
+            self._paused, self._steps_allowed, self._stop_requested, self._last_step_at = False, 0, False, None
+            self.page.show_training()
+            self._show("training")
+        return more
 
     def on_error(self, line: str) -> None:
         """Keep an error for the run's log, which only the training thread writes."""
@@ -179,6 +201,9 @@ class LiveViewer(PageServer):
                 self._stop_requested = True
             case ChangeSettings(values):
                 self._change_settings(values)
+            case TrainOn():
+                # It is a command for after the end.
+                pass
             case _:
                 assert_never(command)
 

@@ -16,7 +16,7 @@ from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
-from sdi_gs.runs.events import Event, Planned
+from sdi_gs.runs.events import Event, Observer, Planned
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.run import RunConfig
@@ -89,7 +89,7 @@ def train(options: Train) -> int:
         result = launch(
             request,
             observers=[_choice_printer(chosen, asked=options.device is not None), console],
-            watch=_viewer_of(options) if options.viewer else None,
+            watch=_viewer_of(options, console) if options.viewer else None,
             started=started,
         )
     return 0 if result.is_complete else EXIT_INTERRUPTED
@@ -155,11 +155,12 @@ def _choice_line(event: Planned, chosen: str, *, asked: bool) -> str:
     return f"prior {prior} ({about}), {told}, {chosen}, device {event.device}: {reason}"
 
 
-def _viewer_of(options: Train) -> Watch:
-    """Return a function that opens the live viewer for a run."""
+def _viewer_of(options: Train, console: Observer) -> Watch:
+    """Return a function that opens the live viewer for a run; kept open, it can ask for more steps."""
 
     @contextmanager
     def watch(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> Iterator[LiveViewer]:
+        from sdi_gs.runs.loop import train_on
         from sdi_gs.viewer.server import LiveViewer
 
         with LiveViewer(
@@ -172,8 +173,16 @@ def _viewer_of(options: Train) -> Watch:
         ) as viewer:
             print_address(viewer.address)
             yield viewer
-            if options.viewer_keep_open and not interrupted():
+            while options.viewer_keep_open and not interrupted():
                 say("the viewer stays open; Ctrl-C closes it")
-                viewer.keep_open(interrupted)
+                more = viewer.keep_open(interrupted)
+                if more:
+                    train_on(
+                        trainer,
+                        folder,
+                        more,
+                        observers=[console, viewer.observe],
+                        should_stop=lambda: interrupted() or viewer.stop_requested,
+                    )
 
     return watch

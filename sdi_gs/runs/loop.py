@@ -63,6 +63,26 @@ def train_and_finish(
         return finish(trainer, folder, started=started, emit=emit)
 
 
+def train_on(
+    trainer: Trainer,
+    folder: RunFolder,
+    more: int,
+    *,
+    observers: Iterable[Observer],
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Take ``more`` steps of a run that has ended and that the caller still holds, as ``--extend`` does."""
+    target, config = trainer.step + more, trainer.config
+    change_settings(trainer, folder, replace(config, extend=max(target - config.steps, config.extend)))
+    return train_and_finish(
+        trainer,
+        folder,
+        observers=observers,
+        should_stop=lambda: should_stop() or trainer.step >= target,
+        started=time.perf_counter(),
+    )
+
+
 def train(
     trainer: Trainer,
     folder: RunFolder,

@@ -21,11 +21,12 @@ from sdi_gs.viewer.connections import connection_cap
 from sdi_gs.viewer.guard import quiet, start_server
 
 STRANGER = """
-import socket, sys, time
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 opened = []
 for _ in range(int(sys.argv[2])):
     one = socket.socket()
-    one.settimeout(1.0)
+    one.settimeout(0.1)
     try:
         one.connect(("127.0.0.1", int(sys.argv[1])))
         one.send(sys.argv[3].encode())
@@ -43,7 +44,8 @@ def stranger(port: int, count: int, request: str = "GET / HTTP/1.1\r\nHost: ") -
     command = [sys.executable, "-c", STRANGER, str(port), str(count), request]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None and process.stdout.readline() == "open\n"
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
             yield
         finally:
             process.kill()
@@ -72,7 +74,7 @@ def test_connections_are_capped_and_a_browser_still_gets_in(
     server = start_server("127.0.0.1", 0)
     before = sockets()
     try:
-        with stranger(server.get_port(), 600, request_text):
+        with stranger(server.get_port(), 250, request_text):
             assert sockets() - before <= connections.MAX_CONNECTIONS + connections.IN_FLIGHT
             browser = browsers(server.get_port(), origin=f"http://127.0.0.1:{server.get_port()}")
             wait_until(lambda: browser.of_kind("ReplayDoneMessage"))
@@ -115,7 +117,7 @@ def test_a_run_with_few_descriptors_trains_and_saves_among_strangers(
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (in_use + connections.MAX_CONNECTIONS + connections.IN_FLIGHT + 40, hard)
         )
-        with stranger(live_run.port, 400):
+        with stranger(live_run.port, 300):
             step = live_run.trainer.step
             wait_until(lambda: live_run.trainer.step > step + 3)
             browser = browsers(live_run.port)

@@ -185,8 +185,8 @@ def test_a_page_behind_a_proxy_is_let_in_by_name(browsers: Callable[..., Any], w
     server = start_server("127.0.0.1", 0, origins=["Box.example.org"])
     try:
         browser = browsers(server.get_port(), origin="https://box.example.org")
-        wait_until(lambda: browser.of_kind("ReplayDoneMessage"))
-        assert len(server.get_clients()) == 1
+        wait_until(lambda: len(server.get_clients()) == 1)
+        assert browser.connection.close_code is None
     finally:
         with quiet():
             server.stop()
