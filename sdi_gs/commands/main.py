@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with terminating_like_ctrl_c(), output_of_any_kind(), _warnings_in_one_line():
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            return _run_or_help(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         say(f"sdi-gs: {' '.join(str(error).split())}")
         return EXIT_USER_ERROR
@@ -66,6 +66,14 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
+def _run_or_help(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
+    except SystemExit as stop:
+        # Help was shown.
+        return int(stop.code or 0)
+
+
 def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"sdi-gs {__version__}")
@@ -75,9 +83,5 @@ def _run(arguments: list[str]) -> int:
         if show_help is not None and not set(HELP_FLAGS).isdisjoint(arguments):
             show_help(arguments[1:])
             return 0
-    try:
-        options = parse_command(arguments, {name: command.options for name, command in COMMANDS.items()})
-    except SystemExit as stop:
-        # Help was shown.
-        return int(stop.code or 0)
+    options = parse_command(arguments, {name: command.options for name, command in COMMANDS.items()})
     return command_of(options).run(options)
