@@ -48,8 +48,6 @@ def initial_gaussians(
     """
     path = Path(config.init_from or "")
     init = kind_of_start(config)
-    if config.init in ("splats", "points", "mesh"):
-        _require_kind(path, config.init)
     match init:
         case "ball":
             return gaussian_ball(config, generator=generator, device=device)
@@ -80,12 +78,13 @@ def initial_gaussians(
 
 
 def kind_of_start(config: GaussiansConfig) -> InitialCloud:
-    """Return ``config.init``, or infer it from ``init_from``; a ball if neither is set."""
-    if config.init is not None:
-        return config.init
+    """Return what ``init_from`` holds; a ball if nothing is set. UserError where that is not ``config.init``."""
     if config.init_from is None:
-        return "ball"
+        return config.init or "ball"
     path = Path(config.init_from)
+    if config.init is not None:
+        _require_kind(path, config.init)
+        return config.init
     found = contents_of(path)
     match found.kind:
         case "splats" | "points" | "mesh" | "run":
@@ -101,11 +100,13 @@ def kind_of_start(config: GaussiansConfig) -> InitialCloud:
 def _require_kind(path: Path, init: InitialCloud) -> None:
     """Raise UserError where a file is not of the kind that was asked for."""
     found = contents_of(path)
-    # Splats and vertices of a mesh have centres, which can be taken as points.
-    as_points = found.kind == "splats" or found.mesh_type == "ply"
-    if found.kind == init or (init == "points" and as_points):
+    # A .ply of splats or of a mesh has vertices, which can be taken as points.
+    is_ply = found.mesh_type == "ply" or (found.splat_format is not None and found.splat_format.name == "ply")
+    if init == "points" and is_ply:
         return
     kind = "run" if found.kind == "checkpoint" else found.kind
+    if kind == init:
+        return
     way = f"use --init {kind}, or leave --init out" if kind != "other" else found.advice or _STARTS
     raise UserError(f"cannot start from {path} as {init}: it is {found.seen}; {way}")
 

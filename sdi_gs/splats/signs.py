@@ -29,8 +29,6 @@ _STRANGERS: tuple[tuple[re.Pattern[bytes], Stranger], ...] = (
         re.compile(rb"PK\x03\x04.{0,200}data\.pkl", re.DOTALL),
         Stranger("a file of PyTorch's", "export a .ply of splats with the program that wrote it"),
     ),
-    (re.compile(rb"PK\x03\x04(?!.{0,200}3D/)", re.DOTALL), Stranger("a zip archive", "unpack it first")),
-    (re.compile(rb"7z\xbc\xaf\x27\x1c|Rar!"), Stranger("an archive", "unpack it first")),
     (
         re.compile(rb"version https://git-lfs"),
         Stranger("a pointer of Git LFS and not the file", "fetch the file: git lfs pull"),
@@ -50,10 +48,19 @@ _STRANGERS: tuple[tuple[re.Pattern[bytes], Stranger], ...] = (
     (re.compile(rb"# \.PCD"), Stranger("a .pcd of points", "convert it to a .ply of points")),
     (re.compile(rb"BLENDER|Kaydara FBX|PXR-USDC|#usda"), Stranger("a scene", "export it as .glb or .obj first")),
 )
-_STRANGE_NAMES = {".ksplat": Stranger("a .ksplat", _CONVERT), ".spz": Stranger(_SPZ, _CONVERT)}
+_STRANGE_NAMES: dict[str, Stranger] = {
+    ".ksplat": Stranger("a .ksplat", _CONVERT),
+    ".spz": Stranger(_SPZ, _CONVERT),
+    **dict.fromkeys((".usdz", ".blend", ".fbx"), Stranger("a scene", "export it as .glb or .obj first")),
+    **dict.fromkeys(
+        (".xyz", ".pts", ".laz", ".e57", ".csv"), Stranger("points of another format", "convert it to a .ply of points")
+    ),
+}
+_ARCHIVES = re.compile(rb"PK\x03\x04(?!.{0,200}3D/)|7z\xbc\xaf\x27\x1c|Rar!|\x1f\x8b", re.DOTALL)
+"""Beginnings of archives; a .3mf is a zip that trimesh reads."""
 
 _OBJ_LINE = re.compile(rb"^(v|vn|vt) +[-+.\d]|^(mtllib|usemtl) +\S|^f +\d", re.MULTILINE)
-MESH_SUFFIXES = ("glb", "gltf", "obj", "off", "stl", "3mf", "dae", "xyz", "dxf")
+MESH_SUFFIXES = ("glb", "gltf", "obj", "off", "stl", "3mf", "dae")
 """Of files that trimesh reads, for those whose content is not recognized."""
 
 
@@ -62,11 +69,10 @@ def stranger(name: str, head: bytes) -> Stranger | None:
     for sign, found in _STRANGERS:
         if sign.match(head):
             return found
-    if head.startswith(b"\x1f\x8b"):
-        return (
-            Stranger(_SPZ, _CONVERT) if _unpacked(head).startswith(b"NGSP") else Stranger("a gzip", "unpack it first")
-        )
-    return next((found for suffix, found in _STRANGE_NAMES.items() if name.lower().endswith(suffix)), None)
+    if head.startswith(b"\x1f\x8b") and _unpacked(head).startswith(b"NGSP"):
+        return Stranger(_SPZ, _CONVERT)
+    named = next((found for suffix, found in _STRANGE_NAMES.items() if name.lower().endswith(suffix)), None)
+    return named or (Stranger("an archive", "unpack it first") if _ARCHIVES.match(head) else None)
 
 
 def mesh_type_of(name: str, head: bytes, size: int) -> str:

@@ -362,6 +362,8 @@ def bad_files(folder: Path) -> dict[str, tuple[str, Path, str]]:
         "mesh as points": ("points", folder / "words.obj", "it is a mesh (obj); use --init mesh"),
         "words": ("mesh", folder / "words.obj", "has no faces"),
         "words as glb": ("mesh", folder / "words.glb", "as a mesh: "),
+        "mesh as a run": ("run", folder / "words.obj", "as run: it is a mesh (obj); use --init mesh, or leave"),
+        "points as a run": ("run", folder / "points.ply", "it is a .ply of 20 points; use --init points, or leave"),
         "one place": ("points", write_points(folder / "one.ply", np.ones((9, 3))), "all of its 9 points coincide"),
         "too few": ("points", write_points(folder / "few.ply", cloud[:3]), "3 points are too few"),
     }

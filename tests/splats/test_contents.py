@@ -89,9 +89,9 @@ ANCHORS = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty flo
 STRANGERS: dict[str, tuple[str, bytes, str]] = {
     "spz": ("a.spz", gzip.compress(b"NGSP" + bytes(40)), "an .spz (Niantic's compressed splats); convert it to a .ply"),
     "spz 4": ("a.splat", b"NGSP" + bytes(60), "an .spz"),
-    "gzip": ("a.ply.gz", gzip.compress(b"ply\n" + bytes(40)), "a gzip; unpack it first"),
+    "gzip": ("a.ply.gz", gzip.compress(b"ply\n" + bytes(40)), "an archive; unpack it first"),
     "sog": ("a.zip", zipped("meta.json"), "a .sog (PlayCanvas' splats)"),
-    "zip": ("a.ply", zipped("point_cloud.ply"), "a zip archive; unpack it first"),
+    "zip": ("a.ply", zipped("point_cloud.ply"), "an archive; unpack it first"),
     "ksplat": ("a.ksplat", bytes(40), "a .ksplat; convert it to a .ply"),
     "torch": ("chkpnt.pth", zipped("archive/data.pkl"), "a file of PyTorch's"),
     "pointer": ("a.ply", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
@@ -100,6 +100,8 @@ STRANGERS: dict[str, tuple[str, bytes, str]] = {
     "film": ("a.mp4", b"\0\0\0\x20ftypisom" + bytes(40), "a film"),
     "nothing": ("a.ply", b"", "an empty file"),
     "words": ("a.ply", b"hello", "no .ply, since it does not start with 'ply'"),
+    "points as text": ("scan.xyz", b"0.1 0.2 0.3\n" * 9, "points of another format; convert it to a .ply of points"),
+    "scene": ("a.usdz", zipped("scene.usdc"), "a scene; export it as .glb"),
     "unknown": ("splats", b"hello", "a file of a kind that is not known here"),
     "compressed": (
         "a.ply",
