@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import refusal
 from small_runs import CPU, config, start, stopped_run
 
 from sdi_gs.commands.main import main
@@ -144,6 +145,27 @@ def test_a_full_disk_before_the_first_checkpoint_promises_nothing(
     monkeypatch.setattr(RunFolder, "append_step", raising(DiskFullError(folder.steps)))
     with pytest.raises(UserError, match=r"steps.jsonl: free some space; no step had been saved$"):
         run(trainer, folder)
+
+
+@pytest.mark.parametrize("option", ["--view-prompts.front", "--prompt", "--negative-prompt", "--init-from", "--prior"])
+def test_a_text_that_no_file_can_hold_is_refused_before_the_work(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--preset", "smoke", "--prompt", "a blue robot", "--guidance.views", "words", "--device", "cpu"]
+    # The byte 255, as Python reads it from a command line.
+    assert "must be UTF-8, got 'a \\udcff view'" in refusal([*words, option, "a \udcff view"], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("frames", ["1000000000", "10001", "-1"])
+def test_a_film_without_end_is_refused_before_the_work(
+    frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refusal(["train", "--prompt", "a blue robot", "--outputs.turntable-frames", frames], capsys)
+    assert "turntable_frames must be 0 (no video) or 1 to 10000" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_observer_sees_every_step_though_pictures_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
