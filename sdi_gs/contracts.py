@@ -152,6 +152,15 @@ class DiffusionPrior(Protocol):
 
 
 @runtime_checkable
+class ShorteningPrior(Protocol):
+    """A prior that reads a bounded length of text."""
+
+    def shortened(self, sentence: str, endings: Sequence[str]) -> str:
+        """Return the beginning of a sentence that fits with each of the endings behind it; warn of what is cut."""
+        ...
+
+
+@runtime_checkable
 class TunablePrior(Protocol):
     """A prior that can compute in several ways."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdi_gs.console import say
+from sdi_gs.console import print_lines, print_path, say
 from sdi_gs.settings.bounds import Range
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def pick_device(name: str | None) -> torch.device:
 def print_paths(paths: Iterable[Path]) -> None:
     """Print one path per line to stdout."""
     for path in paths:
-        print(path)
+        print_path(path)
 
 
 def print_address(address: tuple[str, list[str]]) -> None:
     """Print a viewer's address to stdout and the remarks on it to stderr."""
     line, remarks = address
-    print(line, flush=True)
+    print_lines(line)
     for remark in remarks:
         say(remark)

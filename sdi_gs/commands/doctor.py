@@ -9,6 +9,7 @@ from pathlib import Path
 from sdi_gs.commands.common import EXIT_CHECK_FAILED, pick_device
 from sdi_gs.commands.defaults import CPU_PRESET, GPU_PRESET
 from sdi_gs.configs.presets import preset_named
+from sdi_gs.console import print_lines
 from sdi_gs.settings.check_names import CheckName
 
 
@@ -68,5 +69,8 @@ def doctor(options: Doctor) -> int:
     diagnosis = diagnose(
         presets_by_device={kind: (preset_named(name).config.prior, name) for kind, name in presets.items()}
     )
-    print(json.dumps(diagnosis.as_json()) if options.json else "\n".join(report_lines(diagnosis)))
+    if options.json:
+        print(json.dumps(diagnosis.as_json()))
+    else:
+        print_lines(*report_lines(diagnosis))
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from sdi_gs.commands.common import print_paths
-from sdi_gs.console import say
+from sdi_gs.console import print_lines, say
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat
 from sdi_gs.runs.export_formats import export_formats, format_for
 from sdi_gs.settings.frames import Frame
@@ -52,7 +52,7 @@ def export_file(options: Export) -> int:
     path = options.out or default_path(scene, chosen)
     exported = export(scene, path, format=chosen, frame=options.frame, mesh=options.mesh)
     print_paths([exported.path])
-    print(exported.summary)
+    print_lines(exported.summary)
     if exported.remark is not None:
         say(exported.remark)
     return 0

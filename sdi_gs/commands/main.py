@@ -59,10 +59,10 @@ def _warnings_in_one_line() -> Iterator[None]:
         if category is UserWarning:
             say(f"sdi-gs: warning: {message}")
         else:
-            usual(message, category, *place)
+            say(warnings.formatwarning(message, category, *place[:2], line="").strip())
 
     with warnings.catch_warnings():
-        usual, warnings.showwarning = warnings.showwarning, show
+        warnings.showwarning = show
         yield
 
 

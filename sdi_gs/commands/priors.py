@@ -9,7 +9,7 @@ from typing import Annotated, Literal, assert_never
 import tyro
 
 from sdi_gs.commands.common import print_paths
-from sdi_gs.console import say
+from sdi_gs.console import print_lines, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def priors(options: Priors) -> int:
             if options.json:
                 print(json.dumps({"priors": [status.as_json() for status in statuses]}))
             else:
-                print("\n".join(status_lines(statuses)))
+                print_lines(*status_lines(statuses))
         case "fetch":
             folder = fetch_prior(options.name or "", say=say)
             if folder is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdi_gs.console import say
+from sdi_gs.console import print_path, say
 from sdi_gs.doctor.check_setup import DRY_RUN, FULL, CheckSetup
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rows import Row
@@ -101,7 +101,7 @@ def check_and_print(
     else:
         print_report(report)
         if out is not None:
-            print(out)
+            print_path(out)
     return report.passed
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdi_gs.console import printable
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
 from sdi_gs.evaluation.metrics.table import METRICS
@@ -42,9 +43,10 @@ class Evaluation:
         """Print a small table on stdout."""
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         title = self.prompt if self.source is None else f"{self.prompt}: {self.source}"
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(printable(title)), title_justify="left")
         for column in ("", "score", "ceiling (converged)", "floor"):
             table.add_column(column, justify="left" if not column else "right")
         for row in self.rows:

@@ -11,7 +11,12 @@ from itertools import count
 from pathlib import Path
 
 from sdi_gs.errors import DiskFullError, UserError
+from sdi_gs.settings.shown import shown
 
+_LONGEST_NAME = 300
+"""Characters of a path in a message."""
+_NAME_OF_ASIDE = 50
+"""Characters of a file's name that are part of the name that it is written under; of 4 bytes each at most."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of file systems that do not offer an operation, such as shared folders of virtual machines."""
@@ -25,8 +30,24 @@ def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise DiskFullError(path) from error
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot {action} {path}: {reason}; check the path and its permissions") from error
+        reason, name = error.strerror or str(error), str(path)
+        name = name if len(name) <= _LONGEST_NAME else shown(name)
+        raise UserError(f"cannot {action} {name}: {reason}; check the path and its permissions") from error
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or a folder; UserError for a path that no file can have.
+
+    Names can be too long, and links can lead to themselves.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {shown(str(path))}: {reason}; check the path and its permissions") from error
+    return True
 
 
 def require_file(path: Path) -> None:
@@ -127,7 +148,8 @@ def replacement_for(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     if not overwrite:
         refuse_existing(path)
-    aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    # Only the beginning of a long name, which may have no room for more letters.
+    aside = path.with_name(f".{secrets.token_hex(4)}-{path.name[:_NAME_OF_ASIDE]}")
     try:
         with disk_errors(path):
             yield aside

@@ -5,14 +5,14 @@ Letters: B images, N negatives per image, L tokens, E embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
-from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.contracts import DiffusionPrior, ShorteningPrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.perp_neg import PerpNegBranches, view_blend
 from sdi_gs.settings.backgrounds import BackgroundName
@@ -52,13 +52,10 @@ class PromptConditions:
         if views == "cameras":
             require_cameras(prior.name, known=prior.knows_cameras)
             _refuse_view_words(prompt)
-        by_view: dict[ViewWord | None, str]
-        by_view = {None: prompt} if views == "cameras" else _texts_by_view(prompt, view_prompts or ViewPromptsConfig())
-        texts = {
-            (view, background): f"{text}, {background} background"
-            for view, text in by_view.items()
-            for background in backgrounds
-        }
+        by_view: dict[ViewWord | None, tuple[str, str]]
+        own = view_prompts or ViewPromptsConfig()
+        by_view = {None: (prompt, "")} if views == "cameras" else _texts_by_view(prompt, own)
+        texts = _fitting_texts(prior, by_view, backgrounds)
         rows = prior.embed_prompts([*texts.values(), negative_prompt])
         self._by_view_and_background = dict(zip(texts, rows[:-1], strict=True))
         self._negative = rows[-1]
@@ -110,15 +107,36 @@ class PromptConditions:
         )
 
 
-def _texts_by_view(prompt: str, own: ViewPromptsConfig) -> dict[ViewWord | None, str]:
-    """Return the prompt with each view word, or the side's own text."""
+def _fitting_texts(
+    prior: DiffusionPrior, by_view: Mapping[ViewWord | None, tuple[str, str]], backgrounds: Sequence[BackgroundName]
+) -> dict[tuple[ViewWord | None, BackgroundName], str]:
+    """Return the texts to embed, by view and background: sentences with the view's and the background's words.
+
+    Where a prior reads only so much, the end of the sentence is what it misses, never the words behind it.
+    """
+    endings = {
+        (view, background): f"{ending}, {background} background"
+        for view, (_, ending) in by_view.items()
+        for background in backgrounds
+    }
+    texts = {}
+    for sentence in dict.fromkeys(sentence for sentence, _ in by_view.values()):
+        own = {key: ending for key, ending in endings.items() if by_view[key[0]][0] == sentence}
+        fitting = prior.shortened(sentence, list(own.values())) if isinstance(prior, ShorteningPrior) else sentence
+        texts |= {key: f"{fitting}{ending}" for key, ending in own.items()}
+    # In the order of views and backgrounds.
+    return {key: texts[key] for key in endings}
+
+
+def _texts_by_view(prompt: str, own: ViewPromptsConfig) -> dict[ViewWord | None, tuple[str, str]]:
+    """Return the prompt and each view's words, or the side's own text, which needs none."""
     given: dict[ViewWord, str | None] = {
         "front view": own.front,
         "side view": own.side,
         "back view": own.back,
         "overhead view": own.overhead,
     }
-    return {view: f"{prompt}, {view}" if text is None else text for view, text in given.items()}
+    return {view: (prompt, f", {view}") if text is None else (text, "") for view, text in given.items()}
 
 
 def _refuse_view_words(prompt: str) -> None:

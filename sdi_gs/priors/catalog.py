@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.guidance import require_cameras
 
@@ -30,7 +31,7 @@ def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> Diff
     """
     name = config.prior
     entry = entry_named(name)
-    if entry is None and not (name and (Path(name).exists() or name.count("/") == 1)):
+    if entry is None and not (name and (is_there(Path(name)) or name.count("/") == 1)):
         raise unknown_prior(name)
     if config.guidance.views == "cameras":
         # Now rather than after a download.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -119,8 +120,9 @@ class LatentDiffusionPrior:
         if self.config.check_prompt is not None:
             for text in prompts:
                 self.config.check_prompt(text)
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        self._warn_of_cut(prompts, length)
+        length = self._text_length
+        for text in prompts:
+            self._warn_of_cut(text)
         tokens: Any = self.tokenizer(
             list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
@@ -131,6 +133,35 @@ class LatentDiffusionPrior:
         if self.compute.free_text_encoder:
             self.text_encoder.to("cpu")
         return embeddings
+
+    def shortened(self, sentence: str, endings: Sequence[str]) -> str:
+        """Return the beginning of a sentence, in whole words, that fits with each ending; warn once of what is cut."""
+
+        def fits(end: int) -> bool:
+            return all(len(self._tokens(f"{sentence[:end]}{ending}")) <= self._text_length for ending in endings)
+
+        if fits(len(sentence)):
+            return sentence
+        if self.config.check_prompt is not None:
+            self.config.check_prompt(sentence)
+        breaks = [place for place, letter in enumerate(sentence) if letter.isspace()]
+        # Of one endless word, as many letters as fit.
+        end = _last_that_fits(breaks, fits) or _last_that_fits(range(1, len(sentence)), fits)
+        kept = sentence[:end].rstrip()
+        warnings.warn(
+            f"the text encoder of {self.name} reads {self._text_length - 2} tokens and will not see "
+            f"{sentence[len(kept) :].strip()!r}: shorten the prompt",
+            stacklevel=2,
+        )
+        return kept
+
+    @property
+    def _text_length(self) -> int:
+        """Return the number of tokens that are read, the first and the last of which are the encoder's own."""
+        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+
+    def _tokens(self, text: str) -> Any:
+        return self.tokenizer(text, truncation=False, verbose=False).input_ids
 
     def encode_images(
         self,
@@ -202,17 +233,22 @@ class LatentDiffusionPrior:
         predicted = predicted.to(latents.dtype)
         return noise_from_prediction(predicted, latents, self.schedule, timestep, prediction_type=self.prediction_type)
 
-    def _warn_of_cut(self, prompts: Sequence[str], length: int) -> None:
-        for text in prompts:
-            ids: Any = self.tokenizer(text, truncation=False, verbose=False).input_ids
-            if len(ids) > length:
-                # The last position is reserved for the end token.
-                rest = self.tokenizer.decode(ids[length - 1 : -1])
-                warnings.warn(
-                    f"the text encoder of {self.name} reads {length - 2} tokens and will not see {rest!r}: "
-                    "shorten the prompt",
-                    stacklevel=3,
-                )
+    def _warn_of_cut(self, text: str) -> None:
+        ids, length = self._tokens(text), self._text_length
+        if len(ids) > length:
+            # The last position is reserved for the end token.
+            rest = self.tokenizer.decode(ids[length - 1 : -1])
+            warnings.warn(
+                f"the text encoder of {self.name} reads {length - 2} tokens and will not see {rest!r}: "
+                "shorten the prompt",
+                stacklevel=3,
+            )
+
+
+def _last_that_fits(ends: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """Return the last of rising ends that fits, 0 if none does."""
+    count = bisect(ends, False, key=lambda end: not fits(end))
+    return ends[count - 1] if count else 0
 
 
 def noise_from_prediction(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.catalog import CATALOG, entry_named, unknown_prior
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
 from sdi_gs.priors.layout import ALTERNATIVES, missing_part
@@ -60,7 +61,7 @@ def prior_status(name: str) -> PriorStatus:
     entry = entry_named(name)
     if entry is not None:
         return _status_of_entry(entry)
-    if name and Path(name).exists():
+    if name and is_there(Path(name)):
         return _status_of_folder(name, folder_of(name))
     if not is_hub_id(name):
         raise unknown_prior(name)
@@ -90,7 +91,7 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
         if entry.packaged is not None:
             return entry.packaged_folder()
         return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
-    if not (name and Path(name).exists()) and not is_hub_id(name):
+    if not (name and is_there(Path(name))) and not is_hub_id(name):
         raise unknown_prior(name)
     folder = folder_of(name)
     _status_of_folder(name, folder)

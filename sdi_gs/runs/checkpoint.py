@@ -165,7 +165,8 @@ def is_checkpoint(path: Path) -> bool:
 
 def checkpoint_folder(path: Path) -> Path:
     """Return the folder of a checkpoint, given the folder or one of its files."""
-    resolved = path.resolve()
+    # Unlike pathlib, this bears links that lead to themselves.
+    resolved = Path(os.path.realpath(path))
     return resolved.parent if resolved.name in (_TENSORS, _HEADER) else resolved
 
 

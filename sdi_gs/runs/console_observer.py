@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
-from sdi_gs.console import say
+from sdi_gs.console import print_lines, print_path, say
 from sdi_gs.contracts import StepReport
 from sdi_gs.runs.events import (
     Event,
@@ -97,8 +97,8 @@ def line_of(event: TierChosen | StageStarted | Resumed | TierLowered | Notice) -
 def _print_results(event: Finished) -> None:
     summary = event.summary
     for path in event.files:
-        print(path)
-    print(f"{event.made}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
+        print_path(path)
+    print_lines(f"{event.made}, {summary['wall_seconds']:.1f} s, peak memory {summary['peak_rss_mb']:.0f} MiB")
     if not event.complete:
         say(f"stopped after step {summary['step']} of {summary['steps']}; go on with: {resume_command(event.folder)}")
 

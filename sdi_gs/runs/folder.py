@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, make_new_folder, make_numbered_folder, write_atomically
+from sdi_gs.files import disk_errors, is_there, make_new_folder, make_numbered_folder, write_atomically
 from sdi_gs.files.yaml_tables import read_yaml_table
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict
@@ -176,7 +176,7 @@ def create_run_folder_at(path: Path) -> RunFolder:
 
 def open_run_folder(path: Path) -> RunFolder:
     """Return the run folder at ``path``; UserError if it is not one."""
-    if not path.is_dir():
+    if not is_there(path) or not path.is_dir():
         raise UserError(f"{path} is not a run: there is no such folder; give one like outputs/a-blue-robot-1")
     folder = RunFolder(path)
     if not folder.config.is_file():

@@ -10,6 +10,7 @@ import torch
 
 from sdi_gs.contracts import Representation, Scene, StartScene
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.pictures.views import ring_cameras
 from sdi_gs.representations.catalog import entry_of, restore_representation
 from sdi_gs.representations.gaussians import gaussians_from_splats
@@ -91,7 +92,7 @@ def load(
     its state is loaded into. Raises UserError for any other path, and for a damaged checkpoint or file.
     """
     path = Path(path)
-    if not path.exists():
+    if not is_there(path):
         raise UserError(f"{path} does not exist: give a run folder, a checkpoint of one, a {readable_suffixes()} file")
     found = contents_of(path)
     if found.splat_format is not None:

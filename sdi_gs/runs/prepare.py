@@ -13,7 +13,7 @@ import torch
 from sdi_gs.contracts import Scene
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, refuse_used_folder
+from sdi_gs.files import disk_errors, is_there, refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
@@ -198,7 +198,7 @@ def _require_runnable(config: RunConfig) -> None:
         raise UserError(
             f"{entry.noun} starts from nothing, not from {start}: leave --init-from out, or train gaussians"
         )
-    if start is not None and not Path(start).exists():
+    if start is not None and not is_there(Path(start)):
         raise UserError(f"cannot start from {start}: there is no such file or run; check --init-from")
     if config.outputs.turntable_frames:
         # Now rather than after the last step.
