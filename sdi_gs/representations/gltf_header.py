@@ -140,4 +140,7 @@ def _uv_transform(texture: dict[str, Any] | None) -> np.ndarray:  # [2, 3]
     (x, y), (u, v) = moved.get("offset", (0.0, 0.0)), moved.get("scale", (1.0, 1.0))
     turn = float(moved.get("rotation", 0.0))
     cos, sin = math.cos(turn), math.sin(turn)
-    return np.array([[u * cos, v * sin, x], [-u * sin, v * cos, y]])
+    transform = np.array([[u * cos, v * sin, x], [-u * sin, v * cos, y]], np.float64)
+    if not np.isfinite(transform).all():
+        raise ValueError("a transform that is none")
+    return transform

@@ -211,8 +211,9 @@ def _surface(geometry: Any, materials: list[GltfMaterial] | None, path: Path) ->
 
 def _picture(image: Any, path: Path) -> np.ndarray | None:  # [H, W, 3] bytes
     """Decode a texture; None without one, and with a warning where it is damaged."""
-    # One without a file format is trimesh's own, a grey square in place of a material that is not there.
-    if image is None or image.format is None:
+    # One without a file format is trimesh's own, a grey square in place of a material that is not there; and where the
+    # header names no texture, whatever it has in its place is passed on.
+    if getattr(image, "format", None) is None:
         return None
     try:
         with warnings.catch_warnings():

@@ -286,9 +286,23 @@ def flat(path: Path) -> Path:
     return write_gltf(path, attributes={"POSITION": SQUARE * np.array([1, 0, 0], np.float32)})
 
 
+def texture_of_numbers(path: Path) -> Path:
+    texture = {"index": 0, "extensions": {"KHR_texture_transform": {"offset": [None, 0.0]}}}
+    material = base(baseColorTexture=texture)
+    return write_gltf(path, attributes={"TEXCOORD_0": UV}, material=material, picture=four_colours())
+
+
+def test_a_texture_that_is_none_colours_nothing(tmp_path: Path) -> None:
+    material = base(baseColorTexture=[], baseColorFactor=[1.0, 0.0, 0.0, 1.0])
+    path = write_gltf(tmp_path / "a.glb", attributes={"TEXCOORD_0": UV}, material=material)
+    _, rgb = colours_of(path, 20)
+    assert (rgb == [1.0, 0.0, 0.0]).all()
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [
+        (texture_of_numbers, "header is damaged"),
         (draco, "compressed (KHR_draco_mesh_compression); export it without compression"),
         (meshopt, "compressed (EXT_meshopt_compression)"),
         (quantized, "its POSITION are quantized"),
