@@ -50,6 +50,8 @@ TARGETS: dict[str, str] = {
     "ply": "fuzzing.ply_files",
     "splat": "fuzzing.splat_files",
     "mesh": "fuzzing.mesh_files",
+    "config": "fuzzing.config_files",
+    "options": "fuzzing.option_values",
 }
 """Name of each kind, and the module that defines its ``TARGET``."""
 
