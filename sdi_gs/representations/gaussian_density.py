@@ -21,6 +21,7 @@ from sdi_gs.contracts import Box, DensityField
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
+from sdi_gs.settings.mesh import COARSEST_GRID
 
 CUT_OFF = 4.0
 """Standard deviations beyond which a Gaussian's density is taken as 0; there it is 3e-4 of the centre's."""
@@ -34,6 +35,10 @@ BOX_QUANTILE = 0.002
 resolution."""
 BOX_MARGIN = 0.1
 """Margin of the box on each side, as a share of its longest."""
+MOST_VISITS = 2**35
+"""Most pairs of a Gaussian and a grid point near it that the sums for a mesh may visit, which takes minutes."""
+BAND_VISITS = 2**27
+"""Pairs that are summed in one call, about a second; between calls Ctrl-C is heard."""
 _MIN_SCALE = 1e-9
 _POINTS_PER_CELL = 16
 
@@ -72,10 +77,12 @@ class GaussianDensity:
             order = np.argsort(cells, kind="stable")
             starts = np.searchsorted(cells[order], np.arange(math.prod(shape) + 1))
             sums = np.zeros_like(out)
-            _accumulate(
-                self.means, self.precisions, self.reaches, self.peaks, self.rgb,
-                where[order], starts, low, size, np.array(shape), sums,
-            )  # fmt: skip
+            sorted_points, done = where[order], 0
+            while done < len(self.means):
+                done, _ = _accumulate(
+                    self.means, self.precisions, self.reaches, self.peaks, self.rgb,
+                    sorted_points, starts, low, size, np.array(shape), sums, done, BAND_VISITS,
+                )  # fmt: skip
             out[order] = sums
         return torch.from_numpy(out).to(points.device)
 
@@ -84,11 +91,16 @@ def density_field(gaussians: Gaussians, *, resolution: int | None = None) -> Den
     """Return the medium of Gaussians within the box of those that are visible.
 
     ``resolution`` is the number of grid points along the box's longest side that the density will be evaluated at:
-    the Gaussians are widened by half of their spacing. Raises UserError if no Gaussian is visible.
+    the Gaussians are widened by half of their spacing. Raises UserError if no Gaussian is visible, and if the grid
+    needs more than ``MOST_VISITS``.
     """
     box = visible_box(gaussians)
-    blur = 0.0 if resolution is None else 0.5 * box.longest_side / (resolution - 1)
-    field = gaussian_density(gaussians, blur=blur)
+    if resolution is None:
+        field = gaussian_density(gaussians)
+    else:
+        field, visits = _widened_for_grid(gaussians, box, resolution)
+        if visits > MOST_VISITS:
+            raise _too_many_visits(gaussians, box, resolution, visits)
     return DensityField(density_of=field.density_of, albedo_of=field.albedo_of, box=box, surface_level=SURFACE_LEVEL)
 
 
@@ -137,6 +149,34 @@ def visible_box(gaussians: Gaussians) -> Box:
     return Box(low=tuple((low - margin).tolist()), high=tuple((high + margin).tolist()))
 
 
+def grid_visits(field: GaussianDensity, box: Box, resolution: int) -> float:
+    """Return an upper bound on the pairs of a Gaussian and a grid point that the sums over a box's grid visit."""
+    spacing = box.longest_side / (resolution - 1)
+    # Whole cells are visited, to both sides of a Gaussian's reach.
+    reaches = field.reaches + spacing * _POINTS_PER_CELL ** (1.0 / 3.0)
+    first = np.maximum(field.means - reaches, np.array(box.low) - spacing)
+    last = np.minimum(field.means + reaches, np.array(box.high) + spacing)
+    return float(np.where(last >= first, np.floor((last - first) / spacing) + 1.0, 0.0).prod(axis=1).sum())
+
+
+def _widened_for_grid(gaussians: Gaussians, box: Box, resolution: int) -> tuple[GaussianDensity, float]:
+    """Return the medium for a grid of so many points along the longest side, and the visits of its sums."""
+    field = gaussian_density(gaussians, blur=0.5 * box.longest_side / (resolution - 1))
+    return field, grid_visits(field, box, resolution)
+
+
+def _too_many_visits(gaussians: Gaussians, box: Box, resolution: int, visits: float) -> UserError:
+    """Return the refusal of sums that would take too long; it names a grid that is taken, where there is one."""
+    fewer = int(resolution * (MOST_VISITS / visits) ** (1.0 / 3.0))
+    while fewer >= COARSEST_GRID and _widened_for_grid(gaussians, box, fewer)[1] > MOST_VISITS:
+        fewer = int(0.9 * fewer)
+    way = f"take --mesh.resolution {fewer}, or " if fewer >= COARSEST_GRID else "take "
+    return UserError(
+        f"cannot make a mesh: {len(gaussians)} Gaussians of such a size on a grid of {resolution} points a side are "
+        f"{visits:.2g} sums, more than {MOST_VISITS:.2g}: {way}fewer or smaller Gaussians"
+    )
+
+
 def _quantile(
     values: np.ndarray,  # [N]
     weights: np.ndarray,  # [N]
@@ -175,10 +215,19 @@ def _accumulate(
     size,
     shape,  # [3]
     sums,  # [P, 4] added to
+    done,
+    most,
 ):
-    """Add every Gaussian to the points within its cut-off; the order is fixed, so sums are repeatable."""
+    """Add the Gaussians from ``done`` on to the points within their cut-off, until ``most`` points were visited.
+
+    Returns the first Gaussian that was not added, and the number of visits: fewer than ``most`` + P. The order is
+    fixed, so sums are repeatable.
+    """
     begin, end = np.empty(3, np.int64), np.empty(3, np.int64)
-    for g in range(len(means)):
+    visits = 0
+    for g in range(done, len(means)):
+        if visits >= most:
+            return g, visits
         empty = False
         for axis in range(3):
             # Clamped as a float: the cell of a far Gaussian may exceed the integers.
@@ -194,6 +243,7 @@ def _accumulate(
             for j in range(begin[1], end[1]):
                 # The cells of a row are neighbours, so their points are one range.
                 row = (i * shape[1] + j) * shape[2]
+                visits += starts[row + end[2]] - starts[row + begin[2]]
                 for k in range(starts[row + begin[2]], starts[row + end[2]]):
                     x, y, z = points[k, 0] - means[g, 0], points[k, 1] - means[g, 1], points[k, 2] - means[g, 2]
                     squared = p[0, 0] * x * x + p[1, 1] * y * y + p[2, 2] * z * z
@@ -204,3 +254,4 @@ def _accumulate(
                         sums[k, 1] += density * rgb[g, 1]
                         sums[k, 2] += density * rgb[g, 2]
                         sums[k, 3] += density
+    return len(means), visits

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from sdi_gs.settings.bounds import SHARE, Range, check_settings
 
-_RESOLUTION = Range(16, 512)
+COARSEST_GRID = 16
+"""Fewest grid points along the longest side."""
+_RESOLUTION = Range(COARSEST_GRID, 512)
 """Coarser grids lose the object; finer ones take more than 2 GB for the grid alone."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ import torch
 from gsplat.cuda._torch_impl import _quat_scale_to_covar_preci
 from torch import Tensor
 
-from sdi_gs.representations.gaussian_density import CUT_OFF, MAX_OPACITY, gaussian_density
+from sdi_gs.errors import UserError
+from sdi_gs.mesh import extraction
+from sdi_gs.representations import gaussian_density as module
+from sdi_gs.representations.gaussian_density import (
+    CUT_OFF,
+    MAX_OPACITY,
+    density_field,
+    gaussian_density,
+    grid_visits,
+    visible_box,
+)
 from sdi_gs.representations.gaussians import SH_C0, Gaussians
 
 
@@ -121,3 +132,72 @@ def test_an_opaque_gaussian_has_a_finite_density() -> None:
     with torch.no_grad():
         cloud.params["opacities"][:] = 100.0
     assert torch.isfinite(gaussian_density(cloud).density_of(cloud.params["means"])).all()
+
+
+def counted_visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The visits of every call of the kernel, as they happen."""
+    counts, kernel = [], module._accumulate
+
+    def counting(*arguments: object) -> tuple[int, int]:
+        done, visits = kernel(*arguments)
+        counts.append(visits)
+        return done, visits
+
+    monkeypatch.setattr(module, "_accumulate", counting)
+    return counts
+
+
+def sized_cloud(scale: float, count: int = 300) -> Gaussians:
+    cloud = random_cloud(count)
+    with torch.no_grad():
+        cloud.params["means"][:3] *= 1e-12
+        cloud.params["scales"][:] = math.log(scale)
+        cloud.params["scales"][::2, 0] += 2.0
+    return cloud
+
+
+@pytest.mark.parametrize("scale", [0.004, 0.05, 0.5, 30.0])
+def test_the_visits_of_a_grid_are_foretold(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolution, cloud = 24, sized_cloud(scale)
+    box = visible_box(cloud)
+    field = gaussian_density(cloud, blur=0.5 * box.longest_side / (resolution - 1))
+    axes, _ = extraction._grid_axes(box, resolution)
+    counts = counted_visits(monkeypatch)
+    extraction._values_on_grid(field.density_of, axes, torch.device("cpu"))
+    foretold = grid_visits(field, box, resolution)
+    assert 0 < sum(counts) <= foretold
+    if scale > 0.1:
+        assert foretold < 2.0 * sum(counts)
+
+
+def test_sums_are_made_in_bands_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    field, points = gaussian_density(sized_cloud(0.3)), POINTS["grid"]()
+    whole = field.density_of(points)
+    counts = counted_visits(monkeypatch)
+    monkeypatch.setattr(module, "BAND_VISITS", 20_000)
+    assert torch.equal(field.density_of(points), whole)
+    assert len(counts) > 10
+    # A band ends with the Gaussian that fills it, which visits every point at most.
+    assert max(counts) < 20_000 + len(points)
+
+
+def test_too_many_large_gaussians_for_a_grid_are_refused_with_one_that_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cloud = sized_cloud(0.5)
+    monkeypatch.setattr(module, "MOST_VISITS", 300 * 40**3)
+    with pytest.raises(UserError, match="cannot make a mesh: 300 Gaussians of such a size on a grid of 128") as raised:
+        density_field(cloud, resolution=128)
+    taken = re.search(r"take --mesh.resolution (\d+), or fewer", str(raised.value))
+    assert taken and 16 <= int(taken[1]) < 128
+    density_field(cloud, resolution=int(taken[1]))
+    monkeypatch.setattr(module, "MOST_VISITS", 300)
+    with pytest.raises(UserError, match=r"more than 3e\+02: take fewer or smaller Gaussians"):
+        density_field(cloud, resolution=128)
+
+
+def test_two_hundred_thousand_large_gaussians_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = counted_visits(monkeypatch)
+    with pytest.raises(UserError, match="200000 Gaussians of such a size"):
+        density_field(sized_cloud(0.5, 200_000), resolution=128)
+    assert not counts
