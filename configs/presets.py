@@ -209,6 +209,8 @@ def _sd21_base() -> RunConfig:
         prior="sd21-base",
         steps=5000,
         views_per_step=4,
+        # Views are named and backgrounds are not: what every published recipe does.
+        prompt_background=False,
         cameras=CameraConfig(elevation_deg=(-10.0, 45.0), distance=(2.6, 3.2), fov_y_deg=(40.0, 50.0)),
         guidance=GuidanceConfig(guidance_scale=7.5, t_min=0.2, perp_neg=True),
         gaussians=GaussiansConfig(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.errors import UserError
-from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.cameras import CameraConfig, ElevationLaw, JitterConfig
 
 ViewWord = Literal["front view", "side view", "back view", "overhead view"]
 VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
@@ -192,14 +192,47 @@ def sample_cameras(
     if progress < config.word_spread_until:
         grown = progress / config.word_spread_until
         azimuth = towards_word_middles(azimuth, config.word_spread + (1.0 - config.word_spread) * grown)
-    return orbit_cameras(
+    cameras = orbit_cameras(
         azimuth % 360.0,
-        uniform(config.elevation_deg),
+        draw_elevations(config.elevation_deg, config.elevation_law, count, generator),
         uniform(config.distance),
         uniform(config.fov_y_deg),
         width=width,
         height=height,
     )
+    return cameras if config.jitter == JitterConfig() else jittered(cameras, config.jitter, generator)
+
+
+def draw_elevations(
+    bounds: tuple[float, float], law: ElevationLaw, count: int, generator: torch.Generator
+) -> Tensor:  # [count] degrees
+    """Draw the elevations of a step's cameras between ``bounds``, degrees.
+
+    threestudio tosses a coin for all of them: even draws by angle, or the arcsine of even draws, whose ends are however
+    those of the angles as shares of half a turn, so that they miss the outer part of the range.
+    """
+    low, high = bounds
+    if law == "threestudio" and torch.rand((), generator=generator) >= 0.5:
+        lowest, highest = (low + 90.0) / 180.0, (high + 90.0) / 180.0
+        shares = lowest + (highest - lowest) * torch.rand(count, generator=generator)
+        return torch.rad2deg(torch.asin(2.0 * shares - 1.0))
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def jittered(cameras: CameraBatch, jitter: JitterConfig, generator: torch.Generator) -> CameraBatch:
+    """Return the cameras at shifted places, towards points near the origin, and slightly tilted (threestudio).
+
+    Their angles stay those before the shift, by which prompts name the view; ``generator`` is on the host.
+    """
+    poses, count = cameras.world_from_camera.clone(), len(cameras)
+    position = poses[:, :3, 3] + jitter.position * (2.0 * torch.rand(count, 3, generator=generator) - 1.0)
+    target = jitter.look_at * torch.randn(count, 3, generator=generator)
+    up = torch.tensor([0.0, 0.0, 1.0]) + jitter.up * torch.randn(count, 3, generator=generator)
+    forward = torch.nn.functional.normalize(target - position, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    poses[:, :3] = torch.stack([right, down, forward, position], dim=-1)
+    return replace(cameras, world_from_camera=poses)
 
 
 def towards_word_middles(

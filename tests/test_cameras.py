@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, orbit_cameras, sample_cameras, view_word, wrap_degrees
 from sdi_gs.errors import UserError
-from sdi_gs.settings.cameras import CameraConfig
+from sdi_gs.settings.cameras import CameraConfig, JitterConfig
 from sdi_gs.settings.run import RunConfig
 
 AZIMUTHS = (0.0, 37.0, 90.0, 180.0, 270.0, -120.0)
@@ -247,3 +247,63 @@ def test_a_seed_gives_the_same_cameras_again() -> None:
 def test_ranges_without_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CameraConfig(**wrong)
+
+
+def test_threestudios_elevations_are_of_one_law_in_a_step_and_of_either_as_often() -> None:
+    bounds, count = (-10.0, 45.0), 4000
+    steps = [sampled(count, seed=seed, elevation_law="threestudio").elevation_deg for seed in range(60)]
+    # Its second law takes the sine of the ends' shares of half a turn: asin(-1 / 9) to asin(1 / 2).
+    narrow = [angles for angles in steps if angles.max() < 30.1]
+    wide = [angles for angles in steps if angles.max() >= 30.1]
+    assert 20 <= len(narrow) <= 40
+    for angles in narrow:
+        assert angles.min() >= math.degrees(math.asin(-1.0 / 9.0)) - 1e-3
+        sines = torch.sin(torch.deg2rad(angles.double()))
+        assert sines.mean().item() == pytest.approx(0.5 * (0.5 - 1.0 / 9.0), abs=0.01)
+        assert sines.var().item() == pytest.approx((0.5 + 1.0 / 9.0) ** 2 / 12.0, rel=0.1)
+    for angles in wide:
+        assert angles.mean().item() == pytest.approx(sum(bounds) / 2.0, abs=1.5)
+        assert angles.max() > 44.0 and angles.min() < -9.0
+
+
+def jittered_by(**jitter: float) -> CameraBatch:
+    config = {"distance": (2.0, 2.0), "elevation_deg": (0.0, 0.0)}
+    return sampled(5000, jitter=JitterConfig(**jitter), **config)
+
+
+def test_a_shifted_camera_still_looks_at_the_origin() -> None:
+    still, shifted = sampled(5000, distance=(2.0, 2.0), elevation_deg=(0.0, 0.0)), jittered_by(position=0.1)
+    shifts = (shifted.world_from_camera - still.world_from_camera)[:, :3, 3]
+    assert shifts.abs().max() <= 0.1001
+    assert shifts.std(dim=0).tolist() == pytest.approx([0.1 / math.sqrt(3.0)] * 3, rel=0.05)
+    middle = pixels(shifted, torch.zeros(1, 3))
+    torch.testing.assert_close(middle, torch.full_like(middle, 16.0), atol=1e-3, rtol=0.0)
+    # The word that names the view goes by where the camera was put, not by the shift.
+    assert torch.equal(shifted.azimuth_deg, still.azimuth_deg)
+
+
+def test_a_camera_that_looks_beside_the_origin_and_one_that_is_tilted() -> None:
+    away = jittered_by(look_at=0.2)
+    sideways = torch.linalg.cross(away.world_from_camera[:, :3, 3], away.world_from_camera[:, :3, 2]).norm(dim=-1)
+    # The axis passes the origin at the length of two normal components across it, but for the foreshortening.
+    assert sideways.square().mean().item() == pytest.approx(2.0 * 0.2**2, rel=0.06)
+    tilted = jittered_by(up=0.02)
+    roll = torch.asin(tilted.world_from_camera[:, 2, 0])
+    assert roll.std().item() == pytest.approx(0.02, rel=0.05)
+    for cameras in (away, tilted):
+        rotation = cameras.world_from_camera[:, :3, :3]
+        identity = torch.eye(3).expand_as(rotation)
+        torch.testing.assert_close(rotation.transpose(1, 2) @ rotation, identity, atol=1e-5, rtol=0.0)
+        assert torch.linalg.det(rotation).min() > 0.99
+
+
+def test_no_jitter_draws_nothing() -> None:
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    for generator, config in zip(generators, (CameraConfig(), CameraConfig(jitter=JitterConfig(up=0.02))), strict=True):
+        sample_cameras(config, 2, width=8, height=8, generator=generator)
+    plain, used = (generator.get_state() for generator in generators)
+    expected = torch.Generator().manual_seed(3)
+    # The turn, the place in each sector, elevations, distances and fields of view.
+    torch.rand((), generator=expected), [torch.rand(2, generator=expected) for _ in range(4)]
+    assert torch.equal(plain, expected.get_state())
+    assert not torch.equal(plain, used)

@@ -15,7 +15,7 @@ from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.contracts import DiffusionPrior, ShorteningPrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.perp_neg import PerpNegBranches, view_blend
-from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.backgrounds import BackgroundChoice
 from sdi_gs.settings.guidance import ViewKnowledge, ViewPromptsConfig, require_cameras
 
 
@@ -34,7 +34,8 @@ class Conditions:
 class PromptConditions:
     """A prompt's embeddings for every view word and background, and those of the negative prompt.
 
-    All texts are embedded once, on creation. With ``views="cameras"`` they name no view, and ``for_cameras`` adds the
+    All texts are embedded once, on creation. They name the background unless that is "random", or
+    ``name_background`` is False. With ``views="cameras"`` they name no view, and ``for_cameras`` adds the
     cameras. Raises UserError if the prior does not know cameras, and if the prompt names a view beside them.
     """
 
@@ -44,7 +45,8 @@ class PromptConditions:
         prompt: str,
         *,
         negative_prompt: str = "",
-        backgrounds: Sequence[BackgroundName] = ("white",),
+        backgrounds: Sequence[BackgroundChoice] = ("white",),
+        name_background: bool = True,
         view_prompts: ViewPromptsConfig | None = None,
         views: ViewKnowledge = "words",
     ) -> None:
@@ -55,12 +57,18 @@ class PromptConditions:
         by_view: dict[ViewWord | None, tuple[str, str]]
         own = view_prompts or ViewPromptsConfig()
         by_view = {None: (prompt, "")} if views == "cameras" else _texts_by_view(prompt, own)
-        texts = _fitting_texts(prior, by_view, backgrounds)
-        rows = prior.embed_prompts([*texts.values(), negative_prompt])
-        self._by_view_and_background = dict(zip(texts, rows[:-1], strict=True))
+        endings = {name: f", {name} background" if name_background else "" for name in backgrounds} | {"random": ""}
+        texts = _fitting_texts(prior, by_view, {name: endings[name] for name in backgrounds})
+        # Each once: backgrounds that are not named share their texts.
+        different = list(dict.fromkeys(texts.values()))
+        rows = prior.embed_prompts([*different, negative_prompt])
+        by_text = dict(zip(different, rows[:-1], strict=True))
+        self._by_view_and_background = {key: by_text[text] for key, text in texts.items()}
         self._negative = rows[-1]
 
-    def for_cameras(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName], *, perp_neg: bool) -> Conditions:
+    def for_cameras(
+        self, cameras: CameraBatch, backgrounds: Sequence[BackgroundChoice], *, perp_neg: bool
+    ) -> Conditions:
         """Return the conditions of a batch of cameras: view words, the nearest or Perp-Neg's blends, or the cameras.
 
         Raises ValueError for Perp-Neg where the embeddings name no view.
@@ -80,7 +88,7 @@ class PromptConditions:
             cameras=told,
         )
 
-    def prompt_embeddings(self, views: Sequence[ViewWord | None], backgrounds: Sequence[BackgroundName]) -> Tensor:
+    def prompt_embeddings(self, views: Sequence[ViewWord | None], backgrounds: Sequence[BackgroundChoice]) -> Tensor:
         """Return the prompt's embeddings [B, L, E] for images with the given view words and backgrounds.
 
         With ``views="cameras"`` all words are None.
@@ -92,7 +100,7 @@ class PromptConditions:
         """Return the negative prompt's embedding, repeated to [B, L, E]."""
         return self._negative.expand(count, *self._negative.shape)
 
-    def _blended(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundName]) -> tuple[Tensor, PerpNegBranches]:
+    def _blended(self, cameras: CameraBatch, backgrounds: Sequence[BackgroundChoice]) -> tuple[Tensor, PerpNegBranches]:
         """Return positive embeddings [B, L, E], blended by the cameras' angles, and the negative branches."""
         angles = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
         blends = [view_blend(azimuth, elevation) for azimuth, elevation in angles]
@@ -108,16 +116,19 @@ class PromptConditions:
 
 
 def _fitting_texts(
-    prior: DiffusionPrior, by_view: Mapping[ViewWord | None, tuple[str, str]], backgrounds: Sequence[BackgroundName]
-) -> dict[tuple[ViewWord | None, BackgroundName], str]:
+    prior: DiffusionPrior,
+    by_view: Mapping[ViewWord | None, tuple[str, str]],
+    backgrounds: Mapping[BackgroundChoice, str],
+) -> dict[tuple[ViewWord | None, BackgroundChoice], str]:
     """Return the texts to embed, by view and background: sentences with the view's and the background's words.
 
-    Where a prior reads only so much, the end of the sentence is what it misses, never the words behind it.
+    ``backgrounds`` are those words, "" for none. Where a prior reads only so much, the end of the sentence is what it
+    misses, never the words behind it.
     """
     endings = {
-        (view, background): f"{ending}, {background} background"
+        (view, background): f"{ending}{words}"
         for view, (_, ending) in by_view.items()
-        for background in backgrounds
+        for background, words in backgrounds.items()
     }
     texts = {}
     for sentence in dict.fromkeys(sentence for sentence, _ in by_view.values()):

@@ -13,3 +13,6 @@ BACKGROUND_COLOURS: dict[BackgroundName, tuple[float, float, float]] = {
     "black": (0.0, 0.0, 0.0),
 }
 """RGB in [0, 1]."""
+
+BackgroundChoice = Literal["white", "gray", "black", "random"]
+"""What a training view can be shown over: a named colour, or a colour of its own draw, which no prompt can name."""

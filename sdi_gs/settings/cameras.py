@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from sdi_gs.settings.bounds import SHARE, Range, check_settings
+
+ElevationLaw = Literal["angle", "threestudio"]
+
+_JITTER = Range(0.0, 1e3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JitterConfig:
+    """Random changes of a camera's pose, by which no place in the world is special (threestudio)."""
+
+    position: Annotated[float, _JITTER] = 0.0
+    """Largest shift of the camera along each axis, drawn evenly, scene units (threestudio's camera_perturb, 0.1)."""
+    look_at: Annotated[float, _JITTER] = 0.0
+    """Standard deviation of the point that it looks at, from the origin along each axis, scene units (threestudio's
+    center_perturb, 0.2)."""
+    up: Annotated[float, _JITTER] = 0.0
+    """Standard deviation of the upward direction along each axis, before it is normalised (threestudio's up_perturb,
+    0.02)."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
-    """Where training cameras stand; they look at the origin."""
+    """Where training cameras stand; they look at the origin, or near it with ``jitter``."""
 
     elevation_deg: Annotated[tuple[float, float], Range(-90.0, 90.0, ordered=True)] = (-10.0, 45.0)
-    """Range of elevations, uniform in angle (published SDI config)."""
+    """Range of elevations (published SDI config)."""
+    elevation_law: ElevationLaw = "angle"
+    """How elevations are drawn: evenly by angle, or as threestudio does, in every other step on average from a law that
+    keeps to the middle heights (-6.4 to 30 degrees of -10 to 45)."""
     distance: Annotated[tuple[float, float], Range(0.1, 1000.0, ordered=True)] = (3.3, 3.3)
     """Range of distances from the origin, scene units."""
     fov_y_deg: Annotated[tuple[float, float], Range(1.0, 150.0, ordered=True)] = (40.0, 40.0)
     """Range of vertical fields of view."""
+    jitter: JitterConfig = field(default_factory=JitterConfig)
     antithetic: bool = False
     """Draw azimuths in pairs that face each other, 180 degrees apart (MV-SDI); needs an even number of views."""
 

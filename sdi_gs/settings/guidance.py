@@ -26,7 +26,7 @@ _NOISE_HELP = f"Where kappa comes from. {'; '.join(f'{name}: {row.summary}' for 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPromptsConfig:
-    """Prompts for single sides of the object; the background's words are appended to them as well."""
+    """Prompts for single sides of the object; with ``prompt_background`` they name the background as well."""
 
     front: str | None = None
     """Text instead of "<prompt>, front view"; None for no change (threestudio's prompt_front)."""

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from sdi_gs.settings.bounds import ADAM_BETAS, INTERVAL, RATE, SHARE, WEIGHT, Range, check_settings
 
 NgpBackground = Literal["given", "environment", "random"]
+Initialisation = Literal["he", "published"]
+ConvexityForm = Literal["camera", "published"]
 
 _LENGTH = Range(1e-3, 1e3)
 """Smaller cubes are lost in the rounding of cameras at a distance."""
@@ -90,6 +92,9 @@ class NgpLossConfig:
     """Weight of the pixels' opacity entropy."""
     z_variance: Annotated[float, WEIGHT] = 1.0
     """Weight of the spread of depth within a pixel, square scene units."""
+    convexity_form: ConvexityForm = "camera"
+    """How dents are measured: by the paper's words, in camera axes (camera), or as its code does, on normals as
+    colours, by the third component of their products (published)."""
     convexity: Annotated[float, WEIGHT] = 1.0
     """Weight of dents in the normals at the start of the run, falling linearly."""
     convexity_final: Annotated[float, WEIGHT] = 0.1
@@ -117,6 +122,9 @@ class NgpConfig:
     """Half the side of the cube that holds the object, scene units (2 in the published config)."""
     hidden_width: Annotated[int, Range(4, 256, multiple_of=4)] = 32
     """Hidden units of the density network and of the albedo network (64 in the published config)."""
+    initialisation: Initialisation = "he"
+    """Spread of the first weights of all networks: He's, for layers followed by ReLU, or that of the published run,
+    torch's own for a layer, which is 2.4 times narrower."""
     blob_scale: Annotated[float, Range(-1e6, 1e6)] = 10.0
     """Value at the origin of the bump added to the density before its softplus (Magic3D)."""
     blob_radius: Annotated[float, _LENGTH] = 0.5
@@ -133,6 +141,9 @@ class NgpConfig:
     """Cells and samples with less opacity per step are skipped (0.01 in the published config)."""
     background: NgpBackground = "given"
     """Background of training views: the caller's colour, a learned environment, or a random colour."""
+    environment_degree: Annotated[int, Range(0, 3)] = 3
+    """Highest degree of the environment's spherical harmonics (2 in the published config, which counts from 1: 9
+    bases)."""
     geometry_lr: Annotated[float, RATE] = 0.01
     """Adam step of the grid and of both networks, at the start."""
     geometry_lr_final: Annotated[float | None, RATE] = None
@@ -154,9 +165,13 @@ class NgpConfig:
 PUBLISHED = NgpConfig(
     grid=HashGridConfig(num_levels=16, initial_levels=8, log2_table_size=19),
     shading=ShadingConfig(enabled=True),
+    losses=NgpLossConfig(convexity_form="published"),
     radius=2.0,
     hidden_width=64,
+    initialisation="published",
     samples_per_ray=512,
+    empty_alpha=0.01,
     background="environment",
+    environment_degree=2,
 )
 """The field of the published SDI config, for a GPU."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from sdi_gs.errors import UserError
-from sdi_gs.settings.backgrounds import BackgroundName
-from sdi_gs.settings.bounds import SEED, Range, check_settings
+from sdi_gs.settings.backgrounds import BackgroundChoice
+from sdi_gs.settings.bounds import SEED, WEIGHT, Range, check_settings
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig
@@ -44,8 +44,13 @@ class RunConfig:
     """Cameras rendered in each step."""
     learning_rate_scale: Annotated[float, Range(0.001, 1000.0)] = 1.0
     """Factor on every learning rate."""
-    backgrounds: tuple[BackgroundName, ...] = ("white",)
-    """Solid backgrounds; each view draws one and its prompt names it."""
+    backgrounds: tuple[BackgroundChoice, ...] = ("white",)
+    """Solid backgrounds, of which each view draws one; "random" is a colour of the view's own."""
+    background_weights: Annotated[tuple[float, ...] | None, WEIGHT] = None
+    """How often each of ``backgrounds`` is drawn, in its order, relative to the others; None for equally often."""
+    prompt_background: bool = True
+    """Whether prompts name the background, as in "a mug, front view, white background"; a background without a name
+    ("random", a field's own) is never named. Toybox' priors were made with it, Stable Diffusion's recipes without."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -63,8 +68,7 @@ class RunConfig:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
         if self.guidance.views == "cameras" and self.view_prompts != ViewPromptsConfig():
             raise ValueError("view_prompts replace view words; with guidance.views cameras there are none: use words")
-        if not self.backgrounds:
-            raise ValueError("backgrounds must name at least one")
+        self._check_backgrounds()
         lit, random = self.ngp.shading.enabled, self.ngp.background == "random"
         if self.replay.steps_per_target > 1 and self.representation == "ngp" and (lit or random):
             cause, fix = ("ngp.shading.enabled", "turn it off") if lit else ("ngp.background random", "choose given")
@@ -72,6 +76,22 @@ class RunConfig:
                 f"replay.steps_per_target must be 1 with {cause}, because a kept target shows the light and the "
                 f"background of its own render, got {self.replay.steps_per_target}: {fix}, or set 1"
             )
+
+    def _check_backgrounds(self) -> None:
+        """Raise ValueError unless there is a background, with a weight for each if there are weights."""
+        if not self.backgrounds:
+            raise ValueError("backgrounds must name at least one")
+        weights = self.background_weights
+        if weights is not None and (len(weights) != len(self.backgrounds) or sum(weights) == 0.0):
+            raise ValueError(
+                f"background_weights must be one number for each of {' '.join(self.backgrounds)}, not all 0, got "
+                f"{' '.join(map(str, weights)) or 'none'}"
+            )
+
+    @property
+    def named_backgrounds(self) -> bool:
+        """Whether prompts name the background, where it has a name."""
+        return self.prompt_background and (self.representation == "gaussians" or self.ngp.background == "given")
 
     @property
     def total_steps(self) -> int:

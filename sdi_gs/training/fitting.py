@@ -15,8 +15,8 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch, sample_cameras
 from sdi_gs.contracts import Scene, StartScene
 from sdi_gs.representations.catalog import make_scene
-from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.training.backgrounds import colours_of
 
 
 def fit_to_images(
@@ -42,7 +42,7 @@ def fit_to_images(
     scene = make_scene(config, generator=device_generator, device=device, saved=saved, start=start)
     if saved is not None:
         scene.load_state(saved)
-    colours = torch.tensor([BACKGROUND_COLOURS[name] for name in config.backgrounds], device=device)
+    colours = colours_of(config.backgrounds, host_generator, device)
     views = torch.arange(config.views_per_step)
     for step in range(config.steps):
         cameras = sample_cameras(

@@ -29,6 +29,7 @@ def conditions_of(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
         config.prompt,
         negative_prompt=config.negative_prompt,
         backgrounds=config.backgrounds,
+        name_background=config.named_backgrounds,
         view_prompts=config.view_prompts,
         views=config.guidance.views,
     )

@@ -175,9 +175,9 @@ class Trainer:
             num_timesteps=self.prior.schedule.num_timesteps,
             generator=host,
         )
-        backgrounds = draw_backgrounds(config.backgrounds, len(cameras), self.host_generator)
+        backgrounds = draw_backgrounds(config.backgrounds, len(cameras), host, config.background_weights)
         # Nothing waits for the device until ``_optimise`` reads the step's numbers.
-        seen_by, colours = cameras.to(self.device), colours_of(backgrounds, self.device)
+        seen_by, colours = cameras.to(self.device), colours_of(backgrounds, host, self.device)
         render = self.scene.render(seen_by, colours, progress=self._progress, generator=self.device_generator)
         latents = self._encoded(render.rgb)
         guided = distill(

@@ -168,3 +168,20 @@ def test_a_prior_without_cameras_and_a_view_beside_the_camera_are_refused() -> N
         PromptConditions(NumberingPrior(), "a red mug", views="cameras")
     with pytest.raises(UserError, match='^"a red mug, Back view" names the back view, but .*: leave the view out'):
         PromptConditions(NumberingPrior(knows_cameras=True), "a red mug, Back view", views="cameras")
+
+
+def test_without_the_backgrounds_word_every_text_is_embedded_once() -> None:
+    prior = NumberingPrior()
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("white", "random"), name_background=False)
+    assert prior.texts == [
+        f"a red mug, {view}" for view in ("front view", "side view", "back view", "overhead view")
+    ] + [""]
+    batch = conditions.for_cameras(looking_from(0.0, 180.0), ["white", "random"], perp_neg=True)
+    assert texts_of(batch.prompt_embeddings, prior) == ["a red mug, front view", "a red mug, back view"]
+
+
+def test_a_background_of_a_drawn_colour_is_never_named() -> None:
+    prior = NumberingPrior()
+    conditions = PromptConditions(prior, "a red mug", backgrounds=("black", "random"))
+    embeddings = conditions.prompt_embeddings(["front view", "front view"], ["black", "random"])
+    assert texts_of(embeddings, prior) == ["a red mug, front view, black background", "a red mug, front view"]

@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from sdi_gs.rasterize.spherical_harmonics import harmonic_bases
 from sdi_gs.representations.ngp.field import uniform_weights
+from sdi_gs.settings.ngp import NgpConfig
 
-_DEGREE, _WIDTH = 3, 16
+_WIDTH = 16
 
 
 class Environment:
-    """Spherical harmonics to degree 3, two hidden layers of 16 and a sigmoid (published SDI config)."""
+    """Spherical harmonics, two hidden layers of 16 and a sigmoid (published SDI config)."""
 
-    def __init__(self, *, generator: torch.Generator, device: torch.device) -> None:
-        shapes = {"first": ((_DEGREE + 1) ** 2, _WIDTH), "second": (_WIDTH, _WIDTH), "out": (_WIDTH, 3)}
+    def __init__(self, config: NgpConfig, *, generator: torch.Generator, device: torch.device) -> None:
+        self._degree = config.environment_degree
+        shapes = {"first": ((self._degree + 1) ** 2, _WIDTH), "second": (_WIDTH, _WIDTH), "out": (_WIDTH, 3)}
         self.params = nn.ParameterDict(
             {
-                name: nn.Parameter(uniform_weights(*shape, generator=generator, device=device))
+                name: nn.Parameter(
+                    uniform_weights(*shape, initialisation=config.initialisation, generator=generator, device=device)
+                )
                 for name, shape in shapes.items()
             }
         )
@@ -32,6 +36,6 @@ class Environment:
         directions: Tensor,  # [R, 3] world
     ) -> Tensor:  # [R, 3] in (0, 1)
         """Return the colours of rays that hit nothing."""
-        bases = harmonic_bases(_DEGREE, directions)
+        bases = harmonic_bases(self._degree, directions)
         hidden = F.relu(F.relu(bases @ self.params["first"]) @ self.params["second"])
         return torch.sigmoid(hidden @ self.params["out"])

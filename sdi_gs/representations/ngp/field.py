@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
 from sdi_gs.representations.ngp.networks import QueryResult, Weights, query
-from sdi_gs.settings.ngp import NgpConfig
+from sdi_gs.settings.ngp import Initialisation, NgpConfig
 
 _TABLE_SPREAD = 1e-4
 """Bound of the table's uniform initial values (Instant NGP)."""
@@ -30,9 +30,15 @@ class FieldValues:
     normals: Tensor | None  # [P, 3] world, unit, towards falling density
 
 
-def uniform_weights(*shape: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Return He's initialisation of a layer without a bias, inputs by rows."""
-    bound = math.sqrt(6.0 / shape[0])
+_SQUARED_BOUNDS: dict[Initialisation, float] = {"he": 6.0, "published": 1.0}
+"""Squared bound of uniform weights times the number of inputs; 1 is that of ``torch.nn.Linear``."""
+
+
+def uniform_weights(
+    *shape: int, initialisation: Initialisation, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Return the first weights of a layer without a bias, inputs by rows."""
+    bound = math.sqrt(_SQUARED_BOUNDS[initialisation] / shape[0])
     return (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * bound
 
 
@@ -56,7 +62,8 @@ class NgpField:
         }
         self.params = nn.ParameterDict({"table": nn.Parameter((2.0 * table - 1.0) * _TABLE_SPREAD)})
         for name, shape in shapes.items():
-            self.params[name] = nn.Parameter(uniform_weights(*shape, generator=generator, device=device))
+            weights = uniform_weights(*shape, initialisation=config.initialisation, generator=generator, device=device)
+            self.params[name] = nn.Parameter(weights)
 
     def levels_at(self, progress: float) -> int:
         """Return the number of levels at a share of the run: the initial ones, then one more at equal intervals."""

@@ -65,7 +65,7 @@ class Ngp:
         self.occupancy = OccupancyGrid(config, device=device)
         self.steps_since_update = 0
         has_environment = config.background == "environment"
-        self.environment = Environment(generator=generator, device=device) if has_environment else None
+        self.environment = Environment(config, generator=generator, device=device) if has_environment else None
 
     @property
     def device(self) -> torch.device:

@@ -56,7 +56,7 @@ def convexity_loss(
     """Compute minus the mean sine from each normal to its right and its lower neighbour, at 8x8 pixels (SDI paper).
 
     In camera axes (x right, y down), so that a bulge lowers the loss and a dent raises it from every side. This follows
-    the paper; the published code takes world axes and normals encoded as colours.
+    the paper; ``published_convexity_loss`` follows its code.
     """
     in_camera = torch.einsum("bij,bhwj->bihw", camera_from_world[:, :3, :3], normals)
     small = F.interpolate(
@@ -66,6 +66,24 @@ def convexity_loss(
     rightwards = -torch.linalg.cross(small[..., :, :-1], small[..., :, 1:], dim=1)[:, 1]
     downwards = torch.linalg.cross(small[..., :-1, :], small[..., 1:, :], dim=1)[:, 0]
     return -(rightwards.mean() + downwards.mean())
+
+
+def published_convexity_loss(
+    normals: Tensor,  # [B, H, W, 3] world, times opacity
+    alpha: Tensor,  # [B, H, W, 1]
+) -> Tensor:
+    """Compute the convexity term as the published code does.
+
+    Its normals are those that it displays: made unit in each pixel, moved into [0, 1] and multiplied by opacity; they
+    are shrunk without a filter. Its sines are the third components, along the world's z, of the products with the right
+    neighbour and, in the opposite order, with the lower one.
+    """
+    shown = (0.5 * F.normalize(normals, dim=-1) + 0.5) * alpha
+    size = (CONVEXITY_SIZE, CONVEXITY_SIZE)
+    small = F.interpolate(shown.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
+    rightwards = torch.linalg.cross(small[..., :, :-1], small[..., :, 1:], dim=1)[:, 2]
+    upwards = torch.linalg.cross(small[..., 1:, :], small[..., :-1, :], dim=1)[:, 2]
+    return -(rightwards.mean() + upwards.mean())
 
 
 def scheduled(start: float, final: float, end: float, progress: float) -> float:

@@ -5,7 +5,7 @@ Letters: B cameras, H W pixels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from sdi_gs.representations.ngp.regularizers import (
     convexity_loss,
     opaqueness_loss,
     orientation_loss,
+    published_convexity_loss,
     scheduled,
     sparsity_loss,
     z_variance_loss,
@@ -178,7 +179,14 @@ def ngp_losses(
         terms["z_variance"] = weights.z_variance * z_variance_loss(render.z_variance, render.alpha)
     if convexity > 0.0:
         assert render.normals is not None
-        terms["convexity"] = convexity * convexity_loss(render.normals, cameras.camera_from_world)
+        match weights.convexity_form:
+            case "camera":
+                dents = convexity_loss(render.normals, cameras.camera_from_world)
+            case "published":
+                dents = published_convexity_loss(render.normals, render.alpha)
+            case _:
+                assert_never(weights.convexity_form)
+        terms["convexity"] = convexity * dents
     return terms
 
 

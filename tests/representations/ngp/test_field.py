@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sdi_gs.representations.ngp.ngp import Ngp
-from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, NgpConfig
+from sdi_gs.settings.ngp import PUBLISHED, HashGridConfig, Initialisation, NgpConfig
 
 from_origin = torch.tensor([[0.0, 0.0, 0.1], [0.3, 0.0, 0.0], [0.0, -0.5, 0.0], [0.6, 0.6, 0.6]])
 
@@ -79,3 +79,42 @@ def test_fields_of_one_seed_are_equal(make_ngp: Callable[..., Ngp]) -> None:
     assert set(one) == {f"field.{n}" for n in ("table", "density_hidden", "density_out", "albedo_hidden", "albedo_out")}
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert one["field.table"].abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("initialisation", "squared"), [("he", 6.0), ("published", 1.0)])
+def test_first_weights_fill_the_range_of_their_initialisation(initialisation: Initialisation, squared: float) -> None:
+    grid = HashGridConfig(num_levels=8, initial_levels=8, log2_table_size=8)
+    config = NgpConfig(grid=grid, hidden_width=64, background="environment", initialisation=initialisation)
+    ngp = Ngp(config, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
+    assert ngp.environment is not None
+    for weights in (
+        ngp.field.params["density_hidden"],
+        ngp.field.params["albedo_out"],
+        ngp.environment.params["second"],
+    ):
+        bound = (squared / weights.shape[0]) ** 0.5
+        assert 0.95 * bound < weights.abs().max() <= bound
+        assert weights.std().item() == pytest.approx(bound / 3.0**0.5, rel=0.12)
+
+
+def test_the_published_initialisation_is_that_of_a_torch_layer() -> None:
+    config = replace(PUBLISHED, grid=replace(PUBLISHED.grid, log2_table_size=8))
+    ngp = Ngp(config, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
+    weights = ngp.field.params["albedo_hidden"]
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(*weights.shape, bias=False)
+    assert weights.std().item() == pytest.approx(layer.weight.std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize(("degree", "bases"), [(0, 1), (2, 9), (3, 16)])
+def test_the_environment_has_the_bases_of_its_degree(degree: int, bases: int) -> None:
+    config = NgpConfig(
+        grid=HashGridConfig(num_levels=2, initial_levels=2, log2_table_size=8),
+        background="environment",
+        environment_degree=degree,
+    )
+    ngp = Ngp(config, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
+    assert ngp.environment is not None
+    assert ngp.environment.params["first"].shape == (bases, 16)
+    colours = ngp.environment.colours(F.normalize(from_origin, dim=-1))
+    assert (colours[0] - colours[1]).abs().max().item() == 0.0 if degree == 0 else (colours[0] != colours[1]).any()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from sdi_gs.representations.ngp.regularizers import (
     convexity_loss,
     opaqueness_loss,
     orientation_loss,
+    published_convexity_loss,
     scheduled,
     sparsity_loss,
     z_variance_loss,
@@ -126,3 +129,41 @@ def test_schedules_are_linear_in_the_share_of_the_run(progress: float, weight: f
     # The published convexity: 1 to 0.1 over 4000 of 10 000 steps.
     assert scheduled(1.0, 0.1, 0.4, progress) == pytest.approx(weight)
     assert scheduled(1.0, 0.1, 0.0, progress) == 0.1
+
+
+def published_convexity_by_loops(normals: np.ndarray, alpha: np.ndarray) -> float:
+    """Return the published term of [B, 2 S, 2 S, 3] normals, pixel by pixel; at half the size bilinear is a mean."""
+    total: dict[str, list[float]] = {"across": [], "down": []}
+    for image, opacity in zip(normals, alpha, strict=True):
+        shown = np.zeros((CONVEXITY_SIZE, CONVEXITY_SIZE, 3))
+        for row, column, i, j in itertools.product(range(CONVEXITY_SIZE), range(CONVEXITY_SIZE), (0, 1), (0, 1)):
+            y, x = 2 * row + i, 2 * column + j
+            unit = image[y, x] / np.linalg.norm(image[y, x])
+            shown[row, column] += 0.25 * opacity[y, x] * (unit + 1.0) / 2.0
+        for row, column in itertools.product(range(CONVEXITY_SIZE), range(CONVEXITY_SIZE)):
+            here = shown[row, column]
+            if column + 1 < CONVEXITY_SIZE:
+                right = shown[row, column + 1]
+                total["across"].append(here[0] * right[1] - here[1] * right[0])
+            if row + 1 < CONVEXITY_SIZE:
+                below = shown[row + 1, column]
+                total["down"].append(below[0] * here[1] - below[1] * here[0])
+    return -(float(np.mean(total["across"])) + float(np.mean(total["down"])))
+
+
+def test_the_published_convexity_is_what_its_code_computes() -> None:
+    generator = torch.Generator().manual_seed(2)
+    side = 2 * CONVEXITY_SIZE
+    normals = torch.randn(2, side, side, 3, generator=generator, dtype=torch.float64)
+    alpha = torch.rand(2, side, side, 1, generator=generator, dtype=torch.float64)
+    loss = published_convexity_loss(normals * alpha, alpha)
+    assert loss.item() == pytest.approx(published_convexity_by_loops(normals.numpy(), alpha.numpy()), rel=1e-12)
+
+
+def test_the_published_convexity_of_empty_pixels_has_no_gradient_and_is_finite() -> None:
+    normals = torch.zeros(1, 8, 8, 3, requires_grad=True)
+    alpha = torch.zeros(1, 8, 8, 1, requires_grad=True)
+    published_convexity_loss(normals, alpha).backward()
+    for value in (normals, alpha):
+        assert value.grad is not None
+        assert value.grad.isfinite().all()
