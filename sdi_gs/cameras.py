@@ -94,6 +94,15 @@ class CameraBatch:
         poses[:, :3, 3] += torch.tensor(by, dtype=poses.dtype, device=poses.device)
         return replace(self, world_from_camera=poses)
 
+    def of_size(self, side: int) -> CameraBatch:
+        """Return the same views in square pictures of a side; themselves if that is theirs."""
+        if (self.width, self.height) == (side, side):
+            return self
+        scale = torch.tensor(
+            [side / self.width, side / self.height, 1.0], dtype=self.intrinsics.dtype, device=self.intrinsics.device
+        )
+        return replace(self, intrinsics=self.intrinsics * scale[:, None], width=side, height=side)
+
     def rows(self, chosen: slice) -> CameraBatch:
         """Return some of the cameras."""
         return self._each(lambda values: values[chosen])

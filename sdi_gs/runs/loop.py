@@ -136,7 +136,7 @@ def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
         torch.cuda.empty_cache()
     config, step = trainer.config, trainer.step + 1
     casts_rays = trainer.scene_name is None and entry_of(config).casts_rays
-    rays = config.views_per_step * trainer.prior.image_size**2 if casts_rays else 0
+    rays = config.views_per_step * config.render.largest(trainer.prior.image_size) ** 2 if casts_rays else 0
     branches = 4 if config.guidance.perp_neg else 2
     lower = next_lower(config.compute, views=config.views_per_step, branches=branches, rays=rays)
     if lower is None:

@@ -17,6 +17,7 @@ from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig
 from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.render_size import RenderConfig
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.representations import RepresentationName
 
@@ -52,6 +53,7 @@ class RunConfig:
     """Whether prompts name the background, as in "a mug, front view, white background"; a background without a name
     ("random", a field's own) is never named. Toybox' priors were made with it, Stable Diffusion's recipes without."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)

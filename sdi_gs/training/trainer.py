@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch, sample_cameras
+from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import (
     DiffusionPrior,
     GuidanceOutput,
@@ -31,7 +31,6 @@ from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.representations.catalog import make_scene
 from sdi_gs.representations.saved_state import count_of, part_of
-from sdi_gs.row_groups import row_groups
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.backgrounds import colours_of, draw_backgrounds
 from sdi_gs.training.changes import allowed_changes
@@ -40,6 +39,7 @@ from sdi_gs.training.generators import restore_generator
 from sdi_gs.training.prior_setup import conditions_of, require_decoder, tune
 from sdi_gs.training.replay import ReplayBuffer, TargetViews
 from sdi_gs.training.saved_rounds import saved_noise, saved_replay
+from sdi_gs.training.views import SeenViews, decoded, resized
 
 
 class Trainer:
@@ -134,7 +134,7 @@ class Trainer:
         started = time.perf_counter()
         fresh = self.step % self.config.replay.steps_per_target == 0 or not len(self.replay)
         views, seen = self._new_round() if fresh else self._replayed()
-        distance = self.config.losses.distillation * views.distance(seen.render.rgb, seen.latents)
+        distance = self.config.losses.distillation * views.distance(seen.pictures, seen.latents)
         losses = {"distillation": distance} | self.scene.losses(seen.render, views.cameras, self._progress)
         watched = {} if seen.latents is None else {"latents": seen.latents}
         watched |= {"target": views.target} if views.pictures is None else {"target's pictures": views.pictures}
@@ -162,9 +162,9 @@ class Trainer:
         """The finished share of the schedules."""
         return self.config.scheduled(self.step) / self.config.steps
 
-    def _new_round(self) -> tuple[TargetViews, _Seen]:
+    def _new_round(self) -> tuple[TargetViews, SeenViews]:
         """Render new views and compute their targets; the step trains on the same renders."""
-        config, host, size = self.config, self.host_generator, self.prior.image_size
+        config, host, size = self.config, self.host_generator, self._render_size
         cameras = sample_cameras(
             config.cameras, config.views_per_step, width=size, height=size, generator=host, progress=self._progress
         )
@@ -179,7 +179,8 @@ class Trainer:
         # Nothing waits for the device until ``_optimise`` reads the step's numbers.
         seen_by, colours = cameras.to(self.device), colours_of(backgrounds, host, self.device)
         render = self.scene.render(seen_by, colours, progress=self._progress, generator=self.device_generator)
-        latents = self._encoded(render.rgb)
+        shown = resized(render.rgb, self.prior.image_size)
+        latents = self._encoded(shown)
         guided = distill(
             config.guidance,
             self.prior,
@@ -193,31 +194,42 @@ class Trainer:
         )
         pictures = self._decoded(guided.target) if self._in_pixels else None
         views = TargetViews(cameras=seen_by, background=colours, target=guided.target, pictures=pictures)
-        return views, _Seen(render=render, latents=latents, timestep=plan.timestep, cameras=cameras, guided=guided)
+        seen = SeenViews(
+            render=render, pictures=shown, latents=latents, timestep=plan.timestep, cameras=cameras, guided=guided
+        )
+        return views, seen
 
-    def _replayed(self) -> tuple[TargetViews, _Seen]:
+    def _replayed(self) -> tuple[TargetViews, SeenViews]:
         """Render views whose targets are kept."""
         views = self.replay.draw(self.config.views_per_step, self.host_generator)
-        render = self.scene.render(
-            views.cameras, views.background, progress=self._progress, generator=self.device_generator
-        )
-        latents = None if self._in_pixels else self._encoded(render.rgb)
-        return views, _Seen(render=render, latents=latents, timestep=self.round_timestep)
+        cameras = views.cameras.of_size(self._render_size)
+        render = self.scene.render(cameras, views.background, progress=self._progress, generator=self.device_generator)
+        shown = resized(render.rgb, self.prior.image_size)
+        latents = None if self._in_pixels else self._encoded(shown)
+        seen = SeenViews(render=render, pictures=shown, latents=latents, timestep=self.round_timestep)
+        return replace(views, cameras=cameras), seen
 
-    def _end_round(self, views: TargetViews, seen: _Seen, guided: GuidanceOutput) -> None:
+    def _end_round(self, views: TargetViews, seen: SeenViews, guided: GuidanceOutput) -> None:
         """Keep what later steps and spectators need of a round, once its first step has succeeded."""
         self.carried_noise = self.noise_source.carry(guided)
         self.round_timestep = guided.timestep
+        side = self.prior.image_size
         cameras = views.cameras if seen.cameras is None else seen.cameras
         self.last_views = GuidedViews(
-            cameras=cameras,
-            rgb=seen.render.rgb.detach(),
+            cameras=cameras.of_size(side),
+            rgb=seen.pictures.detach(),
             target=guided.target,
             timestep=guided.timestep,
             pictures=views.pictures,
         )
         if self.config.replay.steps_per_target > 1:
-            self.replay.push(views)
+            # All of one size, so that views of different rounds can be drawn together.
+            self.replay.push(replace(views, cameras=views.cameras.of_size(side)))
+
+    @property
+    def _render_size(self) -> int:
+        """Side of this step's renders in pixels."""
+        return self.config.render.size_at(self._progress, self.prior.image_size)
 
     @property
     def _in_pixels(self) -> bool:
@@ -236,9 +248,8 @@ class Trainer:
         self,
         target: Tensor,  # [B, C, h, w]
     ) -> Tensor:
-        """Return the target's pictures [B, H, W, 3], decoded ``compute.views_at_once`` at a time."""
-        groups = row_groups(len(target), self.config.compute.views_at_once)
-        return torch.cat([self.prior.decode_latents(target[group]) for group in groups])
+        """Return the target's pictures [B, H, W, 3]."""
+        return decoded(self.prior, target, self.config.compute.views_at_once)
 
     def _optimise(
         self,
@@ -325,17 +336,3 @@ class Trainer:
         self.replay.load_state(kept["rounds"], device=self.device, decode=decode)
         for generator, saved in zip((self.host_generator, self.device_generator), generators, strict=True):
             restore_generator(generator, saved)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What a step has rendered."""
-
-    render: RenderOutput
-    latents: Tensor | None  # [B, C, h, w]
-    timestep: int
-    """t of the latest target."""
-    cameras: CameraBatch | None = None
-    """On the host, of new views."""
-    guided: GuidanceOutput | None = None
-    """The targets of new views."""

@@ -92,7 +92,7 @@ def _count_steps(
         return _counted(config, prior, StepMeter(kernels=kernels), num_steps)
     means, largest = (
         _counted(config, prior, StepMeter(kernels=kernels, assumptions=shares_met(config.ngp, samples)), num_steps)
-        for samples in samples_of_rays(config, image_size=prior.image_size)
+        for samples in samples_of_rays(config, image_size=config.render.size_at(1.0, prior.image_size))
     )
     return [replace(large, operations=mean.operations) for mean, large in zip(means, largest, strict=True)]
 
