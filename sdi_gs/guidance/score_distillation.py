@@ -9,6 +9,8 @@ Letters: B images, C latent channels, h w latent pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -46,13 +48,16 @@ def distill(
     Raises UserError if the source returns noise of another shape than the latents'.
     """
     predictor = GuidedPredictor(prior, conditions, compute)
+    inferring = predictor
+    if config.perp_neg_calls == "last" and conditions.perp_neg is not None:
+        inferring = GuidedPredictor(prior, replace(conditions, perp_neg=None), compute)
     schedule, source = prior.schedule, _source_of_step(config, plan, noise_source)
     request = NoiseRequest(
         config=config,
         plan=plan,
         schedule=schedule,
         latents=latents,
-        predict=predictor,
+        predict=inferring,
         generator=generator,
         carried=_fitting(carried_noise, len(latents)),
     )
@@ -72,7 +77,7 @@ def distill(
         predicted_noise=predicted,
         noised_latents=noised,
         timestep=plan.timestep,
-        predictor_calls=predictor.calls,
+        predictor_calls=predictor.calls if inferring is predictor else predictor.calls + inferring.calls,
     )
 
 

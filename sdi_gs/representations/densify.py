@@ -87,7 +87,16 @@ class Densifier:
             self._refine(gaussians, optimizers, step, meta)
         # Steps after those of the schedule reset nothing.
         if step == self._reset_step != self._num_steps:
-            self._reset_opacities(gaussians, optimizers, step, timestep_fraction)
+            self._warn_if_too_late(step, timestep_fraction)
+        elif not self._resets_again(step):
+            return
+        if not self._too_late(timestep_fraction):
+            reset_opa(gaussians.params, optimizers, self.state, value=2.0 * self.config.prune_opacity)
+
+    def _resets_again(self, step: int) -> bool:
+        """Return whether one of the resets at equal intervals is due after a step; there are none after growth."""
+        every = self.config.reset_opacity_every
+        return every is not None and (step + 1) % every == 0 and step + 1 < int(self.config.stop * self._num_steps)
 
     def _refine(
         self,
@@ -107,23 +116,19 @@ class Densifier:
             case _:
                 assert_never(self._strategy)
 
-    def _reset_opacities(
-        self,
-        gaussians: Gaussians,
-        optimizers: dict[str, torch.optim.Optimizer],
-        step: int,
-        timestep_fraction: float | None,
-    ) -> None:
-        config = self.config
-        if timestep_fraction is not None and timestep_fraction < config.reset_min_timestep:
+    def _too_late(self, timestep_fraction: float | None) -> bool:
+        """Return whether the object could not recover from a reset at a timestep."""
+        return timestep_fraction is not None and timestep_fraction < self.config.reset_min_timestep
+
+    def _warn_if_too_late(self, step: int, timestep_fraction: float | None) -> None:
+        """Warn of the one reset that was asked for and is left out."""
+        if self._too_late(timestep_fraction):
             warnings.warn(
                 f"the opacity reset at step {step + 1} is left out: t = {timestep_fraction:.2f} is below "
-                f"densify.reset-min-timestep {config.reset_min_timestep:.2f}, too late to recover from; "
+                f"densify.reset-min-timestep {self.config.reset_min_timestep:.2f}, too late to recover from; "
                 "lower densify.reset-opacity-at",
-                stacklevel=2,
+                stacklevel=3,
             )
-            return
-        reset_opa(gaussians.params, optimizers, self.state, value=2.0 * config.prune_opacity)
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

@@ -15,19 +15,16 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
 from sdi_gs.representations.catalog import RepresentationEntry
 from sdi_gs.representations.densify import Densifier
-from sdi_gs.representations.gaussian_losses import compactness_loss, fog_loss, needle_loss
+from sdi_gs.representations.gaussian_losses import compactness_loss, disparity, fog_loss, needle_loss, total_variation
 from sdi_gs.representations.gaussians import (
     Gaussians,
     gaussian_optimizers,
-    means_learning_rate,
-    scaled_rates,
     set_learning_rates,
 )
 from sdi_gs.representations.initial_gaussians import initial_gaussians, kind_of_start
 from sdi_gs.representations.saved_state import misfit, part_of, require_adam, require_names, require_tensor
 from sdi_gs.representations.shape_guards import cap_axis_ratio, widen_axes
 from sdi_gs.representations.view_groups import render_in_groups
-from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
 
 _SHAPES: dict[str, tuple[int | None, ...]] = {
@@ -64,7 +61,7 @@ class GaussianScene:
             self.gaussians = restore_gaussians(config, saved, device=device)
         else:
             self.gaussians = initial_gaussians(config.gaussians, generator=generator, device=device, start=start)
-        self.optimizers = gaussian_optimizers(self.gaussians, self._rates, fused=config.compute.fused_adam)
+        self.optimizers = self._new_optimizers(self.gaussians)
         self.densifier = Densifier(config.densify, config.steps)
         self.densifier.require_room(self.gaussians)
 
@@ -82,10 +79,11 @@ class GaussianScene:
         generator: torch.Generator,
     ) -> RenderOutput:
         """Rasterise ``compute.views_at_once`` cameras at a time."""
-        return render_in_groups(self.gaussians, cameras, background, self.config.compute.views_at_once)
+        at_once, with_depth = self.config.compute.views_at_once, self.config.losses.depth_tv > 0.0
+        return render_in_groups(self.gaussians, cameras, background, at_once, with_depth=with_depth)
 
     def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
-        """Return the weighted fog, compactness and needle terms that apply."""
+        """Return the weighted terms that apply."""
         weights, params = self.config.losses, self.gaussians.params
         terms = {}
         if weights.fog > 0.0 and progress >= weights.fog_start:
@@ -97,6 +95,14 @@ class GaussianScene:
             )
         if weights.needles > 0.0:
             terms["needles"] = weights.needles * needle_loss(params["scales"], weights.max_anisotropy)
+        if weights.picture_tv > 0.0:
+            terms["picture_tv"] = weights.picture_tv * total_variation(render.rgb)
+        if weights.depth_tv > 0.0:
+            assert render.depth is not None
+            focal = cameras.intrinsics[:, 1, 1] / cameras.height
+            terms["depth_tv"] = weights.depth_tv * total_variation(disparity(render.depth, render.alpha, focal))
+        if weights.mean_scale > 0.0:
+            terms["mean_scale"] = weights.mean_scale * torch.exp(params["scales"]).mean()
         return terms
 
     def backward(self, loss: Tensor, render: RenderOutput, *, step: int) -> None:
@@ -122,17 +128,15 @@ class GaussianScene:
         timestep_fraction: float | None = None,
     ) -> None:
         """Take one step of every optimiser, limit the axes if configured, then densify."""
-        rates = self._rates
-        self.optimizers["means"].param_groups[0]["lr"] = means_learning_rate(
-            rates, self.config.scheduled(step), self.config.steps
-        )
+        own = self.config.gaussians
+        self._set_rates(self.optimizers, self.config.scheduled(step) / max(self.config.steps - 1, 1))
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if rates.axis_ratio_cap is not None:
-            cap_axis_ratio(self.gaussians.params["scales"], rates.axis_ratio_cap)
-        if rates.smallest_scale is not None:
-            widen_axes(self.gaussians.params["scales"], rates.smallest_scale)
+        if own.axis_ratio_cap is not None:
+            cap_axis_ratio(self.gaussians.params["scales"], own.axis_ratio_cap)
+        if own.smallest_scale is not None:
+            widen_axes(self.gaussians.params["scales"], own.smallest_scale)
         self.densifier.after_step(
             self.gaussians, self.optimizers, step, render.meta, generator, timestep_fraction=timestep_fraction
         )
@@ -143,7 +147,7 @@ class GaussianScene:
     def update_config(self, config: RunConfig) -> None:
         """Take over the learning rates of a config that changed during the run."""
         self.config = config
-        set_learning_rates(self.optimizers, self._rates)
+        self._set_rates(self.optimizers, 0.0)
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
@@ -156,7 +160,7 @@ class GaussianScene:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
         gaussians = restore_gaussians(self.config, state, device=self.device)
-        optimizers = gaussian_optimizers(gaussians, self._rates, fused=self.config.compute.fused_adam)
+        optimizers = self._new_optimizers(gaussians)
         saved = part_of(state, "optimizers", dict)
         require_names(saved, optimizers, "optimizers")
         for name, optimizer in optimizers.items():
@@ -170,10 +174,16 @@ class GaussianScene:
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in densify.items()
         }
 
-    @property
-    def _rates(self) -> GaussiansConfig:
-        """The settings of the Gaussians with the learning rates now in force."""
-        return scaled_rates(self.config.gaussians, self.config.learning_rate_scale)
+    def _new_optimizers(self, gaussians: Gaussians) -> dict[str, torch.optim.Optimizer]:
+        """Return fresh optimisers at the rates of the run's start."""
+        fused = self.config.compute.fused_adam
+        optimizers = gaussian_optimizers(gaussians, self.config.gaussians, fused=fused)
+        self._set_rates(optimizers, 0.0)
+        return optimizers
+
+    def _set_rates(self, optimizers: dict[str, torch.optim.Optimizer], progress: float) -> None:
+        """Set all learning rates to those of a share of the run."""
+        set_learning_rates(optimizers, self.config.gaussians, progress, factor=self.config.learning_rate_scale)
 
 
 def restore_gaussians(config: RunConfig, state: dict[str, Any], *, device: torch.device) -> Gaussians:

@@ -9,7 +9,6 @@ Letters: B cameras, N Gaussians, H W pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.settings.gaussians import LEARNING_RATES, GaussiansConfig
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 SH_C0 = 0.28209479177387814
@@ -158,18 +157,15 @@ def gaussian_optimizers(
     }
 
 
-def scaled_rates(config: GaussiansConfig, factor: float) -> GaussiansConfig:
-    """Return the same settings with every learning rate multiplied."""
-    return replace(config, **{name: factor * getattr(config, name) for name in LEARNING_RATES})
-
-
-def set_learning_rates(optimizers: dict[str, torch.optim.Optimizer], config: GaussiansConfig) -> None:
-    """Set the learning rates of optimisers made by ``gaussian_optimizers``."""
+def set_learning_rates(
+    optimizers: dict[str, torch.optim.Optimizer], config: GaussiansConfig, progress: float, *, factor: float = 1.0
+) -> None:
+    """Set the learning rates of optimisers made by ``gaussian_optimizers`` to those of a share of the run, scaled."""
     for name, optimizer in optimizers.items():
-        optimizer.param_groups[0]["lr"] = getattr(config, f"{name}_lr")
+        optimizer.param_groups[0]["lr"] = factor * learning_rate(config, name, progress)
 
 
-def means_learning_rate(config: GaussiansConfig, step: int, num_steps: int) -> float:
-    """Return the centres' learning rate: exponential decay from ``means_lr`` to ``means_lr_final`` over the run."""
-    progress = step / max(num_steps - 1, 1)
-    return config.means_lr * (config.means_lr_final / config.means_lr) ** progress
+def learning_rate(config: GaussiansConfig, name: str, progress: float) -> float:
+    """Return a parameter's learning rate at a share of the run, exponential from its first to its last."""
+    first, last = getattr(config, f"{name}_lr"), getattr(config, f"{name}_lr_final")
+    return first if last is None else first * (last / first) ** progress

@@ -6,6 +6,7 @@ Letters: B cameras, N Gaussians.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ def render_in_groups(
     cameras: CameraBatch,  # B of them
     background: Tensor,  # [B, 3] in [0, 1]
     at_once: int,
+    *,
+    with_depth: bool = False,
 ) -> RenderOutput:
     """Render all cameras, ``at_once`` of them together (0: all).
 
@@ -29,11 +32,14 @@ def render_in_groups(
     """
     groups = row_groups(len(cameras), at_once)
     if len(groups) == 1:
-        return gaussians.render(cameras, background)
-    parts = [recomputed(gaussians.render, cameras.rows(group), background[group]) for group in groups]
+        return gaussians.render(cameras, background, with_depth=with_depth)
+    render = partial(gaussians.render, with_depth=with_depth)
+    parts = [recomputed(render, cameras.rows(group), background[group]) for group in groups]
+    depths = [part.depth for part in parts if part.depth is not None]
     return RenderOutput(
         rgb=torch.cat([part.rgb for part in parts]),
         alpha=torch.cat([part.alpha for part in parts]),
+        depth=torch.cat(depths) if depths else None,
         meta=joined_meta([part.meta for part in parts]),
     )
 

@@ -52,7 +52,9 @@ class DensifyConfig:
     prune_component: Annotated[float | None, SHARE] = None
     """Share of all opacity below which a separate piece is removed as a floater; None for never."""
     reset_opacity_at: Annotated[float | None, SHARE] = None
-    """Share of the run at which all opacities are lowered once; None for never."""
+    """Share of the run at which all opacities are lowered once, to twice ``prune_opacity``; None for never."""
+    reset_opacity_every: Annotated[int | None, INTERVAL] = None
+    """Steps between such resets while the cloud grows (300 in LucidDreamer); None for never."""
     reset_min_timestep: Annotated[float, SHARE] = 0.5
     """No reset at a timestep below this share of the diffusion's length, from which the object cannot recover."""
 

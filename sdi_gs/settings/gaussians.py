@@ -15,8 +15,8 @@ Axes = Literal["world", "viewer", "y-up"]
 MAX_INITIAL = 10_000_000
 """Most Gaussians to start from; ten million take 10 GB with their gradients and Adam's averages."""
 
-LEARNING_RATES = ("means_lr", "means_lr_final", "scales_lr", "quats_lr", "opacities_lr", "sh0_lr")
-"""Fields of ``GaussiansConfig`` that ``RunConfig.learning_rate_scale`` multiplies."""
+TRAINED = ("means", "scales", "quats", "opacities", "sh0")
+"""Parameters of Gaussians with a learning rate, ``<name>_lr``, and one for the run's end, ``<name>_lr_final``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,21 @@ class GaussiansConfig:
     means_lr_final: Annotated[float, RATE] = 4e-4
     """Adam step of the centres at the end; exponential in between."""
     scales_lr: Annotated[float, RATE] = 1e-2
-    """Adam step of the log scales."""
+    """Adam step of the log scales at the start."""
+    scales_lr_final: Annotated[float | None, RATE] = None
+    """Adam step of the log scales at the end, exponential in between; None for no change."""
     quats_lr: Annotated[float, RATE] = 5e-3
-    """Adam step of the quaternions."""
+    """Adam step of the quaternions at the start."""
+    quats_lr_final: Annotated[float | None, RATE] = None
+    """Adam step of the quaternions at the end, exponential in between; None for no change."""
     opacities_lr: Annotated[float, RATE] = 5e-2
-    """Adam step of the logit opacities (0.05 in DreamGaussian and LucidDreamer)."""
+    """Adam step of the logit opacities at the start (0.05 in DreamGaussian and LucidDreamer)."""
+    opacities_lr_final: Annotated[float | None, RATE] = None
+    """Adam step of the logit opacities at the end, exponential in between; None for no change."""
     sh0_lr: Annotated[float, RATE] = 3e-2
-    """Adam step of the colour coefficients."""
+    """Adam step of the colour coefficients at the start."""
+    sh0_lr_final: Annotated[float | None, RATE] = None
+    """Adam step of the colour coefficients at the end, exponential in between; None for no change."""
     adam_betas: Annotated[tuple[float, float], ADAM_BETAS] = (0.9, 0.99)
     """Adam's averaging constants (the published SDI config)."""
 

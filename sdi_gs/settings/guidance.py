@@ -16,6 +16,7 @@ Renoise = Literal["paper", "reference"]
 InversionOrder = Literal[1, 2]
 InversionSpacing = Literal["timesteps", "sigma"]
 ViewKnowledge = Literal["words", "cameras"]
+PerpNegCalls = Literal["all", "last"]
 
 _GUIDANCE_SCALE = Range(-1000.0, 1000.0)
 _TIMESTEP_SHARE = Range(0.001, 1.0)
@@ -77,6 +78,9 @@ class GuidanceConfig:
     priors that know cameras."""
     perp_neg: bool = False
     """Blend the view words by angle and push away from the wrong ones (Perp-Neg); four branches instead of two."""
+    perp_neg_calls: PerpNegCalls = "all"
+    """Calls of the prior that push away from the wrong view words: all of a step as published, or only the last, which
+    predicts the target; kappa is then inferred with two branches, at two thirds of the time."""
     gradient_clip: Annotated[float | None, Range(0.0, 1e9, low_open=True)] = None
     """Upper limit of |z - target| for each element, in latent units; None for no limit (threestudio's grad_clip)."""
     random_fraction: Annotated[float, SHARE] = 0.0

@@ -30,5 +30,13 @@ class LossConfig:
     max_anisotropy: Annotated[float, Range(1.0, 1e6)] = 8.0
     """Ratio of the longest to the middle axis above which a Gaussian counts as a needle."""
 
+    picture_tv: Annotated[float, WEIGHT] = 0.0
+    """Weight of the squared differences between neighbouring pixels of the renders of Gaussians (LucidDreamer)."""
+    depth_tv: Annotated[float, WEIGHT] = 0.0
+    """Weight of the squared differences between neighbouring pixels of their disparity, brought to [0, 1]
+    (LucidDreamer)."""
+    mean_scale: Annotated[float, WEIGHT] = 0.0
+    """Weight of the mean standard deviation of the Gaussians, scene units (LucidDreamer)."""
+
     def __post_init__(self) -> None:
         check_settings(self)

@@ -12,6 +12,7 @@ from latents_only import LatentsOnlyPrior
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
+from sdi_gs.contracts import GuidanceOutput
 from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.noise_sources.inversion import Inversion
 from sdi_gs.guidance.noise_sources.protocol import NoiseRequest
@@ -294,3 +295,33 @@ def test_every_row_is_of_the_camera_of_its_view(views: int, branches: int, scale
     GuidedPredictor(prior, conditions, compute)(rows[..., None].expand(3, 1, 2, 2), 300, scale)
     num_branches = 1 if scale == 0.0 or (scale == 1.0 and not perp_neg) else 4 if perp_neg else 2
     assert sorted(prior.seen) == sorted(num_branches * azimuths.tolist())
+
+
+def test_wrong_views_can_be_pushed_away_in_the_last_call_alone() -> None:
+    negatives = PerpNegBranches(
+        embeddings=torch.tensor([[3.0, 4.0], [0.5, 6.0]], dtype=torch.float64)[..., None, None],
+        weights=torch.tensor([[-1.0, -0.5], [-0.3, -2.0]], dtype=torch.float64),
+    )
+    config = GuidanceConfig(inversion_steps=4, perp_neg_calls="last")
+    plan = StepPlan(timestep=600, overshoot=10)
+
+    def answer(config: GuidanceConfig, branches: PerpNegBranches | None) -> tuple[GuidanceOutput, LinearPrior]:
+        prior, draws = LinearPrior(), torch.Generator().manual_seed(0)
+        conditions = replace(CONDITIONS, perp_neg=branches)
+        return distill(config, prior, two_latents(), conditions, plan=plan, generator=draws), prior
+
+    last, asked = answer(config, negatives)
+    everywhere, _ = answer(replace(config, perp_neg_calls="all"), negatives)
+    nowhere, _ = answer(config, None)
+    # Two views: two branches of them in every call but the last.
+    assert [rows for _, rows, _ in asked.asked] == [4] * (last.predictor_calls - 1) + [8]
+    assert last.predictor_calls == everywhere.predictor_calls
+    assert torch.equal(last.noise, nowhere.noise)
+    assert not torch.allclose(last.noise, everywhere.noise)
+    assert not torch.allclose(last.predicted_noise, nowhere.predicted_noise)
+    schedule = LinearPrior().schedule
+    conditions = replace(CONDITIONS, perp_neg=negatives)
+    guided = GuidedPredictor(LinearPrior(), conditions)(last.noised_latents, plan.timestep, config.guidance_scale)
+    assert torch.equal(last.predicted_noise, guided)
+    expected = add_noise(two_latents(), nowhere.noise, schedule.alpha_cumprod(plan.timestep))
+    torch.testing.assert_close(last.noised_latents, expected)

@@ -453,3 +453,23 @@ def test_gradients_are_added_up_as_gsplat_does_without_asking_which_are_visible(
     for name in ("grad2d", "count"):
         assert torch.equal(states[0][name], states[1][name]), name
     assert 0 < states[0]["count"].min() < states[0]["count"].max() < 12
+
+
+@pytest.mark.parametrize(("stop", "resets"), [(1.0, (4, 9, 14)), (0.6, (4, 9))])
+def test_opacities_are_reset_again_and_again_while_the_cloud_grows(stop: float, resets: tuple[int, ...]) -> None:
+    scene = Scene(config(reset_opacity_every=5, stop=stop, prune_opacity=0.02, grow_grad2d=2.0))
+    found = []
+    for index in range(NUM_STEPS):
+        scene.set_opacities(torch.full((len(scene.gaussians),), 0.9))
+        scene.step(index)
+        if scene.opacities.max().item() == pytest.approx(0.04):
+            found.append(index)
+    assert tuple(found) == resets
+
+
+def test_resets_at_intervals_end_where_the_noise_is_low() -> None:
+    scene = Scene(config(reset_opacity_every=5, prune_opacity=0.02, grow_grad2d=2.0, reset_min_timestep=0.5))
+    scene.set_opacities(torch.full((100,), 0.9))
+    for index in range(NUM_STEPS):
+        scene.step(index, timestep_fraction=0.4)
+    assert scene.opacities.max().item() == pytest.approx(0.9)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.gaussian_losses import compactness_loss, fog_loss, needle_loss
+from sdi_gs.representations.gaussian_losses import compactness_loss, disparity, fog_loss, needle_loss, total_variation
 from sdi_gs.training.losses import distillation_loss
 
 
@@ -70,3 +70,44 @@ def test_the_order_of_the_axes_does_not_matter_to_needles() -> None:
 
 def test_discs_are_free_however_thin() -> None:
     assert needle_loss(log_scales((1e-6, 0.5, 1.0)), 8.0).item() == 0.0
+
+
+def test_total_variation_is_twice_the_mean_squared_step_both_ways() -> None:
+    pictures = torch.rand(2, 4, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    down = [
+        (pictures[b, y + 1, x, c] - pictures[b, y, x, c]).item() ** 2
+        for b in range(2) for y in range(3) for x in range(5) for c in range(3)
+    ]  # fmt: skip
+    across = [
+        (pictures[b, y, x + 1, c] - pictures[b, y, x, c]).item() ** 2
+        for b in range(2) for y in range(4) for x in range(4) for c in range(3)
+    ]  # fmt: skip
+    expected = 2.0 * (sum(down) / len(down) + sum(across) / len(across))
+    assert total_variation(pictures).item() == pytest.approx(expected, rel=1e-12)
+    ramp = (0.1 * torch.arange(5.0)).expand(1, 4, 5)[..., None]
+    assert total_variation(ramp).item() == pytest.approx(2.0 * 0.1**2, rel=1e-5)
+
+
+def test_disparity_spans_each_view_from_what_is_behind_to_what_is_nearest() -> None:
+    depth = torch.tensor([[2.0, 3.0, 4.0], [2.0, 2.5, 2.0]], dtype=torch.float64)[:, :, None, None]
+    alpha = torch.tensor([[1.0, 0.5, 0.05], [1.0, 1.0, 1.0]], dtype=torch.float64)[:, :, None, None]
+    focal = torch.tensor([1.2, 0.9], dtype=torch.float64)
+    found = disparity(depth, alpha, focal)
+    for view in range(2):
+        seen = [
+            focal[view].item() / (d * a + 10.0 * a + 1e-5)
+            for d, a in zip(depth[view].flatten().tolist(), alpha[view].flatten().tolist(), strict=True)
+        ]
+        behind = [value for value, a in zip(seen, alpha[view].flatten().tolist(), strict=True) if a <= 0.1]
+        base = min(behind) if behind else min(seen)
+        expected = [min(max((value - base) / max(max(seen) - base, 1e-6), 0.0), 1.0) for value in seen]
+        assert found[view].flatten().tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_disparity_of_an_empty_view_is_flat_and_its_gradient_finite() -> None:
+    depth, alpha = torch.zeros(1, 4, 4, 1, requires_grad=True), torch.zeros(1, 4, 4, 1, requires_grad=True)
+    seen = disparity(depth, alpha, torch.ones(1))
+    assert seen.abs().max().item() == 0.0
+    total_variation(seen).backward()
+    assert alpha.grad is not None
+    assert alpha.grad.isfinite().all()

@@ -12,9 +12,9 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussian_optimizers, means_learning_rate
+from sdi_gs.representations.gaussians import SH_C0, Gaussians, gaussian_optimizers, learning_rate, set_learning_rates
 from sdi_gs.representations.initial_gaussians import gaussian_ball
-from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.gaussians import TRAINED, GaussiansConfig
 
 CPU = torch.device("cpu")
 CONFIG = GaussiansConfig(num_initial=20_000, initial_radius=0.7, initial_opacity=0.2, initial_colour_spread=0.05)
@@ -170,9 +170,20 @@ def test_every_parameter_has_its_own_optimiser_with_its_own_rate() -> None:
 
 def test_the_rate_of_the_centres_falls_exponentially() -> None:
     config = GaussiansConfig(means_lr=1e-2, means_lr_final=1e-4)
-    rates = [means_learning_rate(config, step, 101) for step in (0, 50, 100)]
+    rates = [learning_rate(config, "means", progress) for progress in (0.0, 0.5, 1.0)]
     assert rates == pytest.approx([1e-2, 1e-3, 1e-4])
-    assert means_learning_rate(config, 0, 1) == 1e-2
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_rate_can_fall_and_stays_without_a_last_one(name: str) -> None:
+    first = getattr(GaussiansConfig(), f"{name}_lr")
+    config = GaussiansConfig(**{f"{name}_lr_final": 0.04 * first})
+    optimizers = gaussian_optimizers(ball(replace(config, num_initial=4)), config)
+    set_learning_rates(optimizers, config, 0.5, factor=3.0)
+    rates = {key: optimizer.param_groups[0]["lr"] for key, optimizer in optimizers.items()}
+    constant = {key: 3.0 * getattr(config, f"{key}_lr") for key in TRAINED if key not in (name, "means")}
+    assert rates[name] == pytest.approx(3.0 * 0.2 * first)
+    assert {key: rates[key] for key in constant} == pytest.approx(constant)
 
 
 @pytest.mark.parametrize(

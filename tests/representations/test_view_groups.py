@@ -76,3 +76,13 @@ def test_without_gradients_there_is_nothing_to_gather() -> None:
         render = render_in_groups(cloud(), cameras(), torch.ones(VIEWS, 3), 2)
     assert not render.rgb.requires_grad
     assert render.meta["means2d"].grad is None
+
+
+def test_depths_are_those_of_all_views_at_once() -> None:
+    whole, grouped = (
+        render_in_groups(cloud(), cameras(), torch.ones(VIEWS, 3), at_once, with_depth=True) for at_once in (0, 2)
+    )
+    assert whole.depth is not None
+    assert grouped.depth is not None
+    assert torch.equal(whole.depth, grouped.depth)
+    assert render_in_groups(cloud(), cameras(), torch.ones(VIEWS, 3), 2).depth is None
