@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sdi_gs.configs import stable_diffusion
 from sdi_gs.errors import UserError
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.densify import DensifyConfig
-from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
@@ -44,6 +45,12 @@ class Preset:
 
 def presets() -> dict[str, Preset]:
     """All presets by name."""
+    return dict(_presets())
+
+
+@functools.cache
+def _presets() -> dict[str, Preset]:
+    """Make them once; checking a whole config takes milliseconds."""
     return {
         "toybox-ideal": Preset(
             summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
@@ -60,8 +67,31 @@ def presets() -> dict[str, Preset]:
             config=_smoke(),
         ),
         "sd21-base": Preset(
-            summary="Stable Diffusion 2.1 base at 512 pixels; needs a CUDA card and the weights",
-            config=_sd21_base(),
+            summary="Stable Diffusion 2.1 base at 512 pixels, our own guess; needs a CUDA card and the weights",
+            config=stable_diffusion.sd21_base(),
+            by_representation={"ngp": stable_diffusion.field_settings()},
+        ),
+        "sd21-ngp": Preset(
+            summary="a field under Stable Diffusion 2.1 base, our own guess; needs a CUDA card and the weights",
+            config=stable_diffusion.sd21_ngp(),
+        ),
+        "sd21": Preset(
+            summary="Stable Diffusion 2.1 at 768 pixels, our own guess; needs a CUDA card and the weights",
+            config=stable_diffusion.sd21(),
+            by_representation={"ngp": stable_diffusion.field_settings()},
+        ),
+        "sd15": Preset(
+            summary="Stable Diffusion 1.5 and its fine-tunes, our own guess; needs a CUDA card and the weights",
+            config=stable_diffusion.sd15(),
+            by_representation={"ngp": stable_diffusion.field_settings()},
+        ),
+        "sdi-paper-ngp": Preset(
+            summary="SDI's published run of a field, setting by setting; needs a CUDA card and the weights",
+            config=stable_diffusion.sdi_paper_ngp(),
+        ),
+        "sdi-paper-3dgs": Preset(
+            summary="SDI in LucidDreamer's settings of Gaussians; needs a CUDA card and the weights",
+            config=stable_diffusion.sdi_paper_3dgs(),
         ),
     }
 
@@ -200,50 +230,4 @@ def _smoke() -> RunConfig:
         gaussians=replace(base.gaussians, num_initial=500),
         ideal_prior=IdealPriorConfig(renders_per_view=24, unconditional_renders=64),
         outputs=OutputConfig(preview_every=10, checkpoint_every=10, turntable_frames=8, turntable_size=64),
-    )
-
-
-def _sd21_base() -> RunConfig:
-    """SDI on Gaussians as the paper ran it in LucidDreamer's code; not run on a GPU yet."""
-    return RunConfig(
-        prior="sd21-base",
-        steps=5000,
-        views_per_step=4,
-        # Views are named and backgrounds are not: what every published recipe does.
-        prompt_background=False,
-        cameras=CameraConfig(elevation_deg=(-10.0, 45.0), distance=(2.6, 3.2), fov_y_deg=(40.0, 50.0)),
-        guidance=GuidanceConfig(guidance_scale=7.5, t_min=0.2, perp_neg=True),
-        gaussians=GaussiansConfig(
-            num_initial=20_000,
-            initial_radius=0.5,
-            means_lr=1.6e-3,
-            means_lr_final=1.6e-5,
-            scales_lr=5e-3,
-            quats_lr=1e-3,
-            # Discs may be thin, needles may not: every text-to-3D system lacks such a limit and shows them.
-            axis_ratio_cap=10.0,
-            opacities_lr=5e-2,
-            sh0_lr=1.5e-2,
-        ),
-        densify=DensifyConfig(
-            # Latent losses come in units of their own; a threshold copied from elsewhere grows nothing or everything.
-            strategy="share",
-            # The user's knob; text-to-3D systems end between 50 000 and 500 000.
-            max_gaussians=200_000,
-            # From 100 to 3000 of 5000 steps, every 100 (LucidDreamer).
-            start=0.02,
-            stop=0.6,
-            every=100,
-            # 20 000 grow tenfold in 25 of the 29 refinements.
-            grow_share=0.1,
-            # Clones below it, splits above: 0.003 to 0.02 of the extent in text-to-3D systems.
-            grow_scale3d=0.01,
-            prune_opacity=0.005,
-            # A fifth of the object's radius; pruning by size goes on after growth (HumanGaussian's prune-only phase).
-            prune_scale3d=0.1,
-            prune_stop=0.9,
-            # Pieces that hold less than a hundredth of the opacity are no part of an object.
-            prune_component=0.01,
-        ),
-        outputs=OutputConfig(preview_every=100, checkpoint_every=500),
     )

@@ -41,7 +41,7 @@ class Train:
 
     settings: Annotated[GivenSettings, tyro.conf.arg(name="")]
     preset: str | None = None
-    """Settings to start from: toybox-ideal, toybox, smoke or sd21-base; chosen by prior or device if not given."""
+    """Settings to start from, one of those that --help lists; chosen by prior or device if not given."""
     device: str | None = None
     """Where to compute: cpu, cuda or cuda:1; the first CUDA device if there is one, if not given."""
     output_dir: Path | None = None

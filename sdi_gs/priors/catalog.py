@@ -196,4 +196,20 @@ SD21 = CatalogEntry(
     load=_load_from_mirrors,
 )
 
-CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21)
+# A mirror of Runway's repository, which is gone as well; nobody has stated sums of its files independently.
+SD15 = CatalogEntry(
+    name="sd15",
+    summary="Stable Diffusion 1.5, 512 x 512 pixels",
+    sources=(
+        HubSource(
+            repo_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        ),
+    ),
+    licence="CreativeML OpenRAIL-M",
+    download_bytes=4_270_000_000,
+    prediction_type="epsilon",
+    load=_load_from_mirrors,
+)
+
+CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21, SD15)

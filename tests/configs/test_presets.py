@@ -36,7 +36,7 @@ def test_a_preset_can_be_had_by_its_name(name: str, preset: Preset) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, toybox, smoke, sd21-base'):
+    with pytest.raises(UserError, match='unknown preset "nix"; known: toybox-ideal, toybox, smoke, sd21-base, sd21-ngp'):
         preset_named("nix")
 
 
@@ -46,7 +46,11 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         ("toybox", "toybox"),
         ("toybox-ideal", "toybox-ideal"),
         ("sd21-base", "sd21-base"),
-        ("sd21", None),
+        ("sd21", "sd21"),
+        ("sd15", "sd15"),
+        # A preset of another prior.
+        ("sd21-ngp", None),
+        ("sdi-paper-ngp", None),
         # A preset of that name there is, a prior there is not.
         ("smoke", None),
     ],
@@ -87,7 +91,7 @@ def test_toybox_presets_look_from_where_their_priors_look() -> None:
 
 def test_only_the_preset_told_by_words_gathers_cameras_at_their_words() -> None:
     until = {name: entry.config.cameras.word_spread_until for name, entry in presets().items()}
-    assert until == {"toybox-ideal": 0.0, "toybox": 0.4, "smoke": 0.0, "sd21-base": 0.0}
+    assert {name: share for name, share in until.items() if share} == {"toybox": 0.4}
     assert preset("toybox", representation="ngp").cameras.word_spread_until == 0.0
 
 
@@ -118,6 +122,19 @@ def test_the_smoke_preset_is_the_same_method_with_smaller_numbers() -> None:
     assert smoke.ngp == full.ngp
     assert smoke.steps < full.steps
     assert smoke.gaussians.num_initial < full.gaussians.num_initial
+
+
+@pytest.mark.parametrize("name", ["sd21-base", "sd21", "sd15"])
+def test_a_field_under_stable_diffusion_is_the_published_one_but_for_what_is_said(name: str) -> None:
+    paper, own = preset_named("sdi-paper-ngp").config, preset_named(name).config_for("ngp")
+    of_clouds = ("gaussians.", "densify.")
+    differing = {key for key in differing_keys(paper, own) if not key.startswith(of_clouds)}
+    assert differing - {"prior", "negative_prompt"} == {
+        *("guidance.renoise", "guidance.inversion_guidance_scale", "ngp.losses.convexity_form"),
+        *("render.sizes", "render.milestones"),
+    }
+    assert own.guidance.resolved_inversion_scale == paper.guidance.resolved_inversion_scale
+    assert preset_named("sd21-ngp").config == preset_named("sd21-base").config_for("ngp")
 
 
 def test_stable_diffusion_is_asked_in_the_convention_of_the_paper() -> None:
