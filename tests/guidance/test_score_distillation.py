@@ -297,6 +297,16 @@ def test_every_row_is_of_the_camera_of_its_view(views: int, branches: int, scale
     assert sorted(prior.seen) == sorted(num_branches * azimuths.tolist())
 
 
+class CurvedPrior(LinearPrior):
+    """Answers in a direction of its own to each embedding, so that wrong views have something to be pushed along."""
+
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
+        super().predict_noise(noised_latents, timestep, embeddings)
+        return torch.cos(embeddings[:, :, :, None] * noised_latents)
+
+
 def test_wrong_views_can_be_pushed_away_in_the_last_call_alone() -> None:
     negatives = PerpNegBranches(
         embeddings=torch.tensor([[3.0, 4.0], [0.5, 6.0]], dtype=torch.float64)[..., None, None],
@@ -305,8 +315,8 @@ def test_wrong_views_can_be_pushed_away_in_the_last_call_alone() -> None:
     config = GuidanceConfig(inversion_steps=4, perp_neg_calls="last")
     plan = StepPlan(timestep=600, overshoot=10)
 
-    def answer(config: GuidanceConfig, branches: PerpNegBranches | None) -> tuple[GuidanceOutput, LinearPrior]:
-        prior, draws = LinearPrior(), torch.Generator().manual_seed(0)
+    def answer(config: GuidanceConfig, branches: PerpNegBranches | None) -> tuple[GuidanceOutput, CurvedPrior]:
+        prior, draws = CurvedPrior(), torch.Generator().manual_seed(0)
         conditions = replace(CONDITIONS, perp_neg=branches)
         return distill(config, prior, two_latents(), conditions, plan=plan, generator=draws), prior
 
@@ -319,9 +329,9 @@ def test_wrong_views_can_be_pushed_away_in_the_last_call_alone() -> None:
     assert torch.equal(last.noise, nowhere.noise)
     assert not torch.allclose(last.noise, everywhere.noise)
     assert not torch.allclose(last.predicted_noise, nowhere.predicted_noise)
-    schedule = LinearPrior().schedule
+    schedule = CurvedPrior().schedule
     conditions = replace(CONDITIONS, perp_neg=negatives)
-    guided = GuidedPredictor(LinearPrior(), conditions)(last.noised_latents, plan.timestep, config.guidance_scale)
+    guided = GuidedPredictor(CurvedPrior(), conditions)(last.noised_latents, plan.timestep, config.guidance_scale)
     assert torch.equal(last.predicted_noise, guided)
     expected = add_noise(two_latents(), nowhere.noise, schedule.alpha_cumprod(plan.timestep))
     torch.testing.assert_close(last.noised_latents, expected)
