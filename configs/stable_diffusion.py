@@ -127,45 +127,55 @@ def sdi_paper_3dgs() -> RunConfig:
             fog=0.0,
             needles=0.0,
         ),
-        gaussians=GaussiansConfig(
-            # init_num_pts, init_shape "sphere": within 0.5 of the origin, grey.
-            num_initial=100_000,
-            initial_radius=0.5,
-            initial_opacity=0.1,
-            initial_colour_spread=0.0,
-            # position_lr_init and position_lr_final, times default_radius 3.5.
-            means_lr=5.6e-4,
-            means_lr_final=5.6e-6,
-            # scaling_lr, rotation_lr, opacity_lr, feature_lr, with their *_final.
-            scales_lr=5e-3,
-            scales_lr_final=1e-3,
-            quats_lr=1e-3,
-            quats_lr_final=2e-4,
-            opacities_lr=5e-2,
-            sh0_lr=5e-3,
-            sh0_lr_final=3e-3,
-            # torch's own, which LucidDreamer leaves.
-            adam_betas=(0.9, 0.999),
-        ),
-        densify=DensifyConfig(
-            strategy="threshold",
-            # densify_from_iter, densify_until_iter, densification_interval.
-            start=0.02,
-            stop=0.6,
-            every=100,
-            # densify_grad_threshold 7.5e-4; gsplat multiplies gradients by the number of views.
-            grow_grad2d=4 * 7.5e-4,
-            # percent_dense 0.003, and a tenth, of default_radius 3.5.
-            grow_scale3d=0.0105,
-            prune_scale3d=0.35,
-            prune_opacity=0.005,
-            # opacity_reset_interval, to 0.01, whatever the timestep.
-            reset_opacity_every=300,
-            reset_min_timestep=0.0,
-            max_gaussians=2_000_000,
-            min_gaussians=1,
-        ),
+        gaussians=_gaussians_of_lucid_dreamer(),
+        densify=_growth_of_lucid_dreamer(),
         outputs=_OUTPUTS,
+    )
+
+
+def _gaussians_of_lucid_dreamer() -> GaussiansConfig:
+    """LucidDreamer's start and learning rates."""
+    return GaussiansConfig(
+        # init_num_pts, init_shape "sphere": within 0.5 of the origin, grey.
+        num_initial=100_000,
+        initial_radius=0.5,
+        initial_opacity=0.1,
+        initial_colour_spread=0.0,
+        # position_lr_init and position_lr_final, times default_radius 3.5.
+        means_lr=5.6e-4,
+        means_lr_final=5.6e-6,
+        # scaling_lr, rotation_lr, opacity_lr, feature_lr, with their *_final.
+        scales_lr=5e-3,
+        scales_lr_final=1e-3,
+        quats_lr=1e-3,
+        quats_lr_final=2e-4,
+        opacities_lr=5e-2,
+        sh0_lr=5e-3,
+        sh0_lr_final=3e-3,
+        # torch's own, which LucidDreamer leaves.
+        adam_betas=(0.9, 0.999),
+    )
+
+
+def _growth_of_lucid_dreamer() -> DensifyConfig:
+    """LucidDreamer's growth, pruning and resets."""
+    return DensifyConfig(
+        strategy="threshold",
+        # densify_from_iter, densify_until_iter, densification_interval.
+        start=0.02,
+        stop=0.6,
+        every=100,
+        # densify_grad_threshold 7.5e-4; gsplat multiplies gradients by the number of views.
+        grow_grad2d=4 * 7.5e-4,
+        # percent_dense 0.003, and a tenth, of default_radius 3.5.
+        grow_scale3d=0.0105,
+        prune_scale3d=0.35,
+        prune_opacity=0.005,
+        # opacity_reset_interval, to 0.01, whatever the timestep.
+        reset_opacity_every=300,
+        reset_min_timestep=0.0,
+        max_gaussians=2_000_000,
+        min_gaussians=1,
     )
 
 

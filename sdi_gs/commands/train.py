@@ -53,6 +53,8 @@ class Train:
     """With --resume: the step of one of its checkpoints, to go on from there in a new folder."""
     tier: TierChoice = "auto"
     """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
+    dry_run: bool = False
+    """Print the settings of the run, its predicted memory and time, and do nothing."""
     two_stage: bool = False
     """Train a field first and splats from its surface second: two run folders, one after the other."""
     stages: StagesConfig = field(default_factory=StagesConfig)
@@ -75,6 +77,11 @@ def train(options: Train) -> int:
     """Train, export and print what was made; return 0, or 130 for a run that was stopped."""
     started = time.perf_counter()
     request, chosen = requested_run(options)
+    if options.dry_run:
+        from sdi_gs.runs.dry_run import dry_run
+
+        dry_run(request, chosen=chosen, say=print)
+        return 0
     if options.viewer:
         from sdi_gs.viewer.guard import free_port, origin_name
 

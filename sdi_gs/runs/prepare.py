@@ -57,7 +57,7 @@ def prepare_run(
     Raises UserError for an empty prompt, for a prior that cannot be loaded or does not know the prompt's words, and for
     more kept targets than fit into memory.
     """
-    _require_runnable(config)
+    require_runnable(config)
     device, folder = torch.device(device), None if folder is None else Path(folder)
     if folder is not None:
         refuse_used_folder(folder, "choose another --output-dir")
@@ -190,7 +190,8 @@ def require_kernels(device: torch.device) -> None:
         ensure_built(use=lambda: use_library(device))
 
 
-def _require_runnable(config: RunConfig) -> None:
+def require_runnable(config: RunConfig) -> None:
+    """Raise UserError for settings that no run can begin with: no prompt, no such start, no ffmpeg for a film."""
     require_prompt(config)
     start = config.gaussians.init_from
     entry = entry_of(config)

@@ -1,0 +1,66 @@
+"""What a run would be, without making it: its settings, checked, and its predicted memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import yaml
+
+from sdi_gs.devices import pick_device
+from sdi_gs.errors import UserError
+from sdi_gs.files import refuse_existing
+from sdi_gs.priors.fetch import readable_size
+from sdi_gs.priors.listing import prior_status
+from sdi_gs.runs.launch import settings_of_new_run
+from sdi_gs.runs.predicted_run import predicted_runs
+from sdi_gs.runs.prepare import require_runnable
+from sdi_gs.runs.request import RunRequest
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_to_dict
+
+GIB = 2**30
+
+
+def dry_run(request: RunRequest, *, chosen: str, say: Callable[[str], None]) -> None:
+    """Say what a requested run would be: YAML of its settings, with all else in comments before it.
+
+    ``chosen`` is the origin of the settings in a few words. Nothing is written, loaded or fetched. Raises UserError for
+    what would be refused before the prior is loaded, and for runs that are not new or not one.
+    """
+    if request.resume is not None:
+        raise UserError("--dry-run shows a new run, and the settings of one to resume are in its folder: leave one out")
+    if request.two_stage:
+        raise UserError("--dry-run shows one run, not two stages: leave --two-stage out")
+    device = pick_device(None if request.device is None else str(request.device))
+    config = settings_of_new_run(request, device=device)
+    require_runnable(config)
+    if request.output_dir is not None:
+        refuse_existing(request.output_dir)
+    about = (f"nothing is written or fetched; {chosen}, device {device}", prior_line(config), *run_lines(config))
+    settings = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True).rstrip()
+    say("\n".join([*(f"# {line}" for line in about), settings]))
+
+
+def prior_line(config: RunConfig) -> str:
+    """Return whether the prior is on this machine; UserError for a name that is none."""
+    status = prior_status(config.prior)
+    if status.on_disk:
+        return f"prior     {config.prior}: on this machine"
+    size = "a download" if status.size_bytes is None else f"a download of {readable_size(status.size_bytes)}"
+    return f"prior     {config.prior}: {size}"
+
+
+def run_lines(config: RunConfig) -> list[str]:
+    """Return the predicted memory and time of a run on each tier; why there is none, if there is none."""
+    found = predicted_runs(config)
+    if not found:
+        return ["predicted nothing: neither memory nor time of such a run was counted (docs/reports/gpu-memory.md)"]
+    lines = [f"steps     {config.total_steps} of {config.views_per_step} views"]
+    for run in found:
+        hours = ", ".join(f"{_readable_hours(value)} on {card}" for card, value in run.hours.items())
+        lines.append(f"predicted tier {run.tier.name}: at most {run.peak_bytes / GIB:.1f} GiB; {hours}")
+    return [*lines, "predicted times are counted from operations, not measured"]
+
+
+def _readable_hours(hours: float) -> str:
+    return f"{60.0 * hours:.0f} min" if hours < 2.0 else f"{hours:.1f} h"
