@@ -20,8 +20,8 @@ MODELS = {"sd21-base": 512, "sd21": 768}
 
 
 Case = Literal["gaussians", "pixels", "preset", "published"]
-"""Four views of 200 000 Gaussians, in latents or with 40 targets kept in pixels; or one view of a field, the presets'
-or the paper's."""
+"""Four views of 200 000 Gaussians, in latents or with 40 targets kept in pixels; or one view of a field, that of a
+laptop's defaults or the paper's."""
 
 
 def predicted(tier: Tier, image_size: int, case: Case = "gaussians") -> Any:
@@ -68,7 +68,8 @@ def tier_lines(free_bytes: int, card_name: str) -> list[str]:
             f" {_times(in_pixels['seconds'], card_name)} a step that computes targets,"
             f" {_times(in_pixels['replayed_seconds'], card_name)} one on kept targets"
         )
-    of_field = predicted(tier, MODELS["sd21-base"], "preset")
+    # What the presets take for a field, once its renders have grown to 512 pixels.
+    of_field = predicted(tier, MODELS["sd21-base"], "published")
     if of_field is not None:
         lines.append(
             f"predicted   sd21-base with --representation ngp: {of_field['peak_bytes'] / GIB:.1f} GiB,"
