@@ -11,11 +11,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from conftest import GOLDEN, load_case
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
@@ -28,7 +28,11 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.training import trainer as trainer_module
 from sdi_gs.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from conftest import GoldenCase
+
 SIDE, STEPS = 8, 8
+RECORD: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "trajectories.json").read_text())
 EXACT: dict[str, Any] = {"rel": 1e-9, "abs": 1e-9}
 
 
@@ -52,8 +56,7 @@ class TinyPrior:
     image_size = SIDE
     knows_cameras = False
 
-    def __init__(self, prediction_type: str) -> None:
-        case = load_case(1, prediction_type=prediction_type)
+    def __init__(self, case: GoldenCase) -> None:
         self.schedule, self.predict_noise, given = case.prior.schedule, case.prior.predict_noise, case.tensors
         self._embeddings = {
             "front view": given["cond"][0],
@@ -72,10 +75,6 @@ class TinyPrior:
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-def recorded() -> dict[str, Any]:
-    return json.loads((GOLDEN / "trajectories.json").read_text())
 
 
 def published_run(case: dict[str, Any]) -> RunConfig:
@@ -112,12 +111,15 @@ def use_recorded_draws(monkeypatch: pytest.MonkeyPatch, record: dict[str, Any]) 
     monkeypatch.setattr(inversion, "random_noise", noise)
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_the_trainer_takes_the_published_steps(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = recorded()
-    case = record["cases"][index]
-    use_recorded_draws(monkeypatch, record)
-    prior: Any = TinyPrior(case["prediction_type"])
+@pytest.mark.parametrize("perp_neg_golden", ["epsilon", "v_prediction"], indirect=True)
+@pytest.mark.parametrize("perp_neg", [True, False])
+def test_the_trainer_takes_the_published_steps(
+    perp_neg_golden: GoldenCase, perp_neg: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = (perp_neg_golden.prior.prediction_type, perp_neg)
+    case = next(case for case in RECORD["cases"] if (case["prediction_type"], case["perp_neg"]) == kind)
+    use_recorded_draws(monkeypatch, RECORD)
+    prior: Any = TinyPrior(perp_neg_golden)
     scene = Picture()
     trainer = Trainer(published_run(case), prior, scene=scene)
     norms: list[float] = []
@@ -138,8 +140,8 @@ def test_the_trainer_takes_the_published_steps(index: int, monkeypatch: pytest.M
 
 
 def test_the_record_tells_its_cases_apart() -> None:
-    last = [case["steps"][-1]["parameters"] for case in recorded()["cases"]]
-    kinds = {(case["prediction_type"], case["perp_neg"]) for case in recorded()["cases"]}
+    last = [case["steps"][-1]["parameters"] for case in RECORD["cases"]]
+    kinds = {(case["prediction_type"], case["perp_neg"]) for case in RECORD["cases"]}
     assert len(kinds) == 4
     # A hundred million times what the comparison allows, and more.
     assert all(max(abs(a - b) for a, b in zip(last[0], other, strict=True)) > 1e-2 for other in last[1:])
