@@ -125,7 +125,7 @@ def _fitting_texts(
     ``backgrounds`` are those words, "" for none. Where a prior reads only so much, the end of the sentence is what it
     misses, never the words behind it.
     """
-    endings = {
+    endings: dict[tuple[ViewWord | None, BackgroundChoice], str] = {
         (view, background): f"{ending}{words}"
         for view, (_, ending) in by_view.items()
         for background, words in backgrounds.items()

@@ -39,7 +39,9 @@ def test_weights_scale_the_terms_and_every_term_moves_the_gaussians() -> None:
             assert max(value.abs().max().item() for value in gradients.values()) > 0.0
             assert all(value.isfinite().all() for value in gradients.values())
         assert values[1] == pytest.approx(3.0 * values[0], rel=1e-5)
-    assert scene_of(replace(base, losses=nothing)).losses(render, cameras, 0.0) == {}
+    scene = scene_of(replace(base, losses=nothing))
+    render = scene.render(cameras, torch.ones(2, 3), progress=0.0, generator=torch.Generator())
+    assert scene.losses(render, cameras, 0.0) == {}
 
 
 def test_the_mean_scale_is_that_of_all_axes_in_scene_units() -> None:

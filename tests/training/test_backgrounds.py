@@ -52,7 +52,8 @@ def seen_by_view(config: RunConfig) -> dict[str, set[str]]:
     )
     seen: dict[str, set[str]] = {}
     for background in config.backgrounds:
-        guided = conditions.for_cameras(cameras, [background] * 4, perp_neg=False).prompt_embeddings
+        behind: list[BackgroundChoice] = [background] * 4
+        guided = conditions.for_cameras(cameras, behind, perp_neg=False).prompt_embeddings
         for view, row in zip(cameras.view_words(), guided[:, 0, 0].tolist(), strict=True):
             seen.setdefault(view, set()).add(prior.texts[int(row)])
     return seen
@@ -112,7 +113,8 @@ def test_a_random_background_is_a_colour_of_each_views_own_and_the_others_draw_n
     named = colours_of(["gray", "black"], generator, torch.device("cpu"))
     assert named.tolist() == [list(BACKGROUND_COLOURS["gray"]), list(BACKGROUND_COLOURS["black"])]
     assert torch.equal(generator.get_state(), before)
-    colours = colours_of(["random"] * 4000, generator, torch.device("cpu"))
+    random: list[BackgroundChoice] = ["random"] * 4000
+    colours = colours_of(random, generator, torch.device("cpu"))
     assert colours.mean(dim=0).tolist() == pytest.approx([0.5] * 3, abs=0.02)
     assert colours.var(dim=0).tolist() == pytest.approx([1.0 / 12.0] * 3, rel=0.06)
 
