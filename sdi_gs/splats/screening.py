@@ -144,21 +144,36 @@ def _float32(tensor: Tensor) -> Tensor:
 def _refuse_activated(cloud: SplatCloud, what: str) -> None:
     """Raise UserError where exp and sigmoid have been applied to the values (the rule of supersplat-viewer#253).
 
-    Viewers show such a file as a fog of giant splats, without an error. The check has false positives: raw clouds whose
-    deviations all exceed 1 scene unit, or whose opacities all lie in [0.5, 0.73].
+    Viewers show such a file as a fog of giant splats, without an error. Positive logarithms alone are no sign of it:
+    surveys in millimetres have them. Splats wider than the whole cloud are one. The check still has false positives:
+    raw clouds that are such a fog, or whose opacities all lie in (0.5, 0.73].
     """
     if not len(cloud):
         return
-    if bool((cloud.log_scales > 0).all()):
+    if bool((cloud.log_scales > 0).all()) and _is_fog(cloud):
         raise UserError(
-            f"{what}: all scales are positive, so they look like standard deviations; "
-            "splat files hold their logarithms (take the log first)"
+            f"{what}: all scales are positive, and as logarithms they make splats wider than the cloud itself, so they "
+            "look like standard deviations; splat files hold their logarithms (take the log first)"
         )
-    if bool(((cloud.opacity_logit >= 0) & (cloud.opacity_logit <= 1)).all()):
+    alpha = (cloud.opacity_logit >= 0) & (cloud.opacity_logit <= 1)
+    # Alphas of 0 alone would be an object that nobody sees; logits of 0 are half opaque.
+    if bool(alpha.all()) and bool((cloud.opacity_logit > 0).any()):
         raise UserError(
             f"{what}: all opacities lie in [0, 1], so they look like alphas; "
             "splat files hold their logits (take log(a / (1 - a)) first)"
         )
+
+
+def _is_fog(cloud: SplatCloud) -> bool:
+    """Return whether the widest splats but 2 %, read as logarithms, are wider than where the cloud's bulk lies.
+
+    Standard deviations are a hundredth of an object's size, and their exponentials are at least 1 and soon exceed it.
+    One splat, or splats in one place, give no size to compare with.
+    """
+    means = cloud.means.double()
+    bulk = (means - means.median(dim=0).values).abs().median(dim=0).values.max()
+    widest = cloud.log_scales.double().amax(dim=-1)
+    return bool(0.0 < bulk < widest.kthvalue(max(1, round(0.98 * len(cloud)))).values.exp())
 
 
 def _presentable(finite: SplatCloud, *, total: int) -> tuple[SplatCloud, ExportReport]:

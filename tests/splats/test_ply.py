@@ -170,6 +170,33 @@ def test_activated_values_are_refused_both_ways(tmp_path: Path, part: str, messa
         read_splat_ply(tmp_path / "activated.ply")
 
 
+@pytest.mark.parametrize("size", [100.0, 5000.0])
+def test_an_object_of_large_splats_is_read_and_written(tmp_path: Path, size: float) -> None:
+    """A scan in centimetres or millimetres: every standard deviation exceeds 1."""
+    cloud = make_cloud()
+    spread = torch.rand(40, 3, generator=torch.Generator().manual_seed(2))
+    large = replace(cloud, means=size * cloud.means, log_scales=math.log(0.011 * size) + spread)
+    assert bool((large.log_scales > 0).all())
+    write_splat_ply(tmp_path / "a.ply", large)
+    assert_clouds_close(read_splat_ply(tmp_path / "a.ply"), large)
+
+
+def test_deviations_of_a_large_object_are_refused(tmp_path: Path) -> None:
+    cloud = make_cloud()
+    spread = torch.rand(40, 3, generator=torch.Generator().manual_seed(2))
+    with pytest.raises(UserError, match="wider than the cloud itself, so they look like standard deviations"):
+        write_splat_ply(tmp_path / "a.ply", replace(cloud, means=100 * cloud.means, log_scales=torch.exp(2.5 * spread)))
+
+
+def test_one_large_splat_and_logits_of_zero_are_read(tmp_path: Path) -> None:
+    cloud = make_cloud()
+    one = replace(cloud, log_scales=cloud.log_scales.abs() + 1.0).select(torch.arange(40) == 3)
+    half = replace(cloud, opacity_logit=torch.zeros(40))
+    for name, kept in (("one.ply", one), ("half.ply", half)):
+        write_splat_ply(tmp_path / name, kept)
+        assert_clouds_close(read_splat_ply(tmp_path / name), kept)
+
+
 def test_a_file_that_exists_is_kept_unless_told_otherwise(written: Path) -> None:
     before = written.read_bytes()
     with pytest.raises(UserError, match="never overwritten"):
