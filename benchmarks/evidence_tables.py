@@ -190,16 +190,15 @@ def page_tables(rows: Sequence[Row]) -> str:
 def arm_table(cells: Mapping[tuple[Arm, Budget], Sequence[Row]]) -> str:
     """Format a row per arm and budget: costs and mean scores."""
     titles = ["arm", "equal", "runs", "steps × per target", "calls", "CPU s", "PSNR fixed yaw"]
-    lines = [_line(*titles, *(score.title for score in SCORES.values()), "detail inside")]
-    lines.append("|---" * (len(titles) + len(SCORES) + 1) + "|")
+    lines = [_line(*titles, *(score.title for score in SCORES.values()))]
+    lines.append("|---" * (len(titles) + len(SCORES)) + "|")
     for (arm, budget), rows in cells.items():
         means, first = _means(rows), rows[0].scores
         costs = [f"{first['steps']} × {first['steps_per_target']}"]
         costs += [f"{means[key]:.0f}" for key in ("predictor_calls", "loop_cpu_seconds")]
         scores = [format(means[key], score.form) if key in means else "–" for key, score in SCORES.items()]
-        inside = f"{means['detail_inside']:.2f}" if "detail_inside" in means else "–"
         fixed = f"{means['psnr_best']:.1f}"
-        lines.append(_line(arm.title, budget, str(len(rows)), *costs, fixed, *scores, inside))
+        lines.append(_line(arm.title, budget, str(len(rows)), *costs, fixed, *scores))
     return "\n".join(lines)
 
 
@@ -239,7 +238,7 @@ def prompt_table(rows: Sequence[Row]) -> str:
 def _means(rows: Sequence[Row]) -> dict[str, float]:
     """Return the mean costs and scores of runs, each over those that it applies to."""
     found = {key: list(table_of(rows, score).values()) for key, score in SCORES.items()}
-    for key in ("predictor_calls", "loop_cpu_seconds", "psnr_best", "detail_inside"):
+    for key in ("predictor_calls", "loop_cpu_seconds", "psnr_best"):
         found[key] = [float(row.scores[key]) for row in rows if row.scores.get(key) is not None]
     return {key: float(np.mean(values)) for key, values in found.items() if values}
 
