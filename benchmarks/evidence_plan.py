@@ -49,6 +49,8 @@ class Setting:
 
 LOW_NOISE = {"guidance.annealing": "sqrt", "guidance.t_min": 0.02}
 """The best range of t for either method in the detailed world."""
+PUBLISHED_RANGE = {"guidance.annealing": "linear", "guidance.t_min": 0.25}
+"""The range of t of the published SDI configuration."""
 SECOND_ORDER = {
     "guidance.inversion_order": 2,
     "guidance.inversion_eta": 0.0,
@@ -62,6 +64,9 @@ SECOND_ORDER = {
 SETTINGS = {
     "detailed-cameras": Setting(
         preset="toybox-ideal", views="cameras", detailed=True, common=LOW_NOISE, suited=SECOND_ORDER
+    ),
+    "detailed-published": Setting(
+        preset="toybox-ideal", views="cameras", detailed=True, common=PUBLISHED_RANGE, suited=SECOND_ORDER
     ),
     "plain-words": Setting(preset="toybox-ideal", views="words", detailed=False),
     "network-words": Setting(preset="toybox", views="words", detailed=False),
@@ -102,6 +107,8 @@ PLANS: dict[PlanName, tuple[Block, ...]] = {
         Block(setting="network-words", prompts=HALF, seeds=(1,)),
         Block(setting="plain-words", arms=PAIR_WITHOUT, prompts=HALF),
         Block(setting="network-words", arms=PAIR_WITHOUT, prompts=HALF),
+        Block(setting="detailed-published", budgets=BUDGETS, prompts=PROMPTS[:6]),
+        Block(setting="detailed-published", budgets=BUDGETS, seeds=(1,)),
     ),
     "full": tuple(
         Block(setting=name, arms=ALL_ARMS, budgets=BUDGETS, seeds=(seed,)) for seed in (0, 1) for name in SETTINGS
