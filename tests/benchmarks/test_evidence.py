@@ -380,7 +380,7 @@ def test_the_page_takes_the_tables_between_its_marks(tmp_path: Path, scored: lis
     assert "stale" not in text
     assert "| SDI minus SDS, t annealed | time | 3 | **+2.0** [+2.0, +2.0] |" in text
     assert "| ahead in PSNR, IoU, detail; behind in saturation error |" in text
-    assert "| an orange rocket | – | – | 22.0 / 20.0 | 0.70 / 0.50 |" in text
+    assert "| an orange rocket | – | – | – | – | 22.0 / 20.0 | 0.70 / 0.50 |" in text
     with pytest.raises(SystemExit, match="lacks the lines"):
         insert_table(page, "", ("<!-- three -->", marks[1]))
 
