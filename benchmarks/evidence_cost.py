@@ -17,7 +17,7 @@ from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.pictures.views import ring_cameras
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.settings.backgrounds import BackgroundName
+from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
@@ -157,7 +157,7 @@ def _new_cameras_seconds(trainer: Trainer, prior: DiffusionPrior, seed: int) -> 
     config, size = trainer.config, prior.image_size
     generator = torch.Generator().manual_seed(seed)
     cameras = sample_cameras(config.cameras, config.views_per_step, width=size, height=size, generator=generator)
-    grounds: list[BackgroundName] = [config.backgrounds[0]] * len(cameras)
+    grounds = BACKGROUND_NAMES[:1] * len(cameras)
     conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
     images = torch.rand(len(cameras), size, size, 3, generator=generator)
     with torch.no_grad():
@@ -172,7 +172,7 @@ def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callab
     config = trainer.config
     views = config.views_per_step
     cameras = ring_cameras(config.cameras, views, prior.image_size, elevation_deg=15.0)
-    grounds: list[BackgroundName] = [config.backgrounds[index % len(config.backgrounds)] for index in range(views)]
+    grounds: list[BackgroundName] = [BACKGROUND_NAMES[index % len(BACKGROUND_NAMES)] for index in range(views)]
     conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
     prompt, negative, told = conditions.prompt_embeddings, conditions.negative_embeddings, conditions.cameras
     generator = torch.Generator().manual_seed(config.seed)

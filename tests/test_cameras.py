@@ -174,7 +174,10 @@ def test_sampled_cameras_keep_to_their_ranges() -> None:
 
 def distance_from_word_middle(cameras: CameraBatch) -> Tensor:
     """Degrees from the nearest of the directions 0, 90, 180 and 270."""
-    turns = [[abs(wrap_degrees(azimuth - middle)) for middle in (0, 90, 180, 270)] for azimuth in cameras.azimuth_deg]
+    turns = [
+        [abs(wrap_degrees(azimuth - middle)) for middle in (0, 90, 180, 270)]
+        for azimuth in cameras.azimuth_deg.tolist()
+    ]
     return torch.tensor(turns).min(dim=1).values
 
 
@@ -267,8 +270,7 @@ def test_threestudios_elevations_are_of_one_law_in_a_step_and_of_either_as_often
 
 
 def jittered_by(**jitter: float) -> CameraBatch:
-    config = {"distance": (2.0, 2.0), "elevation_deg": (0.0, 0.0)}
-    return sampled(5000, jitter=JitterConfig(**jitter), **config)
+    return sampled(5000, jitter=JitterConfig(**jitter), distance=(2.0, 2.0), elevation_deg=(0.0, 0.0))
 
 
 def test_a_shifted_camera_still_looks_at_the_origin() -> None:
@@ -304,6 +306,8 @@ def test_no_jitter_draws_nothing() -> None:
     plain, used = (generator.get_state() for generator in generators)
     expected = torch.Generator().manual_seed(3)
     # The turn, the place in each sector, elevations, distances and fields of view.
-    torch.rand((), generator=expected), [torch.rand(2, generator=expected) for _ in range(4)]
+    torch.rand((), generator=expected)
+    for _ in range(4):
+        torch.rand(2, generator=expected)
     assert torch.equal(plain, expected.get_state())
     assert not torch.equal(plain, used)
