@@ -14,24 +14,26 @@ from sdi_gs.console import print_lines, say
 
 @dataclass(frozen=True, kw_only=True)
 class Priors:
-    """List the known diffusion models, their sources and whether they are on the disk, or fetch one."""
+    """List the known diffusion models, their sources and whether they are on the disk, fetch one, or check one."""
 
-    action: Annotated[Literal["list", "fetch"], tyro.conf.Positional] = "list"
-    """Whether to list or to fetch."""
+    action: Annotated[Literal["list", "fetch", "check"], tyro.conf.Positional] = "list"
+    """Whether to list, to fetch, or to check without weights: what it is, what would be used, why it cannot be."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """A known name, a folder or a hub id (owner/name); all known ones are listed if not given."""
+    """A known name, a folder, a file or a hub id (owner/name); all known ones are listed if not given."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
     def __post_init__(self) -> None:
-        if self.action == "fetch" and self.name is None:
-            raise ValueError("fetch needs a name: see sdi-gs priors for those that are known")
+        if self.action != "list" and self.name is None:
+            raise ValueError(f"{self.action} needs a name: see sdi-gs priors for those that are known")
+        if self.action == "check" and self.json:
+            raise ValueError("check prints text: leave --json out")
         if self.action == "fetch" and self.json:
             raise ValueError("fetch prints a path: leave --json out")
 
 
 def priors(options: Priors) -> int:
-    """List priors, or fetch one and print the folder of its weights."""
+    """List priors, fetch one and print the folder of its weights, or check one."""
     from sdi_gs.priors.listing import fetch_prior, known_priors, prior_status, status_lines
 
     match options.action:
@@ -47,6 +49,11 @@ def priors(options: Priors) -> int:
                 say(f"{options.name} has no weights: there is nothing to fetch")
             else:
                 print_paths([folder])
+        case "check":
+            from sdi_gs.priors.check import check_prior
+
+            report = check_prior(options.name or "")
+            print(report if isinstance(report, str) else "\n".join(report.lines()))
         case _:
             assert_never(options.action)
     return 0

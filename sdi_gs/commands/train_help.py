@@ -38,7 +38,9 @@ EVERYDAY: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "settings": (
         ("--preset NAME", "preset", "settings to start from: {choices}"),
-        ("--prior NAME|FOLDER|HUB-ID", "prior", "diffusion model; sdi-gs priors lists them"),
+        ("--prior NAME|FOLDER|FILE|HUB-ID", "prior", "diffusion model; sdi-gs priors lists them"),
+        ("--lora FILE[:WEIGHT]", "lora", "LoRA files for it, each with its weight"),
+        ("--embedding FILE", "embedding", "textual inversions for it: words learned from pictures"),
         ("--steps INT", "steps", "optimisation steps"),
         ("--seed INT", "seed", "seed of all random draws"),
         ("--views-per-step INT", "views_per_step", "cameras rendered in each step"),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
+from sdi_gs.priors.hub_names import hub_name
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.guidance import require_cameras
+from sdi_gs.settings.priors import lora_and_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> DiffusionPrior:
-    """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder in SD 2.1's layout, or a hub id.
+    """Load a run's prior: ``config.prior`` is a name in the catalogue, a folder, a single file, or a name on the hub.
 
     Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError
     for an unknown name, for a model that is not available, and for a prior without cameras if the run needs them.
     """
     name = config.prior
     entry = entry_named(name)
-    if entry is None and not (name and (is_there(Path(name)) or name.count("/") == 1)):
+    if entry is None and not names_a_model(name):
         raise unknown_prior(name)
     if config.guidance.views == "cameras":
         # Now rather than after a download.
@@ -46,6 +48,11 @@ def entry_named(name: str) -> CatalogEntry | None:
     return next((entry for entry in CATALOG if entry.name == name), None)
 
 
+def names_a_model(name: str) -> bool:
+    """Return whether a name that is not in the catalogue can be that of a model: a path, a hub id, an address."""
+    return bool(name) and (is_there(Path(name)) or "://" in name or hub_name(name) is not None)
+
+
 def is_instrument(name: str) -> bool:
     """Return whether a prior only measures the method: it knows nothing but toybox."""
     entry = entry_named(name)
@@ -53,10 +60,10 @@ def is_instrument(name: str) -> bool:
 
 
 def unknown_prior(name: str) -> UserError:
-    """Return the error for a name that is no entry, no folder and no hub id."""
+    """Return the error for a name that is no entry, no path and no hub id."""
     return UserError(
         f"prior {name!r} is unknown: use {', '.join(entry.name for entry in CATALOG)}, the path of a folder "
-        "in Stable Diffusion 2.1's layout, or a hub id (owner/name)"
+        "in Stable Diffusion 2.1's layout or of a .safetensors file, or a hub id (owner/name)"
     )
 
 
@@ -70,12 +77,22 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
     from sdi_gs.priors.ideal_patches import IdealPatchPrior
     from sdi_gs.toybox.captions import style_in
 
+    _refuse_add_ons(entry, config)
     style = style_in(config.prompt)
     if style is not None:
         return IdealPatchPrior(config.ideal_prior, style, device=device)
     if config.guidance.views == "cameras":
         require_known_cameras(config.ideal_prior, config.cameras)
     return IdealPrior(config.ideal_prior, device=device)
+
+
+def _refuse_add_ons(entry: CatalogEntry, config: RunConfig) -> None:
+    for option in ("prior_type", "lora", "embedding"):
+        if getattr(config, option) != getattr(RunConfig, option, ()):
+            raise UserError(
+                f"--{option.replace('_', '-')} changes a network, and {entry.name} has none: leave it out, or choose "
+                "another --prior"
+            )
 
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
@@ -109,6 +126,7 @@ def _load_latent_diffusion(
 
     from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig
     from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
+    from sdi_gs.priors.parts import AddOns
 
     precision = config.compute.precision
     if precision == "auto":
@@ -116,6 +134,11 @@ def _load_latent_diffusion(
     return load_latent_diffusion(
         source,
         name=name,
+        add_ons=AddOns(
+            prediction_type=None if config.prior_type == "auto" else config.prior_type,
+            loras=tuple((Path(file), weight) for file, weight in map(lora_and_weight, config.lora)),
+            embeddings=tuple(map(Path, config.embedding)),
+        ),
         config=LatentDiffusionConfig(
             # The published code passes a clean latent's negative timestep to the network unchanged.
             published_source_time=config.guidance.renoise == "reference",

@@ -7,13 +7,26 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.layout import ALTERNATIVES, UNWANTED_FILES, WANTED_FILES, in_one_line, missing_part
+from sdi_gs.priors.hub_names import HubName, hub_name
+from sdi_gs.priors.kinds import read_json, refuse_other_pipeline
+from sdi_gs.priors.layout import (
+    ALTERNATIVES,
+    CONFIGS,
+    NETWORKS,
+    PICKLES,
+    UNWANTED_FILES,
+    WANTED_FILES,
+    in_one_line,
+    missing_part,
+    pickle_error,
+    pickles_instead,
+    unwanted_files,
+)
 
 if TYPE_CHECKING:
     from sdi_gs.priors.sources import CatalogEntry, HubSource
@@ -26,58 +39,120 @@ class SourceUnavailableError(UserError):
     """A hub repository could not be downloaded; another mirror of the same model may work."""
 
 
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form ``owner/name``."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
-
-
 def folder_of(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """Return the folder itself, or the one into which the hub's client downloads the repository.
+    """Return the folder or file itself, or the one into which the hub's client downloads it.
 
-    The client shows progress on a terminal and resumes interrupted downloads. Raises UserError for a name that is
-    neither a folder nor a hub id, SourceUnavailableError if the repository cannot be downloaded.
+    ``source`` is a path, ``owner/name``, ``owner/name@revision`` or an address on the hub; ``revision`` is used if the
+    name contains none. The client shows progress on a terminal and resumes interrupted downloads. Raises UserError for
+    a name that is none of these and for a repository of another kind of model, SourceUnavailableError if the
+    repository cannot be downloaded.
     """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise UserError(f"{source} is a file, not a folder in Stable Diffusion 2.1's layout: {ALTERNATIVES}")
-    if isinstance(source, Path) or not is_hub_id(source):
+    if Path(source).exists():
+        return Path(source)
+    named = None if isinstance(source, Path) else hub_name(source)
+    if named is None:
+        if "://" in str(source):
+            raise UserError(f"{source} is no address of a model on the hub: download the file, and give its path")
         raise UserError(f"{source} is neither a folder nor a hub id of the form owner/name: {ALTERNATIVES}")
     try:
-        return _snapshot(source, revision, local_files_only)
+        if named.file is not None:
+            return _hub_file(named, local_files_only)
+        return _snapshot(named.repo_id, named.revision or revision, local_files_only)
     except SourceUnavailableError as error:
         raise SourceUnavailableError(f"no folder {source} here, and no {error}: {ALTERNATIVES}") from error
 
 
-def _snapshot(repo_id: str, revision: str | None, local_files_only: bool) -> Path:
+def configs_of(repo_id: str, revision: str | None) -> Path:
+    """Return a repository's folder in the hub's cache with its configs, and with its weights only if they are there."""
+    return _snapshot(repo_id, revision, local_files_only=False, wanted=CONFIGS)
+
+
+def _snapshot(repo_id: str, revision: str | None, local_files_only: bool, wanted: Sequence[str] = WANTED_FILES) -> Path:
     """Return the repository's files in the hub's cache, downloaded if the hub answers, else as they are."""
     import huggingface_hub
 
     refusal: Exception | None = None
+    unwanted = UNWANTED_FILES
     if not local_files_only:
         try:
             # Checked once here, because a download without a connection retries for half a minute.
-            huggingface_hub.HfApi().model_info(repo_id, revision=revision, timeout=_PATIENCE_SECONDS)
+            about = huggingface_hub.HfApi().model_info(repo_id, revision=revision, timeout=_PATIENCE_SECONDS)
         except Exception as error:  # What the client lets through changes with its HTTP library.
             refusal = error
+        else:
+            if about.siblings:
+                names = [sibling.rfilename for sibling in about.siblings]
+                _refuse_before_download(repo_id, about.sha, names)
+                unwanted = unwanted_files(names)
     try:
         return Path(
             huggingface_hub.snapshot_download(
                 repo_id,
                 revision=revision,
-                allow_patterns=WANTED_FILES,
-                ignore_patterns=UNWANTED_FILES,
+                allow_patterns=list(wanted),
+                ignore_patterns=unwanted,
                 local_files_only=local_files_only or refusal is not None,
             )
         )
     except Exception as error:  # As above; the next source may have the model.
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise _unavailable(error, refusal, repo_id, revision) from error
+
+
+def _hub_file(named: HubName, local_files_only: bool) -> Path:
+    """Return a repository's file in the hub's cache, downloaded if it is not there."""
+    import huggingface_hub
+
+    assert named.file is not None
+    if named.file.endswith(PICKLES):
+        raise pickle_error(named.text)
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                named.repo_id, named.file, revision=named.revision, local_files_only=local_files_only
+            )
+        )
+    except Exception as error:  # As for repositories.
+        raise _unavailable(error, None, named.text, None) from error
+
+
+def _refuse_before_download(repo_id: str, commit: str | None, names: Sequence[str]) -> None:
+    """Raise UserError for a repository of another kind, or without safetensors, before its gigabytes are fetched."""
+    import huggingface_hub
+
+    if "model_index.json" in names:
+        try:
+            index = read_json(Path(huggingface_hub.hf_hub_download(repo_id, "model_index.json", revision=commit)))
+        except (OSError, ValueError):
+            index = {}
+        refuse_other_pipeline(index, repo_id)
+    for network in NETWORKS:
+        pickles = pickles_instead(network, names)
+        if pickles:
             raise UserError(
-                f"no space left on the disk for {repo_id}: make room, or set HF_HOME to a folder on a larger disk"
-            ) from error
-        at = f" at revision {revision[:12]}" if revision else ""
-        raise SourceUnavailableError(f"{repo_id} from the hub{at} ({in_one_line(refusal or error)})") from error
+                f"{repo_id} has no safetensors of its {network}, only {pickles[0]}: a pickle can run code when it is "
+                f"opened and is never used; {ALTERNATIVES}"
+            )
+    files = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    if files and not any(name.startswith("unet/") for name in names):
+        raise UserError(
+            f"{repo_id} has no unet/ but single files: give the address of one, such as "
+            f"https://huggingface.co/{repo_id}/resolve/main/{files[0]}"
+        )
+
+
+def _unavailable(error: Exception, refusal: Exception | None, what: str, revision: str | None) -> UserError:
+    """Return the error for files that did not come: a full disk, no access, or no answer."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return UserError(
+            f"no space left on the disk for {what}: make room, or set HF_HOME to a folder on a larger disk"
+        )
+    cause = refusal or error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    login = ""
+    if status in {401, 403}:
+        login = "; if it is private or gated, accept its terms on its page, then `hf auth login` or set HF_TOKEN"
+    at = f" at revision {revision[:12]}" if revision else ""
+    return SourceUnavailableError(f"{what} from the hub{at} ({in_one_line(cause)}{login})")
 
 
 def folder_on_disk(source: HubSource) -> Path | None:

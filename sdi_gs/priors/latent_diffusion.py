@@ -48,6 +48,8 @@ class LatentDiffusionConfig:
     """Pass negative timesteps to the U-Net unchanged (published SDI code) instead of as 0."""
     check_prompt: Callable[[str], object] | None = None
     """Called with every prompt before it is embedded; raises UserError for one that the network was not made for."""
+    rewrite_prompt: Callable[[str], str] | None = None
+    """Returns the text that the tokenizer reads in a prompt's place: learned words of several vectors."""
 
 
 class LatentDiffusionPrior:
@@ -120,6 +122,8 @@ class LatentDiffusionPrior:
         if self.config.check_prompt is not None:
             for text in prompts:
                 self.config.check_prompt(text)
+        if self.config.rewrite_prompt is not None:
+            prompts = [self.config.rewrite_prompt(text) for text in prompts]
         length = self._text_length
         for text in prompts:
             self._warn_of_cut(text)

@@ -1,25 +1,33 @@
-"""Load latent diffusion models from a folder in Stable Diffusion's layout or from a hub id.
+"""Load latent diffusion models from a folder in Stable Diffusion's layout, a single file, or the hub.
 
-Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one folder. The scheduler's config
+Tokenizer, text encoder, U-Net, VAE and the constants of the noise come from one source. The scheduler's config
 contains the type of the U-Net's prediction and the noise schedule.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from sdi_gs.contracts import NoiseSchedule, PredictionType, TimestepSpacing
+from sdi_gs.console import say
+from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
+from sdi_gs.priors.checkpoint_files import inspect_checkpoint
+from sdi_gs.priors.checkpoint_loading import load_checkpoint_parts
 from sdi_gs.priors.fetch import folder_of
+from sdi_gs.priors.kinds import distillation_note, read_json, refuse_other_kind, signs_of_distillation
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
-from sdi_gs.priors.layout import ALTERNATIVES, in_one_line, missing_component
+from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, in_one_line, missing_component, pickles_instead, variant_of
+from sdi_gs.priors.learned_words import add_words
+from sdi_gs.priors.low_rank import merge_loras
+from sdi_gs.priors.parts import AddOns, Parts, Placement
 from sdi_gs.priors.quiet import lean_loading, without_progress_bars
+from sdi_gs.priors.schedulers import read_scheduler, scheduler_notes
 
 
 def load_latent_diffusion(
@@ -28,80 +36,117 @@ def load_latent_diffusion(
     name: str | None = None,
     revision: str | None = None,
     config: LatentDiffusionConfig | None = None,
+    add_ons: AddOns | None = None,
     device: torch.device | str,
     dtype: torch.dtype,
     local_files_only: bool = False,
 ) -> LatentDiffusionPrior:
-    """Load all components from a folder in Stable Diffusion 2.1's layout or from a hub id ``owner/name``.
+    """Load a folder in Stable Diffusion 2.1's layout, a single file, or what a name on the hub stands for.
 
     ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 if that is wider.
     ``name`` is the model's name in messages; its source if not given.
-    ``local_files_only`` restricts loading to the hub's cache.
+    ``add_ons`` are changes by files of their own. ``local_files_only`` restricts loading to the hub's cache.
+    One line is printed for each setting that is not used as the model states it.
 
     Raises UserError if a component is missing, damaged or of another kind of model, and
     SourceUnavailableError if the repository cannot be downloaded.
     """
-    folder = folder_of(source, revision=revision, local_files_only=local_files_only)
-    missing = missing_component(folder)
-    if missing is not None:
-        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    path = folder_of(source, revision=revision, local_files_only=local_files_only)
+    name = name or (path.resolve().name if path == Path(source) else str(source))
+    add_ons = add_ons or AddOns()
+    placement = Placement(device=device, dtype=dtype)
+    if path.is_file():
+        checkpoint = inspect_checkpoint(path)
+        parts = load_checkpoint_parts(checkpoint, placement, prediction_type=add_ons.prediction_type)
+    else:
+        parts = _load_folder(path, placement)
+    for note in notes_on(parts, name):
+        say(note)
+    rewrite = add_words(parts, add_ons.embeddings)
+    merge_loras(parts, add_ons.loras)
+    return prior_of_parts(
+        parts,
+        path,
+        name=name,
+        prediction_type=add_ons.prediction_type,
+        config=replace(config or LatentDiffusionConfig(), rewrite_prompt=rewrite),
+    )
 
-    with _component("tokenizer", folder):
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    with _component("scheduler", folder):
-        stored = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        schedule, prediction_type = read_scheduler(stored)
-    lean = lean_loading()
-    wide = torch.promote_types(dtype, torch.float32)
+
+def notes_on(parts: Parts, name: str) -> list[str]:
+    """Return one line for each setting that is read as another one, and for what makes a model unfit."""
+    sign = signs_of_distillation(name, parts.scheduler, parts.unet.config)
+    return [*parts.notes, *scheduler_notes(parts.scheduler), *([] if sign is None else [distillation_note(sign)])]
+
+
+def prior_of_parts(
+    parts: Parts,
+    path: Path,
+    *,
+    name: str,
+    prediction_type: PredictionType | None = None,
+    config: LatentDiffusionConfig | None = None,
+) -> LatentDiffusionPrior:
+    """Return the prior of loaded parts; UserError, naming ``path``, for a scheduler that cannot be used."""
+    with component_errors("scheduler", path):
+        schedule, prediction_type = read_scheduler(parts.scheduler, prediction_type=prediction_type)
     return LatentDiffusionPrior(
-        name=name or (folder.resolve().name if folder == Path(source) else str(source)),
-        tokenizer=tokenizer,
-        text_encoder=_load_model(CLIPTextModel, folder, "text_encoder", device, dtype=dtype),
-        unet=_load_model(UNet2DConditionModel, folder, "unet", device, torch_dtype=dtype, **lean),
-        vae=_load_model(AutoencoderKL, folder, "vae", device, torch_dtype=wide, **lean),
+        name=name,
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        vae=parts.vae,
         schedule=schedule,
         prediction_type=prediction_type,
         config=config,
     )
 
 
-def read_scheduler(config: Mapping[str, Any]) -> tuple[NoiseSchedule, PredictionType]:
-    """Return the constants of the noise and the U-Net's prediction type from any diffusers scheduler's config.
+def _load_folder(folder: Path, placement: Placement) -> Parts:
+    """Load the components of a folder in Stable Diffusion's layout."""
+    require_layout(folder)
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
-    The levels are diffusers' own, computed in float32 and held in float64: exact ones move kappa by 5e-6,
-    too much for parity with the published code. Raises UserError for configs that the guidance does not support.
-    """
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    scheduler: Any = DDIMScheduler.from_config(dict(config))
-    prediction_type: PredictionType = scheduler.config.prediction_type
-    if prediction_type not in get_args(PredictionType):
-        known = ", ".join(get_args(PredictionType))
-        raise UserError(f"prediction_type {prediction_type!r} is unknown: it must be one of {known}")
-    spacing: TimestepSpacing = scheduler.config.timestep_spacing
-    if spacing not in get_args(TimestepSpacing):
-        known = ", ".join(get_args(TimestepSpacing))
-        raise UserError(f"timestep_spacing {spacing!r} has no inversion grid: set it to one of {known}")
-    if scheduler.alphas_cumprod[-1] <= 0.0:
-        raise UserError("rescale_betas_zero_snr leaves nothing of the latent at the last timestep: set it to false")
-    schedule = NoiseSchedule(
-        alphas_cumprod=scheduler.alphas_cumprod.double(),
-        initial_alpha_cumprod=float(scheduler.final_alpha_cumprod),
-        steps_offset=scheduler.config.steps_offset,
-        timestep_spacing=spacing,
+    with component_errors("tokenizer", folder):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    with component_errors("scheduler", folder):
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    lean, device = lean_loading(), placement.device
+    return Parts(
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        text_encoder=_load_model(CLIPTextModel, folder, "text_encoder", device, dtype=placement.dtype),
+        unet=_load_model(UNet2DConditionModel, folder, "unet", device, torch_dtype=placement.dtype, **lean),
+        vae=_load_model(AutoencoderKL, folder, "vae", device, torch_dtype=placement.wide, **lean),
     )
-    return schedule, prediction_type
+
+
+def require_layout(folder: Path) -> None:
+    """Raise UserError for a folder of another kind of model, with a component missing, or with pickles for weights."""
+    refuse_other_kind(folder)
+    missing = missing_component(folder)
+    if missing is not None:
+        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
+    for network in NETWORKS:
+        pickles = pickles_instead(network, [f"{network}/{file.name}" for file in (folder / network).iterdir()])
+        if pickles:
+            raise UserError(
+                f"the {network} in {folder} cannot be loaded: it has no .safetensors, only {Path(pickles[0]).name}, a "
+                f"pickle, which can run code when it is opened and is never used; convert it where you trust it, or "
+                f"{ALTERNATIVES}"
+            )
 
 
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
     """Load a component's network; UserError for missing weights, which both libraries would fill at random."""
-    with _component(component, folder), without_progress_bars():
+    names = [file.name for file in (folder / component).iterdir()]
+    with component_errors(component, folder), without_progress_bars():
         model, report = model_class.from_pretrained(
             folder / component,
-            variant=_variant(folder / component),
+            variant=variant_of(names),
+            use_safetensors=True,
             output_loading_info=True,
             local_files_only=True,
             **options,
@@ -115,14 +160,8 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
     return model.to(device)
 
 
-def _variant(folder: Path) -> str | None:
-    """Return diffusers' variant "fp16" if a component exists in half precision only, else None."""
-    names = [path.name for path in folder.glob("*.safetensors")]
-    return "fp16" if names and all(".fp16" in name for name in names) else None
-
-
 @contextmanager
-def _component(component: str, folder: Path) -> Iterator[None]:
+def component_errors(component: str, folder: Path) -> Iterator[None]:
     """Name the component that could not be loaded."""
     try:
         yield

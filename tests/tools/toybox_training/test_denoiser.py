@@ -67,7 +67,7 @@ def test_the_velocity_is_that_of_diffusers() -> None:
 
 
 def test_the_scheduler_has_the_constants_of_sd21() -> None:
-    from sdi_gs.priors.latent_diffusion_loading import read_scheduler
+    from sdi_gs.priors.schedulers import read_scheduler
     from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 
     schedule, prediction_type = read_scheduler(SCHEDULER)

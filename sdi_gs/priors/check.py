@@ -1,0 +1,137 @@
+"""Check a prior without its weights: what it is, what would be used, and why it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import entry_named, names_a_model, unknown_prior
+from sdi_gs.priors.checkpoint_files import inspect_checkpoint
+from sdi_gs.priors.checkpoint_loading import load_checkpoint_parts
+from sdi_gs.priors.fetch import configs_of, folder_on_disk, readable_size
+from sdi_gs.priors.hub_names import hub_name
+from sdi_gs.priors.kinds import read_json
+from sdi_gs.priors.latent_diffusion_loading import component_errors, notes_on, prior_of_parts, require_layout
+from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, has_weights
+from sdi_gs.priors.parts import Parts, Placement
+from sdi_gs.priors.safetensors_header import read_header
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorReport:
+    """What a prior is, without its weights."""
+
+    name: str
+    kind: str
+    prediction_type: PredictionType
+    image_size: int
+    """Side of its images, pixels."""
+    schedule: NoiseSchedule
+    size_bytes: int | None
+    """Bytes of its weights here; None if they are not here."""
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """Write the report for people."""
+        levels = self.schedule.alphas_cumprod
+        size = "weights not on disk" if self.size_bytes is None else readable_size(self.size_bytes)
+        return [
+            f"{self.name}: can be used",
+            f"    {self.kind}, {size}",
+            f"    predicts {self.prediction_type}, images of {self.image_size} x {self.image_size} pixels",
+            f"    {len(levels)} timesteps, levels {levels[0]:.4f} to {levels[-1]:.2g}, grid "
+            f'"{self.schedule.timestep_spacing}" with offset {self.schedule.steps_offset}',
+            *(f"    {note}" for note in self.notes),
+        ]
+
+
+def check_prior(name: str, *, prediction_type: PredictionType | None = None) -> PriorReport | str:
+    """Return the report on a name, folder, file or repository, or one line for a prior without a network.
+
+    Of a repository that is not on disk only the configs are fetched. Raises UserError with the reason for a prior that
+    cannot be used.
+    """
+    entry = entry_named(name)
+    if entry is not None and entry.packaged is not None:
+        return _folder_report(name, entry.packaged_folder(), f"in this package, {entry.summary}", prediction_type)
+    if entry is not None and not entry.sources:
+        return f"{name}: can be used; {entry.summary}, without weights"
+    if entry is not None:
+        on_disk = next(filter(None, map(folder_on_disk, entry.sources)), None)
+        source = entry.sources[0]
+        folder = on_disk or configs_of(source.repo_id, source.revision)
+        return _folder_report(name, folder, entry.summary, prediction_type, has_no_weights=on_disk is None)
+    if not names_a_model(name):
+        raise unknown_prior(name)
+    path = Path(name)
+    if path.is_file():
+        return _file_report(name, path, prediction_type)
+    if path.is_dir():
+        return _folder_report(name, path, "a folder in Stable Diffusion's layout", prediction_type)
+    named = hub_name(name)
+    if named is None or named.file is not None:
+        raise UserError(f"{name} can only be checked once it is here: sdi-gs priors fetch, or download the file")
+    folder = configs_of(named.repo_id, named.revision)
+    here = has_weights(folder)
+    return _folder_report(name, folder, f"the repository {named.text}", prediction_type, has_no_weights=not here)
+
+
+def _file_report(name: str, path: Path, prediction_type: PredictionType | None) -> PriorReport:
+    file = inspect_checkpoint(path)
+    nowhere = Placement(device="meta", dtype=torch.float32)
+    parts = load_checkpoint_parts(file, nowhere, prediction_type=prediction_type)
+    kind = f"a single file of Stable Diffusion {file.family}"
+    return _report(name, path, kind, parts, prediction_type, path.stat().st_size)
+
+
+def _folder_report(
+    name: str, folder: Path, kind: str, prediction_type: PredictionType | None, *, has_no_weights: bool = False
+) -> PriorReport:
+    require_layout(folder)
+    files = [file for network in NETWORKS for file in (folder / network).glob("*.safetensors")]
+    if not has_no_weights:
+        if not has_weights(folder):
+            raise UserError(f"the model in {folder} lacks weights in one of {', '.join(NETWORKS)}: {ALTERNATIVES}")
+        for file in files:
+            read_header(file)
+    size = None if has_no_weights else sum(file.stat().st_size for file in files)
+    return _report(name, folder, kind, _empty_parts(folder), prediction_type, size)
+
+
+def _empty_parts(folder: Path) -> Parts:
+    """Return a folder's networks on the meta device, from their configs alone."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    with component_errors("tokenizer", folder):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    made: dict[str, Any] = {}
+    for component, model in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        with component_errors(component, folder), torch.device("meta"):
+            made[component] = model.from_config(read_json(folder / component / "config.json"))
+    with component_errors("text_encoder", folder), torch.device("meta"):
+        made["text_encoder"] = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+    with component_errors("scheduler", folder):
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return Parts(tokenizer=tokenizer, scheduler=scheduler, **made)
+
+
+def _report(
+    name: str, path: Path, kind: str, parts: Parts, prediction_type: PredictionType | None, size_bytes: int | None
+) -> PriorReport:
+    prior = prior_of_parts(parts, path, name=name, prediction_type=prediction_type)
+    return PriorReport(
+        name=name,
+        kind=kind,
+        prediction_type=prior.prediction_type,
+        image_size=prior.image_size,
+        schedule=prior.schedule,
+        size_bytes=size_bytes,
+        notes=notes_on(parts, name),
+    )

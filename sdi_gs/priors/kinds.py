@@ -1,0 +1,90 @@
+"""Recognise a model by the names in its configs: what is supported, what is refused, what is warned of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdi_gs.errors import UserError
+
+SUPPORTED = "text-to-image models of Stable Diffusion 1.x and 2.x in their layout are supported"
+
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionPipelineSafe",
+    "StableDiffusionImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+)
+"""Pipelines in ``model_index.json`` whose networks are those of a text-to-image Stable Diffusion 1.x or 2.x."""
+
+_COMPONENT_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_FOREIGN_FOLDERS = ("transformer", "text_encoder_2", "text_encoder_3", "prior", "controlnet")
+_DISTILLED_NAME = re.compile(
+    r"(?<![a-z])(turbo|lcm|lightning|hyper-?sd|dmd2?|schnell|distill\w*)(?![a-z])", re.IGNORECASE
+)
+_DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a config's content; ValueError if it is not a JSON object."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} is not a JSON object")
+    return content
+
+
+def refuse_other_pipeline(index: Mapping[str, Any], where: str) -> None:
+    """Raise UserError if a ``model_index.json`` is that of another kind of model."""
+    name = index.get("_class_name")
+    if isinstance(name, str) and name not in PIPELINES:
+        raise UserError(f"{where} is a {name}, which cannot be used: {SUPPORTED}")
+
+
+def refuse_other_kind(folder: Path) -> None:
+    """Raise UserError, with the class's own name, for a folder of another kind of model; silent on broken files."""
+    index = folder / "model_index.json"
+    if index.is_file():
+        refuse_other_pipeline(_read_if_sound(index), str(folder))
+    for name in _FOREIGN_FOLDERS:
+        if (folder / name).is_dir():
+            config = _read_if_sound(folder / name / "config.json")
+            named = config.get("_class_name") or next(iter(config.get("architectures", [])), "no part of the layout")
+            raise UserError(f"{folder} has a {name} ({named}), which cannot be used: {SUPPORTED}")
+    for component, expected in _COMPONENT_CLASSES.items():
+        named = _read_if_sound(folder / component / "config.json").get("_class_name", expected)
+        if named != expected:
+            raise UserError(f"the {component} in {folder} is {named}, where {expected} is needed: {SUPPORTED}")
+
+
+def signs_of_distillation(name: str, scheduler: Mapping[str, Any], unet: Mapping[str, Any]) -> str | None:
+    """Return what shows that a model was distilled to few steps or to no guidance, or None."""
+    found = _DISTILLED_NAME.search(name)
+    if found is not None:
+        return f'"{found[0]}" in its name'
+    if unet.get("time_cond_proj_dim") is not None:
+        return "time_cond_proj_dim in its unet"
+    scheduler_class = scheduler.get("_class_name")
+    if scheduler_class in _DISTILLED_SCHEDULERS:
+        return f"its {scheduler_class}"
+    if scheduler_class == "EulerDiscreteScheduler" and scheduler.get("timestep_spacing") == "trailing":
+        return "trailing timesteps of an EulerDiscreteScheduler, as in SD-Turbo"
+    return None
+
+
+def distillation_note(sign: str) -> str:
+    """Return the warning of a distilled model in one line."""
+    return (
+        f"warning: this looks like a distilled model ({sign}): it answers wrongly at a guidance scale of 7.5 and at "
+        "most timesteps; use the model that it was made from"
+    )
+
+
+def _read_if_sound(file: Path) -> dict[str, Any]:
+    # Loading names broken files; here they only do not speak for another kind.
+    try:
+        return read_json(file)
+    except (OSError, ValueError):
+        return {}
