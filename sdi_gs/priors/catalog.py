@@ -87,8 +87,8 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
 
 
 def _refuse_add_ons(entry: CatalogEntry, config: RunConfig) -> None:
-    for option in ("prior_type", "lora", "embedding"):
-        if getattr(config, option) != getattr(RunConfig, option, ()):
+    for option, plain in (("prior_type", "auto"), ("lora", ()), ("embedding", ())):
+        if getattr(config, option) != plain:
             raise UserError(
                 f"--{option.replace('_', '-')} changes a network, and {entry.name} has none: leave it out, or choose "
                 "another --prior"

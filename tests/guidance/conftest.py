@@ -15,8 +15,8 @@ from torch import Tensor
 from sdi_gs.guidance.perp_neg import PerpNegBranches
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
-from sdi_gs.priors.schedulers import read_scheduler
 from sdi_gs.priors.published import Networks
+from sdi_gs.priors.schedulers import read_scheduler
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -23,8 +23,8 @@ from sdi_gs.guidance.schedule import (
     sigma,
 )
 from sdi_gs.priors.latent_diffusion import noise_from_prediction
-from sdi_gs.priors.schedulers import read_scheduler
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.schedulers import read_scheduler
 from sdi_gs.settings.guidance import Annealing
 
 SD21_PNDM: dict[str, Any] = {

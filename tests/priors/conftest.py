@@ -143,6 +143,8 @@ class ServedHub:
         self.repositories: dict[str, Path] = {}
         self.asked: list[str] = []
         """Paths of all requests."""
+        self.closed: set[str] = set()
+        """Repositories that are refused without a login."""
 
     def downloads(self) -> list[str]:
         """Return the requests for files."""
@@ -155,7 +157,7 @@ class ServedHub:
         """Return headers and body; None for unknown paths."""
         self.asked.append(path)
         for repo_id, folder in self.repositories.items():
-            files = {str(file.relative_to(folder)): file for file in sorted(folder.glob("*/*")) if file.is_file()}
+            files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
             if path.startswith(f"/api/models/{repo_id}/tree/"):
                 rows = [
                     {"type": "file", "path": name, "size": file.stat().st_size, "oid": self._tag(file)}
@@ -192,9 +194,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedHub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = served.answer(unquote(self.path.partition("?")[0]))
-            headers, body = found or ({"X-Error-Code": "RepoNotFound"}, b"")
-            self.send_response(404 if found is None else 200)
+            path = unquote(self.path.partition("?")[0])
+            found = None if any(name in path for name in served.closed) else served.answer(path)
+            closed = any(name in path for name in served.closed)
+            headers, body = found or ({"X-Error-Code": "GatedRepo" if closed else "RepoNotFound"}, b"")
+            self.send_response(401 if closed else 404 if found is None else 200)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -77,7 +78,7 @@ class FakeHub:
 
 def put_in_place(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=None))
     # The toy models that it has are not the published ones.
     sources = tuple(replace(source, known_sha256={}) for source in SD21_BASE.sources)
     entries = tuple(replace(entry, sources=sources) if entry is SD21_BASE else entry for entry in CATALOG)

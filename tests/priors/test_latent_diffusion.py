@@ -20,6 +20,7 @@ from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior, noise_from_prediction
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
+from sdi_gs.priors.schedulers import read_scheduler, scheduler_notes
 
 PROMPTS = ["a blue robot, front view", "", "A Blue Chair"]
 SD21_BETAS: dict[str, Any] = {
@@ -252,8 +253,53 @@ def test_the_timestep_spacing_is_read_and_is_leading_where_the_file_is_silent() 
     trailing, _ = read_scheduler({"_class_name": "DDIMScheduler", **SD21_BETAS, "timestep_spacing": "trailing"})
     assert (silent.timestep_spacing, silent.steps_offset) == ("leading", 1)
     assert trailing.timestep_spacing == "trailing"
-    with pytest.raises(UserError, match="timestep_spacing 'linspace' has no inversion grid: .*leading, trailing"):
-        read_scheduler({"_class_name": "EulerDiscreteScheduler", **SD21_BETAS, "timestep_spacing": "linspace"})
+    with pytest.raises(UserError, match="timestep_spacing 'karras' has no inversion grid: .*leading, trailing"):
+        read_scheduler({"_class_name": "EulerDiscreteScheduler", **SD21_BETAS, "timestep_spacing": "karras"})
+
+
+def test_linspace_is_read_as_leading_and_said_so() -> None:
+    """The default of Euler, DPM-Solver and UniPC in diffusers, which pipelines saved with these schedulers have."""
+    config = {"_class_name": "EulerDiscreteScheduler", **SD21_BETAS, "timestep_spacing": "linspace"}
+    schedule, _ = read_scheduler(config)
+    silent, _ = read_scheduler({"_class_name": "PNDMScheduler", **SD21_BETAS})
+    assert schedule.timestep_spacing == "leading"
+    assert torch.equal(schedule.alphas_cumprod, silent.alphas_cumprod)
+    [note] = scheduler_notes(config)
+    assert "linspace" in note
+    assert scheduler_notes(SD21_BETAS) == []
+
+
+@pytest.mark.parametrize("missing", ["beta_start", "beta_end", "beta_schedule"])
+def test_a_scheduler_without_betas_is_refused_rather_than_read_as_another_schedule(missing: str) -> None:
+    whole = {"_class_name": "EulerDiscreteScheduler", **SD21_BETAS}
+    with pytest.raises(UserError, match=f"EulerDiscreteScheduler has no {missing}, so .*0.00085, beta_end 0.012"):
+        read_scheduler({key: value for key, value in whole.items() if key != missing})
+    with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler belongs to a flow model"):
+        read_scheduler({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0})
+
+
+def test_schedules_that_need_no_ends_are_read() -> None:
+    cosine, _ = read_scheduler({"beta_schedule": "squaredcos_cap_v2"})
+    # Nichol and Dhariwal (2021), eq. 17: cos^2 of (t + 1) / T, from offset 0.008.
+    expected = math.cos((0.5 + 0.008) / 1.008 * math.pi / 2.0) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2.0) ** 2
+    assert cosine.alpha_cumprod(499) == pytest.approx(expected, rel=1e-4)
+    listed, _ = read_scheduler({"trained_betas": [0.5, 0.5, 0.5]})
+    assert listed.alphas_cumprod.tolist() == [0.5, 0.25, 0.125]
+
+
+def test_zero_signal_at_the_last_timestep_is_taken_as_the_one_before() -> None:
+    config = {"_class_name": "DDIMScheduler", **SD21_BETAS, "rescale_betas_zero_snr": True}
+    schedule, _ = read_scheduler(config)
+    # Lin et al. (2023), algorithm 1, in float64: roots are shifted to end at 0 and scaled to begin where they did.
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    roots = (1.0 - betas).cumprod(0).sqrt()
+    levels = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])).square()
+    assert levels[-1] == 0.0
+    torch.testing.assert_close(schedule.alphas_cumprod[:-1], levels[:-1], rtol=1e-3, atol=1e-7)
+    assert schedule.alpha_cumprod(999) == schedule.alpha_cumprod(998) > 0.0
+    assert schedule.num_timesteps == 1000
+    [note] = scheduler_notes(config)
+    assert "timestep 999" in note
 
 
 @pytest.mark.parametrize("class_name", ["PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"])

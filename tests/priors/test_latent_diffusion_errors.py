@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -100,10 +101,14 @@ def test_an_unknown_prediction_type_is_refused(model_copy: CopyModel) -> None:
     assert "epsilon, v_prediction, sample" in complaint(folder)
 
 
-def test_a_schedule_that_ends_in_pure_noise_is_refused(model_copy: CopyModel) -> None:
+def test_a_schedule_that_ends_in_pure_noise_is_used_and_said_so(
+    model_copy: CopyModel, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = model_copy("v_prediction")
     edit_json(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
-    assert "rescale_betas_zero_snr" in complaint(folder)
+    prior = load_latent_diffusion(folder, device="cpu", dtype=torch.float32)
+    assert prior.predict_noise(torch.ones(1, 4, 8, 8), 999, prior.embed_prompts(["blue"])).isfinite().all()
+    assert "rescale_betas_zero_snr: timestep 999" in capsys.readouterr().err
 
 
 def test_an_inpainting_unet_is_refused(model_copy: CopyModel) -> None:
@@ -127,11 +132,11 @@ def test_a_text_encoder_of_another_model_is_refused(model_copy: CopyModel) -> No
     assert "its unet has cross_attention_dim 16, its text_encoder needs 32" in complaint(folder)
 
 
-def test_a_single_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "v2-1_512-ema-pruned.safetensors"
     checkpoint.touch()
-    assert "is a file, not a folder" in complaint(checkpoint)
-    assert "is a file, not a folder" in complaint(str(checkpoint))
+    assert "is no safetensors file, or is cut short" in complaint(checkpoint)
+    assert "is no safetensors file, or is cut short" in complaint(str(checkpoint))
 
 
 @pytest.mark.parametrize("source", ["stable-diffusion", "a/b/c", "owner/na me", Path("owner/name")])
@@ -161,7 +166,7 @@ def test_a_hub_id_loads_from_the_snapshot_of_its_revision(
         return str(pristine_models["v_prediction"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=None))
     prior = load_latent_diffusion("owner/name", revision="abc", device="cpu", dtype=torch.float32)
     assert asked == [("owner/name", "abc", False)]
     assert (prior.name, prior.prediction_type) == ("owner/name", "v_prediction")
@@ -170,6 +175,7 @@ def test_a_hub_id_loads_from_the_snapshot_of_its_revision(
 def test_only_what_is_needed_is_downloaded(pristine_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of 2.1-base: one copy of each component's weights, and no pickles."""
     needed = {
+        "model_index.json",
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",
         "text_encoder/model.safetensors",
@@ -186,7 +192,6 @@ def test_only_what_is_needed_is_downloaded(pristine_models: dict[str, Path], mon
         ".gitattributes",
         "README.md",
         "feature_extractor/preprocessor_config.json",
-        "model_index.json",
         "text_encoder/model.fp16.safetensors",
         "text_encoder/pytorch_model.bin",
         "unet/diffusion_pytorch_model.bin",
@@ -204,6 +209,6 @@ def test_only_what_is_needed_is_downloaded(pristine_models: dict[str, Path], mon
         return str(pristine_models["epsilon"])
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=None))
     load_latent_diffusion("owner/name", device="cpu", dtype=torch.float32)
     assert chosen == needed

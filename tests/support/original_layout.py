@@ -43,7 +43,7 @@ _CLIP_ENDS = {
 def write_checkpoint(
     folder: Path, file: Path, *, family: str = "2.x", layers: int = 1, metadata: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """Write U-Net, VAE and text encoder of a folder into one file, and return its tensors; ``layers`` is the U-Net's."""
+    """Write a folder's networks into one file, and return its tensors; ``layers`` is the U-Net's."""
     tensors = {f"model.diffusion_model.{unet_name(k, layers)}": v for k, v in network(folder, "unet").items()}
     for name, value in network(folder, "vae").items():
         is_attention = re.search(r"attentions.*(to_[qkv]|to_out\.0)\.weight", name)

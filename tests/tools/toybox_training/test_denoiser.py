@@ -67,8 +67,8 @@ def test_the_velocity_is_that_of_diffusers() -> None:
 
 
 def test_the_scheduler_has_the_constants_of_sd21() -> None:
-    from sdi_gs.priors.schedulers import read_scheduler
     from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+    from sdi_gs.priors.schedulers import read_scheduler
 
     schedule, prediction_type = read_scheduler(SCHEDULER)
     published = scaled_linear_schedule()
