@@ -162,8 +162,10 @@ def test_a_folder_loads_right_or_ends_in_its_own_line(model_copy: Callable[..., 
     prior: Any = load_prior(config, device="cpu")
     noise = prior.predict_noise(torch.ones(1, 4, 8, 8), 500, prior.embed_prompts(["blue"]))
     assert noise.isfinite().all()
-    # No schedule is read as another one: these are the levels of the betas above, by hand.
-    expected = {"trained betas": 0.999**501, "v, trailing, zero terminal SNR": 0.2435}.get(kind, 0.276333)
+    # No schedule is read as another one. At zero terminal SNR the published levels' roots .525674 (of timestep 500),
+    # .999575 (0) and .068264 (999) are shifted to end at 0 and scaled to begin where they did.
+    shifted = ((0.525674 - 0.068264) * 0.999575 / (0.999575 - 0.068264)) ** 2
+    expected = {"trained betas": 0.999**501, "v, trailing, zero terminal SNR": shifted}.get(kind, 0.276333)
     assert prior.schedule.alpha_cumprod(500) == pytest.approx(expected, abs=2e-4)
     assert prior.prediction_type == ("v_prediction" if kind.startswith("v,") else "epsilon")
     report = check_prior(str(folder))
