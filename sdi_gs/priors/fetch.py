@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.hub_names import HubName, hub_name
 from sdi_gs.priors.kinds import read_json, refuse_other_pipeline
 from sdi_gs.priors.layout import (
@@ -47,7 +48,7 @@ def folder_of(source: str | Path, *, revision: str | None = None, local_files_on
     a name that is none of these and for a repository of another kind of model, SourceUnavailableError if the
     repository cannot be downloaded.
     """
-    if Path(source).exists():
+    if is_there(Path(source)):
         return Path(source)
     named = None if isinstance(source, Path) else hub_name(source)
     if named is None:

@@ -122,13 +122,15 @@ class LatentDiffusionPrior:
         if self.config.check_prompt is not None:
             for text in prompts:
                 self.config.check_prompt(text)
-        if self.config.rewrite_prompt is not None:
-            prompts = [self.config.rewrite_prompt(text) for text in prompts]
         length = self._text_length
         for text in prompts:
             self._warn_of_cut(text)
         tokens: Any = self.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            [self._as_read(text) for text in prompts],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
         )
         device = self.unet.device
         self.text_encoder.to(device)
@@ -164,8 +166,11 @@ class LatentDiffusionPrior:
         """Return the number of tokens that are read, the first and the last of which are the encoder's own."""
         return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
 
+    def _as_read(self, text: str) -> str:
+        return text if self.config.rewrite_prompt is None else self.config.rewrite_prompt(text)
+
     def _tokens(self, text: str) -> Any:
-        return self.tokenizer(text, truncation=False, verbose=False).input_ids
+        return self.tokenizer(self._as_read(text), truncation=False, verbose=False).input_ids
 
     def encode_images(
         self,

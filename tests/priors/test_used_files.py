@@ -51,7 +51,9 @@ def test_the_files_are_those_of_the_start(tmp_path: Path) -> None:
         embedding=(str(tmp_path / "word.safetensors"),),
     )
     started = with_sums(config)
-    sums = [sha256(name.encode()).hexdigest() for name in ("model.safetensors", "style.safetensors", "word.safetensors")]
+    sums = [
+        sha256(name.encode()).hexdigest() for name in ("model.safetensors", "style.safetensors", "word.safetensors")
+    ]
     assert list(started.prior_sums) == sums
     assert with_sums(started) == started
     assert config_from_dict(config_to_dict(started)) == started
