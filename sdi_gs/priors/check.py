@@ -16,7 +16,7 @@ from sdi_gs.priors.checkpoint_loading import load_checkpoint_parts
 from sdi_gs.priors.fetch import configs_of, folder_on_disk, readable_size
 from sdi_gs.priors.hub_names import hub_name
 from sdi_gs.priors.kinds import read_json
-from sdi_gs.priors.latent_diffusion_loading import component_errors, notes_on, prior_of_parts, require_layout
+from sdi_gs.priors.latent_diffusion_loading import component_errors, prior_of_parts, require_layout
 from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, has_weights
 from sdi_gs.priors.parts import Parts, Placement
 from sdi_gs.priors.safetensors_header import read_header
@@ -133,5 +133,5 @@ def _report(
         image_size=prior.image_size,
         schedule=prior.schedule,
         size_bytes=size_bytes,
-        notes=notes_on(parts, name),
+        notes=list(prior.notes),
     )

@@ -73,6 +73,7 @@ class LatentDiffusionPrior:
         schedule: NoiseSchedule,
         prediction_type: PredictionType,
         config: LatentDiffusionConfig | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Wrap loaded networks; options of computing are ``ComputeConfig``'s defaults until ``configure``."""
         _check_fit(name, text_encoder.config, unet.config, vae.config)
@@ -80,6 +81,8 @@ class LatentDiffusionPrior:
         self.schedule = schedule
         self.prediction_type: PredictionType = prediction_type
         self.config = config or LatentDiffusionConfig()
+        self.notes = tuple(notes)
+        """What a user should know about how the model was read, one line each."""
         self.tokenizer = tokenizer
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.unet: Any = unet.requires_grad_(False).eval()

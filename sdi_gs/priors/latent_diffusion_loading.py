@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from sdi_gs.console import say
 from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
 from sdi_gs.priors.checkpoint_files import inspect_checkpoint
@@ -46,7 +45,7 @@ def load_latent_diffusion(
     ``dtype`` is that of the U-Net and the text encoder; the VAE gets float32 if that is wider.
     ``name`` is the model's name in messages; its source if not given.
     ``add_ons`` are changes by files of their own. ``local_files_only`` restricts loading to the hub's cache.
-    One line is printed for each setting that is not used as the model states it.
+    The prior's ``notes`` say which settings are not used as the model states them.
 
     Raises UserError if a component is missing, damaged or of another kind of model, and
     SourceUnavailableError if the repository cannot be downloaded.
@@ -60,8 +59,6 @@ def load_latent_diffusion(
         parts = load_checkpoint_parts(checkpoint, placement, prediction_type=add_ons.prediction_type)
     else:
         parts = _load_folder(path, placement)
-    for note in notes_on(parts, name):
-        say(note)
     rewrite = add_words(parts, add_ons.embeddings)
     merge_loras(parts, add_ons.loras)
     return prior_of_parts(
@@ -99,6 +96,7 @@ def prior_of_parts(
         schedule=schedule,
         prediction_type=prediction_type,
         config=config,
+        notes=notes_on(parts, name),
     )
 
 

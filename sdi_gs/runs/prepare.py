@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from sdi_gs.contracts import Scene
+from sdi_gs.console import say
+from sdi_gs.contracts import DiffusionPrior, Scene
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, is_there, refuse_used_folder
@@ -69,7 +70,7 @@ def prepare_run(
     config = with_sums(config)
     with _memory_to_begin(device):
         start = load_start(config, device=device) if scene is None else None
-        prior = load_prior(config, device=device)
+        prior = _loaded_prior(config, device)
         require_room(config, prior, device=device)
         trainer = Trainer(config, prior, device=device, scene=scene, noise_source=noise_source, start=start)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
@@ -140,7 +141,7 @@ def load_stopped(
     _require_unedited(stopped, checkpoint, config)
     state, earlier = state_of(checkpoint), changes_of(checkpoint)
     with _memory_to_begin(device):
-        prior = load_prior(config, device=device)
+        prior = _loaded_prior(config, device)
         require_room(wanted, prior, device=device, resumed=True)
         trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
@@ -179,6 +180,15 @@ def _branch(source: RunFolder, config: RunConfig, *, at: int, folder: Path | Non
     # Last, because a folder with settings is a run.
     made.write_config(config_to_dict(config))
     return made
+
+
+def _loaded_prior(config: RunConfig, device: torch.device) -> DiffusionPrior:
+    """Load the run's prior, and print what a user should know about how it was read."""
+    prior = load_prior(config, device=device)
+    # Not part of the protocol: priors of users need none.
+    for note in getattr(prior, "notes", ()):
+        say(note)
+    return prior
 
 
 def require_kernels(device: torch.device) -> None:
