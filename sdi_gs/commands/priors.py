@@ -53,7 +53,7 @@ def priors(options: Priors) -> int:
             from sdi_gs.priors.check import check_prior
 
             report = check_prior(options.name or "")
-            print(report if isinstance(report, str) else "\n".join(report.lines()))
+            print_lines(*([report] if isinstance(report, str) else report.lines()))
         case _:
             assert_never(options.action)
     return 0

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
 from sdi_gs.priors.kinds import SUPPORTED
 from sdi_gs.priors.safetensors_header import Header, read_header
+
+if TYPE_CHECKING:
+    # Imports torch, which a list of priors does not need.
+    from sdi_gs.contracts import PredictionType
 
 Family = Literal["1.x", "2.x"]
 
