@@ -16,6 +16,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.check import PriorReport, check_prior
 from sdi_gs.priors.hub_names import HubName, hub_name
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.layout import NETWORKS
 from sdi_gs.settings.run import RunConfig
 
@@ -186,7 +187,8 @@ def test_every_form_of_a_name_on_the_hub_loads(
     hub.repositories["a/model"] = pristine_models["v_prediction"]
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
     name = form.format(hub="http://mirror.example", commit=hub.commit("a/model"))
-    assert load_prior(RunConfig(prior=name), device="cpu").prediction_type == "v_prediction"
+    prior = load_prior(RunConfig(prior=name), device="cpu")
+    assert isinstance(prior, LatentDiffusionPrior) and prior.prediction_type == "v_prediction"
     if "@" in form:
         assert any(hub.commit("a/model") in path for path in hub.asked)
 
