@@ -47,7 +47,8 @@ def initial_gaussians(
     is nearly empty or has neither splats nor a density. Raises ValueError for a run that was not loaded.
     """
     path = Path(config.init_from or "")
-    init = kind_of_start(config)
+    # A run that was loaded is a run, whatever its name leads to.
+    init = "run" if start is not None else kind_of_start(config)
     match init:
         case "ball":
             return gaussian_ball(config, generator=generator, device=device)
