@@ -230,7 +230,7 @@ def test_a_field_that_is_empty_is_no_start(here: Path, capsys: pytest.CaptureFix
     ("name", "says"),
     [
         ("nowhere", "cannot start from nowhere: there is no such file or run; check --init-from"),
-        ("folder", "folder is not a run"),
+        ("folder", "cannot start from folder: it is a folder, neither a run (no config.yaml) nor a checkpoint"),
         ("begun", "no checkpoint in"),
     ],
 )
@@ -283,6 +283,8 @@ def test_an_interrupted_first_stage_tells_how_to_come_to_the_second(
 @pytest.mark.parametrize("taken", ["robot", "robot-field"])
 def test_two_stages_overwrite_neither_folder(here: Path, taken: str, capsys: pytest.CaptureFixture[str]) -> None:
     (here / taken).mkdir()
+    # An empty folder is as good as a new one.
+    (here / taken / "mine.txt").write_text("mine")
     capsys.readouterr()
     assert main([*TINY, "--two-stage", "--output-dir", "robot"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
