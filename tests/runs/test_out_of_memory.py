@@ -224,6 +224,7 @@ def test_memory_of_the_host_that_runs_out_is_handled_as_that_of_a_card(
     assert f"go on with sdi-gs train --resume {folder.path}, or with --views-per-step 2 as well" in str(stopped.value)
     # The finished step is saved, and not only the one that was due.
     assert list_checkpoints(folder.checkpoints)[-1].name == "step_000004"
+    prior.room = 64
     assert_equal_states(prepare_resume(folder.path, device=CPU)[0], trainer)
 
 
