@@ -19,7 +19,7 @@ from sdi_gs.doctor.check_setup import DRY_RUN, FULL, CheckSetup
 from sdi_gs.doctor.checks import CheckResult, run_checks
 from sdi_gs.doctor.rows import Row
 from sdi_gs.errors import UserError
-from sdi_gs.files import refuse_existing, write_atomically
+from sdi_gs.files import refuse_existing, refuse_impossible, write_atomically
 from sdi_gs.gsplat_build.toolchain import ask_nvidia_smi
 from sdi_gs.runs.provenance import versions
 from sdi_gs.settings.check_names import CHECK_NAMES, CheckName
@@ -78,6 +78,7 @@ def check_and_print(
     UserError if there is no CUDA device, and if ``out`` exists.
     """
     if out is not None:
+        refuse_impossible(out)
         refuse_existing(out)
     if device is None:
         if not torch.cuda.is_available():

@@ -21,6 +21,9 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of file systems that do not offer an operation, such as shared folders of virtual machines."""
 
+_LONGEST_PART = 255
+"""Bytes of one name in a path, on the usual file systems."""
+
 
 @contextmanager
 def disk_errors(path: Path, action: str = "write") -> Iterator[None]:
@@ -71,8 +74,21 @@ def refuse_used_folder(path: Path, advice: str = "choose another name or move it
             raise UserError(f"{path} exists and is never overwritten: {advice}")
 
 
+def refuse_impossible(path: Path) -> None:
+    """Raise UserError for a path that nothing can be written to: names too long, links in a loop, a file as a folder.
+
+    Called before work whose result is for ``path``, and before any folder on the way to it is made.
+    """
+    with disk_errors(path):
+        if any(len(os.fsencode(part)) > _LONGEST_PART for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        with suppress(FileNotFoundError):
+            os.stat(path)
+
+
 def make_new_folder(path: Path) -> None:
     """Make a folder, or take an empty one; UserError as ``refuse_used_folder``, and where it cannot be made."""
+    refuse_impossible(path)
     refuse_used_folder(path)
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.checkpoint_files import is_embedding, is_lora
 from sdi_gs.priors.parts import Parts
 from sdi_gs.priors.safetensors_header import Header, read_header
@@ -53,7 +54,7 @@ def word_of(header: Header) -> str:
 
 def read_embedding(file: Path) -> tuple[str, Tensor]:
     """Return the word and its vectors [N, E] of a file of diffusers or A1111."""
-    if not file.is_file():
+    if not (is_there(file) and file.is_file()):
         raise UserError(f"there is no textual inversion {file}: check --embedding")
     header = read_header(file)
     if is_lora(header) or not is_embedding(header):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.checkpoint_files import is_lora
 from sdi_gs.priors.low_rank_names import LayerNames, Network
 from sdi_gs.priors.parts import Parts
@@ -69,7 +70,7 @@ def merge_loras(parts: Parts, files: Sequence[tuple[Path, float]], *, undo: Merg
 
 def read_lora(path: Path, parts: Parts) -> dict[Network, dict[str, LayerChange]]:
     """Return the changes in a file by network and layer; UserError unless all of them fit."""
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise UserError(f"there is no LoRA {path}: check --lora FILE[:WEIGHT]")
     if importlib.util.find_spec("peft") is None:
         raise UserError('LoRA files need the package peft: install it with pip install "sdi-gs[lora]"')

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.fetch import sha256_of
 from sdi_gs.settings.priors import lora_and_weight
 from sdi_gs.settings.run import RunConfig
@@ -18,13 +19,13 @@ def used_files(config: RunConfig) -> list[tuple[Path, float | None]]:
     Folders and repositories are not among them: the catalogue's are checked when they are fetched.
     """
     prior = Path(config.prior)
-    files: list[tuple[Path, float | None]] = [(prior, None)] if prior.is_file() else []
+    files: list[tuple[Path, float | None]] = [(prior, None)] if is_there(prior) and prior.is_file() else []
     for text in config.lora:
         name, weight = lora_and_weight(text)
         files.append((Path(name), weight))
     files += [(Path(name), None) for name in config.embedding]
     for file, _ in files:
-        if not file.is_file():
+        if not (is_there(file) and file.is_file()):
             raise UserError(f"there is no file {file}: check --lora FILE[:WEIGHT] and --embedding FILE")
     return files
 

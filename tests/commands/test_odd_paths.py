@@ -15,6 +15,8 @@ OPTIONS = {
     "train --resume": ["train", "--resume", "@"],
     "train --init-from": [*SMOKE, "--init-from", "@"],
     "train --prior": ["train", "--prompt", "a robot", "--device", "cpu", "--prior", "@"],
+    "train --lora": [*SMOKE, "--lora", "@"],
+    "train --embedding": [*SMOKE, "--embedding", "@"],
     "render": ["render", "@"],
     "view": ["view", "@"],
     "export": ["export", "@"],
