@@ -127,7 +127,7 @@ def test_one_line_names_all_mirrors_where_none_answers(monkeypatch: pytest.Monke
         assert word in line
 
 
-@pytest.mark.parametrize("name", ["", "toybox-net", "sd15", "a/b/c", "SD21"])
+@pytest.mark.parametrize("name", ["", "toybox-net", "sd14", "a/b/c", "SD21"])
 def test_an_unknown_name_lists_what_there_is(name: str) -> None:
     with pytest.raises(UserError, match=r"toybox-ideal, toybox, sd21-base, sd21.*folder.*owner/name"):
         load(name)
