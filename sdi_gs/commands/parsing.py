@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Annotated, Any, Union
@@ -21,6 +22,8 @@ DESCRIPTION = (
 
 _NO_WRAPPING = "10000"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_NARROWEST_HELP = 40
+"""Columns below which tyro's layout of help does not end."""
 _RULE = re.compile(r"[─-]{3,}")
 _INNER_NAMES = re.compile(r"__tyro[\w-]*\.|^Error parsing [A-Z]\w*: ")
 
@@ -34,7 +37,7 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
     commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
     said = io.StringIO()
     try:
-        with redirect_stderr(said), _unwrapped_unless_help(arguments):
+        with redirect_stderr(said), width_for_tyro(is_help=bool({"-h", "--help"} & set(arguments))):
             return tyro.cli(commands, prog="sdi-gs", description=DESCRIPTION, args=list(arguments))  # pyright: ignore[reportCallIssue, reportArgumentType]
     except SystemExit as stop:
         if not stop.code:
@@ -47,13 +50,13 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
 
 
 @contextmanager
-def _unwrapped_unless_help(arguments: Sequence[str]) -> Iterator[None]:
-    """Keep tyro from breaking the words of a message that is to become one line."""
-    if {"-h", "--help"} & set(arguments):
+def width_for_tyro(*, is_help: bool) -> Iterator[None]:
+    """Keep tyro from breaking the words of a message that is to become one line, and from laying out help for ever."""
+    if is_help and shutil.get_terminal_size().columns >= _NARROWEST_HELP:
         yield
         return
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = _NO_WRAPPING
+    os.environ["COLUMNS"] = str(_NARROWEST_HELP) if is_help else _NO_WRAPPING
     try:
         yield
     finally:

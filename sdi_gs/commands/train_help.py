@@ -16,6 +16,7 @@ import tyro
 
 from sdi_gs.commands.defaults import CPU_PRESET, named_settings
 from sdi_gs.commands.given import given_type, shown_value
+from sdi_gs.commands.parsing import width_for_tyro
 from sdi_gs.commands.train import Train
 from sdi_gs.configs.presets import preset_named, presets
 from sdi_gs.errors import UserError
@@ -78,7 +79,8 @@ def show_help(arguments: Sequence[str]) -> None:
         return
     settings = Annotated[given_type(RunConfig, shown=config), tyro.conf.arg(name="")]
     shown = type("Train", (Train,), {"__annotations__": {"settings": settings}, "__doc__": Train.__doc__})
-    tyro.cli(dataclass(frozen=True, kw_only=True)(shown), prog="sdi-gs train", args=["--help"])
+    with width_for_tyro(is_help=True):
+        tyro.cli(dataclass(frozen=True, kw_only=True)(shown), prog="sdi-gs train", args=["--help"])
 
 
 def short_help(config: RunConfig) -> list[str]:

@@ -73,8 +73,9 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, unbuffered: str) 
     assert done.stderr == b"sdi-gs: cannot write to standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("columns", ["1", "wide"])
-def test_no_width_stops_help(tmp_path: Path, columns: str) -> None:
-    done = shell("sdi-gs render --help", tmp_path, COLUMNS=columns, TERM="dumb")
+@pytest.mark.parametrize("command", ["--help", "render --help", "train --help-all"])
+@pytest.mark.parametrize("columns", ["1", "39", "40", "wide"])
+def test_no_width_stops_help(tmp_path: Path, columns: str, command: str) -> None:
+    done = shell(f"timeout -s KILL 60 sdi-gs {command}", tmp_path, COLUMNS=columns, TERM="dumb")
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
