@@ -212,18 +212,21 @@ def test_the_view_command_shows_a_dot_splat_until_ctrl_c_and_the_page_then_says_
 
 
 @pytest.mark.parametrize("unit", [0.01, 40.0])
-def test_the_units_of_a_file_do_not_matter(
-    unit: float, box_address: str, viewer_page: ViewerPage, tmp_path: Path
-) -> None:
-    """At 0.01 a deviation is 2e-4, whose square half floats cannot hold."""
+def test_the_units_of_a_file_do_not_matter(unit: float, viewer_page: ViewerPage, tmp_path: Path) -> None:
+    """At 0.01 a deviation is 2e-4, whose square half floats cannot hold.
+
+    Files of other sizes than a run's are compared: those that fill the training cameras' sight are shown as a run is.
+    """
     positions, colours = box()
-    write_ply(tmp_path / "scaled.ply", unit * positions, colours, deviation=DEVIATION * unit)
-    viewer_page.visit(box_address)
-    usual = looked_at(viewer_page, "front", FACES["front"][1])
-    with served(tmp_path / "scaled.ply") as address:
-        viewer_page.visit(address)
-        scaled = looked_at(viewer_page, "front", FACES["front"][1])
-    assert np.abs(usual.astype(int) - scaled).mean() < 1.5
+    seen = {}
+    for size in (8.0, unit):
+        file = tmp_path / f"{size}.ply"
+        write_ply(file, size * positions, colours, deviation=DEVIATION * size)
+        with served(file) as address:
+            viewer_page.visit(address)
+            seen[size] = looked_at(viewer_page, "front", FACES["front"][1])
+    assert object_mask(seen[unit]).any()
+    assert np.abs(seen[8.0].astype(int) - seen[unit]).mean() < 1.5
 
 
 def test_one_far_splat_neither_moves_the_camera_nor_spoils_the_order(
