@@ -62,20 +62,20 @@ def seen_by_view(config: RunConfig) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("given", "endings"),
     [
-        ({}, {", white background"}),
-        ({"backgrounds": ["white", "black"]}, {", white background", ", black background"}),
-        ({"backgrounds": ["gray", "random"]}, {", gray background", ""}),
-        ({"prompt_background": False}, {""}),
-        ({"prompt_background": False, "backgrounds": ["white", "black"]}, {""}),
-        ({"representation": "ngp"}, {", white background"}),
-        ({"representation": "ngp", "ngp.background": "environment"}, {""}),
-        ({"representation": "ngp", "ngp.background": "random"}, {""}),
+        ({}, [", white background"]),
+        ({"backgrounds": ["white", "black"]}, [", white background", ", black background"]),
+        ({"backgrounds": ["gray", "random"]}, [", gray background", ""]),
+        ({"prompt_background": False}, [""]),
+        ({"prompt_background": False, "backgrounds": ["white", "black"]}, [""]),
+        ({"representation": "ngp"}, [", white background"]),
+        ({"representation": "ngp", "ngp.background": "environment"}, [""]),
+        ({"representation": "ngp", "ngp.background": "random"}, [""]),
         # Of a field's background a cloud knows nothing.
-        ({"ngp.background": "environment"}, {", white background"}),
+        ({"ngp.background": "environment"}, [", white background"]),
     ],
     ids=str,
 )
-def test_the_text_encoder_is_told_of_backgrounds_that_have_a_name(given: dict[str, Any], endings: set[str]) -> None:
+def test_the_text_encoder_is_told_of_backgrounds_that_have_a_name(given: dict[str, Any], endings: list[str]) -> None:
     config = with_values(RunConfig(prompt="a corgi"), given)
     assert seen_by_view(config) == {view: {f"a corgi, {view}{ending}" for ending in endings} for view in VIEWS}
 
