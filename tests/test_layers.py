@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("runs",),
     ("evaluation",),
+    ("batch",),
     ("doctor",),
     ("configs",),
     ("viewer",),
@@ -68,7 +69,7 @@ SCORES = ("sdi_gs.toybox.truth", "sdi_gs.toybox.detail", "sdi_gs.toybox.metrics"
 HEAVY = {"torch", "numpy", "numba", "scipy", "diffusers", "transformers", "gsplat", "viser", "PIL", "rich"}
 """What ``settings`` must not import: the command line reads it before it answers ``--help``."""
 
-MOST_ENTRIES = 26
+MOST_ENTRIES = 27
 """At the top of ``sdi_gs/``."""
 
 
