@@ -16,6 +16,7 @@ from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.runs.events import Event, Observer, Planned
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.bounds import Range, check_settings
@@ -119,6 +120,8 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
         return named or settings_for_device(options.device, representation)
 
     config, chosen = settings_for(representation)
+    if config is not None:
+        _require_file_for(given, config)
     request = RunRequest(
         config=config,
         given=given,
@@ -132,6 +135,24 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
         field_config=settings_for("ngp")[0] if options.two_stage and options.resume is None else None,
     )
     return request, chosen
+
+
+def _require_file_for(given: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise UserError for options about a file of Gaussians where none is started from; a saved config may hold them.
+
+    ``config`` holds the settings beside the given ones.
+    """
+    about_file = [name for name in ("init_axes", "init_fit") if given.get(f"gaussians.{name}") is not None]
+    if not about_file:
+        return
+    option, start = f"--gaussians.{about_file[0].replace('_', '-')}", config.gaussians.init_from
+    start = given.get("gaussians.init_from", start)
+    if start is None:
+        raise UserError(f"{option} has no effect without a file to start from: add --init-from FILE, or leave it out")
+    from sdi_gs.splats.contents import contents_of
+
+    if is_there(Path(start)) and contents_of(Path(start)).kind in ("run", "checkpoint"):
+        raise UserError(f"{option} has no effect on a run to start from, whose axes and size are kept: leave it out")
 
 
 def _choice_printer(chosen: str, *, asked: bool) -> Callable[[Event], None]:

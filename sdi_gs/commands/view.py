@@ -41,13 +41,14 @@ def view(options: View) -> int:
     """Serve the page of a scene until Ctrl-C."""
     from sdi_gs.runs.interrupts import Interrupts
     from sdi_gs.runs.loading import load
-    from sdi_gs.runs.showing import framing_of
+    from sdi_gs.runs.showing import framing_of, shown_scene
     from sdi_gs.viewer.server import FinishedViewer
 
     device = pick_device(options.device)
     scene = load(options.source, device=device, frame=options.frame)
-    framing, remarks = framing_of(scene, options.camera)
-    for remark in remarks:
+    framing, _ = framing_of(scene, options.camera)
+    # The page's cameras are a file's own; what ``render`` would remark holds for them too.
+    for remark in shown_scene(scene, options.camera).remarks:
         say(remark)
     viewer_of_scene = FinishedViewer(
         scene, framing, host=options.host, port=options.port, origins=options.viewer_origin, device=device

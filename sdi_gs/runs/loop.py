@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered,
 from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder, create_run_folder_at, resume_command
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
+from sdi_gs.runs.spare_descriptors import spare_descriptors
 from sdi_gs.runs.way_on import errors_with_a_way_on, saved_steps, way_past_step
 from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.tiers import Tier, next_lower, saving_at_least
@@ -97,9 +99,22 @@ def train(
     changed are reported after the step (SettingsChanged).
 
     Raises NonFiniteError if a step yields non-finite values, and UserError if memory does not suffice on the
-    lowest tier; the state before that step is saved first, and no earlier checkpoint is removed.
+    lowest tier; the state before that step is saved first, and no earlier checkpoint is removed. Raises UserError too
+    if the log or a checkpoint cannot be written; the state after the step is saved first, if at all possible.
     """
-    outputs, emit, first = trainer.config.outputs, broadcast(observers), trainer.step
+    with spare_descriptors() as release:
+        return _train(trainer, folder, broadcast(observers), should_stop, release)
+
+
+def _train(
+    trainer: Trainer,
+    folder: RunFolder,
+    emit: Observer,
+    should_stop: Callable[[], bool],
+    release: Callable[[], None],
+) -> bool:
+    """Do what ``train`` does; ``release`` frees the descriptors that were kept for saving."""
+    first = trainer.step
     emit(TrainingStarted(step=trainer.step, num_steps=trainer.config.total_steps))
     while trainer.step < trainer.config.total_steps and not should_stop():
         try:
@@ -115,16 +130,39 @@ def train(
             # Only outside the except block is the memory of the failed step free again.
             step_down(trainer, folder, emit=emit)
             continue
-        folder.append_step(_log_line(report))
-        if outputs.preview_every and report.step % outputs.preview_every == 0:
-            save_preview(trainer, folder, emit=emit)
-        if outputs.checkpoint_every and report.step % outputs.checkpoint_every == 0:
-            save_state(trainer, folder, emit=emit)
-        num_changes = len(trainer.changes)
-        emit(StepDone(report=report))
-        for change in trainer.changes[num_changes:]:
-            emit(SettingsChanged(step=change["step"], changed=change["changed"]))
+        try:
+            _record(trainer, folder, report, emit=emit)
+        except UserError:
+            release()
+            _save_before_giving_up(trainer, folder, report, emit=emit)
+            raise
     return trainer.step >= trainer.config.total_steps
+
+
+def _record(trainer: Trainer, folder: RunFolder, report: StepReport, *, emit: Observer) -> None:
+    """Log a finished step, save what is due after it, and emit StepDone and the changes that observers made."""
+    outputs = trainer.config.outputs
+    folder.append_step(_log_line(report))
+    if outputs.preview_every and report.step % outputs.preview_every == 0:
+        save_preview(trainer, folder, emit=emit)
+    if outputs.checkpoint_every and report.step % outputs.checkpoint_every == 0:
+        save_state(trainer, folder, emit=emit)
+    num_changes = len(trainer.changes)
+    emit(StepDone(report=report))
+    for change in trainer.changes[num_changes:]:
+        emit(SettingsChanged(step=change["step"], changed=change["changed"]))
+
+
+def _save_before_giving_up(trainer: Trainer, folder: RunFolder, report: StepReport, *, emit: Observer) -> None:
+    """Save the state, and log the step if its line is missing, after a step whose results could not be written.
+
+    Does what it can: on a full disk that is nothing, and the first error says more than a second one.
+    """
+    with suppress(UserError, OSError):
+        save_state(trainer, folder, emit=emit, keep_all=True)
+    with suppress(UserError, OSError):
+        if not any(line["step"] == report.step for line in folder.read_steps()[-1:]):
+            folder.append_step(_log_line(report))
 
 
 def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:

@@ -59,6 +59,14 @@ from sdi_gs.commands.main import main
             "ideal_prior: azimuth_window_deg must be 5 to 360, got 2.0",
         ),
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
+        (
+            ["train", "--prompt", "a blue robot", "--gaussians.init-axes", "y-up"],
+            "--gaussians.init-axes has no effect without a file to start from: add --init-from FILE, or leave it out",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--init", "shell", "--gaussians.init-fit", "False"],
+            "--gaussians.init-fit has no effect without a file to start from",
+        ),
         (["train", "--prompt", "a blue robot", "--init", "mesh"], "init 'mesh' needs init_from"),
         (
             ["train", "--prompt", "a blue robot", "--init", "ball", "--init-from", "a.ply"],
@@ -129,6 +137,20 @@ def test_an_output_folder_that_exists_is_left_alone(here: Path, capsys: pytest.C
     for kind in ([], ["--two-stage"]):
         assert "never overwritten" in refusal([*SMOKE, *kind, "--output-dir", "mine"], capsys)
     assert files_in(here) == {"mine/notes": b"mine"}
+
+
+@pytest.mark.parametrize("option", [["init-axes", "y-up"], ["init-fit", "False"]], ids=" ".join)
+def test_what_a_start_from_a_run_keeps_cannot_be_given(
+    option: list[str], run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--gaussians." + option[0], option[1]]
+    says = f"--gaussians.{option[0]} has no effect on a run to start from, whose axes and size are kept"
+    for start in (run, run / "checkpoints/step_000006"):
+        capsys.readouterr()
+        assert says in refusal([*SMOKE, "--init-from", str(start), *asked], capsys)
+    # A file has axes and a size of its own.
+    assert "there is no such file" in refusal([*SMOKE, "--init-from", "a.ply", *asked], capsys)
+    assert files_in(here) == {}
 
 
 def test_words_of_a_message_are_not_broken_by_a_narrow_terminal(

@@ -124,6 +124,40 @@ def test_the_cameras_can_be_placed_and_an_empty_picture_is_said(
         assert line.startswith(f"nothing of {source} is in sight from distance ")
 
 
+class ClosedViewer:
+    """In place of the viewer: closed as soon as it is opened."""
+
+    address = ("http://127.0.0.1:8080", ())
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __enter__(self) -> ClosedViewer:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def serve_until(self, _: object) -> None: ...
+
+
+def test_view_says_too_that_nothing_is_in_sight(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdi_gs.viewer.server.FinishedViewer", ClosedViewer)
+    ball_file(here / "ball.ply", radius=0.5, middle=(5.0, 2.0, -3.0))
+    capsys.readouterr()
+    away = ["--camera.look-at", "0", "0", "90", "--camera.distance", "2"]
+    for source, look, says in (
+        (str(run), [], None),
+        (str(run), away, f"nothing of {run} is in sight from distance 2, looking at 0 0 90"),
+        ("ball.ply", ["--frame", "train"], "ball.ply does not fill the training cameras' sight: it is seen"),
+        ("ball.ply", [*away, "--frame", "train"], "nothing of ball.ply is in sight from distance 2"),
+    ):
+        assert main(["view", source, *look, "--port", "0"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "sight" in line]
+        assert len(lines) == (says is not None), lines
+        assert says is None or lines[0].startswith(says)
+
+
 def test_a_file_elsewhere_is_scored_as_it_would_be_at_home(run: Path, here: Path) -> None:
     cloud = read_splat_ply(run / "splats.ply", frame="train")
     far = replace(cloud, means=8.0 * cloud.means + 500.0, log_scales=cloud.log_scales + math.log(8.0))

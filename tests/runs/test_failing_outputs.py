@@ -142,7 +142,9 @@ def test_a_full_disk_before_the_first_checkpoint_promises_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trainer, folder = start(tmp_path / "run", short())
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(RunFolder, "append_step", raising(DiskFullError(folder.steps)))
+    monkeypatch.setattr("sdi_gs.runs.checkpoint._write_synced", raising(full))
     with pytest.raises(UserError, match=r"steps.jsonl: free some space; no step had been saved$"):
         run(trainer, folder)
 
