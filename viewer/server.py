@@ -15,7 +15,7 @@ from sdi_gs.pictures.framing import Framing, training_framing
 from sdi_gs.runs.events import Event, Saving, StepDone
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import SavedScene
-from sdi_gs.runs.provenance import ply_comments
+from sdi_gs.runs.provenance import origin_of
 from sdi_gs.runs.saving import change_settings
 from sdi_gs.runs.showing import framing_of
 from sdi_gs.settings.cameras import LookConfig
@@ -66,7 +66,7 @@ class LiveViewer(PageServer):
         content = PageContent(
             heading=f"“{config.prompt}”",
             name="splats",
-            comments=lambda step: ply_comments(trainer.config, step),
+            comments=lambda step: origin_of(trainer.config, step).lines(),
             standpoint=standpoint_of(training_framing(config.cameras)),
             modes=MODES,
             render_note=labels.RENDER_NOTE,
@@ -273,7 +273,7 @@ class FinishedViewer(PageServer):
         content = PageContent(
             heading=title,
             name=scene.path.stem or "splats",
-            comments=lambda step: [] if run is None else ply_comments(run.config, step),
+            comments=lambda step: [] if run is None else origin_of(run.config, step).lines(),
             standpoint=standpoint_of(framing_of(scene, LookConfig())[0] if framing is None else framing),
             modes=tuple(mode for mode in MODES if mode != "denoised target"),
             render_note=labels.VIEWING_RENDER_NOTE,

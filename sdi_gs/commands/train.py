@@ -18,6 +18,7 @@ from sdi_gs.console import say
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
 from sdi_gs.runs.events import Event, Observer, Planned
+from sdi_gs.runs.export_formats import formats_for
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.bounds import Range, check_settings
 from sdi_gs.settings.run import RunConfig
@@ -52,6 +53,8 @@ class Train:
     timesteps, views, learning-rate scale) or extended here."""
     at: Annotated[int | None, Range(0, 20_000_000)] = None
     """With --resume: the step of one of its checkpoints, to go on from there in a new folder."""
+    export: tuple[str, ...] = ()
+    """Formats that the result is also written in at the end, one or several: those of sdi-gs export."""
     tier: TierChoice = "auto"
     """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
     dry_run: bool = False
@@ -129,6 +132,7 @@ def requested_run(options: Train) -> tuple[RunRequest, str]:
         output_dir=options.output_dir,
         resume=options.resume,
         at=options.at,
+        export=options.export,
         tier=options.tier,
         two_stage=options.two_stage,
         stages=options.stages,
@@ -186,6 +190,8 @@ def _choice_line(event: Planned, chosen: str, *, asked: bool) -> str:
 def _viewer_of(options: Train, console: Observer) -> Watch:
     """Return a function that opens the live viewer for a run; kept open, it can ask for more steps."""
 
+    exports = formats_for(None, options.export) if options.export else []
+
     @contextmanager
     def watch(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> Iterator[LiveViewer]:
         from sdi_gs.runs.loop import train_on
@@ -211,6 +217,7 @@ def _viewer_of(options: Train, console: Observer) -> Watch:
                         more,
                         observers=[console, viewer.observe],
                         should_stop=lambda: interrupted() or viewer.stop_requested,
+                        exports=exports,
                     )
 
     return watch

@@ -20,6 +20,7 @@ from sdi_gs.commands.parsing import width_for_tyro
 from sdi_gs.commands.train import Train
 from sdi_gs.configs.presets import preset_named, presets
 from sdi_gs.errors import UserError
+from sdi_gs.runs.export_formats import export_formats
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
 from sdi_gs.settings.tree import config_to_dict, flatten
@@ -53,6 +54,7 @@ EVERYDAY: dict[str, tuple[tuple[str, str, str], ...]] = {
     "run": (
         ("--output-dir PATH", "output_dir", "the run's new folder, if not the next free outputs/<prompt>-<n>"),
         ("--resume PATH", "resume", "continue the run in this folder"),
+        ("--export FORMAT ...", "export", "also write the result as these at the end: {choices}"),
         ("--extend INT", "extend", "steps after the last one, schedules as they ended"),
         ("--at STEP", "at", "with --resume: go on from this checkpoint, in a new folder"),
         ("--device NAME", "device", "cpu, cuda or cuda:1; the first CUDA device if there is one"),
@@ -146,5 +148,7 @@ def _choices(owner: type[Any], name: str) -> list[str]:
     """Return the values that a field accepts, if these are a list."""
     if name == "preset":
         return list(presets())
+    if name == "export":
+        return [row.name for row in export_formats()]
     hint = typing.get_type_hints(owner)[name]
     return list(map(str, typing.get_args(hint))) if typing.get_origin(hint) is Literal else []

@@ -14,6 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from sdi_gs.errors import UserError
+from sdi_gs.files.origin import UNKNOWN, Origin
+from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.named import row_named
 
@@ -25,12 +28,16 @@ Y_UP_FROM_TRAIN = (1, 2, 0)
 
 
 class MeshWriter(Protocol):
-    """Write a mesh whose vertices and normals are already in the file's axes.
+    """Write a mesh whose vertices and normals are already in the file's axes and size.
+
+    What is known of the ``origin`` is written where the format has room.
 
     Raises UserError where a package is missing, where ``path`` exists (unless ``overwrite``), and for a full disk.
     """
 
-    def __call__(self, path: Path, mesh: TriangleMesh, /, *, overwrite: bool) -> None: ...
+    def __call__(
+        self, path: Path, mesh: TriangleMesh, /, *, options: ExportOptions, origin: Origin, overwrite: bool
+    ) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +53,20 @@ class MeshFormat:
     module: str
     """Import path of the module that defines ``WRITER``; imported when a file is written."""
 
-    def write(self, path: Path, mesh: TriangleMesh, *, frame: Frame = "viewer", overwrite: bool = False) -> None:
-        """Write a mesh given in the training world; ``frame`` names the file's axes (UserError as ``MeshWriter``)."""
+    def write(
+        self,
+        path: Path,
+        mesh: TriangleMesh,
+        *,
+        options: ExportOptions = AS_IT_IS,
+        origin: Origin = UNKNOWN,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a mesh given in the training world as the options ask (UserError as ``MeshWriter``)."""
         writer: MeshWriter = import_module(self.module).WRITER
-        writer(path, _in_frame(mesh, frame), overwrite=overwrite)
+        unit = 1.0 if options.scale is None else options.scale / _height_of(mesh)
+        ready = _in_frame(mesh if unit == 1.0 else replace(mesh, vertices=mesh.vertices * unit), options.frame)
+        writer(path, ready, options=options, origin=replace(origin, unit=unit), overwrite=overwrite)
 
 
 MESH_FORMATS: tuple[MeshFormat, ...] = (
@@ -64,18 +81,27 @@ def write_mesh(
     mesh: TriangleMesh,
     file_format: MeshFormat | str,
     *,
-    frame: Frame = "viewer",
+    options: ExportOptions = AS_IT_IS,
+    origin: Origin = UNKNOWN,
     overwrite: bool = False,
 ) -> None:
-    """Write a mesh given in the training world; ``frame`` names the file's axes (UserError as ``MeshWriter``)."""
+    """Write a mesh given in the training world as the options ask (UserError as ``MeshWriter``)."""
     if isinstance(file_format, str):
         file_format = row_named(MESH_FORMATS, file_format, what="format of meshes")
-    file_format.write(path, mesh, frame=frame, overwrite=overwrite)
+    file_format.write(path, mesh, options=options, origin=origin, overwrite=overwrite)
+
+
+def _height_of(mesh: TriangleMesh) -> float:
+    """Return the height along z; UserError for none."""
+    height = float(mesh.vertices[:, 2].max() - mesh.vertices[:, 2].min()) if len(mesh.vertices) else 0.0
+    if not height:
+        raise UserError("this mesh has no height to scale: leave --scale out")
+    return height
 
 
 def _in_frame(mesh: TriangleMesh, frame: Frame) -> TriangleMesh:
     match frame:
-        case "viewer":
+        case "viewer" | "y-up":
             columns = list(Y_UP_FROM_TRAIN)
             return replace(mesh, vertices=mesh.vertices[:, columns], normals=mesh.normals[:, columns])
         case "train":

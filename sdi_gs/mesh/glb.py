@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from sdi_gs.files import write_atomically
+from sdi_gs.files.origin import Origin
 from sdi_gs.mesh.extraction import TriangleMesh
 from sdi_gs.mesh.formats import MeshWriter
 from sdi_gs.mesh.surface import mesh_library
 from sdi_gs.mesh.trimesh_surface import trimesh_surface
 from sdi_gs.representations.mesh_colours import linear_from_srgb
+from sdi_gs.settings.export import ExportOptions
 
 # The default material of glTF is bare metal, which is black where nothing surrounds it.
 _MATERIAL = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}
 _UNSIGNED_SHORT = 5123
 
 
-def write_glb(path: Path, mesh: TriangleMesh, *, overwrite: bool = False) -> None:
+def write_glb(path: Path, mesh: TriangleMesh, /, *, options: ExportOptions, origin: Origin, overwrite: bool) -> None:
     """Write a mesh whose vertices are in the file's axes (UserError as ``MeshWriter``)."""
     content = mesh_library("trimesh").exchange.gltf.export_glb(
         trimesh_surface(mesh, coloured=False),

@@ -20,10 +20,11 @@ from sdi_gs.representations.mesh_files import sample_mesh
 from sdi_gs.representations.neighbours import neighbour_distances
 from sdi_gs.representations.point_files import read_points
 from sdi_gs.representations.surface_sampling import surface_gaussians
+from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.gaussians import MAX_INITIAL, Axes, GaussiansConfig, InitialCloud
 from sdi_gs.splats.contents import contents_of
 from sdi_gs.splats.formats import read_splats
-from sdi_gs.splats.splat_cloud import TRAIN_FROM_VIEWER, SplatCloud, rotate_cloud
+from sdi_gs.splats.splat_cloud import SplatCloud, from_frame
 
 SMALLEST_RADIUS = 1e-12
 """Radius of a cloud of points, scene units, below which they coincide: their squares vanish in float32."""
@@ -33,9 +34,6 @@ WIDTH_LIMITS = (1e-3, 0.1)
 """Widths are kept within these shares of the points' radius, against points that coincide or stray."""
 
 _STARTS = "give splats, points, a mesh, a run's folder or a checkpoint of one"
-
-WORLD_FROM_Y_UP = (0.5, 0.5, 0.5, 0.5)
-"""Quaternion (w, x, y, z) of x' = z, y' = x, z' = y: glTF's axes (y up, front +z) to z up and front +x."""
 
 
 def initial_gaussians(
@@ -55,24 +53,22 @@ def initial_gaussians(
         case "shell":
             return gaussian_shell(config, generator=generator, device=device)
         case "splats":
-            splats = read_splats(path, frame="train", max_splats=MAX_INITIAL)
+            splats = read_splats(path, frame=_frame_of(config.init_axes or "viewer"), max_splats=MAX_INITIAL)
             # A run trains one colour per Gaussian, so higher harmonics are dropped.
-            splats = replace(splats, sh_rest=splats.sh_rest[:, :0])
-            usual_axes, usual_fit = "viewer", False
+            splats, usual_fit = replace(splats, sh_rest=splats.sh_rest[:, :0]), False
         case "points":
             splats = _splats_at_points(path, *read_points(path), config, generator, device)
-            usual_axes, usual_fit = "world", True
+            splats, usual_fit = from_frame(splats, _frame_of(config.init_axes or "world")), True
         case "mesh":
             points, rgb = sample_mesh(path, config.num_initial, generator=generator)
             splats = _splats_at_points(path, points, rgb, config, generator, device)
-            usual_axes, usual_fit = "y-up", True
+            splats, usual_fit = from_frame(splats, _frame_of(config.init_axes or "y-up")), True
         case "run":
             if start is None:
                 raise ValueError(f"the run {path} is not loaded: pass start= (sdi_gs.runs.loading.load_start)")
             return _gaussians_of_run(start, config, generator=generator, device=device)
         case _:
             assert_never(init)
-    splats = _in_world_axes(splats, config.init_axes or usual_axes)
     if usual_fit if config.init_fit is None else config.init_fit:
         splats = _fitted(splats, config.initial_radius)
     return gaussians_from_splats(splats, device=device)
@@ -215,16 +211,8 @@ def _splats_at_points(
     return gaussians.splats().cpu()
 
 
-def _in_world_axes(splats: SplatCloud, axes: Axes) -> SplatCloud:
-    match axes:
-        case "world":
-            return splats
-        case "viewer":
-            return rotate_cloud(splats, TRAIN_FROM_VIEWER)
-        case "y-up":
-            return rotate_cloud(splats, WORLD_FROM_Y_UP)
-        case _:
-            assert_never(axes)
+def _frame_of(axes: Axes) -> Frame:
+    return "train" if axes == "world" else axes
 
 
 def _fitted(splats: SplatCloud, radius: float) -> SplatCloud:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sdi_gs.files import disk_errors, first_free_number
+from sdi_gs.mesh.formats import MeshFormat
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.priors.used_files import as_records
-from sdi_gs.runs.events import Finished, Observer, Saving, ignore
+from sdi_gs.runs.events import Finished, Notice, Observer, Saving, ignore
+from sdi_gs.runs.export import ending_of, export
+from sdi_gs.runs.export_formats import ExportFormat, export_formats
 from sdi_gs.runs.folder import RunFolder
-from sdi_gs.runs.provenance import peak_rss_mb, ply_comments, versions
+from sdi_gs.runs.loading import RunOrigin, SavedScene
+from sdi_gs.runs.provenance import origin_of, peak_rss_mb, versions
 from sdi_gs.runs.saving import dispensable, film_of_views, ring_of_views, save_state
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.splats.ply import write_splat_ply
@@ -27,31 +32,34 @@ from sdi_gs.training.trainer import Trainer
 SHEET_VIEWS = 8
 
 
-def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observer = ignore) -> dict[str, Any]:
+def finish(
+    trainer: Trainer,
+    folder: RunFolder,
+    *,
+    started: float,
+    emit: Observer = ignore,
+    exports: Sequence[ExportFormat] = (),
+) -> dict[str, Any]:
     """Save, export and write the summary, which is returned.
 
-    ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts. Results of an earlier stop of the
-    same run are kept as ``<name>_stop_<n>``. Emits Saving, CheckpointSaved and Finished, and a Notice for a picture, a
-    film or a summary that cannot be made: without the checkpoint or the splats alone it raises UserError.
+    ``exports`` are formats to write besides the .ply. ``started`` is the ``time.perf_counter()`` from which
+    ``wall_seconds`` counts. Results of an earlier stop of the same run are kept as ``<name>_stop_<n>``. Emits Saving,
+    CheckpointSaved and Finished, and a Notice for an export, a picture, a film or a summary that cannot be made:
+    without the checkpoint or the splats alone it raises UserError.
     """
-    config = trainer.config
+    config, is_complete = trainer.config, trainer.step >= trainer.config.total_steps
     emit(Saving(step=trainer.step))
-    if trainer.step >= config.total_steps:
+    if is_complete:
         trainer.scene.finalize()
     save_state(trainer, folder, emit=emit)
     _set_aside_results(folder)
     splats, exported = trainer.scene.representation.splats(), 0
     if splats is not None:
-        comments = ply_comments(config, trainer.step)
+        comments = origin_of(config, trainer.step).lines()
         exported = write_splat_ply(folder.splats, splats.cpu(), comments=comments).written
-    size, frames = config.outputs.turntable_size, config.outputs.turntable_frames
-    labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
-    later = f"make pictures later with: sdi-gs render {shlex.quote(str(folder.path))}"
-    with dispensable("the contact sheet", emit=emit, fix=later):
-        save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
-    with dispensable("the film", emit=emit, fix=later):
-        if frames:
-            save_turntable(folder.turntable, film_of_views(trainer, frames, size))
+    for row in exports:
+        _export(trainer, folder, row, emit=emit)
+    _save_pictures(trainer, folder, emit=emit)
     steps: list[dict[str, Any]] = []
     with dispensable("the summary's counts of calls and seconds", emit=emit):
         steps = folder.read_steps()
@@ -82,14 +90,45 @@ def finish(trainer: Trainer, folder: RunFolder, *, started: float, emit: Observe
         folder.write_summary(summary)
     files = tuple(path for path in result_files(folder) if path.exists())
     made = f"{exported} Gaussians" if splats is not None else trainer.scene.representation.describe()
-    complete = trainer.step >= config.total_steps
-    emit(Finished(folder=folder.path, files=files, made=made, summary=summary, complete=complete))
+    emit(Finished(folder=folder.path, files=files, made=made, summary=summary, complete=is_complete))
     return summary
+
+
+def _save_pictures(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
+    size, frames = trainer.config.outputs.turntable_size, trainer.config.outputs.turntable_frames
+    labels = [f"{360 * index // SHEET_VIEWS} deg" for index in range(SHEET_VIEWS)]
+    later = f"make pictures later with: sdi-gs render {shlex.quote(str(folder.path))}"
+    with dispensable("the contact sheet", emit=emit, fix=later):
+        save_contact_sheet(folder.contact_sheet, ring_of_views(trainer, SHEET_VIEWS, size), columns=4, labels=labels)
+    with dispensable("the film", emit=emit, fix=later):
+        if frames:
+            save_turntable(folder.turntable, film_of_views(trainer, frames, size))
 
 
 def result_files(folder: RunFolder) -> tuple[Path, ...]:
     """Return the paths of all that ``finish`` can write besides the checkpoint."""
-    return folder.splats, folder.turntable, folder.contact_sheet, folder.summary
+    exported = [exported_path(folder, row) for row in export_formats()]
+    files = (folder.splats, *exported, folder.turntable, folder.contact_sheet, folder.summary)
+    return tuple(dict.fromkeys(files))
+
+
+def exported_path(folder: RunFolder, row: ExportFormat) -> Path:
+    """Return where ``finish`` writes a format: ``splats.spz``, ``mesh.glb``."""
+    return folder.path / f"{'mesh' if isinstance(row, MeshFormat) else 'splats'}{ending_of(row)}"
+
+
+def _export(trainer: Trainer, folder: RunFolder, row: ExportFormat, *, emit: Observer) -> None:
+    path, scene = exported_path(folder, row), trainer.scene.representation
+    if path == folder.splats:
+        # Every run writes it.
+        return
+    later = f"write it later with: sdi-gs export {shlex.quote(str(folder.path))} --format {row.name}"
+    with dispensable(path.name, emit=emit, fix=later):
+        name = trainer.scene_name or trainer.config.representation
+        run = RunOrigin(folder=folder, config=trainer.config, step=trainer.step, representation=name)
+        exported = export(SavedScene(representation=scene, path=folder.path, run=run), path, format=row)
+        if exported.remark is not None:
+            emit(Notice(text=f"{path.name}: {exported.remark}"))
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.runs.checkpoint import is_checkpoint
 from sdi_gs.runs.checkpoint_folders import step_of
 from sdi_gs.runs.events import Event, Notice, Observer, Planned, Resumed, StageStarted, broadcast, ignore
+from sdi_gs.runs.export_formats import ExportFormat
 from sdi_gs.runs.folder import RunFolder, load_run_config
 from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.runs.loop import keep_within_tier, train_and_finish
@@ -134,15 +135,17 @@ class _Launch:
             raise UserError("two stages make their own scenes: leave scene out, or two_stage")
         config = settings_of_new_run(request, device=self.device, emit=self.emit)
         self.emit(Planned(config=config, device=str(self.device)))
-        return self._run_two_stages(config) if request.two_stage else self._run_new(config, request.output_dir)
+        if request.two_stage:
+            return self._run_two_stages(config)
+        return self._run_new(config, request.output_dir, exports=request.exports())
 
-    def _run_new(self, config: RunConfig, folder: Path | None) -> RunResult:
+    def _run_new(self, config: RunConfig, folder: Path | None, *, exports: Sequence[ExportFormat]) -> RunResult:
         """Run the settings in a new folder, the next free one if None."""
         trainer, made = prepare_run(
             config, device=self.device, folder=folder, scene=self.scene, noise_source=self.noise_source
         )
         with only_writer(made.path):
-            return self._run(trainer, made)
+            return self._run(trainer, made, exports)
 
     def _run_two_stages(self, config: RunConfig) -> RunResult:
         """Train a field, then splats that start from it, each as a run of its own."""
@@ -153,7 +156,7 @@ class _Launch:
         # Now rather than hours later, when the second stage begins.
         require_kernels(self.device)
         self.emit(StageStarted(number=1, config=first))
-        result = self._run_new(first, out and out.with_name(f"{out.name}-field"))
+        result = self._run_new(first, out and out.with_name(f"{out.name}-field"), exports=())
         field = result.folder.path
         second = splat_stage(config, stages, field)
         if not result.is_complete:
@@ -165,7 +168,7 @@ class _Launch:
             self.emit(Notice(text=text))
             return result
         self.emit(StageStarted(number=2, config=second))
-        return self._run_new(second, out)
+        return self._run_new(second, out, exports=self.request.exports())
 
     def _resume(self, path: Path) -> RunResult:
         """Go on with a run, under what the request changes."""
@@ -197,9 +200,9 @@ class _Launch:
             tier = tier_of_run(request.tier, asked.prior, device=self.device, emit=self.emit)
             if tier is not None:
                 keep_within_tier(trainer, folder, tier)
-            return self._run(trainer, folder)
+            return self._run(trainer, folder, request.exports())
 
-    def _run(self, trainer: Trainer, folder: RunFolder) -> RunResult:
+    def _run(self, trainer: Trainer, folder: RunFolder, exports: Sequence[ExportFormat]) -> RunResult:
         """Run to the end, or until Ctrl-C or the watcher asks for a stop."""
         if trainer.config.compute.compile_unet and isinstance(trainer.prior, TunablePrior):
             text = "compiling the U-Net: the first step takes minutes, and so does one with another number of views"
@@ -215,6 +218,7 @@ class _Launch:
                     observers=[self.emit] if watcher is None else [self.emit, watcher.observe],
                     should_stop=lambda: interrupts.requested or (watcher is not None and watcher.stop_requested),
                     started=self.started,
+                    exports=exports,
                 )
         except StoppedAtOnce:
             raise UserError(f"stopped at once; {way_on(folder)}") from None

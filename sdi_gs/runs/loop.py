@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
+from sdi_gs.runs.export_formats import ExportFormat
 from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder, create_run_folder_at, resume_command
 from sdi_gs.runs.saving import change_settings, save_preview, save_state
@@ -57,12 +58,16 @@ def train_and_finish(
     observers: Iterable[Observer],
     should_stop: Callable[[], bool],
     started: float,
+    exports: Sequence[ExportFormat] = (),
 ) -> dict[str, Any]:
-    """Do what ``run`` does, for a caller that holds the folder; every UserError names the command that goes on."""
+    """Do what ``run`` does, for a caller that holds the folder; every UserError names the command that goes on.
+
+    ``exports`` are formats to write besides the .ply.
+    """
     emit = broadcast(observers)
     with errors_with_a_way_on(folder):
         train(trainer, folder, observers=[emit], should_stop=should_stop)
-        return finish(trainer, folder, started=started, emit=emit)
+        return finish(trainer, folder, started=started, emit=emit, exports=exports)
 
 
 def train_on(
@@ -72,6 +77,7 @@ def train_on(
     *,
     observers: Iterable[Observer],
     should_stop: Callable[[], bool],
+    exports: Sequence[ExportFormat] = (),
 ) -> dict[str, Any]:
     """Take ``more`` steps of a run that has ended and that the caller still holds, as ``--extend`` does."""
     target, config = trainer.step + more, trainer.config
@@ -82,6 +88,7 @@ def train_on(
         observers=observers,
         should_stop=lambda: should_stop() or trainer.step >= target,
         started=time.perf_counter(),
+        exports=exports,
     )
 
 

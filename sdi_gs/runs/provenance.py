@@ -1,4 +1,4 @@
-"""The origin of a result: versions of packages, comments in files, memory used."""
+"""The origin of a result: versions of packages, the origin that files name, memory used."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import sys
 from importlib import metadata
 
 from sdi_gs import __version__
+from sdi_gs.files.origin import Origin
 from sdi_gs.settings.run import RunConfig
 
 
-def ply_comments(config: RunConfig, step: int) -> list[str]:
-    """Return the comments of a splat file: program, prompt, prior, seed, steps."""
-    return [
-        f"sdi-gs {__version__}",
-        f"prompt {config.prompt}",
-        f"prior {config.prior}",
-        f"seed {config.seed} steps {step}",
-    ]
+def origin_of(config: RunConfig, step: int) -> Origin:
+    """Return what an exported file says about the run that it comes from, after ``step`` steps."""
+    return Origin(prompt=config.prompt, prior=config.prior, seed=config.seed, step=step, cameras=config.cameras)
 
 
 def peak_rss_mb() -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdi_gs.errors import UserError
+from sdi_gs.runs.export_formats import ExportFormat, formats_for
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.stages import StagesConfig
@@ -43,10 +44,13 @@ class RunRequest:
     two_stage: bool = False
     """Whether to train a field first and splats from its surface second: two run folders."""
     stages: StagesConfig = field(default_factory=StagesConfig)
+    export: tuple[str, ...] = ()
+    """Formats that the result is also written in when the run ends, besides ``splats.ply``; of two stages the last."""
     field_config: RunConfig | None = None
     """Settings that the first of two stages starts from instead of ``config``; None for the same ones."""
 
     def __post_init__(self) -> None:
+        self.exports()
         if self.resume is not None:
             if self.two_stage:
                 raise UserError(
@@ -68,6 +72,10 @@ class RunRequest:
         start = self.settings().gaussians
         if self.two_stage and (start.init is not None or start.init_from is not None):
             raise UserError("--two-stage starts the splats from its own field: leave --init and --init-from out")
+
+    def exports(self) -> list[ExportFormat]:
+        """Return the rows of the formats to export; UserError for a name that is unknown or given twice."""
+        return formats_for(None, self.export) if self.export else []
 
     def field_settings(self, compute: ComputeConfig) -> RunConfig | None:
         """Return what suits the first of two stages, with what is given; None if nothing else does than the run's own.

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-Frame = Literal["viewer", "train"]
-"""``viewer``: the axes that viewers of such files expect. ``train``: z up, the object's front along +x."""
+Frame = Literal["viewer", "train", "y-up"]
+"""``viewer``: the axes that viewers of such files expect. ``train``: z up, the object's front along +x. ``y-up``: y up,
+the front along +z, whatever the format."""

@@ -9,7 +9,6 @@ Letters: N splats.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file, write_atomically
+from sdi_gs.files.origin import Origin
+from sdi_gs.settings.export import ExportOptions
 from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
 from sdi_gs.splats.screening import (
@@ -38,13 +39,12 @@ def write_dot_splat(
     path: Path,
     splats: SplatCloud,
     *,
-    comments: Sequence[str] = (),
     frame: Frame = "viewer",
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a cloud given in the training world, largest and most opaque splats first, since viewers stream the file.
 
-    The format has no room for comments or for harmonics above band 0. Splats that no viewer can show are dropped and
+    The format has no room for harmonics above band 0. Splats that no viewer can show are dropped and
     counted. Raises UserError as ``write_splat_ply``.
     """
     kept, report = screened_for_writing(splats, path, frame)
@@ -133,4 +133,11 @@ def _recognizes(path: Path, head: bytes) -> bool:
     return bool(usual.all() and (sizes[:, :3] < 1e9).all() and (np.abs(lengths - 1.0) < 0.05).all())
 
 
-CODEC = SplatCodec(read=read_dot_splat, write=write_dot_splat, recognizes=_recognizes, loss=_loss)
+def _write(
+    path: Path, cloud: SplatCloud, /, *, options: ExportOptions, origin: Origin, overwrite: bool
+) -> ExportReport:
+    # The format has no room for an origin.
+    return write_dot_splat(path, cloud, frame=options.frame, overwrite=overwrite)
+
+
+CODEC = SplatCodec(read=read_dot_splat, write=_write, recognizes=_recognizes, loss=_loss)

@@ -6,14 +6,16 @@ the command line can list the formats at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file
+from sdi_gs.files.origin import UNKNOWN, Origin
+from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 from sdi_gs.settings.frames import Frame
 from sdi_gs.settings.named import row_named
 
@@ -38,15 +40,15 @@ class SplatReader(Protocol):
 
 
 class SplatWriter(Protocol):
-    """Write a cloud given in the training world; ``frame`` names the file's axes.
+    """Write a cloud given in the training world, whose size and harmonics are already those of the file.
 
-    ``comments`` are lines about the file's origin, dropped where the format has no room for them.
+    ``options.frame`` names the file's axes. What is known of the ``origin`` is written where the format has room.
 
     Raises UserError where ``path`` exists (unless ``overwrite``), where no splat is left to write, and for a full disk.
     """
 
     def __call__(
-        self, path: Path, cloud: SplatCloud, /, *, frame: Frame, comments: Sequence[str], overwrite: bool
+        self, path: Path, cloud: SplatCloud, /, *, options: ExportOptions, origin: Origin, overwrite: bool
     ) -> ExportReport: ...
 
 
@@ -76,6 +78,15 @@ class SplatCodec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Written:
+    """What became of a cloud in a file."""
+
+    report: ExportReport
+    loss: str | None
+    """One line on what the format could not hold; None where it holds everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplatFormat:
     """One format that splats are read from or written to: a file, or a folder or an archive of files."""
 
@@ -91,6 +102,8 @@ class SplatFormat:
     """Import path of the module that defines ``CODEC``; imported when a file is read or written."""
     reads: bool = True
     writes: bool = True
+    is_meant_by_suffix: bool = True
+    """Whether a name that ends so asks for this format: a ``.glb`` is a mesh unless it is said to hold splats."""
 
     def codec(self) -> SplatCodec:
         """Import the format's functions."""
@@ -108,16 +121,20 @@ class SplatFormat:
         path: Path,
         cloud: SplatCloud,
         *,
-        frame: Frame = "viewer",
-        comments: Sequence[str] = (),
+        options: ExportOptions = AS_IT_IS,
+        origin: Origin = UNKNOWN,
         overwrite: bool = False,
-    ) -> ExportReport:
-        """Write a cloud given in the training world (UserError as ``SplatWriter``)."""
-        writer = self.codec().write
-        if writer is None:
+    ) -> Written:
+        """Write a cloud given in the training world as the options ask (UserError as ``SplatWriter``)."""
+        from sdi_gs.splats.preparing import prepared
+
+        codec = self.codec()
+        if codec.write is None:
             known = ", ".join(row.name for row in SPLAT_FORMATS if row.writes)
             raise UserError(f"cannot write {path}: {self.name} is only read; the formats to write are {known}")
-        return writer(path, cloud, frame=frame, comments=comments, overwrite=overwrite)
+        ready, unit = prepared(cloud, options)
+        report = codec.write(path, ready, options=options, origin=replace(origin, unit=unit), overwrite=overwrite)
+        return Written(report=report, loss=codec.loss(ready))
 
 
 SPLAT_FORMATS: tuple[SplatFormat, ...] = (
@@ -155,15 +172,12 @@ def write_splats(
     cloud: SplatCloud,
     file_format: SplatFormat | str,
     *,
-    frame: Frame = "viewer",
-    comments: Sequence[str] = (),
+    options: ExportOptions = AS_IT_IS,
+    origin: Origin = UNKNOWN,
     overwrite: bool = False,
-) -> ExportReport:
-    """Write a cloud given in the training world; ``frame`` names the file's axes (UserError as ``SplatWriter``).
-
-    ``comments`` are lines about the file's origin; not every format has room for them.
-    """
-    return _row(file_format).write(path, cloud, frame=frame, comments=comments, overwrite=overwrite)
+) -> Written:
+    """Write a cloud given in the training world as the options ask (UserError as ``SplatWriter``)."""
+    return _row(file_format).write(path, cloud, options=options, origin=origin, overwrite=overwrite)
 
 
 def format_of(path: Path) -> SplatFormat:

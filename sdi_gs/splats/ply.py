@@ -16,6 +16,8 @@ import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import write_atomically
+from sdi_gs.files.origin import Origin
+from sdi_gs.settings.export import ExportOptions
 from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
 from sdi_gs.splats.ply_dialects import OPACITY, QUATS, SCALES, SH_DC, cloud_of, required_properties
@@ -110,4 +112,10 @@ def _recognizes(path: Path, head: bytes) -> bool:
     return ("f_dc_0" in names or {"scale_0", "rot_0"} <= names) and "f_anchor_feat_0" not in names
 
 
-CODEC = SplatCodec(read=read_splat_ply, write=write_splat_ply, recognizes=_recognizes)
+def _write(
+    path: Path, cloud: SplatCloud, /, *, options: ExportOptions, origin: Origin, overwrite: bool
+) -> ExportReport:
+    return write_splat_ply(path, cloud, comments=origin.lines(), frame=options.frame, overwrite=overwrite)
+
+
+CODEC = SplatCodec(read=read_splat_ply, write=_write, recognizes=_recognizes)

@@ -25,8 +25,8 @@ Quaternion = tuple[float, float, float, float]
 
 VIEWER_FROM_TRAIN: Quaternion = (0.5, 0.5, 0.5, -0.5)
 """x' = y, y' = -z, z' = -x: from the training world to RDF."""
-TRAIN_FROM_VIEWER: Quaternion = (0.5, -0.5, -0.5, 0.5)
-"""The inverse rotation."""
+Y_UP_FROM_TRAIN: Quaternion = (0.5, -0.5, -0.5, -0.5)
+"""x' = y, y' = z, z' = x: from the training world to y up and front +z, as glTF has it."""
 
 REST_COEFFICIENTS = (0, 3, 8, 15)
 """Harmonics per channel above band 0, for degrees 0 to 3."""
@@ -98,20 +98,28 @@ def rotate_cloud(cloud: SplatCloud, quaternion: Quaternion) -> SplatCloud:
 
 def in_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
     """Rotate a cloud from the training world to the axes of ``frame``; its quats are normalised."""
-    return _rotated_unless_train(cloud, frame, VIEWER_FROM_TRAIN)
+    rotation = _frame_from_train(frame)
+    return replace(cloud, quats=normalized_quats(cloud.quats)) if rotation is None else rotate_cloud(cloud, rotation)
 
 
 def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
     """Rotate a cloud from the axes of ``frame`` to the training world; its quats are normalised."""
-    return _rotated_unless_train(cloud, frame, TRAIN_FROM_VIEWER)
+    rotation = _frame_from_train(frame)
+    if rotation is None:
+        return replace(cloud, quats=normalized_quats(cloud.quats))
+    w, x, y, z = rotation
+    return rotate_cloud(cloud, (w, -x, -y, -z))
 
 
-def _rotated_unless_train(cloud: SplatCloud, frame: Frame, quaternion: Quaternion) -> SplatCloud:
+def _frame_from_train(frame: Frame) -> Quaternion | None:
+    """Return the rotation from the training world to the axes of ``frame``; None for none."""
     match frame:
         case "viewer":
-            return rotate_cloud(cloud, quaternion)
+            return VIEWER_FROM_TRAIN
         case "train":
-            return replace(cloud, quats=normalized_quats(cloud.quats))
+            return None
+        case "y-up":
+            return Y_UP_FROM_TRAIN
         case _:
             assert_never(frame)
 

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import plyfile
 import pytest
+import torch
 from command_line import refusal
 
 from sdi_gs.commands.main import main
+from sdi_gs.splats.formats import read_splats
+
+COARSE = ("--mesh.resolution", "24", "--mesh.level", "0.5")
 
 
 def test_export_repeats_the_file_of_the_run(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,9 +47,8 @@ def test_export_makes_meshes(run: Path, here: Path, capsys: pytest.CaptureFixtur
 
     assert main(["export", str(run), "--out", "robot.splat"]) == 0
     assert (here / "robot.splat").stat().st_size == 200 * 32
-    coarse = ["--mesh.resolution", "24", "--mesh.level", "0.5"]
     for file_format, name in {"glb": "robot-mesh.glb", "obj": "robot-mesh.obj", "ply-mesh": "robot-mesh.ply"}.items():
-        assert main(["export", "robot.splat", "--format", file_format, *coarse]) == 0
+        assert main(["export", "robot.splat", "--format", file_format, *COARSE]) == 0
         said = capsys.readouterr().out.splitlines()[-2:]
         assert said[0] == name
         assert " triangles at density 0.5, watertight" in said[1]
@@ -59,3 +62,46 @@ def test_export_makes_meshes(run: Path, here: Path, capsys: pytest.CaptureFixtur
     assert "never overwritten" in refusal(["export", "robot.splat", "--format", "glb"], capsys)
     high = ["export", str(run), "--format", "glb", "--mesh.level", "1e6"]
     assert "level 1e+06 is never reached" in refusal(high, capsys)
+
+
+def test_several_formats_are_a_file_each(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ball = ["export", str(run / "splats.ply")]
+    assert main([*ball, "--format", "splat", "glb", "--out", "ball v1.5", *COARSE]) == 0
+    assert capsys.readouterr().out.splitlines()[0::2] == ["ball v1.5.splat", "ball v1.5.glb"]
+    assert (here / "ball v1.5.splat").stat().st_size == 200 * 32
+    assert (here / "ball v1.5.glb").read_bytes().startswith(b"glTF")
+    # All names are looked at before the first file is written.
+    (here / "again.splat").write_text("mine")
+    assert "again.splat exists" in refusal([*ball, "--format", "ply", "splat", "--out", "again"], capsys)
+    assert "is for 2 files" in refusal([*ball, "--format", "ply", "splat", "--out", "a.ply"], capsys)
+    assert "format ply is given twice" in refusal([*ball, "--format", "ply", "ply", "--out", "a"], capsys)
+    both = refusal([*ball, "--format", "ply", "ply-mesh", "--out", "a"], capsys)
+    assert both.startswith("formats ply and ply-mesh would both be written as a.ply")
+    assert "--sh-degree is for splats, not for formats glb, obj" in refusal(
+        [*ball, "--format", "glb", "obj", "--sh-degree", "0", "--out", "a"], capsys
+    )
+    assert "--mesh.* options are for meshes" in refusal([*ball, "--format", "ply", "--mesh.level", "1"], capsys)
+    assert {path.name for path in here.iterdir() if path.is_file()} == {
+        "ball v1.5.splat",
+        "ball v1.5.glb",
+        "again.splat",
+    }
+
+
+def test_training_writes_further_formats_at_its_end(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["train", "--preset", "smoke", "--prompt", "a red ball", "--steps", "1", "--export", "splat", "ply"]
+    assert "unknown format stl: choose one of" in refusal([*short, "stl", "--output-dir", "none"], capsys)
+    assert not (here / "none").exists()
+    assert main([*short, "--output-dir", "ball"]) == 0
+    splats = read_splats(here / "ball/splats.splat")
+    torch.testing.assert_close(splats.means.sum(dim=0), read_splats(here / "ball/splats.ply").means.sum(dim=0))
+    assert "ball/splats.splat" in capsys.readouterr().out
+
+
+def test_what_training_wrote_before_a_stop_is_kept(here: Path) -> None:
+    start = ["train", "--preset", "smoke", "--prompt", "a red ball", "--steps", "1", "--export", "splat"]
+    assert main([*start, "--output-dir", "ball"]) == 0
+    first = (here / "ball/splats.splat").read_bytes()
+    assert main(["train", "--resume", "ball", "--extend", "1", "--export", "splat"]) == 0
+    assert (here / "ball/splats_stop_1.splat").read_bytes() == first
+    assert (here / "ball/splats.splat").read_bytes() != first

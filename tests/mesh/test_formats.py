@@ -21,6 +21,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, write_mesh
 from sdi_gs.representations.mesh_colours import linear_from_srgb
+from sdi_gs.settings.export import ExportOptions
 from sdi_gs.settings.mesh import MeshConfig
 
 FORMATS = ("glb", "obj", "ply-mesh")
@@ -60,7 +61,7 @@ def test_a_file_has_the_mesh_with_y_up_and_its_front_along_z(file_format: str, t
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_file_in_the_axes_of_training_is_not_turned(file_format: str, tmp_path: Path) -> None:
     mesh, path = made(), tmp_path / f"a{SUFFIXES[file_format]}"
-    write_mesh(path, mesh, file_format, frame="train")
+    write_mesh(path, mesh, file_format, options=ExportOptions(frame="train"))
     np.testing.assert_allclose(read(path).vertices, mesh.vertices, atol=1e-6)
 
 
@@ -162,7 +163,7 @@ from sdi_gs.files import write_atomically
 from sdi_gs.mesh.surface import mesh_library
 from sdi_gs.mesh.trimesh_surface import trimesh_surface
 
-def WRITER(path, mesh, *, overwrite):
+def WRITER(path, mesh, *, options, origin, overwrite):
     surface = trimesh_surface(mesh, coloured=False)
     write_atomically(path, mesh_library("trimesh").exchange.stl.export_stl(surface), overwrite=overwrite)
 """

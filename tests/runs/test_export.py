@@ -18,7 +18,7 @@ from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.export import default_path, export
-from sdi_gs.runs.export_formats import export_format, export_formats, format_for
+from sdi_gs.runs.export_formats import export_format, export_formats, formats_for
 from sdi_gs.runs.loading import SavedScene, load
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
@@ -77,7 +77,7 @@ def test_a_scene_in_training_is_written_as_its_run_is(tmp_path: Path) -> None:
 def test_a_format_of_your_own_needs_no_table(ball: Gaussians, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stl_of_this_test.py").write_text(
         "from sdi_gs.mesh.trimesh_surface import trimesh_surface\n"
-        "def WRITER(path, mesh, *, overwrite):\n"
+        "def WRITER(path, mesh, *, options, origin, overwrite):\n"
         "    trimesh_surface(mesh, coloured=False).export(path, file_type='stl')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -133,11 +133,11 @@ def test_an_ending_and_a_format_that_contradict_are_refused(ball: Gaussians, tmp
             with pytest.raises(UserError, match=f"ends in .*, and format {file_format} is written as .*: leave the"):
                 export(ball, tmp_path / name, format=file_format)
             with pytest.raises(UserError, match="leave the format out, or end the name in"):
-                format_for(tmp_path / name, file_format)
+                formats_for(tmp_path / name, [file_format])
     assert not list(tmp_path.iterdir())
     # A name of no format's ending is the user's own.
     for name, file_format in {"a.PLY": "ply-mesh", "a": "splat", "robot v1.5": "ply", "a.b.glb": "glb"}.items():
-        assert format_for(Path(name), file_format).name == file_format
+        assert [row.name for row in formats_for(Path(name), [file_format])] == [file_format]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_an_ending_and_a_format_that_contradict_are_refused(ball: Gaussians, tmp
     [(None, "ply"), ("a.glb", "glb"), ("a.splat", "splat"), ("a.ply", "ply"), ("there.glb/a.OBJ", "obj")],
 )
 def test_without_a_format_the_ending_decides_on_the_command_line_too(name: str | None, expected: str) -> None:
-    assert format_for(None if name is None else Path(name), None).name == expected
+    assert [row.name for row in formats_for(None if name is None else Path(name), [])] == [expected]
 
 
 def test_splats_of_a_field_are_refused_with_the_meshes(tmp_path: Path) -> None:

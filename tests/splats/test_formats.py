@@ -14,6 +14,7 @@ from gsplat.exporter import export_splats
 from plyfile import PlyData, PlyElement
 
 from sdi_gs.errors import UserError
+from sdi_gs.files.origin import Origin
 from sdi_gs.runs.loading import load
 from sdi_gs.splats.formats import SPLAT_FORMATS, SplatFormat, format_of, read_splats, write_splats
 from sdi_gs.splats.splat_cloud import SplatCloud
@@ -82,7 +83,7 @@ def test_inrias_layout_is_read_with_normals_and_without(tmp_path: Path, coeffici
 
 def test_each_format_is_known_by_its_content_or_name(tmp_path: Path) -> None:
     cloud = make_cloud(3)
-    write_splats(tmp_path / "a.ply", cloud, "ply", comments=["made by hand"])
+    write_splats(tmp_path / "a.ply", cloud, "ply", origin=Origin(prompt="made by hand"))
     write_splats(tmp_path / "a.splat", cloud, "splat")
     assert [format_of(tmp_path / name).name for name in ("a.ply", "a.splat")] == ["ply", "splat"]
     # A download that lost its name is still a .ply; a .splat has nothing but its name.
@@ -153,10 +154,10 @@ from sdi_gs.splats.formats import SplatCodec
 from sdi_gs.splats.screening import require_at_most, screened_after_reading, screened_for_writing
 from sdi_gs.splats.splat_cloud import SplatCloud
 
-def write(path, cloud, *, frame, comments, overwrite):
-    kept, report = screened_for_writing(cloud, path, frame)
+def write(path, cloud, *, options, origin, overwrite):
+    kept, report = screened_for_writing(cloud, path, options.frame)
     content = io.BytesIO()
-    np.savez(content, comments=list(comments), **{name: value.numpy() for name, value in vars(kept).items()})
+    np.savez(content, comments=origin.lines(), **{name: value.numpy() for name, value in vars(kept).items()})
     write_atomically(path, content.getvalue(), overwrite=overwrite)
     return report
 
@@ -181,9 +182,9 @@ PAGE = """
 from sdi_gs.splats.formats import SplatCodec
 from sdi_gs.splats.screening import screened_for_writing
 
-def write(path, cloud, *, frame, comments, overwrite):
-    kept, report = screened_for_writing(cloud, path, frame)
-    path.write_text(f"<title>{comments[0]}</title>")
+def write(path, cloud, *, options, origin, overwrite):
+    kept, report = screened_for_writing(cloud, path, options.frame)
+    path.write_text(f"<title>{origin.prompt}</title>")
     return report
 
 CODEC = SplatCodec(write=write, loss=lambda cloud: "a page is only looked at")
@@ -228,7 +229,7 @@ def test_a_new_format_is_one_module_and_one_row(own_formats: Path) -> None:
 
 def test_a_format_that_is_only_written_is_never_read(own_formats: Path) -> None:
     path = own_formats / "a.html"
-    write_splats(path, make_cloud(0), "page", comments=["a blue robot"])
+    write_splats(path, make_cloud(0), "page", origin=Origin(prompt="a blue robot"))
     assert "a blue robot" in path.read_text()
     with pytest.raises(UserError, match=r"none of the formats .* .splat, an .npz of splats, a folder of splats, a run"):
         read_splats(path)

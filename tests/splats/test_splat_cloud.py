@@ -10,10 +10,12 @@ import torch
 from gsplat.cuda._torch_impl import _quat_to_rotmat, _spherical_harmonics
 from torch import Tensor
 
+from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.splat_cloud import (
-    TRAIN_FROM_VIEWER,
     VIEWER_FROM_TRAIN,
     SplatCloud,
+    from_frame,
+    in_frame,
     normalized_quats,
     rgb_from_sh_dc,
     rotate_cloud,
@@ -88,9 +90,16 @@ def test_a_harmonic_that_sees_the_front_is_turned_and_not_just_copied() -> None:
     assert not torch.allclose(rotate_cloud(cloud, VIEWER_FROM_TRAIN).sh_rest, cloud.sh_rest, atol=0.1)
 
 
-def test_there_and_back_is_the_same_cloud() -> None:
+def test_y_up_is_gltfs_frame() -> None:
+    cloud = make_cloud(50, 0)
+    x, y, z = cloud.means.unbind(dim=-1)
+    assert torch.equal(in_frame(cloud, "y-up").means, torch.stack([y, z, x], dim=-1))
+
+
+@pytest.mark.parametrize("frame", ["viewer", "train", "y-up"])
+def test_there_and_back_is_the_same_cloud(frame: Frame) -> None:
     cloud = make_cloud(50, 15)
-    back = rotate_cloud(rotate_cloud(cloud, VIEWER_FROM_TRAIN), TRAIN_FROM_VIEWER)
+    back = from_frame(in_frame(cloud, frame), frame)
     assert torch.equal(back.means, cloud.means)
     torch.testing.assert_close(back.quats, torch.nn.functional.normalize(cloud.quats, dim=-1))
     torch.testing.assert_close(back.sh_rest, cloud.sh_rest, rtol=1e-5, atol=1e-5)
