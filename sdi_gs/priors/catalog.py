@@ -31,6 +31,22 @@ def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> Diff
     Weights are of type ``config.compute.precision``; auto is float16 on a GPU and float32 elsewhere. Raises UserError
     for an unknown name, for a model that is not available, and for a prior without cameras if the run needs them.
     """
+    entry = _entry_of(config)
+    if entry is not None:
+        return entry.load(entry, config, device=device)
+    return _load_latent_diffusion(config.prior, config, device=device)
+
+
+def require_known_prompt(config: RunConfig) -> None:
+    """Raise UserError for a prompt or a prior that can be refused without loading anything, as ``load_prior`` would."""
+    entry = _entry_of(config)
+    if entry is not None and entry.check_prompt is not None:
+        for text in filter(str.strip, (config.prompt, config.negative_prompt)):
+            entry.check_prompt(text)
+
+
+def _entry_of(config: RunConfig) -> CatalogEntry | None:
+    """Return the catalogue's entry of a run's prior, or None; UserError for a prior that the run cannot have."""
     name = config.prior
     entry = entry_named(name)
     if entry is None and not names_a_model(name):
@@ -38,9 +54,7 @@ def load_prior(config: RunConfig, *, device: torch.device | str = "cpu") -> Diff
     if config.guidance.views == "cameras":
         # Now rather than after a download.
         require_cameras(name, known=entry is not None and entry.knows_cameras)
-    if entry is not None:
-        return entry.load(entry, config, device=device)
-    return _load_latent_diffusion(name, config, device=device)
+    return entry
 
 
 def entry_named(name: str) -> CatalogEntry | None:
@@ -97,10 +111,22 @@ def _refuse_add_ons(entry: CatalogEntry, config: RunConfig) -> None:
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
     """Load the network that comes with this package (a ``PriorLoader``); it knows the words of toybox only."""
+    folder = entry.packaged_folder()
+    return _load_latent_diffusion(folder, config, name=entry.name, device=device, check_prompt=entry.check_prompt)
+
+
+def _toybox_words(text: str) -> object:
+    """Check a prompt for a prior of toybox's objects and styles."""
+    from sdi_gs.toybox.captions import parse_request
+
+    return parse_request(text)
+
+
+def _plain_toybox_words(text: str) -> object:
+    """Check a prompt for a prior of toybox's plain objects."""
     from sdi_gs.toybox.captions import parse_plain_request
 
-    folder = entry.packaged_folder()
-    return _load_latent_diffusion(folder, config, name=entry.name, device=device, check_prompt=parse_plain_request)
+    return parse_plain_request(text)
 
 
 def _load_from_mirrors(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
@@ -158,6 +184,7 @@ TOYBOX_IDEAL = CatalogEntry(
     prediction_type="epsilon",
     is_instrument=True,
     knows_cameras=True,
+    check_prompt=_toybox_words,
     load=_load_ideal,
 )
 
@@ -170,6 +197,7 @@ TOYBOX = CatalogEntry(
     prediction_type="v_prediction",
     is_instrument=True,
     packaged=Path(__file__).parents[1] / "toybox" / "weights" / "prior",
+    check_prompt=_plain_toybox_words,
     load=_load_packaged,
 )
 

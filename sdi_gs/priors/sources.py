@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -55,6 +55,8 @@ class CatalogEntry:
     """What the network predicts, for lists; loading reads it from the model's own config."""
     load: PriorLoader
     """Function that loads it, called as ``load(entry, config, device=device)``."""
+    check_prompt: Callable[[str], object] | None = None
+    """Raises UserError for a prompt that the prior does not know, without loading it; None if it takes any."""
     is_instrument: bool = False
     """Whether it knows only toybox: made to measure the method, not to generate arbitrary objects."""
     knows_cameras: bool = False
