@@ -169,6 +169,15 @@ class TunablePrior(Protocol):
         ...
 
 
+@runtime_checkable
+class ForgettingPrior(Protocol):
+    """A prior that keeps what it has computed for the prompts that it saw."""
+
+    def forget_prompts(self) -> None:
+        """Drop what belongs to single prompts, before a run with another one; what all prompts share stays."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """A box along the world's axes, scene units."""

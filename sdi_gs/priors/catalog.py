@@ -17,7 +17,7 @@ from sdi_gs.settings.guidance import require_cameras
 from sdi_gs.settings.priors import lora_and_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     import torch
 
@@ -55,6 +55,25 @@ def _entry_of(config: RunConfig) -> CatalogEntry | None:
         # Now rather than after a download.
         require_cameras(name, known=entry is not None and entry.knows_cameras)
     return entry
+
+
+def loader_settings(config: RunConfig) -> tuple[Hashable, ...]:
+    """Return all settings that ``load_prior`` reads: runs in which these are equal may share one loaded prior."""
+    from sdi_gs.toybox.captions import style_in
+
+    return (
+        config.prior,
+        config.prior_type,
+        config.lora,
+        config.embedding,
+        config.prior_sums,
+        config.ideal_prior,
+        config.compute.precision,
+        config.guidance.renoise,
+        config.guidance.views,
+        config.cameras,
+        style_in(config.prompt) if config.prior == TOYBOX_IDEAL.name else None,
+    )
 
 
 def entry_named(name: str) -> CatalogEntry | None:

@@ -65,6 +65,11 @@ class IdealPrior:
         """Return the cameras on all sides."""
         return CameraWindows(self.config)
 
+    def forget_prompts(self) -> None:
+        """Drop the renders of single objects and colours; those of the empty text stay."""
+        self._renders = {key: value for key, value in self._renders.items() if key[:2] == (None, None)}
+        self._mixtures = {key: value for key, value in self._mixtures.items() if key[:2] == (None, None)}
+
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
         return embed([parse_plain_request(text) for text in prompts]).to(self.device)

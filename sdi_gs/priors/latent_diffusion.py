@@ -90,13 +90,19 @@ class LatentDiffusionPrior:
         self.image_size: int = self.unet.config.sample_size * _vae_factor(self.vae.config)
         self.compute = ComputeConfig()
         self._compiled_unet: Any = None
+        self._embedded: dict[tuple[str, ...], Tensor] = {}
+        """The latest texts and their embeddings, for further runs of the same prompt."""
+
+    def forget_prompts(self) -> None:
+        """Drop the embeddings of the latest texts."""
+        self._embedded = {}
 
     def configure(self, compute: ComputeConfig) -> None:
         """Apply options of computing from the next call on; the weights keep the type they were loaded in.
 
         Raises UserError, leaving all options unchanged, if compiling is requested and the compiler is missing.
         """
-        compiled_unet = compiled(self.unet) if compute.compile_unet else None
+        compiled_unet = (self._compiled_unet or compiled(self.unet)) if compute.compile_unet else None
         if compute.attention != self.compute.attention:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
@@ -120,8 +126,16 @@ class LatentDiffusionPrior:
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return the text encoder's last hidden states [B, L, E]; warn of text that is cut off.
 
-        Raises UserError for a prompt that the config's ``check_prompt`` refuses.
+        The same texts as in the last call are not encoded again. Raises UserError for a prompt that the config's
+        ``check_prompt`` refuses.
         """
+        # Only whole calls are kept: rows of another batch may differ in their last bits.
+        key = tuple(prompts)
+        if key not in self._embedded:
+            self._embedded = {key: self._encoded(prompts)}
+        return self._embedded[key]
+
+    def _encoded(self, prompts: Sequence[str]) -> Tensor:
         if self.config.check_prompt is not None:
             for text in prompts:
                 self.config.check_prompt(text)

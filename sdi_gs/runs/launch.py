@@ -24,7 +24,7 @@ from sdi_gs.runs.folder import RunFolder, load_run_config
 from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.runs.loop import keep_within_tier, train_and_finish
 from sdi_gs.runs.memory_tier import tier_of_run
-from sdi_gs.runs.prepare import load_stopped, prepare_run, require_kernels
+from sdi_gs.runs.prepare import LoadPrior, load_stopped, newly_loaded, prepare_run, require_kernels
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.runs.resuming import asked_changes, asked_settings, change_lines
 from sdi_gs.runs.two_stage import field_stage, splat_stage
@@ -78,11 +78,13 @@ def launch(
     watch: Watch | None = None,
     scene: Scene | None = None,
     noise_source: InfersNoise | None = None,
+    prior_for: LoadPrior = newly_loaded,
     started: float | None = None,
 ) -> RunResult:
     """Run what is requested to its end and return what it left; of two stages, what the last one left.
 
     ``scene`` and ``noise_source`` are your own, to use instead of the configured ones; resume such a run with the same.
+    ``prior_for`` returns the prior of a run's settings, which an earlier run may have loaded.
     In the main thread Ctrl-C asks for an orderly stop, after which the run is saved and exported; a second one stops
     at once. ``started`` is the ``time.perf_counter()`` from which ``wall_seconds`` counts, now if None.
 
@@ -95,6 +97,7 @@ def launch(
         watch=watch or _unwatched,
         scene=scene,
         noise_source=noise_source,
+        prior_for=prior_for,
         started=time.perf_counter() if started is None else started,
     )
     return launched.result()
@@ -124,6 +127,7 @@ class _Launch:
     watch: Watch
     scene: Scene | None
     noise_source: InfersNoise | None
+    prior_for: LoadPrior
     started: float
 
     def result(self) -> RunResult:
@@ -142,7 +146,12 @@ class _Launch:
     def _run_new(self, config: RunConfig, folder: Path | None, *, exports: Sequence[ExportFormat]) -> RunResult:
         """Run the settings in a new folder, the next free one if None."""
         trainer, made = prepare_run(
-            config, device=self.device, folder=folder, scene=self.scene, noise_source=self.noise_source
+            config,
+            device=self.device,
+            folder=folder,
+            scene=self.scene,
+            noise_source=self.noise_source,
+            prior_for=self.prior_for,
         )
         with only_writer(made.path):
             return self._run(trainer, made, exports)
@@ -190,6 +199,7 @@ class _Launch:
                 at=at,
                 folder=request.output_dir,
                 changes=changes,
+                prior_for=self.prior_for,
             )
             if at is not None:
                 held.enter_context(only_writer(folder.path))

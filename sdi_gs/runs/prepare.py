@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ from sdi_gs.training.trainer import Trainer
 
 OUTPUT_ROOT = Path("outputs")
 
+LoadPrior = Callable[[RunConfig, torch.device], DiffusionPrior]
+"""Returns the prior of a run's settings on a device, or raises UserError."""
+
+
+def newly_loaded(config: RunConfig, device: torch.device) -> DiffusionPrior:
+    """Load the prior of a run's settings (a ``LoadPrior``)."""
+    return load_prior(config, device=device)
+
 
 def prepare_run(
     config: RunConfig,
@@ -51,11 +59,13 @@ def prepare_run(
     folder: Path | str | None = None,
     scene: Scene | None = None,
     noise_source: InfersNoise | None = None,
+    prior_for: LoadPrior = newly_loaded,
 ) -> tuple[Trainer, RunFolder]:
     """Load the prior, make the trainer, and last of all the run's folder, so that bad input leaves nothing behind.
 
     ``folder`` is the run's own folder, new or empty; None for the next free ``outputs/<slug>-<n>``.
-    ``scene`` and ``noise_source`` are your own, used instead of the configured ones.
+    ``scene`` and ``noise_source`` are your own, used instead of the configured ones; ``prior_for`` may return a prior
+    that an earlier run has loaded.
     Raises UserError for an empty prompt, for a prior that cannot be loaded or does not know the prompt's words, and for
     more kept targets than fit into memory.
     """
@@ -70,7 +80,7 @@ def prepare_run(
     config = with_sums(config)
     with _memory_to_begin(device):
         start = load_start(config, device=device) if scene is None else None
-        prior = _loaded_prior(config, device)
+        prior = _prior_of(config, device, prior_for)
         require_room(config, prior, device=device)
         trainer = Trainer(config, prior, device=device, scene=scene, noise_source=noise_source, start=start)
     run_folder = create_run_folder(OUTPUT_ROOT, config.prompt) if folder is None else create_run_folder_at(folder)
@@ -122,6 +132,7 @@ def load_stopped(
     at: int | None,
     folder: Path | None,
     changes: Mapping[str, Any],
+    prior_for: LoadPrior = newly_loaded,
 ) -> tuple[Trainer, RunFolder, dict[str, list[Any]]]:
     """Do what ``prepare_resume`` does, for a caller that holds the folder; return also what has changed."""
     stopped = open_run_folder(path)
@@ -141,7 +152,7 @@ def load_stopped(
     _require_unedited(stopped, checkpoint, config)
     state, earlier = state_of(checkpoint), changes_of(checkpoint)
     with _memory_to_begin(device):
-        prior = _loaded_prior(config, device)
+        prior = _prior_of(config, device, prior_for)
         require_room(wanted, prior, device=device, resumed=True)
         trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
@@ -182,9 +193,9 @@ def _branch(source: RunFolder, config: RunConfig, *, at: int, folder: Path | Non
     return made
 
 
-def _loaded_prior(config: RunConfig, device: torch.device) -> DiffusionPrior:
-    """Load the run's prior, and print what a user should know about how it was read."""
-    prior = load_prior(config, device=device)
+def _prior_of(config: RunConfig, device: torch.device, prior_for: LoadPrior) -> DiffusionPrior:
+    """Return the run's prior, and print what a user should know about how it was read."""
+    prior = prior_for(config, device)
     # Not part of the protocol: priors of users need none.
     for note in getattr(prior, "notes", ()):
         say(note)

@@ -1,0 +1,92 @@
+"""A batch's folder: begun, gone on with, and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_batches import opened, rows_of
+
+from sdi_gs.batch.journal import JOURNAL, BatchHeader, RowEvent
+from sdi_gs.batch.opening import differing_settings, opened_batch
+from sdi_gs.batch.rows import Row
+from sdi_gs.errors import UserError
+
+ROWS = rows_of("a", "b", "c", "d", "e")
+
+
+def with_events(out: Path) -> None:
+    """A batch whose rows are finished, failed, stopped, waiting and lost."""
+    with opened(out, ROWS) as batch:
+        names = ("finished", "failed", "stopped", None, "lost")
+        pairs = zip(names, ROWS, strict=True)
+        batch.journal.append(*(RowEvent(event=name, key=row.key) for name, row in pairs if name is not None))
+    for row in ROWS[:1]:
+        row.folder(out).mkdir(parents=True)
+        (row.folder(out) / "summary.json").write_text("{}")
+
+
+def keys(rows: list[Row]) -> list[str]:
+    return [row.key for row in rows]
+
+
+def test_half_done_rows_go_first_and_finished_ones_are_left_out(tmp_path: Path) -> None:
+    with_events(tmp_path)
+    with opened(tmp_path, ROWS) as batch:
+        assert keys([state.row for state in batch.todo]) == keys([ROWS[2], ROWS[4], ROWS[3]])
+        assert [state.row.key for state in batch.skipped] == [ROWS[1].key]
+    with opened(tmp_path, ROWS, retry_failed=True) as batch:
+        assert batch.todo[-1].row.key == ROWS[1].key
+
+
+def test_a_finished_row_whose_result_was_removed_is_made_again(tmp_path: Path) -> None:
+    with_events(tmp_path)
+    (ROWS[0].folder(tmp_path) / "summary.json").unlink()
+    with opened(tmp_path, ROWS) as batch:
+        assert ROWS[0].key in {state.row.key for state in batch.todo}
+
+
+def test_rows_that_are_new_in_the_list_are_added(tmp_path: Path) -> None:
+    with opened(tmp_path, ROWS[:2]):
+        pass
+    with opened(tmp_path, rows_of("b", "z")) as batch:
+        assert [state.row.prompt for state in batch.state.rows] == ["a", "b", "z"]
+        assert [state.row.prompt for state in batch.todo] == ["b", "z"]
+    assert (tmp_path / JOURNAL).read_text().count('"event": "row"') == 3
+
+
+def test_another_batch_is_refused_with_the_settings_that_differ(tmp_path: Path) -> None:
+    with opened(tmp_path, ROWS):
+        pass
+    header = BatchHeader(version="0", source="list.txt", settings={"steps": 8, "views_per_step": 1}, rows=5)
+    with pytest.raises(UserError, match=r"holds another batch, with .*views_per_step 2, not 1") as caught:
+        with opened_batch(tmp_path, header, ROWS):
+            pass
+    assert "more" in str(caught.value)
+
+
+def test_settings_of_a_later_version_compare_by_their_defaults() -> None:
+    assert differing_settings({}, {"extend": 0}) == []
+    assert differing_settings({"extend": 1}, {}) == ["extend"]
+
+
+def test_a_second_batch_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path, ROWS), pytest.raises(UserError, match="is being written by another process"):
+        with opened(tmp_path, ROWS):
+            pass
+    with opened(tmp_path, ROWS):
+        pass
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(UserError, match="holds something else than a batch"):
+        with opened(tmp_path, ROWS):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_batch_whose_beginning_was_cut_off_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text('{"event": "ba')
+    with opened(tmp_path, ROWS) as batch:
+        assert len(batch.todo) == 5
