@@ -2,8 +2,6 @@
 
 A run is seen as its training cameras see it. So is a file whose splats fill their sight, such as a run's own export;
 any other file is seen from as far as its splats need, whatever its size and place.
-
-Letters: N splats.
 """
 
 from __future__ import annotations
@@ -15,16 +13,8 @@ import torch
 
 from sdi_gs.cameras import CameraBatch, orbit_cameras
 from sdi_gs.settings.cameras import CameraConfig, LookConfig
+from sdi_gs.splats.sight import fitted_standpoint
 from sdi_gs.splats.splat_cloud import SplatCloud
-
-BULK = 0.99
-"""Share of the splats that is kept in sight; the rest may stray."""
-VISIBLE_LOGIT = -5.5
-"""Opacities below 1 in 255 are not drawn."""
-MARGIN = 1.1
-"""Distance over that at which the splats touch the picture's edge."""
-SMALLEST_SHARE = 0.25
-"""Least radius, as a share of the training cameras' sight, of splats that are seen by these cameras."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +53,11 @@ def training_framing(config: CameraConfig) -> Framing:
 
 def framing_of_cloud(cloud: SplatCloud, usual: Framing) -> Framing:
     """Return ``usual`` if it shows the bulk of a cloud well, else a sphere far enough away to see all of the bulk."""
-    middle, radius = bulk_of(cloud)
-    if math.dist(middle, usual.middle) + radius <= usual.sight and radius >= SMALLEST_SHARE * usual.sight:
+    found = fitted_standpoint(cloud, middle=usual.middle, distance=usual.distance, fov_y_deg=usual.fov_y_deg)
+    if found is None:
         return usual
-    distance = MARGIN * radius / math.sin(math.radians(0.5 * usual.fov_y_deg))
+    middle, distance = found
     return replace(usual, middle=middle, distance=distance)
-
-
-def bulk_of(cloud: SplatCloud) -> tuple[tuple[float, float, float], float]:
-    """Return middle and radius of the ball that holds the bulk of what is visible, the splats' sizes included."""
-    visible = cloud.opacity_logit > VISIBLE_LOGIT
-    cloud = cloud.select(visible) if bool(visible.any()) else cloud
-    means = cloud.means.double()
-    middle = means.median(dim=0).values
-    distances = (means - middle).norm(dim=1) + 2.0 * cloud.log_scales.double().exp().amax(dim=1)
-    radius = max(float(distances.kthvalue(math.ceil(BULK * len(distances))).values), 1e-6)
-    x, y, z = middle.tolist()
-    return (x, y, z), radius
 
 
 def looked_at(framing: Framing, look: LookConfig) -> Framing:

@@ -148,6 +148,14 @@ SPLAT_FORMATS: tuple[SplatFormat, ...] = (
         noun="an antimatter15 .splat",
         module="sdi_gs.splats.dot_splat",
     ),
+    SplatFormat(
+        name="html",
+        suffix=".html",
+        summary="is one page that any browser shows, offline",
+        noun="a page of splats",
+        module="sdi_gs.splats.html",
+        reads=False,
+    ),
 )
 """Every format; where two fit a file, the first one is taken."""
 

@@ -9,6 +9,9 @@ import pytest
 from command_line import SMOKE, files_in, refusal
 
 from sdi_gs.commands.main import main
+from sdi_gs.runs.export_formats import export_formats
+
+FORMAT_NAMES = ", ".join(row.name for row in export_formats())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ from sdi_gs.commands.main import main
         (["export", "nowhere", "--out", "a"], "the name a leaves the format open"),
         (["export", "nowhere", "--out", "a.splat", "--mesh.level", "3"], "not for format splat"),
         (["export", "nowhere"], "nowhere does not exist"),
-        (["export", "nowhere", "--format", "stl"], "format stl: choose one of ply, splat, glb, obj, ply-mesh"),
+        (["export", "nowhere", "--format", "stl"], f"format stl: choose one of {FORMAT_NAMES}"),
         (["export", "nowhere", "--format", "glb", "--mesh.resolution", "8"], "resolution must be 16 to 512, got 8"),
         (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be above 0 and at most 1000000"),
         (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sdi_gs.pictures.framing import Framing, bulk_of, framing_of_cloud, in_sight_of, looked_at, training_framing
+from sdi_gs.pictures.framing import Framing, framing_of_cloud, in_sight_of, looked_at, training_framing
 from sdi_gs.pictures.views import render_views, shows_nothing
 from sdi_gs.representations.gaussians import gaussians_from_splats
 from sdi_gs.settings.cameras import CameraConfig, LookConfig
+from sdi_gs.splats.sight import bulk_of
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 USUAL = training_framing(CameraConfig())

@@ -109,9 +109,10 @@ def test_a_loss_is_reported(ball: Gaussians, tmp_path: Path) -> None:
 
 
 def test_bad_input_is_refused_in_one_line(ball: Gaussians, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"leaves the format open: end it in one of .ply, .splat, .glb, .obj"):
+    with pytest.raises(UserError, match=r"leaves the format open: end it in one of .ply, .splat, .*.glb, .obj"):
         export(ball, tmp_path / "ball")
-    with pytest.raises(UserError, match="unknown format stl: choose one of ply, splat, glb, obj, ply-mesh"):
+    known = ", ".join(row.name for row in export_formats())
+    with pytest.raises(UserError, match=f"unknown format stl: choose one of {known}"):
         export(ball, tmp_path / "a.stl", format="stl")
     (tmp_path / "a.ply").write_text("mine")
     with pytest.raises(UserError, match="never overwritten"):
@@ -156,7 +157,7 @@ def test_splats_of_a_field_are_refused_with_the_meshes(tmp_path: Path) -> None:
 
 
 def test_an_exported_file_loads_again(ball: Gaussians, tmp_path: Path) -> None:
-    for row in SPLAT_FORMATS:
+    for row in (row for row in SPLAT_FORMATS if row.reads and row.writes):
         path = tmp_path / f"a{row.suffix}"
         export(ball, path)
         assert load(path).representation.num_points == 200

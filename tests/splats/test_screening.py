@@ -140,7 +140,8 @@ def test_the_writers_keep_what_the_readers_keep(tmp_path: Path) -> None:
         report = row.write(tmp_path / f"a{row.suffix}", spoilt).report
         assert (report.written, report.dropped_transparent, report.dropped_non_finite) == (37, 2, 1)
         assert report.left_out() == "3 of 40 Gaussians are left out (1 not finite, 2 transparent)"
-        assert len(read_splats(tmp_path / f"a{row.suffix}")) == 37
+        if row.reads:
+            assert len(read_splats(tmp_path / f"a{row.suffix}")) == 37
 
 
 def test_a_file_whose_splats_are_all_far_away_is_refused_with_the_reason(good: Path) -> None:
