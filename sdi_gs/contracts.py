@@ -170,8 +170,12 @@ class TunablePrior(Protocol):
 
 
 @runtime_checkable
-class ForgettingPrior(Protocol):
-    """A prior that keeps what it has computed for the prompts that it saw."""
+class SharedPrior(Protocol):
+    """A prior that several runs can use one after the other, without computing again what they share."""
+
+    def keep_prompts(self) -> None:
+        """From now on keep what is computed for prompts, for further runs of the same ones."""
+        ...
 
     def forget_prompts(self) -> None:
         """Drop what belongs to single prompts, before a run with another one; what all prompts share stays."""

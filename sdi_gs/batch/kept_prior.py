@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 import torch
 
-from sdi_gs.contracts import DiffusionPrior, ForgettingPrior
+from sdi_gs.contracts import DiffusionPrior, SharedPrior
 from sdi_gs.priors.catalog import loader_settings
 from sdi_gs.runs.prepare import newly_loaded
 from sdi_gs.settings.run import RunConfig
@@ -31,8 +31,10 @@ class KeptPrior:
             self._drop(device)
             self._prior = newly_loaded(config, device)
             self._settings = settings
+            if isinstance(self._prior, SharedPrior):
+                self._prior.keep_prompts()
             self.loads += 1
-        elif prompts != self._prompts and isinstance(self._prior, ForgettingPrior):
+        elif prompts != self._prompts and isinstance(self._prior, SharedPrior):
             self._prior.forget_prompts()
         self._prompts = prompts
         return self._prior

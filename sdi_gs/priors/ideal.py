@@ -65,6 +65,9 @@ class IdealPrior:
         """Return the cameras on all sides."""
         return CameraWindows(self.config)
 
+    def keep_prompts(self) -> None:
+        """Do nothing: renders are always kept."""
+
     def forget_prompts(self) -> None:
         """Drop the renders of single objects and colours; those of the empty text stay."""
         self._renders = {key: value for key, value in self._renders.items() if key[:2] == (None, None)}

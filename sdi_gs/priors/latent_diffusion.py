@@ -91,7 +91,12 @@ class LatentDiffusionPrior:
         self.compute = ComputeConfig()
         self._compiled_unet: Any = None
         self._embedded: dict[tuple[str, ...], Tensor] = {}
-        """The latest texts and their embeddings, for further runs of the same prompt."""
+        """The latest texts and their embeddings, if these are kept."""
+        self._keeps_prompts = False
+
+    def keep_prompts(self) -> None:
+        """From now on keep the embeddings of the latest texts, for further runs of the same prompt."""
+        self._keeps_prompts = True
 
     def forget_prompts(self) -> None:
         """Drop the embeddings of the latest texts."""
@@ -126,14 +131,15 @@ class LatentDiffusionPrior:
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return the text encoder's last hidden states [B, L, E]; warn of text that is cut off.
 
-        The same texts as in the last call are not encoded again. Raises UserError for a prompt that the config's
-        ``check_prompt`` refuses.
+        With ``keep_prompts`` the same texts as in the last call are not encoded again. Raises UserError for a prompt
+        that the config's ``check_prompt`` refuses.
         """
         # Only whole calls are kept: rows of another batch may differ in their last bits.
         key = tuple(prompts)
-        if key not in self._embedded:
-            self._embedded = {key: self._encoded(prompts)}
-        return self._embedded[key]
+        embeddings = self._embedded[key] if key in self._embedded else self._encoded(prompts)
+        if self._keeps_prompts:
+            self._embedded = {key: embeddings}
+        return embeddings
 
     def _encoded(self, prompts: Sequence[str]) -> Tensor:
         if self.config.check_prompt is not None:

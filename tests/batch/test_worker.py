@@ -157,6 +157,27 @@ def test_renders_of_a_prompt_are_dropped_for_the_next_and_those_of_all_prompts_s
     assert len(prior._mixtures) == 1
 
 
+def test_texts_of_the_same_prompt_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptPrior()
+    prior: Any = kept(config(prior="toybox"), CPU)
+    encoded: list[Any] = []
+    encoder = prior.text_encoder.forward
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        encoded.append(arguments)
+        return encoder(*arguments, **named)
+
+    monkeypatch.setattr(prior.text_encoder, "forward", counted)
+    texts = ["a blue robot, front view", ""]
+    first = prior.embed_prompts(texts)
+    assert kept(config(prior="toybox", seed=1), CPU) is prior
+    assert torch.equal(prior.embed_prompts(texts), first)
+    assert len(encoded) == 1
+    kept(config(prior="toybox", prompt="a red mushroom"), CPU)
+    assert torch.equal(prior.embed_prompts(texts), first)
+    assert len(encoded) == 2
+
+
 class Watched:
     """A config whose leaves are noted as they are read."""
 
