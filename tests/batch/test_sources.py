@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sdi_gs.batch.checked_rows import checked_rows
 from sdi_gs.batch.disk_space import disk_space_of, require_disk_space
 from sdi_gs.batch.sources import Planned, plan_rows, refuse_bad_rows
 from sdi_gs.errors import UserError
@@ -139,3 +140,49 @@ def test_space_grows_with_what_a_run_may_leave() -> None:
         assert disk_space_of(with_values(RunConfig(), larger)).least > plain.least
     field = disk_space_of(with_values(RunConfig(), {"representation": "ngp", "ngp.grid.log2_table_size": 18}))
     assert field.least > disk_space_of(with_values(RunConfig(), {"representation": "ngp"})).least
+
+
+def test_a_list_becomes_rows_with_its_repeats_and_its_disk_space_in_view(tmp_path: Path) -> None:
+    source, said = tmp_path / "prompts.csv", []
+    source.write_text("prompt,steps\na blue robot,\na blue robot,\na blue ship,\na red mug,9\n")
+
+    def rows(skip_bad: bool) -> Planned:
+        return checked_rows(
+            source,
+            key=None,
+            seeds=[0, 1],
+            settings_of=lambda own: with_values(RunConfig(), own),
+            out=tmp_path / "out",
+            skip_bad=skip_bad,
+            say=said.append,
+        )
+
+    with pytest.raises(UserError, match="nothing is started"):
+        rows(False)
+    assert not (tmp_path / "out").exists()
+    said.clear()
+    assert [(one.prompt, one.seed, one.line) for one in rows(True).rows] == [
+        ("a blue robot", 0, 2),
+        ("a blue robot", 1, 2),
+        ("a red mug", 0, 5),
+        ("a red mug", 1, 5),
+    ]
+    assert f'{source}: line 3 is line 2 again ("a blue robot", seed 1): made once' in said
+    assert said[0].startswith(f"{source}, line 4: ")
+    assert said[-1].startswith("4 runs, which will leave about ")
+
+
+def test_what_no_run_can_begin_with_is_found_before_the_first_step(tmp_path: Path) -> None:
+    source, said = tmp_path / "prompts.csv", []
+    source.write_text(f"prompt,gaussians.init_from\na blue robot,{tmp_path / 'gone.ply'}\na red mug,\n")
+    planned = checked_rows(
+        source,
+        key=None,
+        seeds=None,
+        settings_of=lambda own: with_values(RunConfig(), own),
+        out=tmp_path,
+        skip_bad=True,
+        say=said.append,
+    )
+    assert [one.prompt for one in planned.rows] == ["a red mug"]
+    assert "line 2: cannot start from" in said[0]
