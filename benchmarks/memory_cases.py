@@ -122,9 +122,13 @@ def _replay_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
 
 
 def _field_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
-    """Yield the cases of fields, one view per step as in the published run: by rays at once, and by tier."""
+    """Yield the cases of fields, one view per step as in the published run: by rays at once, and by tier.
+
+    The published field is seen by the published cameras, from as near as inside its cube.
+    """
     for name, ngp, groups in FIELDS:
-        field: dict[str, Any] = {"representation": "ngp", "ngp": ngp, "views_per_step": 1}
+        cameras = preset_named("sdi-paper-ngp" if name == "published" else "sd21-base").config.cameras
+        field: dict[str, Any] = {"representation": "ngp", "ngp": ngp, "views_per_step": 1, "cameras": cameras}
         for rays in groups:
             config = usual(compute=ComputeConfig(rays_at_once=rays), **field)
             yield "fields", 512, config, {"field": name, "rays_at_once": rays}

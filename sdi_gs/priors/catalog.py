@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from sdi_gs.contracts import DiffusionPrior
+    from sdi_gs.priors.parts import AddOns
     from sdi_gs.settings.run import RunConfig
 
 
@@ -92,6 +93,30 @@ def is_instrument(name: str) -> bool:
     return entry is not None and entry.is_instrument
 
 
+def refuse_add_ons(config: RunConfig) -> None:
+    """Raise UserError for changes of a network where the run's prior has none."""
+    entry = entry_named(config.prior)
+    if entry is None or entry.packaged is not None or entry.sources:
+        return
+    for option, plain in (("prior_type", "auto"), ("lora", ()), ("embedding", ())):
+        if getattr(config, option) != plain:
+            raise UserError(
+                f"--{option.replace('_', '-')} changes a network, and {entry.name} has none: leave it out, or choose "
+                "another --prior"
+            )
+
+
+def add_ons_of(config: RunConfig) -> AddOns:
+    """Return what a run adds to its prior by files of its own."""
+    from sdi_gs.priors.parts import AddOns
+
+    return AddOns(
+        prediction_type=None if config.prior_type == "auto" else config.prior_type,
+        loras=tuple((Path(file), weight) for file, weight in map(lora_and_weight, config.lora)),
+        embeddings=tuple(map(Path, config.embedding)),
+    )
+
+
 def unknown_prior(name: str) -> UserError:
     """Return the error for a name that is no entry, no path and no hub id."""
     return UserError(
@@ -110,22 +135,13 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
     from sdi_gs.priors.ideal_patches import IdealPatchPrior
     from sdi_gs.toybox.captions import style_in
 
-    _refuse_add_ons(entry, config)
+    refuse_add_ons(config)
     style = style_in(config.prompt)
     if style is not None:
         return IdealPatchPrior(config.ideal_prior, style, device=device)
     if config.guidance.views == "cameras":
         require_known_cameras(config.ideal_prior, config.cameras)
     return IdealPrior(config.ideal_prior, device=device)
-
-
-def _refuse_add_ons(entry: CatalogEntry, config: RunConfig) -> None:
-    for option, plain in (("prior_type", "auto"), ("lora", ()), ("embedding", ())):
-        if getattr(config, option) != plain:
-            raise UserError(
-                f"--{option.replace('_', '-')} changes a network, and {entry.name} has none: leave it out, or choose "
-                "another --prior"
-            )
 
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
@@ -171,7 +187,6 @@ def _load_latent_diffusion(
 
     from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig
     from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
-    from sdi_gs.priors.parts import AddOns
 
     precision = config.compute.precision
     if precision == "auto":
@@ -179,11 +194,7 @@ def _load_latent_diffusion(
     return load_latent_diffusion(
         source,
         name=name,
-        add_ons=AddOns(
-            prediction_type=None if config.prior_type == "auto" else config.prior_type,
-            loras=tuple((Path(file), weight) for file, weight in map(lora_and_weight, config.lora)),
-            embeddings=tuple(map(Path, config.embedding)),
-        ),
+        add_ons=add_ons_of(config),
         config=LatentDiffusionConfig(
             # The published code passes a clean latent's negative timestep to the network unchanged.
             published_source_time=config.guidance.renoise == "reference",

@@ -18,7 +18,9 @@ from sdi_gs.priors.hub_names import hub_name
 from sdi_gs.priors.kinds import read_json
 from sdi_gs.priors.latent_diffusion_loading import component_errors, prior_of_parts, require_layout
 from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, has_weights
-from sdi_gs.priors.parts import Parts, Placement
+from sdi_gs.priors.learned_words import add_words
+from sdi_gs.priors.low_rank import notes_on_loras, read_lora
+from sdi_gs.priors.parts import AddOns, Parts, Placement
 from sdi_gs.priors.safetensors_header import read_header
 
 
@@ -50,48 +52,46 @@ class PriorReport:
         ]
 
 
-def check_prior(name: str, *, prediction_type: PredictionType | None = None) -> PriorReport | str:
+def check_prior(name: str, *, add_ons: AddOns | None = None) -> PriorReport | str:
     """Return the report on a name, folder, file or repository, or one line for a prior without a network.
 
     Of a repository that is not on disk only the configs are fetched. Raises UserError with the reason for a prior that
-    cannot be used.
+    cannot be used, and for ``add_ons`` that do not fit it.
     """
-    entry = entry_named(name)
+    entry, add_ons = entry_named(name), add_ons or AddOns()
     if entry is not None and entry.packaged is not None:
-        return _folder_report(name, entry.packaged_folder(), f"in this package, {entry.summary}", prediction_type)
+        return _folder_report(name, entry.packaged_folder(), f"in this package, {entry.summary}", add_ons)
     if entry is not None and not entry.sources:
         return f"{name}: can be used; {entry.summary}, without weights"
     if entry is not None:
         on_disk = next(filter(None, map(folder_on_disk, entry.sources)), None)
         source = entry.sources[0]
         folder = on_disk or configs_of(source.repo_id, source.revision)
-        return _folder_report(name, folder, entry.summary, prediction_type, has_no_weights=on_disk is None)
+        return _folder_report(name, folder, entry.summary, add_ons, has_no_weights=on_disk is None)
     if not names_a_model(name):
         raise unknown_prior(name)
     path = Path(name)
     if path.is_file():
-        return _file_report(name, path, prediction_type)
+        return _file_report(name, path, add_ons)
     if path.is_dir():
-        return _folder_report(name, path, "a folder in Stable Diffusion's layout", prediction_type)
+        return _folder_report(name, path, "a folder in Stable Diffusion's layout", add_ons)
     named = hub_name(name)
     if named is None or named.file is not None:
         raise UserError(f"{name} can only be checked once it is here: sdi-gs priors fetch, or download the file")
     folder = configs_of(named.repo_id, named.revision)
     here = has_weights(folder)
-    return _folder_report(name, folder, f"the repository {named.text}", prediction_type, has_no_weights=not here)
+    return _folder_report(name, folder, f"the repository {named.text}", add_ons, has_no_weights=not here)
 
 
-def _file_report(name: str, path: Path, prediction_type: PredictionType | None) -> PriorReport:
+def _file_report(name: str, path: Path, add_ons: AddOns) -> PriorReport:
     file = inspect_checkpoint(path)
     nowhere = Placement(device="meta", dtype=torch.float32)
-    parts = load_checkpoint_parts(file, nowhere, prediction_type=prediction_type)
+    parts = load_checkpoint_parts(file, nowhere, prediction_type=add_ons.prediction_type)
     kind = f"a single file of Stable Diffusion {file.family}"
-    return _report(name, path, kind, parts, prediction_type, path.stat().st_size)
+    return _report(name, path, kind, parts, add_ons, path.stat().st_size)
 
 
-def _folder_report(
-    name: str, folder: Path, kind: str, prediction_type: PredictionType | None, *, has_no_weights: bool = False
-) -> PriorReport:
+def _folder_report(name: str, folder: Path, kind: str, add_ons: AddOns, *, has_no_weights: bool = False) -> PriorReport:
     require_layout(folder)
     files = [file for network in NETWORKS for file in (folder / network).glob("*.safetensors")]
     if not has_no_weights:
@@ -100,7 +100,7 @@ def _folder_report(
         for file in files:
             read_header(file)
     size = None if has_no_weights else sum(file.stat().st_size for file in files)
-    return _report(name, folder, kind, _empty_parts(folder), prediction_type, size)
+    return _report(name, folder, kind, _empty_parts(folder), add_ons, size)
 
 
 def _empty_parts(folder: Path) -> Parts:
@@ -122,10 +122,11 @@ def _empty_parts(folder: Path) -> Parts:
     return Parts(tokenizer=tokenizer, scheduler=scheduler, **made)
 
 
-def _report(
-    name: str, path: Path, kind: str, parts: Parts, prediction_type: PredictionType | None, size_bytes: int | None
-) -> PriorReport:
-    prior = prior_of_parts(parts, path, name=name, prediction_type=prediction_type)
+def _report(name: str, path: Path, kind: str, parts: Parts, add_ons: AddOns, size_bytes: int | None) -> PriorReport:
+    add_words(parts, add_ons.embeddings)
+    for file, _ in add_ons.loras:
+        read_lora(file, parts)
+    prior = prior_of_parts(parts, path, name=name, prediction_type=add_ons.prediction_type)
     return PriorReport(
         name=name,
         kind=kind,
@@ -133,5 +134,5 @@ def _report(
         image_size=prior.image_size,
         schedule=prior.schedule,
         size_bytes=size_bytes,
-        notes=list(prior.notes),
+        notes=[*prior.notes, *notes_on_loras(add_ons.loras)],
     )

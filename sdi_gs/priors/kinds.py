@@ -23,8 +23,12 @@ PIPELINES = (
 _COMPONENT_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _FOREIGN_FOLDERS = ("transformer", "text_encoder_2", "text_encoder_3", "prior", "controlnet")
 _DISTILLED_NAME = re.compile(
-    r"(?<![a-z])(turbo|lcm|lightning|hyper-?sd|dmd2?|schnell|distill\w*)(?![a-z])", re.IGNORECASE
+    r"(?<![a-z])(turbo|lcm|tcd|pcm|lightning|hyper[-_ ]?sd|flash[-_ ]?sd|dmd2?|schnell|distill\w*)(?![a-z])",
+    re.IGNORECASE,
 )
+_FEW_STEPS = re.compile(r"(?<![a-z\d])(?:1|2|4|6|8|12|16)[-_ ]?steps?(?![a-z])", re.IGNORECASE)
+_STEMS_WITHOUT_A_NAME = ("pytorch_lora_weights", "adapter_model")
+_OWN_NAMES = ("modelspec.title", "ss_output_name")
 _DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
@@ -48,6 +52,9 @@ def refuse_other_kind(folder: Path) -> None:
     index = folder / "model_index.json"
     if index.is_file():
         refuse_other_pipeline(_read_if_sound(index), str(folder))
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    if files and not any((folder / name).is_dir() for name in (*_COMPONENT_CLASSES, *_FOREIGN_FOLDERS)):
+        raise UserError(f"{folder} has no unet/ but single files: give the path of one, such as {folder / files[0]}")
     for name in _FOREIGN_FOLDERS:
         if (folder / name).is_dir():
             config = _read_if_sound(folder / name / "config.json")
@@ -72,6 +79,29 @@ def signs_of_distillation(name: str, scheduler: Mapping[str, Any], unet: Mapping
     if scheduler_class == "EulerDiscreteScheduler" and scheduler.get("timestep_spacing") == "trailing":
         return "trailing timesteps of an EulerDiscreteScheduler, as in SD-Turbo"
     return None
+
+
+def sign_of_few_steps(file: Path, metadata: Mapping[str, str]) -> str | None:
+    """Return what shows that a LoRA was made to sample in few steps, or None: its name, or one in its metadata."""
+    names = {"name": file.stem}
+    if file.stem in _STEMS_WITHOUT_A_NAME:
+        # The folder is named after the repository, in the hub's cache that of all its revisions.
+        folder = file.absolute().parent
+        names["folder"] = (folder.parents[1] if folder.parent.name == "snapshots" else folder).name
+    names |= {key: metadata[key] for key in _OWN_NAMES if key in metadata}
+    for where, text in names.items():
+        found = _DISTILLED_NAME.search(text) or _FEW_STEPS.search(text)
+        if found is not None:
+            return f'"{found[0]}" in its {where}'
+    return None
+
+
+def few_steps_note(file: Path, sign: str) -> str:
+    """Return the warning of such a LoRA in one line."""
+    return (
+        f"warning: {file.name} looks like a LoRA for sampling in few steps ({sign}): with it the model answers wrongly "
+        "at a guidance scale of 7.5 and at most timesteps; leave it out"
+    )
 
 
 def distillation_note(sign: str) -> str:

@@ -23,9 +23,10 @@ from sdi_gs.priors.kinds import distillation_note, read_json, refuse_other_kind,
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
 from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, in_one_line, missing_component, pickles_instead, variant_of
 from sdi_gs.priors.learned_words import add_words
-from sdi_gs.priors.low_rank import merge_loras
+from sdi_gs.priors.low_rank import merge_loras, notes_on_loras
 from sdi_gs.priors.parts import AddOns, Parts, Placement
 from sdi_gs.priors.quiet import lean_loading, without_progress_bars
+from sdi_gs.priors.safetensors_header import read_header
 from sdi_gs.priors.schedulers import read_scheduler, scheduler_notes
 
 
@@ -62,7 +63,7 @@ def load_latent_diffusion(
     rewrite = add_words(parts, add_ons.embeddings)
     merge_loras(parts, add_ons.loras)
     return prior_of_parts(
-        parts,
+        replace(parts, notes=(*parts.notes, *notes_on_loras(add_ons.loras))),
         path,
         name=name,
         prediction_type=add_ons.prediction_type,
@@ -140,6 +141,7 @@ def require_layout(folder: Path) -> None:
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
     """Load a component's network; UserError for missing weights, which both libraries would fill at random."""
     names = [file.name for file in (folder / component).iterdir()]
+    _require_whole_files(component, folder)
     with component_errors(component, folder), without_progress_bars():
         model, report = model_class.from_pretrained(
             folder / component,
@@ -156,6 +158,15 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
             f"{ALTERNATIVES}"
         )
     return model.to(device)
+
+
+def _require_whole_files(component: str, folder: Path) -> None:
+    """Raise UserError for weights that are something else, such as a pointer of Git LFS, or cut short."""
+    for file in sorted((folder / component).glob("*.safetensors")):
+        try:
+            read_header(file)
+        except UserError as error:
+            raise UserError(f"the {component} in {folder} cannot be loaded: {error}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
 from sdi_gs.priors.checkpoint_files import is_lora
+from sdi_gs.priors.kinds import few_steps_note, sign_of_few_steps
 from sdi_gs.priors.low_rank_names import LayerNames, Network
 from sdi_gs.priors.parts import Parts
 from sdi_gs.priors.safetensors_header import Header, read_header
@@ -66,6 +67,12 @@ def merge_loras(parts: Parts, files: Sequence[tuple[Path, float]], *, undo: Merg
     for weight, networks in changes:
         for network, layers in networks.items():
             _merge(getattr(parts, network), layers, weight, undo)
+
+
+def notes_on_loras(files: Sequence[tuple[Path, float]]) -> tuple[str, ...]:
+    """Return one warning for each LoRA that was made to sample in few steps."""
+    signs = [(path, sign_of_few_steps(path, read_header(path).metadata)) for path, _ in files]
+    return tuple(few_steps_note(path, sign) for path, sign in signs if sign is not None)
 
 
 def read_lora(path: Path, parts: Parts) -> dict[Network, dict[str, LayerChange]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import yaml
 
 from sdi_gs.devices import pick_device
 from sdi_gs.errors import UserError
-from sdi_gs.files import refuse_existing
+from sdi_gs.files import is_there, refuse_existing
+from sdi_gs.priors.catalog import add_ons_of, entry_named, refuse_add_ons
+from sdi_gs.priors.check import PriorReport, check_prior
 from sdi_gs.priors.fetch import readable_size
 from sdi_gs.priors.listing import prior_status
+from sdi_gs.priors.used_files import used_files
 from sdi_gs.runs.launch import settings_of_new_run
 from sdi_gs.runs.predicted_run import predicted_runs
 from sdi_gs.runs.prepare import require_runnable
@@ -36,18 +40,28 @@ def dry_run(request: RunRequest, *, chosen: str, say: Callable[[str], None]) -> 
     require_runnable(config)
     if request.output_dir is not None:
         refuse_existing(request.output_dir)
-    about = (f"nothing is written or fetched; {chosen}, device {device}", prior_line(config), *run_lines(config))
+    about = (f"nothing is written or fetched; {chosen}, device {device}", *prior_lines(config), *run_lines(config))
     settings = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True).rstrip()
     say("\n".join([*(f"# {line}" for line in about), settings]))
 
 
-def prior_line(config: RunConfig) -> str:
-    """Return whether the prior is on this machine; UserError for a name that is none."""
+def prior_lines(config: RunConfig) -> list[str]:
+    """Return whether the prior is on this machine, and if so what a check without its weights finds.
+
+    Raises UserError for a name that is none, for a prior that is here and cannot be used, and for LoRAs and textual
+    inversions that are not there or do not fit it.
+    """
     status = prior_status(config.prior)
-    if status.on_disk:
-        return f"prior     {config.prior}: on this machine"
-    size = "a download" if status.size_bytes is None else f"a download of {readable_size(status.size_bytes)}"
-    return f"prior     {config.prior}: {size}"
+    refuse_add_ons(config)
+    used_files(config)
+    if not status.on_disk:
+        size = "a download" if status.size_bytes is None else f"a download of {readable_size(status.size_bytes)}"
+        return [f"prior     {config.prior}: {size}"]
+    # Of a repository in the hub's cache the hub would be asked for news.
+    is_checked = entry_named(config.prior) is not None or is_there(Path(config.prior))
+    report = check_prior(config.prior, add_ons=add_ons_of(config)) if is_checked else None
+    notes = report.notes if isinstance(report, PriorReport) else []
+    return [f"prior     {config.prior}: on this machine", *notes]
 
 
 def run_lines(config: RunConfig) -> list[str]:

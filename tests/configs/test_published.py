@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset
 from sdi_gs.settings.tree import config_to_dict, flatten
 
@@ -56,6 +58,23 @@ def test_every_setting_is_in_the_table_or_is_said_to_be_of_no_account(name: str)
     assert named <= set(settings)
     missing = [key for key in settings if key not in named and not any(fnmatch.fnmatch(key, glob) for glob in unset)]
     assert missing == []
+
+
+@every_table
+def test_the_command_as_printed_shows_the_published_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--preset", name, "--prompt", "a corgi", "--dry-run"]) == 0
+    printed = flatten(yaml.safe_load(capsys.readouterr().out))
+    rows = [row for row in TABLES[name]["rows"] if "ours" in row]
+    other = {row["ours"] for row in rows if not is_published(row, printed)}
+    assert other <= {row["ours"] for row in rows if "reason" in row}
+    # Nothing is printed that the table does not judge, and nothing of the table is left out.
+    known = {row["ours"] for row in rows}
+    assert known <= printed.keys()
+    assert all(key in known or any(fnmatch.fnmatch(key, glob) for glob in TABLES[name]["unset"]) for key in printed)
+    assert list(tmp_path.iterdir()) == []
 
 
 @every_table

@@ -101,19 +101,25 @@ def parts_of(prior: Any) -> Parts:
 
 def test_removing_loras_puts_the_original_bits_back(pristine_models: dict[str, Path], tmp_path: Path) -> None:
     prior = load(pristine_models["epsilon"])
-    before = {name: value.clone() for name, value in prior.unet.state_dict().items()}
+    networks = {"unet": prior.unet, "text_encoder": prior.text_encoder}
+    before = {name: {key: v.clone() for key, v in one.state_dict().items()} for name, one in networks.items()}
     files = []
     for seed in (0, 1):
-        change = Change(prior.unet, ATTENTION, seed)
-        change.down = torch.randn(change.down.shape, generator=torch.Generator().manual_seed(seed))
-        files.append((save_tensors(kohya("unet", ATTENTION, change, 1.0), tmp_path / f"{seed}.safetensors"), 0.7))
+        tensors = {}
+        for network, layer in (("unet", ATTENTION), ("unet", CONV), ("text_encoder", TEXT)):
+            change = Change(networks[network], layer, seed)
+            change.down = torch.randn(change.down.shape, generator=torch.Generator().manual_seed(seed))
+            tensors |= kohya(network, layer, change, 1.0)
+        files.append((save_tensors(tensors, tmp_path / f"{seed}.safetensors"), 0.7))
     undo = Merged()
     merge_loras(parts_of(prior), files, undo=undo)
-    assert not torch.equal(prior.unet.state_dict()[f"{ATTENTION}.weight"], before[f"{ATTENTION}.weight"])
+    for name, one in networks.items():
+        assert any(not torch.equal(before[name][key], value) for key, value in one.state_dict().items()), name
     undo.remove()
-    after = prior.unet.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    for name, one in networks.items():
+        after = one.state_dict()
+        assert before[name].keys() == after.keys()
+        assert all(torch.equal(value, after[key]) for key, value in before[name].items())
 
 
 def test_the_scale_is_read_where_each_layout_states_it(pristine_models: dict[str, Path], tmp_path: Path) -> None:
@@ -189,6 +195,43 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
         merge_loras(parts_of(prior), [(good, 1.0), (bad, 1.0)])
     assert "\n" not in str(caught.value)
     assert torch.equal(prior.unet.state_dict()[f"{ATTENTION}.weight"], before)
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "sign"),
+    [
+        ("lcm-lora-sdv1-5.safetensors", {}, '"lcm" in its name'),
+        ("LCM_LoRA_Weights_SD15.safetensors", {}, '"LCM" in its name'),
+        ("Hyper-SD15-8steps-lora.safetensors", {}, '"Hyper-SD" in its name'),
+        ("sd15_turbo.safetensors", {}, '"turbo" in its name'),
+        ("pcm_sd15_smallcfg_2step.safetensors", {}, '"pcm" in its name'),
+        ("fast_4-step.safetensors", {}, '"4-step" in its name'),
+        ("TCD-SD15-LoRA/pytorch_lora_weights.safetensors", {}, '"TCD" in its folder'),
+        ("models--a--lcm-lora/snapshots/0f3c/pytorch_lora_weights.safetensors", {}, '"lcm" in its folder'),
+        ("style.safetensors", {"modelspec.title": "SD Lightning 4 steps"}, '"Lightning" in its modelspec.title'),
+        ("style.safetensors", {"ss_output_name": "my_lcm"}, '"lcm" in its ss_output_name'),
+        ("style.safetensors", {"modelspec.title": "a style"}, None),
+        ("style-step00001200.safetensors", {}, None),
+        ("lcm/style_1500steps.safetensors", {}, None),
+        ("turbines.safetensors", {"modelspec.description": "also with LCM"}, None),
+    ],
+)
+def test_a_lora_for_few_steps_is_warned_of_in_one_line(
+    pristine_models: dict[str, Path], tmp_path: Path, name: str, metadata: dict[str, str], sign: str | None
+) -> None:
+    factors = {
+        f"unet.{ATTENTION}.lora_A.weight": torch.ones(2, 32),
+        f"unet.{ATTENTION}.lora_B.weight": torch.ones(32, 2),
+    }
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    file = save_tensors(factors, tmp_path / name, {"format": "pt"} | metadata)
+    notes = load(pristine_models["epsilon"], loras=((file, 1.0),)).notes
+    if sign is None:
+        assert notes == ()
+        return
+    [note] = notes
+    assert note.startswith(f"warning: {file.name} looks like a LoRA for sampling in few steps ({sign}): ")
+    assert "\n" not in note
 
 
 def test_a_lora_that_is_not_there_or_a_pickle_is_refused(pristine_models: dict[str, Path], tmp_path: Path) -> None:

@@ -76,6 +76,53 @@ def sharded(folder: Path) -> None:
     file.unlink()
 
 
+def other_unet(**changes: Any) -> Build:
+    """Another U-Net with random weights, saved as diffusers does."""
+
+    def build(folder: Path) -> None:
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        stored = json.loads((folder / "unet" / "config.json").read_text())
+        own: dict[str, Any] = {key: value for key, value in stored.items() if not key.startswith("_")} | changes
+        unet: Any = UNet2DConditionModel(**own)
+        unet.save_pretrained(folder / "unet")
+
+    return build
+
+
+def with_safety_checker(folder: Path) -> None:
+    """As 1.x is published: a checker in pickles, an extractor, and the whole model once more in a single file."""
+    for name in ("safety_checker/pytorch_model.bin", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not read")
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor" / "preprocessor_config.json").write_text("{}")
+
+
+def with_pickle_twins(folder: Path) -> None:
+    for network in NETWORKS:
+        (folder / network / "diffusion_pytorch_model.bin").write_bytes(b"not read")
+
+
+def as_pointer(file: Path) -> None:
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3463726504\n")
+
+
+def inside_another(folder: Path) -> None:
+    shutil.move(folder, folder.with_name("inner"))
+    shutil.move(folder.with_name("inner"), folder / "inner")
+
+
+def emptied_but_for(name: str) -> Build:
+    def build(folder: Path) -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        if name:
+            (folder / name).write_bytes(b"not read")
+
+    return build
+
+
 def several(*builds: Build) -> Build:
     return lambda folder: [build(folder) for build in builds]
 
@@ -93,6 +140,11 @@ FOLDERS: dict[str, tuple[Build, str | None]] = {
     ),
     "trained betas": (scheduler(trained_betas=[0.001] * 1000, beta_start=..., beta_end=..., beta_schedule=...), None),
     "distilled by its scheduler": (scheduler(_class_name="LCMScheduler"), None),
+    "distilled, as SD-Turbo": (scheduler(_class_name="EulerDiscreteScheduler", timestep_spacing="trailing"), None),
+    "distilled by its U-Net": (other_unet(time_cond_proj_dim=8), None),
+    "as 1.5 is published": (with_safety_checker, None),
+    "pickles beside safetensors": (with_pickle_twins, None),
+    "image to image": (edited("model_index.json", _class_name="StableDiffusionImg2ImgPipeline"), None),
     "pickles only": (every_file(as_pickle), "the text_encoder in .* no .safetensors, only pytorch_model.bin, a pickle"),
     "no betas": (
         scheduler(beta_start=..., beta_end=..., beta_schedule=...),
@@ -130,6 +182,25 @@ FOLDERS: dict[str, tuple[Build, str | None]] = {
     "inpainting": (
         edited("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
         "is a StableDiffusionInpaintPipeline, which cannot be used",
+    ),
+    "upscaling": (
+        edited("model_index.json", _class_name="StableDiffusionUpscalePipeline"),
+        "is a StableDiffusionUpscalePipeline, which cannot be used",
+    ),
+    "instruct-pix2pix without an index": (
+        several(removed("model_index.json"), other_unet(in_channels=8)),
+        "its unet has in_channels 8, its vae needs 4",
+    ),
+    "ControlNet beside it": (
+        edited("controlnet/config.json", _class_name="ControlNetModel"),
+        r"has a controlnet \(ControlNetModel\), which cannot be used",
+    ),
+    "pointers of Git LFS": (every_file(as_pointer), "text_encoder.* is a pointer of Git LFS.*git lfs pull"),
+    "in a folder of its own": (inside_another, r"lacks its tokenizer \(no tokenizer/tokenizer.json\)"),
+    "an empty folder": (emptied_but_for(""), r"lacks its tokenizer \(no tokenizer/tokenizer.json\)"),
+    "single files alone": (
+        emptied_but_for("dreamshaper_8.safetensors"),
+        "has no unet/ but single files: give the path of one, such as .*model/dreamshaper_8.safetensors",
     ),
     "TAESD": (
         edited("vae/config.json", _class_name="AutoencoderTiny"),
@@ -174,7 +245,22 @@ def test_a_folder_loads_right_or_ends_in_its_own_line(model_copy: Callable[..., 
     assert (report.prediction_type, report.image_size) == (prior.prediction_type, prior.image_size)
     assert torch.equal(report.schedule.alphas_cumprod, prior.schedule.alphas_cumprod)
     warned = [note for note in report.notes if note.startswith("warning:")]
-    assert bool(warned) == (kind == "distilled by its scheduler")
+    assert len(warned) == kind.startswith("distilled")
+    assert prior.notes == tuple(report.notes)
+
+
+@pytest.mark.parametrize("name", ["sd-turbo", "LCM_Dreamshaper_v7", "Hyper-SD15", "bk-sdm-distilled", "tcd model"])
+def test_a_folder_named_after_few_steps_is_warned_of(model_copy: Callable[..., Path], name: str) -> None:
+    folder = model_copy()
+    notes = load_prior(RunConfig(prior=str(folder.rename(folder.with_name(name)))), device="cpu").notes  # pyright: ignore[reportAttributeAccessIssue]
+    assert [note for note in notes if "looks like a distilled model" in note and "in its name" in note] == list(notes)
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("name", ["turboprop-planes", "hypersdf", "model", "anything-v5", "xlcmx"])
+def test_other_names_are_not(model_copy: Callable[..., Path], name: str) -> None:
+    folder = model_copy()
+    assert load_prior(RunConfig(prior=str(folder.rename(folder.with_name(name)))), device="cpu").notes == ()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # Repositories on a hub on this machine.
@@ -230,6 +316,29 @@ def test_a_repository_of_single_files_names_one_of_them(hub: Any, tmp_path: Path
     (tmp_path / "files" / "style.safetensors").write_bytes(b"")
     hub.repositories["a/model"] = tmp_path / "files"
     one_line(lambda: load_prior(RunConfig(prior="a/model"), device="cpu"), "a/model/resolve/main/style.safetensors")
+
+
+def test_a_repository_named_after_few_steps_is_warned_of(hub: Any, pristine_models: dict[str, Path]) -> None:
+    hub.repositories["stabilityai/sd-turbo"] = pristine_models["epsilon"]
+    prior: Any = load_prior(RunConfig(prior="stabilityai/sd-turbo"), device="cpu")
+    assert ['"turbo" in its name' in note for note in prior.notes] == [True]
+
+
+def test_a_repository_is_fetched_without_what_is_not_used(hub: Any, model_copy: Callable[..., Path]) -> None:
+    folder = model_copy()
+    with_safety_checker(folder)
+    with_pickle_twins(folder)
+    [unet] = (folder / "unet").glob("*.safetensors")
+    shutil.copyfile(unet, unet.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    hub.repositories["a/model"] = folder
+    load_prior(RunConfig(prior="a/model"), device="cpu")
+    fetched = {path.split("/", 5)[5] for path in hub.downloads()}
+    assert {name for name in fetched if name.endswith(".safetensors")} == {
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+    assert not any(name.endswith((".bin", ".ckpt")) or name.startswith(("safety", "feature")) for name in fetched)
 
 
 def test_a_gated_repository_says_how_to_log_in(hub: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def crashed_run(folder: Path, steps: int) -> RunFolder:
     return run_folder
 
 
-def assert_same_results(left: RunFolder, right: RunFolder) -> None:
-    for name in BYTES_THAT_REPEAT:
+def assert_same_results(left: RunFolder, right: RunFolder, names: Sequence[str] = BYTES_THAT_REPEAT) -> None:
+    for name in names:
         assert (left.path / name).read_bytes() == (right.path / name).read_bytes(), name
     assert [timeless(record) for record in left.read_steps()] == [timeless(record) for record in right.read_steps()]
     tensors, others = (load_checkpoint(list_checkpoints(run.checkpoints)[-1]).tensors for run in (left, right))
