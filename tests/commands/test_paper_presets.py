@@ -20,6 +20,7 @@ from tiny_pipeline import SCHEDULERS, write_model
 from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset
 from sdi_gs.runs.checkpoint import list_checkpoints, load_checkpoint
+from sdi_gs.runs.checkpoint_contents import state_of
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.settings.tree import config_from_dict, differing_keys
 
@@ -111,6 +112,35 @@ def test_it_moves_every_parameter(run: Path) -> None:
     assert len(params) >= 5
     still = [key for key in params if first[key].shape == last[key].shape and torch.equal(first[key], last[key])]
     assert still == []
+
+
+# First and last learning rate, betas and epsilon of each optimiser, from the published files in this project's units.
+OPTIMISERS: dict[str, dict[str, tuple[float, float, list[float], float]]] = {
+    "sdi-paper-ngp": {
+        "field": (0.01, 0.01, [0.9, 0.99], 1e-15),
+        "environment": (0.001, 0.001, [0.9, 0.99], 1e-15),
+    },
+    "sdi-paper-3dgs": {
+        "means": (1.6e-4 * 3.5, 1.6e-6 * 3.5, [0.9, 0.999], 1e-15),
+        "scales": (0.005, 0.001, [0.9, 0.999], 1e-15),
+        "quats": (0.001, 0.0002, [0.9, 0.999], 1e-15),
+        "opacities": (0.05, 0.05, [0.9, 0.999], 1e-15),
+        "sh0": (0.005, 0.003, [0.9, 0.999], 1e-15),
+    },
+}
+
+
+def test_its_optimisers_are_the_published_ones(run: Path) -> None:
+    # The first step has the first rate and the last one the last; these are saved after steps 10 and 20.
+    for path, progress in zip(list_checkpoints(RunFolder(run).checkpoints), (9 / 19, 1.0), strict=True):
+        saved = state_of(load_checkpoint(path))["optimizers"]
+        groups = {name: optimizer["param_groups"] for name, optimizer in saved.items()}
+        found = {name: (group["lr"], list(group["betas"]), group["eps"]) for name, [group] in groups.items()}
+        expected = {
+            name: (pytest.approx(first * (last / first) ** progress, rel=1e-9), betas, eps)
+            for name, (first, last, betas, eps) in OPTIMISERS[run.name].items()
+        }
+        assert found == expected
 
 
 def test_it_is_rendered_and_exported(run: Path, tmp_path: Path) -> None:
