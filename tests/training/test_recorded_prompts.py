@@ -42,7 +42,7 @@ def networks() -> Any:
 
 @pytest.fixture
 def prior(networks: Any) -> LatentDiffusionPrior:
-    made = prior_of_networks(networks, model="sd21-base")
+    made: Any = prior_of_networks(networks, model="sd21-base")
     made.tokenizer = Recorder(made.tokenizer)
     return made
 
