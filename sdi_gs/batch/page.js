@@ -109,7 +109,7 @@
   function links(row) {
     const parts = [];
     if (row.ply) parts.push(make("a", {href: file(row, "splats.ply"), download: row.key + ".ply"}, "splats.ply"));
-    if (row.status !== "waiting") parts.push(make("a", {href: file(row, "")}, "folder"));
+    if (row.folder) parts.push(make("a", {href: file(row, "")}, "folder"));
     return parts.flatMap((part, place) => place ? [" · ", part] : [part]);
   }
   function statusText(row) {

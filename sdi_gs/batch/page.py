@@ -120,6 +120,7 @@ def _record(known: RowState, out: Path, *, is_best: bool) -> dict[str, Any]:
         "reason": known.reason,
         "settings": dict(row.settings),
         "best": is_best,
+        "folder": known.status != "waiting" and folder.path.is_dir(),
         "sheet": finished and folder.contact_sheet.is_file(),
         "film": finished and folder.turntable.is_file(),
         "ply": finished and folder.splats.is_file(),

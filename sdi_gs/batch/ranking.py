@@ -1,13 +1,15 @@
-"""Which of a prompt's seeds are best, by a score; and how long the rest of a batch will take. Imports no torch."""
+"""Which of a prompt's seeds are best, by a score; and how long the rest of a batch will take."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from sdi_gs.batch.rows import Row
 from sdi_gs.batch.state import BatchState, RowState
+from sdi_gs.errors import UserError
 from sdi_gs.settings.named import row_named
 
 MOVING = ("waiting", "running", "stopped", "lost")
@@ -46,6 +48,24 @@ RANKINGS: tuple[Ranking, ...] = (
     Ranking(name="truth", metric="truth", value=_mean_of("psnr_best")),
 )
 """Every ranking; a new one is a row here, over a metric of the table of metrics."""
+
+
+def require_scores(ranking: Ranking, rows: Iterable[Row]) -> None:
+    """Raise UserError for the first row whose prompt the ranking's metric cannot score: now, and not after its run."""
+    # Imports torch, and is asked for only with --keep-best.
+    from sdi_gs.evaluation.metrics.table import metric_named
+    from sdi_gs.evaluation.metrics.truth import toybox_prompt
+
+    if not metric_named(ranking.metric).needs_truth:
+        return
+    for row in rows:
+        try:
+            toybox_prompt(row.prompt)
+        except UserError as error:
+            raise UserError(
+                f"line {row.line}: --keep-best goes by {ranking.name}, which cannot score this prompt ({error}): leave "
+                "--keep-best out, or make a list of toybox prompts"
+            ) from error
 
 
 def best_rows(state: BatchState, keep: int, ranking: Ranking) -> frozenset[str]:

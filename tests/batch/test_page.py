@@ -38,12 +38,12 @@ def test_the_page_holds_every_row_and_what_became_of_it(tmp_path: Path) -> None:
     data = data_of(write_page(tmp_path, state, running=True))
     robot, mug, strange, tree, ball = data["rows"]
     assert (robot["status"], robot["seconds"], robot["scores"]) == ("finished", 31.5, {"judge_class": 0.75})
-    assert (robot["sheet"], robot["ply"], robot.get("film")) == (True, True, None)
+    assert (robot["folder"], robot["sheet"], robot["ply"], robot.get("film")) == (True, True, True, None)
     assert (mug["status"], mug["step"], mug["steps"]) == ("running", 40, 100)
     assert mug["preview"] == "previews/step_000040.png"
     assert (strange["prompt"], strange["reason"]) == (STRANGE, "no such </script> word")
     # Its folder holds nothing: no link leads nowhere.
-    assert not {"sheet", "film", "ply", "preview"} & set(tree)
+    assert not {"sheet", "film", "ply", "preview", "folder"} & set(tree)
     assert ball["status"] == "waiting"
     assert (data["running"], data["source"]) == (True, "prompts.txt")
 

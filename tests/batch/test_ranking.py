@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from batches import batch_of, fail, finish, start
 
-from sdi_gs.batch.ranking import RANKINGS, best_rows, ranking_named, seconds_left
+from sdi_gs.batch.ranking import RANKINGS, best_rows, ranking_named, require_scores, seconds_left
 from sdi_gs.batch.rows import new_row
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.table import metric_named
@@ -59,3 +59,10 @@ def test_time_left_is_the_median_of_finished_rows_over_the_workers() -> None:
     # Three rows wait and three quarters of one are left; the first row's loading is forgotten.
     assert seconds_left(state, 2) == pytest.approx(12.0 * 3.75 / 2)
     assert seconds_left(state, 0) == pytest.approx(12.0 * 3.75)
+
+
+def test_prompts_that_cannot_be_scored_are_found_before_they_are_made() -> None:
+    rows = [known.row for known in batch_of("a blue robot", "a corgi wearing a top hat").rows]
+    require_scores(JUDGE, rows[:1])
+    with pytest.raises(UserError, match="line 2: --keep-best goes by judge, which cannot score .*corgi"):
+        require_scores(JUDGE, rows)

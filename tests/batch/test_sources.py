@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import config as small_config
+from small_runs import whole_run
 
 from sdi_gs.batch.checked_rows import checked_rows
 from sdi_gs.batch.disk_space import disk_space_of, require_disk_space
@@ -129,6 +131,17 @@ def test_rows_that_leave_more_than_the_disk_holds_are_refused(tmp_path: Path) ->
     count = free // disk_space_of(huge).least + 100
     with pytest.raises(UserError, match=rf"{count} runs leave at least .*GB in .*are free"):
         require_disk_space((huge for _ in range(count)), tmp_path)
+
+
+def test_the_estimate_is_near_what_a_run_leaves(tmp_path: Path) -> None:
+    settings = with_values(small_config(), {"gaussians.num_initial": 6000, "densify.enabled": False})
+    run = whole_run(tmp_path / "run", settings)
+    left = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    # 6000 Gaussians take most of it: two checkpoints and the splats.
+    assert left > 2_000_000
+    estimate = disk_space_of(settings)
+    assert estimate.least == estimate.most
+    assert 0.9 * left < estimate.most < 1.5 * left
 
 
 def test_space_grows_with_what_a_run_may_leave() -> None:
