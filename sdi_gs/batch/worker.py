@@ -91,6 +91,8 @@ class _Row:
         self._last_report = 0.0
         self._step = 0
         self._steps = 0
+        self._saved = -1
+        """Step of the latest checkpoint that was reported."""
 
     def make(self) -> None:
         """Start the run, or go on with it, and report its end; RowStopped if it was stopped before."""
@@ -163,8 +165,9 @@ class _Row:
             case TrainingStarted(step=step, num_steps=steps):
                 self._step, self._steps = step, steps
                 self.report_event("started")
-            case CheckpointSaved(step=step):
-                self._step = step
+            case CheckpointSaved(step=step) if step != self._saved:
+                # The end of a run saves its last step once more.
+                self._step = self._saved = step
                 self.report_event("checkpoint")
             case StepDone(report=done):
                 self._progress(done.step)

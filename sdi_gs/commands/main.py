@@ -12,7 +12,7 @@ from typing import Any
 from sdi_gs import __version__
 from sdi_gs.commands.common import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, EXIT_USER_ERROR
 from sdi_gs.commands.output import output_of_any_kind
-from sdi_gs.commands.parsing import parse_command
+from sdi_gs.commands.parsing import parse_command, with_one_name
 from sdi_gs.commands.table import COMMANDS, command_of
 from sdi_gs.commands.train_help import HELP_FLAGS
 from sdi_gs.console import forget, say
@@ -78,6 +78,7 @@ def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         print(f"sdi-gs {__version__}")
         return 0
+    arguments = with_one_name(arguments, COMMANDS)
     if arguments and arguments[0] in COMMANDS:
         show_help = COMMANDS[arguments[0]].show_help
         if show_help is not None and not set(HELP_FLAGS).isdisjoint(arguments):

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Annotated, Any, Union
 
@@ -34,6 +34,7 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
     Help ends the program (SystemExit 0). Raises UserError, in one line, for an unknown command or option and for a
     value that is not accepted.
     """
+    arguments = with_one_name(arguments, options)
     commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
     said = io.StringIO()
     try:
@@ -47,6 +48,12 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
     except ValueError as error:
         # Raised by the checks of the outermost dataclass, which tyro does not catch.
         raise UserError(str(error)) from error
+
+
+def with_one_name(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return the arguments with a command's two words as its one name: ``batch status`` is ``batch-status``."""
+    joined = "-".join(arguments[:2])
+    return [joined, *arguments[2:]] if len(arguments) > 1 and joined in names else list(arguments)
 
 
 @contextmanager

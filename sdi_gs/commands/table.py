@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdi_gs.commands.batch import Batch, batch
+from sdi_gs.commands.batch_help import show_batch_help
+from sdi_gs.commands.batch_status import BatchStatus, batch_status
 from sdi_gs.commands.doctor import Doctor, doctor
 from sdi_gs.commands.eval import Eval, evaluate_scene
 from sdi_gs.commands.export import Export, export_file
@@ -32,6 +35,8 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "train": Command(Train, train, show_help),
+    "batch": Command(Batch, batch, show_batch_help),
+    "batch-status": Command(BatchStatus, batch_status),
     "render": Command(Render, render),
     "view": Command(View, view),
     "export": Command(Export, export_file),

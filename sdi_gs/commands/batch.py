@@ -1,0 +1,229 @@
+"""``sdi-gs batch``: every prompt of a list, on all devices of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from sdi_gs import __version__
+from sdi_gs.batch.display import batch_display, totals_of
+from sdi_gs.batch.driver import drive
+from sdi_gs.batch.engine import Engine, Job
+from sdi_gs.batch.journal import BatchHeader
+from sdi_gs.batch.local_engine import LocalEngine, local_workers
+from sdi_gs.batch.opening import OpenBatch, opened_batch
+from sdi_gs.batch.page import PageWriter
+from sdi_gs.batch.ranking import Ranking, ranking_named
+from sdi_gs.batch.scheduler import Scheduler
+from sdi_gs.batch.state import RowState
+from sdi_gs.batch.threads import threads_per_worker
+from sdi_gs.commands.common import EXIT_INTERRUPTED, pick_device
+from sdi_gs.commands.defaults import named_settings, settings_for_device
+from sdi_gs.commands.given import given_type
+from sdi_gs.console import print_path, say
+from sdi_gs.errors import UserError
+from sdi_gs.runs.folder import slug
+from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
+from sdi_gs.runs.request import RunRequest
+from sdi_gs.settings.bounds import SEED, Range, check_settings
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TierChoice
+from sdi_gs.settings.tree import config_to_dict, flatten
+
+if TYPE_CHECKING:
+    GivenSettings = Mapping[str, Any]
+else:
+    GivenSettings = given_type(RunConfig)
+
+EXIT_ROWS_FAILED = 1
+"""Some rows could not be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Make every prompt of a list: one run folder each in OUT/runs, the state in OUT/batch.jsonl.
+
+    The same command again skips what is finished and goes on with what is not.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LIST")]
+    """Prompts: a text file with one a line, a CSV or JSONL table (columns prompt, seed, name and any setting), or a
+    prompt library in threestudio's JSON form."""
+    settings: Annotated[GivenSettings, tyro.conf.arg(name="")]
+    key: str | None = None
+    """Name of one of a library's lists."""
+    seeds: Annotated[tuple[int, ...], SEED] = ()
+    """Seeds that each prompt is made with, unless its row has its own; --seed alone if not given."""
+    skip_bad: bool = False
+    """Go on without the rows that cannot be made, which are listed."""
+    output_dir: Path | None = None
+    """The batch's folder, new or that of the same batch; outputs/batch-<name of the list> if not given."""
+    preset: str | None = None
+    """Settings to start from, as in sdi-gs train."""
+    tier: TierChoice = "auto"
+    """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
+    export: tuple[str, ...] = ()
+    """Formats that each result is also written in at the end of its run: those of sdi-gs export."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:1; every CUDA device, or the CPU without one, if not given."""
+    workers: Annotated[int | None, Range(1, 256)] = None
+    """Processes that make rows side by side; one per device if not given. On the CPU they share the cores."""
+    attempts: Annotated[int, Range(1, 100)] = 3
+    """How many times a row is tried whose worker ends while it has it (killed, out of memory)."""
+    max_failures: Annotated[int | None, Range(1, 1_000_000)] = None
+    """Failed rows after which the batch saves what is running and ends; any number if not given."""
+    retry_failed: bool = False
+    """Try the rows again that failed before."""
+    keep_best: Annotated[int, Range(1, 1000, zero_means="no scores")] = 0
+    """Score every result and mark this many of each prompt's seeds as its best; nothing is removed."""
+    score: str = "judge"
+    """Score that --keep-best goes by: judge or truth, both for toybox prompts."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def batch(options: Batch) -> int:
+    """Make the rows of a list; return 0, 1 if rows failed, or 130 for a batch that was stopped."""
+    settings = BatchSettings(options)
+    ranking = ranking_named(options.score) if options.keep_best else None
+    out = options.output_dir or Path("outputs") / f"batch-{slug(options.source.stem)}"
+    from sdi_gs.batch.checked_rows import checked_rows
+
+    planned = checked_rows(
+        options.source,
+        key=options.key,
+        seeds=options.seeds or None,
+        settings_of=settings.of,
+        out=out,
+        skip_bad=options.skip_bad,
+        say=say,
+    )
+    header = BatchHeader(
+        version=__version__,
+        source=str(options.source),
+        settings=flatten(config_to_dict(settings.of({}))),
+        rows=len(planned.rows),
+    )
+    with opened_batch(out, header, planned.rows, retry_failed=options.retry_failed) as opened:
+        _say_what_comes(opened, out)
+        page = PageWriter(out, keep=options.keep_best, ranking=ranking)
+        try:
+            was_stopped = bool(opened.todo) and _run(options, settings, ranking, opened, out, page)
+        finally:
+            page.write(opened.state, running=False)
+    print_path(page.path)
+    say(totals_of(opened.state, None))
+    if was_stopped:
+        say("stopped; the same command again goes on")
+        return EXIT_INTERRUPTED
+    return 0 if opened.state.count("finished") == len(opened.state.rows) else EXIT_ROWS_FAILED
+
+
+class BatchSettings:
+    """From a row's own settings to those of its run."""
+
+    def __init__(self, options: Batch) -> None:
+        """Raise UserError for options that do not go with a list."""
+        self._options = options
+        self.given = flatten(dict(options.settings))
+        self._bases: dict[tuple[str | None, str | None], RunConfig] = {}
+        if "prompt" in self.given:
+            raise UserError(f"the prompts come from {options.source}: leave --prompt out")
+
+    def of(self, own: Mapping[str, Any]) -> RunConfig:
+        """Return the settings of a run with a row's own settings; UserError for values that are not valid."""
+        return self._request(own).settings()
+
+    def job_of(self, state: RowState, attempt: int, out: Path, scores: Sequence[str] = ()) -> Job:
+        """Return a row's job."""
+        request = self._request(state.row.given)
+        assert request.config is not None
+        return Job(
+            key=state.row.key,
+            folder=str(state.row.folder(out).absolute()),
+            config=config_to_dict(request.config),
+            given=request.given,
+            tier=request.tier,
+            attempt=attempt,
+            export=request.export,
+            scores=scores,
+        )
+
+    def _request(self, own: Mapping[str, Any]) -> RunRequest:
+        options, given = self._options, {**self.given, **own}
+        config = self._base(given.get("prior"), given.get("representation"))
+        return RunRequest(config=config, given=given, tier=options.tier, export=options.export)
+
+    def _base(self, prior: str | None, representation: str | None) -> RunConfig:
+        """Return the settings that preset, prior, representation and device choose."""
+        choice = (prior, representation)
+        if choice not in self._bases:
+            options = self._options
+            named = named_settings(options.preset, prior, None, representation)
+            config, _ = named or settings_for_device(options.device, representation)
+            assert config is not None
+            self._bases[choice] = config
+        return self._bases[choice]
+
+
+def _say_what_comes(opened: OpenBatch, out: Path) -> None:
+    rows, done = opened.state.rows, opened.state.count("finished")
+    say(f"{out}: {len(rows)} rows, {len(opened.todo)} to make, {done} finished")
+    if opened.skipped:
+        say(f"{len(opened.skipped)} rows failed before and are left out; --retry-failed tries them again")
+    if opened.other_version is not None:
+        say(f"the batch was begun with version {opened.other_version}, this is {__version__}: results may differ")
+
+
+def _run(
+    options: Batch, settings: BatchSettings, ranking: Ranking | None, opened: OpenBatch, out: Path, page: PageWriter
+) -> bool:
+    """Make the rows; return whether a stop was asked for. Raises UserError if no worker is left."""
+    scheduler = Scheduler(opened.todo, attempts=options.attempts, max_failures=options.max_failures)
+    engine = _engine(options, scheduler, out, len(opened.todo))
+    at_once, scores = True, () if ranking is None else (ranking.metric,)
+    try:
+        with (
+            Interrupts("stopping: the workers save what they have; Ctrl-C once more stops at once") as interrupts,
+            batch_display() as display,
+        ):
+            engine.start()
+            drive(
+                engine,
+                scheduler,
+                opened.state,
+                opened.journal,
+                lambda state, attempt: settings.job_of(state, attempt, out, scores),
+                observers=[display, page],
+                should_stop=lambda: interrupts.requested,
+            )
+        at_once = False
+    except StoppedAtOnce:
+        return True
+    finally:
+        engine.close(at_once=at_once)
+    if not scheduler.is_done:
+        name, reason = next(iter(scheduler.given_up.items()))
+        raise UserError(f"no worker is left; {name} ended again and again, last: {reason}")
+    return interrupts.requested
+
+
+def _engine(options: Batch, scheduler: Scheduler, out: Path, num_rows: int) -> Engine:
+    """Return the engine, whose workers the scheduler expects."""
+    device = pick_device(options.device)
+    devices = [str(device)]
+    if device.type == "cuda" and options.device is None:
+        import torch
+
+        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    workers = local_workers(devices, min(options.workers or len(devices), num_rows))
+    threads = threads_per_worker(len(workers))
+    for worker in workers:
+        scheduler.expect(worker.name)
+    say(f"{', '.join(worker.name for worker in workers)}: {threads} thread{'s' * (threads > 1)} each")
+    return LocalEngine(workers, threads=threads, out=out)
