@@ -35,7 +35,8 @@ def status_json(out: Path, state: BatchState, *, running: bool, keep: int, ranki
 def status_lines(out: Path, state: BatchState, *, running: bool, keep: int, ranking: Ranking) -> Iterator[str]:
     """Yield what a person wants to know: totals, the rows under way and those that failed, the best, what to do."""
     totals = totals_of(state, state.count("running") if running else None)
-    yield f"{state.header.source}, begun {state.header.time}: {totals}"
+    begun = f"{state.header.time[:16].replace('T', ' ')} UTC"
+    yield f"{state.header.source}, begun {begun}: {totals}"
     for status, title in _LISTED:
         rows = [known for known in state.rows if known.status == status]
         for known in rows[:MOST_LISTED]:

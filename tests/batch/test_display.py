@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,8 @@ def test_status_lists_what_runs_what_failed_and_what_to_do(tmp_path: Path) -> No
     start(state, 1, step=40)
     fail(state, 2, "toybox does not know the word")
     lines = list(status_lines(tmp_path, state, running=False, keep=1, ranking=JUDGE))
-    assert "4 runs: 1 waiting, 1 running, 1 finished, 1 failed" in lines[0]
+    assert re.match(r"prompts.txt, begun \d{4}-\d\d-\d\d \d\d:\d\d UTC: 4 runs: ", lines[0])
+    assert lines[0].endswith("4 runs: 1 waiting, 1 running, 1 finished, 1 failed")
     assert lines[1] == 'running: "a red mug", seed 0, step 40 of 100, box cpu'
     assert lines[2] == 'failed: "a tree", seed 0: toybox does not know the word'
     assert lines[3] == f"best, judge 1.000: {state.rows[0].row.folder(tmp_path)}"
