@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from sdi_gs.batch.driver import BatchObserver
     from sdi_gs.batch.engine import EngineEvent
 
-SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_LINES = 60.0
 """Between two lines with the totals, where there is no terminal."""
+MOST_STEPS = 8
+"""Workers whose steps such a line names."""
 SECONDS_BETWEEN_TABLES = 0.5
 SHARE_OF_TIME = 0.02
 """Largest share of the program's time that showing may take."""
@@ -61,7 +63,7 @@ class PlainLines:
             say(line)
         if self._pace.is_due:
             with self._pace.measured():
-                say(totals_of(state, self._board.num_busy))
+                say(f"{totals_of(state, self._board.num_busy)}{_steps_of(self._board)}")
 
 
 class LiveTable:
@@ -155,6 +157,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def _steps_of(board: WorkerBoard) -> str:
+    """Return how far the first busy workers are."""
+    busy = [seat for seat in board.seats if seat.key is not None and seat.steps is not None]
+    steps = [f"{seat.step}/{seat.steps}" for seat in busy[:MOST_STEPS]]
+    return f"; at step {', '.join(steps)}{', ...' if len(busy) > MOST_STEPS else ''}" if steps else ""
 
 
 def _cells(seat: Seat, state: BatchState) -> tuple[str, ...]:

@@ -87,7 +87,10 @@ def test_without_a_terminal_rows_that_end_have_a_line_and_totals_come_now_and_th
     lines.observe(RowEvent(event="failed", key=state.rows[1].row.key, worker="w1"), state)
     lines.observe(EngineNote(text="dashboard: http://127.0.0.1:8265"), state)
     lines.observe(WorkerLost(worker="w1", reason="killed by signal 9"), state)
-    clock = 31.0
+    start(state, 2)
+    lines.observe(WorkerReady(worker="w2", machine="box", device="cpu"), state)
+    lines.observe(RowProgress(key=state.rows[2].row.key, worker="w2", step=7, steps=100, seconds=1), state)
+    clock = 61.0
     lines.observe(None, state)
     lines.observe(None, state)
     assert capsys.readouterr().err.splitlines() == [
@@ -96,7 +99,7 @@ def test_without_a_terminal_rows_that_end_have_a_line_and_totals_come_now_and_th
         '2/3  failed  "a red mug", seed 0: out of memory',
         "dashboard: http://127.0.0.1:8265",
         "worker w1 is lost: killed by signal 9",
-        "3 runs: 1 waiting, 1 finished, 1 failed, about 12 s left",
+        "3 runs: 1 running, 1 finished, 1 failed, about 12 s left; at step 7/100",
     ]
 
 
