@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +20,8 @@ FORMATS_HELP = (
     f"If not given, the one that --out ends like, or {export_formats()[0].name}."
 )
 FORMAT_NAMES = f"{{{','.join(row.name for row in export_formats())}}} ..."
+SECONDS_BETWEEN_LINES = 5.0
+"""Of the progress of a fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +44,29 @@ class Export:
 
 def export_file(options: Export) -> int:
     """Write a scene in each format; print the files' paths and a line about each."""
-    from sdi_gs.runs.export import export, paths_for
+    from sdi_gs.runs.export import Exporter, paths_for
     from sdi_gs.runs.loading import load
 
     scene, chosen = load(options.source), formats_for(options.out, options.format)
-    for row, path in zip(chosen, paths_for(scene, chosen, options.out), strict=True):
-        exported = export(scene, path, format=row, options=options.options)
+    paths = paths_for(scene, chosen, options.out)
+    exporter = Exporter(scene, options.options, after_step=_progress(options.options.fit_steps))
+    for row, path in zip(chosen, paths, strict=True):
+        exported = exporter.write(path, row)
         print_paths([exported.path])
         print_lines(exported.summary)
         if exported.remark is not None:
             say(exported.remark)
     return 0
+
+
+def _progress(steps: int) -> Callable[[int], None]:
+    """Return a function that prints, from time to time, how many steps of a fit are finished."""
+    last = time.monotonic()
+
+    def after_step(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES or done == steps:
+            last = time.monotonic()
+            say(f"fitting splats to the field: {done} of {steps} steps")
+
+    return after_step

@@ -16,6 +16,10 @@ from sdi_gs.settings.cameras import CameraConfig, LookConfig
 from sdi_gs.splats.sight import fitted_standpoint
 from sdi_gs.splats.splat_cloud import SplatCloud
 
+HEIGHTS_DEG = (-30.0, 75.0)
+"""Elevations between which people look at an object, also from below and from above."""
+GOLDEN_ANGLE_DEG = 180.0 * (3.0 - math.sqrt(5.0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
@@ -38,6 +42,21 @@ class Framing:
         cameras = orbit_cameras(
             torch.arange(count) * (360.0 / count),
             torch.full((count,), float(elevation_deg)),
+            torch.full((count,), self.distance),
+            torch.full((count,), self.fov_y_deg),
+            width=size,
+            height=size,
+        )
+        return cameras.moved(self.middle)
+
+    def all_around(self, count: int, size: int) -> CameraBatch:
+        """Return cameras spread evenly between two heights, along a spiral of golden angles; size in pixels."""
+        low, high = (math.sin(math.radians(angle)) for angle in HEIGHTS_DEG)
+        rows = torch.arange(count, dtype=torch.float64)
+        heights = low + (high - low) * (rows + 0.5) / count
+        cameras = orbit_cameras(
+            (rows * GOLDEN_ANGLE_DEG % 360.0).float(),
+            torch.rad2deg(torch.asin(heights)).float(),
             torch.full((count,), self.distance),
             torch.full((count,), self.fov_y_deg),
             width=size,

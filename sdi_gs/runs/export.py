@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing
-from sdi_gs.files.origin import UNKNOWN, Origin
-from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat
+from sdi_gs.mesh.formats import MeshFormat
 from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix, refuse_other_ending
 from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
-from sdi_gs.runs.provenance import origin_of
+from sdi_gs.runs.splats_to_export import SplatsToExport, origin_of_scene, splats_to_export
 from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 from sdi_gs.splats.formats import SplatFormat
-from sdi_gs.splats.splat_cloud import SplatCloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,10 @@ def export(
     ``scene`` is a loaded scene, ``trainer.scene``, or a representation. ``format`` is a name from ``SPLAT_FORMATS`` or
     ``MESH_FORMATS``, or a format of your own. Fields of ``ExportOptions`` can be given one by one: ``frame="train"``.
 
+    A field's splats are sampled on its surface and fitted to its renders.
+
     Raises UserError where the format is unknown or not that of the path's suffix, where the file exists, and for splats
-    of a scene without.
+    of a scene that has neither splats nor a density.
     """
     path, options = Path(path), replace(options, **changes)
     if format is None:
@@ -53,10 +53,28 @@ def export(
     else:
         chosen = export_format(format) if isinstance(format, str) else format
         refuse_other_ending(path, chosen)
-    refuse_existing(path)
-    if isinstance(chosen, MeshFormat):
-        return _export_mesh(scene, path, chosen, options)
-    return _export_splats(scene, path, chosen, options)
+    return Exporter(scene, options).write(path, chosen)
+
+
+class Exporter:
+    """Writes one scene in any number of formats; its splats are made once."""
+
+    def __init__(
+        self, scene: AnyScene, options: ExportOptions = AS_IT_IS, *, after_step: Callable[[int], None] | None = None
+    ) -> None:
+        """``after_step`` gets the number of finished steps where splats are fitted to a field."""
+        self._scene, self._options, self._after_step = scene, options, after_step
+
+    def write(self, path: Path, chosen: ExportFormat) -> Exported:
+        """Write a new file (UserError as ``export``)."""
+        refuse_existing(path)
+        if isinstance(chosen, MeshFormat):
+            return _export_mesh(self._scene, path, chosen, self._options)
+        return _export_splats(self._splats, path, chosen, self._options)
+
+    @cached_property
+    def _splats(self) -> SplatsToExport:
+        return splats_to_export(self._scene, self._options, after_step=self._after_step)
 
 
 def paths_for(scene: SavedScene, chosen: Sequence[ExportFormat], out: Path | None) -> list[Path]:
@@ -92,32 +110,14 @@ def ending_of(chosen: ExportFormat) -> str:
     return chosen.suffix or f"-{chosen.name}"
 
 
-def _export_splats(scene: AnyScene, path: Path, chosen: SplatFormat, options: ExportOptions) -> Exported:
-    if isinstance(scene, SavedScene):
-        cloud, run = scene.splats(), scene.run
-        about = f", of {scene.path}" if run is None else f", after {run.step} steps"
-    else:
-        cloud, about = _splats_of(representation_of(scene)), ""
-    written = chosen.write(path, cloud, options=options, origin=_origin_of(scene))
+def _export_splats(splats: SplatsToExport, path: Path, chosen: SplatFormat, options: ExportOptions) -> Exported:
+    written = chosen.write(path, splats.cloud, options=options, origin=splats.origin)
     report = written.report
     return Exported(
         path=path,
-        summary=f"{report.written} of {report.total} Gaussians{about}",
+        summary=f"{report.written} of {report.total} Gaussians{splats.about}",
         remark="; ".join(filter(None, [report.left_out(), written.loss])) or None,
     )
-
-
-def _origin_of(scene: AnyScene) -> Origin:
-    run = scene.run if isinstance(scene, SavedScene) else None
-    return UNKNOWN if run is None else origin_of(run.config, run.step)
-
-
-def _splats_of(representation: Representation) -> SplatCloud:
-    cloud = representation.splats()
-    if cloud is None:
-        meshes = ", ".join(row.name for row in MESH_FORMATS)
-        raise UserError(f"{representation.describe()} has no splats: choose one of the mesh formats {meshes}")
-    return cloud.cpu()
 
 
 def _export_mesh(scene: AnyScene, path: Path, chosen: MeshFormat, options: ExportOptions) -> Exported:
@@ -125,5 +125,5 @@ def _export_mesh(scene: AnyScene, path: Path, chosen: MeshFormat, options: Expor
     from sdi_gs.mesh.extraction import mesh_of_scene
 
     triangles, report = mesh_of_scene(representation_of(scene), options.mesh)
-    chosen.write(path, triangles, options=options, origin=_origin_of(scene))
+    chosen.write(path, triangles, options=options, origin=origin_of_scene(scene))
     return Exported(path=path, summary=report.line())

@@ -78,8 +78,10 @@ def refuse_idle_options(chosen: Sequence[ExportFormat], options: ExportOptions) 
     formats = f"format{'s' if len(chosen) > 1 else ''} {names}"
     if options.mesh != AS_IT_IS.mesh and not any(isinstance(row, MeshFormat) for row in chosen):
         raise UserError(f"--mesh.* options are for meshes, not for {formats}: add --format {MESH_FORMATS[0].name}")
-    if options.sh_degree != AS_IT_IS.sh_degree and not any(isinstance(row, SplatFormat) for row in chosen):
-        raise UserError(f"--sh-degree is for splats, not for {formats}: leave it out")
+    for name in ("sh_degree", "max_splats", "drop_below", "fit_steps"):
+        is_given = getattr(options, name) != getattr(AS_IT_IS, name)
+        if is_given and not any(isinstance(row, SplatFormat) for row in chosen):
+            raise UserError(f"--{name.replace('_', '-')} is for splats, not for {formats}: leave it out")
 
 
 def _endings() -> set[str]:

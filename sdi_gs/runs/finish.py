@@ -19,7 +19,7 @@ from sdi_gs.pictures.turntable import save_turntable
 from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.priors.used_files import as_records
 from sdi_gs.runs.events import Finished, Notice, Observer, Saving, ignore
-from sdi_gs.runs.export import ending_of, export
+from sdi_gs.runs.export import Exporter, ending_of
 from sdi_gs.runs.export_formats import ExportFormat, export_formats
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.loading import RunOrigin, SavedScene
@@ -57,8 +57,7 @@ def finish(
     if splats is not None:
         comments = origin_of(config, trainer.step).lines()
         exported = write_splat_ply(folder.splats, splats.cpu(), comments=comments).written
-    for row in exports:
-        _export(trainer, folder, row, emit=emit)
+    _export(trainer, folder, exports, emit=emit)
     _save_pictures(trainer, folder, emit=emit)
     steps: list[dict[str, Any]] = []
     with dispensable("the summary's counts of calls and seconds", emit=emit):
@@ -117,18 +116,20 @@ def exported_path(folder: RunFolder, row: ExportFormat) -> Path:
     return folder.path / f"{'mesh' if isinstance(row, MeshFormat) else 'splats'}{ending_of(row)}"
 
 
-def _export(trainer: Trainer, folder: RunFolder, row: ExportFormat, *, emit: Observer) -> None:
-    path, scene = exported_path(folder, row), trainer.scene.representation
-    if path == folder.splats:
-        # Every run writes it.
-        return
-    later = f"write it later with: sdi-gs export {shlex.quote(str(folder.path))} --format {row.name}"
-    with dispensable(path.name, emit=emit, fix=later):
-        name = trainer.scene_name or trainer.config.representation
-        run = RunOrigin(folder=folder, config=trainer.config, step=trainer.step, representation=name)
-        exported = export(SavedScene(representation=scene, path=folder.path, run=run), path, format=row)
-        if exported.remark is not None:
-            emit(Notice(text=f"{path.name}: {exported.remark}"))
+def _export(trainer: Trainer, folder: RunFolder, rows: Sequence[ExportFormat], *, emit: Observer) -> None:
+    name = trainer.scene_name or trainer.config.representation
+    run = RunOrigin(folder=folder, config=trainer.config, step=trainer.step, representation=name)
+    exporter = Exporter(SavedScene(representation=trainer.scene.representation, path=folder.path, run=run))
+    for row in rows:
+        path = exported_path(folder, row)
+        if path == folder.splats and path.exists():
+            # Every run of splats writes it.
+            continue
+        later = f"write it later with: sdi-gs export {shlex.quote(str(folder.path))} --format {row.name}"
+        with dispensable(path.name, emit=emit, fix=later):
+            remark = exporter.write(path, row).remark
+            if remark is not None:
+                emit(Notice(text=f"{path.name}: {remark}"))
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:

@@ -62,8 +62,8 @@ class SavedScene:
         if cloud is None:
             kind = "" if self.run is None else f"a run of representation {self.run.representation}, "
             raise UserError(
-                f"{self.path} is {kind}{self.representation.describe()} without splats: start splats from it with "
-                "sdi-gs train --init-from, or export a mesh with --format glb"
+                f"{self.path} is {kind}{self.representation.describe()} without splats: make some with "
+                f"sdi-gs export {self.path}, or export a mesh with --format glb"
             )
         return cloud.cpu()
 

@@ -25,6 +25,13 @@ class ExportOptions:
     with zeros (3-pad), which some Unity importers need."""
     scale: Annotated[float | None, Range(1e-6, 1e6)] = None
     """Height of the object in the file, metres; scene units as they are if not given."""
+    max_splats: Annotated[int | None, Range(10, 10_000_000)] = None
+    """Most splats in the file: those that add least to views from all around are left out. Of a field, as many as are
+    sampled on its surface; 6000 if not given."""
+    drop_below: Annotated[float | None, Range(0.0, 1.0, low_open=True, high_open=True)] = None
+    """Opacity below which splats are left out."""
+    fit_steps: Annotated[int, Range(0, 100_000)] = 200
+    """Steps by which the splats sampled from a field are fitted to its renders; 0 for none."""
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:

@@ -119,6 +119,11 @@ def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame) -> Splat
     return from_frame(within, frame)
 
 
+def showable(cloud: SplatCloud) -> Tensor:  # [N]
+    """Return which splats have a meaning, a rotation and an opacity that a screen shows."""
+    return _has_meaning(cloud) & _has_rotation(cloud) & (cloud.opacity_logit >= MIN_OPACITY_LOGIT)
+
+
 def _within_windows(kept: SplatCloud) -> tuple[SplatCloud, dict[str, int]]:
     """Return splats with every number in the window of its kind, and how many splats were changed, by kind.
 

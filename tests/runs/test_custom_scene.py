@@ -205,7 +205,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
 
 def test_a_scene_without_splats_or_density_says_so_on_export(run: RunFolder, tmp_path: Path) -> None:
     loaded = load(run.path, scene=Ball())
-    with pytest.raises(UserError, match="is a run of representation Ball, a Ball without splats"):
+    with pytest.raises(UserError, match="cannot make splats: a Ball has neither splats nor a density"):
         export(loaded, tmp_path / "ball.ply")
     with pytest.raises(UserError, match="cannot make a mesh: a Ball has no density"):
         export(loaded, tmp_path / "ball.glb")

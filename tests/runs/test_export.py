@@ -16,14 +16,12 @@ from sdi_gs.errors import UserError
 from sdi_gs.mesh.formats import MeshFormat
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball
-from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.runs.export import default_path, export
 from sdi_gs.runs.export_formats import export_format, export_formats, formats_for
 from sdi_gs.runs.loading import SavedScene, load
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.mesh import MeshConfig
-from sdi_gs.settings.ngp import NgpConfig
 from sdi_gs.splats.formats import SPLAT_FORMATS, SplatFormat, read_splats
 
 CPU = torch.device("cpu")
@@ -147,13 +145,6 @@ def test_an_ending_and_a_format_that_contradict_are_refused(ball: Gaussians, tmp
 )
 def test_without_a_format_the_ending_decides_on_the_command_line_too(name: str | None, expected: str) -> None:
     assert [row.name for row in formats_for(None if name is None else Path(name), [])] == [expected]
-
-
-def test_splats_of_a_field_are_refused_with_the_meshes(tmp_path: Path) -> None:
-    field = Ngp(NgpConfig(), generator=torch.Generator().manual_seed(0), device=CPU)
-    with pytest.raises(UserError, match="has no splats: choose one of the mesh formats glb, obj, ply-mesh"):
-        export(field, tmp_path / "a.ply")
-    assert not list(tmp_path.iterdir())
 
 
 def test_an_exported_file_loads_again(ball: Gaussians, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,14 +142,26 @@ def test_a_field_is_scored_and_has_a_ceiling_of_its_own_kind(
     assert 0.0 < scores["iou_best"] < 1.0
 
 
-@pytest.mark.parametrize("kind", ["ply", "splat"])
-def test_a_field_has_no_splats_to_export(
-    field: Path, here: Path, kind: str, capsys: pytest.CaptureFixture[str]
+def test_a_field_is_exported_as_splats_that_are_fitted_once_for_all_formats(
+    field: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refusal(["export", str(field), "--format", kind, "--out", f"robot.{kind}"], capsys)
-    assert f"{field} is a run of representation ngp, a field without splats" in said
-    assert "sdi-gs train --init-from" in said
-    assert list(here.iterdir()) == []
+    options = ["--max-splats", "300", "--fit-steps", "3", "--out", "robot"]
+    assert main(["export", str(field), "--format", "ply", "splat", *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("fitting splats to the field: 3 of 3 steps") == 1
+    names, lines = printed.out.splitlines()[::2], printed.out.splitlines()[1::2]
+    assert names == ["robot.ply", "robot.splat"]
+    assert lines[0] == lines[1]
+    found = re.search(r"300 Gaussians, after 6 steps, sampled .* at ([0-9.]+) dB .*, ([0-9.]+) dB after 3 st", lines[0])
+    assert found is not None
+    ply, splat = load(here / "robot.ply"), load(here / "robot.splat")
+    assert ply.representation.num_points == splat.representation.num_points > 100
+    assert main(["export", str(field), *options[:4], "--out", "again.ply"]) == 0
+    assert (here / "again.ply").read_bytes() == (here / "robot.ply").read_bytes()
+    said = refusal(["export", str(here / "robot.ply"), "--format", "splat", "--fit-steps", "3"], capsys)
+    assert "--fit-steps is for fields" in said
+    said = refusal(["export", str(field), "--format", "glb", "--fit-steps", "3"], capsys)
+    assert "--fit-steps is for splats, not for format glb" in said
 
 
 def test_a_field_is_exported_as_a_mesh(field: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
