@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from original_layout import save_tensors, write_checkpoint
+from original_layout import save_tensors, use_toy_architecture, write_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPTokenizer
 
-from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
-from sdi_gs.priors import checkpoint_loading
+from sdi_gs.priors.catalog import load_prior
 from sdi_gs.priors.check import PriorReport, check_prior
 from sdi_gs.priors.checkpoint_files import inspect_checkpoint
-from sdi_gs.priors.checkpoint_loading import Architecture, prediction_of, published_architecture
+from sdi_gs.priors.checkpoint_loading import prediction_of, published_architecture
 from sdi_gs.priors.clip_tokenizer import clip_merges, clip_tokenizer
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.parts import AddOns
 from sdi_gs.priors.published import older_config, published_config
+from sdi_gs.settings.run import RunConfig
 
 NORM = "model.diffusion_model.output_blocks.3.1.transformer_blocks.0.norm1.bias"
 
@@ -33,23 +31,11 @@ def load(path: Path, **add_ons: Any) -> Any:
     return load_latent_diffusion(path, add_ons=AddOns(**add_ons), device="cpu", dtype=torch.float32)
 
 
-def config_of(folder: Path, component: str) -> dict[str, Any]:
-    stored = json.loads((folder / component / "config.json").read_text())
-    return {key: value for key, value in stored.items() if not key.startswith("_")}
-
-
 @pytest.fixture
 def folder(pristine_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A toy model; its architecture and tokenizer stand for the published ones."""
     model = pristine_models["epsilon"]
-    networks = {component: config_of(model, component) for component in ("unet", "vae", "text_encoder")}
-
-    def toy(family: str, prediction_type: PredictionType) -> Architecture:
-        return Architecture(**networks, pad_token="!")
-
-    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
-    monkeypatch.setattr(checkpoint_loading, "published_architecture", toy)
-    monkeypatch.setattr(checkpoint_loading, "clip_tokenizer", lambda *, pad_token: tokenizer)
+    use_toy_architecture(model, monkeypatch)
     return model
 
 
@@ -88,6 +74,19 @@ def test_the_running_average_is_used_where_there_is_one(folder: Path, tmp_path: 
     file = save_tensors(tensors | noise | averages, tmp_path / "both.safetensors")
     assert torch.equal(outputs(load(folder))[1], outputs(load(file))[1])
     assert any("running average (EMA)" in note for note in load(file).notes)
+
+
+def test_a_file_on_the_hub_loads_by_its_address(hub: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
+    (tmp_path / "repository").mkdir()
+    write_checkpoint(folder, tmp_path / "repository" / "model.safetensors")
+    hub.repositories["a/files"] = tmp_path / "repository"
+    for way in ("resolve", "blob"):
+        address = f"http://mirror.example/a/files/{way}/main/model.safetensors"
+        prior = load_prior(RunConfig(prior=address), device="cpu")
+        assert torch.equal(outputs(prior)[1], outputs(load(folder))[1])
+    with pytest.raises(UserError, match="a/files@main, model.ckpt is a pickle"):
+        load_prior(RunConfig(prior="http://mirror.example/a/files/blob/main/model.ckpt"), device="cpu")
 
 
 # What it predicts: by the user, by the file, by the rule.
@@ -263,17 +262,3 @@ def test_each_family_has_its_published_architecture() -> None:
     widths = [one.unet["cross_attention_dim"] for one in (base, v, older)]
     assert widths == [one.text_encoder["hidden_size"] for one in (base, v, older)] == [1024, 1024, 768]
     assert (base.pad_token, older.pad_token) == ("!", "<|endoftext|>")
-
-
-@pytest.mark.slow
-def test_the_bundled_configs_of_1_5_have_the_published_numbers_of_weights() -> None:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    unet_config: dict[str, Any] = older_config("unet")
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel(**unet_config)
-        text: Any = CLIPTextModel(CLIPTextConfig(**older_config("text_encoder")))
-    counts = [sum(weight.numel() for weight in network.parameters()) for network in (unet, text)]
-    # The numbers of the model's card: 860 M and 123 M.
-    assert counts == [859_520_964, 123_060_480]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTokenizer
+
+from sdi_gs.contracts import PredictionType
+from sdi_gs.priors import checkpoint_loading
+from sdi_gs.priors.checkpoint_loading import Architecture
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -38,6 +46,21 @@ _CLIP_ENDS = {
     "final_layer_norm.weight": "ln_final.weight",
     "final_layer_norm.bias": "ln_final.bias",
 }
+
+
+def use_toy_architecture(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a folder's architecture and tokenizer stand for the published ones, so that single files of it load."""
+    networks: dict[str, dict[str, Any]] = {}
+    for component in ("unet", "vae", "text_encoder"):
+        stored = json.loads((model / component / "config.json").read_text())
+        networks[component] = {key: value for key, value in stored.items() if not key.startswith("_")}
+
+    def toy(family: str, prediction_type: PredictionType) -> Architecture:
+        return Architecture(**networks, pad_token="!")
+
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
+    monkeypatch.setattr(checkpoint_loading, "published_architecture", toy)
+    monkeypatch.setattr(checkpoint_loading, "clip_tokenizer", lambda *, pad_token: tokenizer)
 
 
 def write_checkpoint(
