@@ -18,6 +18,7 @@ from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
 from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.representations.adam import RunAdam
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 SH_C0 = 0.28209479177387814
@@ -146,7 +147,7 @@ def gaussian_optimizers(
 ) -> dict[str, torch.optim.Optimizer]:
     """Return one Adam per parameter, as gsplat's strategies require; ``fused`` updates each in one kernel."""
     return {
-        name: torch.optim.Adam(
+        name: RunAdam(
             [{"params": [parameter], "lr": getattr(config, f"{name}_lr")}],
             eps=1e-15,
             betas=config.adam_betas,

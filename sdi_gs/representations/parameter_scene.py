@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
+from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.saved_state import part_of, require_adam
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
@@ -38,7 +39,7 @@ class ParameterScene(ABC):
             raise ValueError(f"learning_rates must name {', '.join(self.params)}, not {', '.join(rates)}")
         self._rates = rates
         groups = [{"params": [value], "lr": self._rates[name]} for name, value in self.params.items()]
-        self.optimizer = torch.optim.Adam(groups, betas=adam_betas, eps=1e-15)
+        self.optimizer = RunAdam(groups, betas=adam_betas, eps=1e-15)
 
     @abstractmethod
     def render(

@@ -135,8 +135,9 @@ class NgpConfig:
     """Cells along a side of the occupancy grid (nerfacc's 32 in the published config)."""
     occupancy_every: Annotated[int, INTERVAL] = 16
     """Steps between updates of the occupancy grid."""
-    occupancy_decay: Annotated[float, Range(0.0, 1.0, high_open=True)] = 0.95
-    """Factor on a cell's stored density at each update of the occupancy grid."""
+    occupancy_decay: Annotated[float | None, Range(0.0, 1.0, high_open=True)] = None
+    """Factor on a cell's stored opacity at each update of the occupancy grid (0.95 in the published config, which has
+    10 000 steps); None for one by which a cell that is no longer dense is empty after at most a tenth of the run."""
     empty_alpha: Annotated[float, Range(0.0, 0.1, high_open=True)] = 1e-4
     """Cells and samples with less opacity per step are skipped (0.01 in the published config)."""
     background: NgpBackground = "given"
@@ -170,6 +171,7 @@ PUBLISHED = NgpConfig(
     hidden_width=64,
     initialisation="published",
     samples_per_ray=512,
+    occupancy_decay=0.95,
     empty_alpha=0.01,
     background="environment",
     environment_degree=2,

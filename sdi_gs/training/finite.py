@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,9 @@ def finite_values(
 
     Raises NonFiniteError that names the first broken tensor in the order of computation, after ``where``.
     """
-    flags = [value.detach().isfinite().all() for value in watched.values()]
+    watched = {name: value.detach() for name, value in watched.items() if value.numel()}
+    # The largest magnitude is not finite if one of the numbers is not; it takes one operation a tensor.
+    flags = [magnitude.isfinite() for magnitude in torch._foreach_norm([*watched.values()], math.inf)]
     numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
     finite = numbers[len(values) :]
     if not all(finite):

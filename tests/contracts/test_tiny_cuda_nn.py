@@ -128,7 +128,7 @@ def test_a_training_step_of_the_field_is_that_of_the_torch_path(
         config = NgpConfig(grid=GRID, hidden_width=8, samples_per_ray=64, blob_scale=4.0)
         ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
         ngp.field.params["table"].data += 0.1 * torch.randn(ngp.field.params["table"].shape, generator=generator)
-        ngp.before_step(0.3, generator)
+        ngp.before_step(0.3, generator, num_steps=1000)
         render = ngp.render_for_training(
             cameras, torch.ones(2, 3), progress=0.3, generator=generator, views_at_once=views_at_once
         )

@@ -62,7 +62,8 @@ def _counts(config: RunConfig) -> tuple[Tensor, Tensor]:  # [N, R], [N, R]
     """Return tested and drawn samples of every ray of some steps' views, view by view and row by row."""
     generator = torch.Generator().manual_seed(config.seed)
     ngp = Ngp(config.ngp, generator=generator, device=torch.device("cpu"))
-    ngp.before_step(1.0, generator)
+    # No cell of a new grid is empty: the most that a step can march through.
+    ngp.field.num_levels = config.ngp.grid.num_levels
     tested, drawn = [], []
     for _ in range(BATCHES):
         cameras = sample_cameras(config.cameras, config.views_per_step, width=SIDE, height=SIDE, generator=generator)

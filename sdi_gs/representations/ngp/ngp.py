@@ -261,12 +261,16 @@ class Ngp:
 
     # ---- training ----
 
-    def before_step(self, progress: float, generator: torch.Generator) -> None:
-        """Update levels and occupancy for a share ``progress`` of the run."""
+    def before_step(self, progress: float, generator: torch.Generator, *, num_steps: int) -> None:
+        """Update levels and occupancy for a share ``progress`` of a run of ``num_steps``."""
         self.field.num_levels = self.field.levels_at(progress)
-        if self.steps_since_update == 0:
-            self.occupancy.update(self.field.density_of, generator)
-        self.steps_since_update = (self.steps_since_update + 1) % self.config.occupancy_every
+        every = self.config.occupancy_every
+        if progress == 0.0:
+            # No cell has been evaluated: fading from "occupied" would take longer than many runs.
+            self.occupancy.refresh(self.field.density_of)
+        elif self.steps_since_update == 0:
+            self.occupancy.update(self.field.density_of, generator, run_share=every / num_steps)
+        self.steps_since_update = (self.steps_since_update + 1) % every
 
     def finalize(self) -> None:
         """Turn on all levels, and recompute the occupancy grid, after the last step."""

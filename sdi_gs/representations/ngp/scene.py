@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
+from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.catalog import RepresentationEntry
 from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
 from sdi_gs.representations.ngp.regularizers import (
@@ -76,7 +77,7 @@ class NgpScene:
     ) -> NgpRender:
         """Bring levels and occupancy up to date with ``progress``, then render for training."""
         self._before_render = self.ngp.state()
-        self.ngp.before_step(progress, generator)
+        self.ngp.before_step(progress, generator, num_steps=self.config.steps)
         return self.ngp.render_for_training(
             cameras,
             background,
@@ -200,7 +201,7 @@ def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Op
     if ngp.environment is not None:
         groups["environment"] = (list(ngp.environment.params.values()), config.background_lr)
     return {
-        name: torch.optim.Adam(params, lr=rate, betas=config.adam_betas, eps=1e-15, fused=fused or None)
+        name: RunAdam(params, lr=rate, betas=config.adam_betas, eps=1e-15, fused=fused or None)
         for name, (params, rate) in groups.items()
     }
 

@@ -46,7 +46,7 @@ def test_a_training_step_runs_on_the_device(
     generator = torch.Generator(device).manual_seed(0)
     ngp = Ngp(make_ngp().config, generator=generator, device=device)
     cameras = make_cameras(2, 48).to(device)
-    ngp.before_step(0.0, generator)
+    ngp.before_step(0.0, generator, num_steps=20)
     render = ngp.render_for_training(cameras, torch.ones(2, 3, device=device), progress=0.0, generator=generator)
     torch.stack(list(ngp_losses(ngp.config.losses, render, cameras, 0.0).values())).sum().backward()
     assert all(value.grad is not None for name, value in ngp.parameters().items() if "albedo" not in name)

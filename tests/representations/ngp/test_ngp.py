@@ -86,11 +86,59 @@ def test_occupancy_follows_a_field_that_moves(make_ngp: Callable[..., Ngp]) -> N
     def half(points: Tensor) -> Tensor:
         return 100.0 * (points[:, 0] > 0.0)
 
-    for _ in range(200):
-        ngp.occupancy.update(half, generator)
-    occupied = ngp.occupancy.occupied()
-    assert occupied[16:].all()
-    assert not occupied[:16].any()
+    updates = 0
+    while ngp.occupancy.occupied()[:16].any():
+        ngp.occupancy.update(half, generator, run_share=0.01)
+        updates += 1
+    assert ngp.occupancy.occupied()[16:].all()
+    assert 10 <= updates <= 11, "from wholly occupied to empty in a tenth of the run, whose hundredths are updates"
+
+
+def test_a_given_decay_counts_updates_and_not_the_run(make_ngp: Callable[..., Ngp]) -> None:
+    ngp = make_ngp(replace(make_ngp().config, occupancy_decay=0.5))
+    generator = torch.Generator().manual_seed(0)
+    for share in (0.1, 1e-6):
+        ngp.occupancy.update(lambda points: torch.zeros(len(points)), generator, run_share=share)
+    assert (ngp.occupancy.alphas == 0.25).all()
+
+
+def test_a_thin_wall_is_found_by_the_updates_of_a_fade(make_ngp: Callable[..., Ngp]) -> None:
+    """A sixth of a cell's width is as thin as what the steps of a ray resolve."""
+    ngp = make_ngp()
+    side = ngp.config.occupancy_resolution
+    generator = torch.Generator().manual_seed(0)
+
+    def wall(points: Tensor) -> Tensor:
+        return 100.0 * ((points[:, 0] > 0.0) & (points[:, 0] < 2.0 / side / 6.0))
+
+    ngp.occupancy.alphas = torch.zeros_like(ngp.occupancy.alphas)
+    for _ in range(4):
+        ngp.occupancy.update(wall, generator, run_share=0.029)
+    assert ngp.occupancy.occupied()[side // 2].double().mean() > 0.9
+
+
+def test_marching_a_runs_grid_equals_marching_everything(
+    make_ngp: Callable[..., Ngp], make_cameras: Callable[..., CameraBatch]
+) -> None:
+    """After every update of a training run, to within what the threshold itself leaves out."""
+    generator, cameras = torch.Generator().manual_seed(0), make_cameras(2, 32)
+    ngp = make_ngp(replace(make_ngp().config, occupancy_every=4))
+    marched = []
+    for first in range(0, 48, 12):
+        train(ngp, cameras, 12, generator, first, num_steps=48)
+        assert ngp.steps_since_update == 0
+        ngp.before_step((first + 12) / 48, generator, num_steps=48)
+        ngp.steps_since_update = 0
+        everywhere = make_ngp(ngp.config)
+        everywhere.load_state(ngp.state())
+        everywhere.occupancy.alphas = torch.ones_like(ngp.occupancy.alphas)
+        marched.append(ngp.occupancy.occupied().double().mean().item())
+        for background in (WHITE, BLACK):
+            with torch.no_grad():
+                a, b = (field.render(cameras, background) for field in (everywhere, ngp))
+            assert (a.rgb - b.rgb).abs().max() < 1e-3
+            assert (a.alpha - b.alpha).abs().max() < 1e-3
+    assert marched[0] < 0.4
 
 
 def test_levels_and_occupancy_are_brought_up_to_date_before_a_step(make_ngp: Callable[..., Ngp]) -> None:
@@ -100,7 +148,7 @@ def test_levels_and_occupancy_are_brought_up_to_date_before_a_step(make_ngp: Cal
     updates = []
     for step in range(33):
         before = ngp.occupancy.alphas
-        ngp.before_step(step / 33, generator)
+        ngp.before_step(step / 33, generator, num_steps=33)
         if ngp.occupancy.alphas is not before:
             updates.append(step)
     assert ngp.field.num_levels == 8
@@ -116,15 +164,17 @@ def test_an_image_that_is_too_small_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def train(ngp: Ngp, cameras: CameraBatch, steps: int, generator: torch.Generator, first: int = 0) -> NgpRender:
+def train(
+    ngp: Ngp, cameras: CameraBatch, steps: int, generator: torch.Generator, first: int = 0, num_steps: int = 20
+) -> NgpRender:
     """A few steps towards red, all regularisers on."""
     optimizers = ngp_optimizers(ngp)
     render = ngp.render(cameras, WHITE)
     for step in range(first, first + steps):
-        ngp.before_step(step / 20, generator)
-        render = ngp.render_for_training(cameras, WHITE, progress=step / 20, generator=generator)
+        ngp.before_step(step / num_steps, generator, num_steps=num_steps)
+        render = ngp.render_for_training(cameras, WHITE, progress=step / num_steps, generator=generator)
         loss = (render.rgb - torch.tensor([1.0, 0.0, 0.0])).square().mean()
-        for term in ngp_losses(ngp.config.losses, render, cameras, step / 20).values():
+        for term in ngp_losses(ngp.config.losses, render, cameras, step / num_steps).values():
             loss = loss + term
         loss.backward()
         for optimizer in optimizers.values():

@@ -31,7 +31,7 @@ def test_the_mean_is_what_other_cameras_meet() -> None:
     settings, generator = config(), torch.Generator().manual_seed(9)
     mean, largest = samples_of_rays(settings, image_size=SIDE)
     ngp = Ngp(settings.ngp, generator=generator, device=torch.device("cpu"))
-    ngp.before_step(1.0, generator)
+    ngp.field.num_levels = settings.ngp.grid.num_levels
     cameras = sample_cameras(settings.cameras, 16, width=48, height=48, generator=generator)
     render = ngp.render_for_training(cameras, torch.ones(16, 3), progress=1.0, generator=generator)
     drawn = len(render.sample_weights) / (16 * 48 * 48)

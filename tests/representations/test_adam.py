@@ -1,0 +1,67 @@
+"""The optimiser of runs against torch's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sdi_gs.representations.adam import RunAdam
+
+WITHOUT_COMPILER = """
+import sys, torch
+from sdi_gs.representations.adam import RunAdam
+value = torch.ones(3, requires_grad=True)
+adam = RunAdam([value], lr=0.1)
+value.square().sum().backward()
+adam.step()
+adam.zero_grad()
+adam.load_state_dict(adam.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_steps_and_state_have_the_bits_of_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(40, 3, generator=generator)
+    params = [start.clone().requires_grad_() for _ in range(2)]
+    ours, theirs = (
+        kind([value], lr=0.01, betas=(0.8, 0.99), eps=1e-15)
+        for kind, value in zip((RunAdam, torch.optim.Adam), params, strict=True)
+    )
+    for step in range(6):
+        gradient = torch.randn(start.shape, generator=generator)
+        for adam, value in zip((ours, theirs), params, strict=True):
+            value.grad = gradient.clone()
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+            assert value.grad is None
+        assert torch.equal(*params)
+        if step == 3:
+            other = RunAdam([params[0]], lr=0.5)
+            other.load_state_dict(ours.state_dict())
+            ours = other
+    states = [adam.state_dict() for adam in (ours, theirs)]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for name, value in states[1]["state"][0].items():
+        assert torch.equal(states[0]["state"][0][name], value), name
+
+
+def test_a_closure_is_called_with_gradients_on() -> None:
+    value = torch.ones(2, requires_grad=True)
+    adam = RunAdam([value], lr=0.1)
+
+    def loss() -> torch.Tensor:
+        adam.zero_grad()
+        total = value.square().sum()
+        total.backward()
+        return total
+
+    assert adam.step(loss).item() == pytest.approx(2.0)
+    torch.testing.assert_close(value.detach(), torch.full((2,), 0.9))
+
+
+def test_no_compiler_is_imported_for_it() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], check=True)
