@@ -18,6 +18,8 @@ import pytest
 os.environ["PYTHONSAFEPATH"] = "1"
 # torch's and numba's threads share the cores: threads that wait by spinning would take them from those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests keep no pictures in the user's folder.
+os.environ["SDI_GS_CACHE"] = ""
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:
     # The processes of a parallel run share the cores, one thread each. torch reads the variable when it is imported.

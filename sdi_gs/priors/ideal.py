@@ -27,6 +27,7 @@ from torch import Tensor
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.priors.camera_windows import CameraWindows, Window
 from sdi_gs.priors.ideal_conditions import embed, properties_of, side_cameras
+from sdi_gs.priors.kept_renders import kept_renders
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
@@ -163,7 +164,7 @@ class IdealPrior:
         """
         key = (class_name, colour, view)
         if key not in self._renders:
-            config, rng = self.config, split_seed("prior", self.config.seed)
+            config = self.config
             match view:
                 case "all around":
                     count = config.renders_around
@@ -171,20 +172,29 @@ class IdealPrior:
                     count = config.unconditional_renders
                 case _:
                     count = config.renders_per_view
-            scenes = [
-                (
-                    sample_object(
-                        class_name or CLASSES[rng.integers(len(CLASSES))],
-                        colour or list(COLOURS)[rng.integers(len(COLOURS))],
-                        rng,
-                    ),
-                )
-                for _ in range(count)
-            ]
-            cameras = self._windows.cameras if view == "all around" else side_cameras(config, view, count, rng)
-            render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
-            self._renders[key] = (self._pooled(render.rgb), self._pooled(render.alpha))
+            self._renders[key] = kept_renders(
+                config, (*key, count), lambda: self._render(class_name, colour, view, count), device=self.device
+            )
         return self._renders[key]
+
+    def _render(
+        self, class_name: ClassName | None, colour: str | None, view: _Side, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Render what ``_rendered`` returns."""
+        rng = split_seed("prior", self.config.seed)
+        scenes = [
+            (
+                sample_object(
+                    class_name or CLASSES[rng.integers(len(CLASSES))],
+                    colour or list(COLOURS)[rng.integers(len(COLOURS))],
+                    rng,
+                ),
+            )
+            for _ in range(count)
+        ]
+        cameras = self._windows.cameras if view == "all around" else side_cameras(self.config, view, count, rng)
+        render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
+        return self._pooled(render.rgb), self._pooled(render.alpha)
 
     def _pooled(
         self,

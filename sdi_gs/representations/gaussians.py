@@ -17,8 +17,8 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
-from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
 
 SH_C0 = 0.28209479177387814
