@@ -21,7 +21,11 @@ from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, has_weights
 from sdi_gs.priors.learned_words import add_words
 from sdi_gs.priors.low_rank import notes_on_loras, read_lora
 from sdi_gs.priors.parts import AddOns, Parts, Placement
+from sdi_gs.priors.published import ModelName
 from sdi_gs.priors.safetensors_header import read_header
+
+UNET_WEIGHTS = 865_910_724
+"""Of 2.1's U-Net; 1.5's has 859 520 964."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class PriorReport:
     schedule: NoiseSchedule
     size_bytes: int | None
     """Bytes of its weights here; None if they are not here."""
+    same_cost: ModelName | None
+    """The published model whose size the networks have, and whose time and memory; None for other sizes."""
     notes: list[str]
 
     def lines(self) -> list[str]:
@@ -134,5 +140,14 @@ def _report(name: str, path: Path, kind: str, parts: Parts, add_ons: AddOns, siz
         image_size=prior.image_size,
         schedule=prior.schedule,
         size_bytes=size_bytes,
+        same_cost=_same_cost(parts.unet, prior.image_size),
         notes=[*prior.notes, *notes_on_loras(add_ons.loras)],
     )
+
+
+def _same_cost(unet: Any, image_size: int) -> ModelName | None:
+    """Return the published model that has as many weights, to a hundredth, and images of that size."""
+    weights = sum(weight.numel() for weight in unet.parameters())
+    if abs(weights / UNET_WEIGHTS - 1.0) > 0.01:
+        return None
+    return {512: "sd21-base", 768: "sd21"}.get(image_size)  # pyright: ignore[reportReturnType]

@@ -40,13 +40,15 @@ def dry_run(request: RunRequest, *, chosen: str, say: Callable[[str], None]) -> 
     require_runnable(config)
     if request.output_dir is not None:
         refuse_existing(request.output_dir)
-    about = (f"nothing is written or fetched; {chosen}, device {device}", *prior_lines(config), *run_lines(config))
+    on_prior, same_cost = prior_lines(config)
+    about = (f"nothing is written or fetched; {chosen}, device {device}", *on_prior, *run_lines(config, same_cost))
     settings = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True).rstrip()
     say("\n".join([*(f"# {line}" for line in about), settings]))
 
 
-def prior_lines(config: RunConfig) -> list[str]:
-    """Return whether the prior is on this machine, and if so what a check without its weights finds.
+def prior_lines(config: RunConfig) -> tuple[list[str], str | None]:
+    """Return whether the prior is on this machine, and if so what a check without its weights finds; and the published
+    model whose cost it has, None for its own.
 
     Raises UserError for a name that is none, for a prior that is here and cannot be used, and for LoRAs and textual
     inversions that are not there or do not fit it.
@@ -56,17 +58,17 @@ def prior_lines(config: RunConfig) -> list[str]:
     used_files(config)
     if not status.on_disk:
         size = "a download" if status.size_bytes is None else f"a download of {readable_size(status.size_bytes)}"
-        return [f"prior     {config.prior}: {size}"]
+        return [f"prior     {config.prior}: {size}"], None
     # Of a repository in the hub's cache the hub would be asked for news.
     is_checked = entry_named(config.prior) is not None or is_there(Path(config.prior))
     report = check_prior(config.prior, add_ons=add_ons_of(config)) if is_checked else None
-    notes = report.notes if isinstance(report, PriorReport) else []
-    return [f"prior     {config.prior}: on this machine", *notes]
+    line = f"prior     {config.prior}: on this machine"
+    return ([line, *report.notes], report.same_cost) if isinstance(report, PriorReport) else ([line], None)
 
 
-def run_lines(config: RunConfig) -> list[str]:
+def run_lines(config: RunConfig, same_cost: str | None) -> list[str]:
     """Return the predicted memory and time of a run on each tier; why there is none, if there is none."""
-    found = predicted_runs(config)
+    found = predicted_runs(config, same_cost=same_cost)
     if not found:
         return ["predicted nothing: neither memory nor time of such a run was counted (docs/reports/gpu-memory.md)"]
     lines = [f"steps     {config.total_steps} of {config.views_per_step} views"]

@@ -22,6 +22,8 @@ from sdi_gs.settings.tiers import TIERS, Tier
 
 COUNTED = RunConfig(views_per_step=4, guidance=GuidanceConfig(t_min=0.2, perp_neg=True))
 """The run whose mean step the rows of Gaussians are of."""
+SAME_COST = {"sd15": "sd21-base"}
+"""Priors whose steps take what another one's take: the U-Net of 1.5 has the same blocks, with 0.7 % fewer weights."""
 UNET_SHARE = 0.92
 _PLANS = 200
 
@@ -37,9 +39,12 @@ class PredictedRun:
     """Hours of all steps, by card."""
 
 
-def predicted_runs(config: RunConfig) -> list[PredictedRun]:
-    """Return the predictions for all tiers; none for a prior, a field or a loss that was not counted."""
-    size = MODELS.get(config.prior)
+def predicted_runs(config: RunConfig, *, same_cost: str | None = None) -> list[PredictedRun]:
+    """Return the predictions for all tiers; none for a prior, a field or a loss that was not counted.
+
+    ``same_cost`` is the name of the prior whose cost a model of one's own has.
+    """
+    size = MODELS.get(same_cost or SAME_COST.get(config.prior, config.prior))
     if size is None or config.losses.space != "latents" or config.replay.steps_per_target > 1:
         return []
     of_field = config.representation == "ngp"

@@ -114,6 +114,16 @@ def test_a_file_of_published_names_and_shapes_can_be_used(
     printed = capsys.readouterr().out
     for text in found:
         assert text in printed
+    # A dry run finds the same, and predicts what the published model of that size takes.
+    run = ["train", "--preset", "sd21-base", "--prompt", "a corgi", "--dry-run", "--device", "cpu"]
+    assert main([*run, "--prior", str(file)]) == 0
+    own = predictions(capsys)
+    assert main([*run, "--prior", "sd21" if metadata else "sd21-base"]) == 0
+    assert own == predictions(capsys) != []
+
+
+def predictions(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("# predicted tier")]
 
 
 def count(*weights: Any) -> int:

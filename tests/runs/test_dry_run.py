@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from command_line import refusal
+from torch.utils.flop_counter import FlopCounterMode
 
 from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset
+from sdi_gs.priors.published import older_config, published_config
 from sdi_gs.runs.predicted_memory import predicted
 from sdi_gs.runs.predicted_run import networks_factor, pixels_factor, predicted_runs
 from sdi_gs.settings.tiers import tier_named
@@ -81,6 +85,25 @@ def test_small_renders_save_a_fields_time_in_proportion_to_their_pixels() -> Non
         for name in ("sdi-paper-ngp", "sd21-ngp")
     )
     assert all(grown.hours[card] < 0.6 * hours for card, hours in full.hours.items())
+
+
+def unet_operations(config: dict[str, Any]) -> int:
+    """Floating-point operations of one prediction at 512 pixels, by torch's formulas."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        unet: Any = UNet2DConditionModel(**config)
+        unet(torch.empty(1, 4, 64, 64), 500, torch.empty(1, 77, config["cross_attention_dim"]))
+    return counter.get_total_flops()
+
+
+def test_a_run_of_1_5_takes_what_one_of_2_1_base_takes() -> None:
+    older, base = (predicted_runs(preset(name, prompt="x")) for name in ("sd15", "sd21-base"))
+    assert older == base != []
+    operations = [unet_operations(config) for config in (older_config("unet"), published_config("unet_512"))]
+    # The U-Net's cost in docs/reports/sd21.md, where a multiply-add is two.
+    assert operations[1] == pytest.approx(0.804e12, rel=0.01)
+    assert operations[0] == pytest.approx(operations[1], rel=0.01)
 
 
 def test_nothing_is_said_of_runs_that_were_not_counted() -> None:
