@@ -34,6 +34,8 @@
     {id: "seconds", title: "seconds", value: (row) => row.seconds || null},
     ...scores.map((name) => ({id: "score:" + name, title: name, value: (row) => (row.scores || {})[name]})),
   ];
+  // Not where no run has the score: everything would be hidden.
+  const onlyBest = rows.some((row) => row.best);
   const settingsOf = (row) => Object.entries(row.settings || {}).map(([name, value]) => name + " " +
     (Array.isArray(value) ? value.join(" ") : value)).join(", ");
   for (const row of rows) {
@@ -49,7 +51,7 @@
     chosen.sort = columns.some((column) => column.id === given.get("sort")) ? given.get("sort") : "order";
     chosen.down = given.get("down") === "1";
     chosen.view = given.get("view") === "list" ? "list" : "pictures";
-    chosen.best = given.has("best") ? given.get("best") === "1" : batch.keep > 0;
+    chosen.best = given.has("best") ? given.get("best") === "1" : onlyBest;
     chosen.page = Math.max((parseInt(given.get("page"), 10) || 1) - 1, 0);
   }
   function writeAddress() {
@@ -59,7 +61,7 @@
     if (chosen.sort !== "order") given.set("sort", chosen.sort);
     if (chosen.down) given.set("down", "1");
     if (chosen.view !== "pictures") given.set("view", chosen.view);
-    if (chosen.best !== batch.keep > 0) given.set("best", chosen.best ? "1" : "0");
+    if (chosen.best !== onlyBest) given.set("best", chosen.best ? "1" : "0");
     if (chosen.page) given.set("page", chosen.page + 1);
     history.replaceState(null, "", "#" + given);
   }
@@ -201,7 +203,7 @@
       }
     }
     find("sort").append(...columns.map((column) => make("option", {value: column.id}, column.title)));
-    if (batch.keep > 0) {
+    if (onlyBest) {
       find("best-text").textContent = `only the best ${batch.keep > 1 ? batch.keep + " " : ""}of each prompt's seeds, by ${batch.score}`;
       find("best-label").hidden = false;
     }

@@ -11,6 +11,7 @@ from sdi_gs.batch.rows import Row
 from sdi_gs.batch.state import BatchState, RowState
 from sdi_gs.errors import UserError
 from sdi_gs.settings.named import row_named
+from sdi_gs.settings.run import RunConfig
 
 MOVING = ("waiting", "running", "stopped", "lost")
 """Of rows that are still to be made."""
@@ -50,22 +51,38 @@ RANKINGS: tuple[Ranking, ...] = (
 """Every ranking; a new one is a row here, over a metric of the table of metrics."""
 
 
-def require_scores(ranking: Ranking, rows: Iterable[Row]) -> None:
-    """Raise UserError for the first row whose prompt the ranking's metric cannot score: now, and not after its run."""
-    # Imports torch, and is asked for only with --keep-best.
+def metrics_for(metrics: Iterable[str], *, prompt: str, prior: str) -> tuple[str, ...]:
+    """Return those of the metrics that can score a run: those that need a truth only under toybox, for its prompts."""
+    return tuple(name for name in metrics if _why_not(name, prompt, prior) is None)
+
+
+def require_scores(ranking: Ranking, rows: Iterable[Row], configs: Iterable[RunConfig]) -> None:
+    """Raise UserError for the first row that the ranking's metric cannot score: now, and not after its run."""
+    for row, config in zip(rows, configs, strict=True):
+        reason = _why_not(ranking.metric, row.prompt, config.prior)
+        if reason is not None:
+            raise UserError(
+                f"line {row.line}: --keep-best goes by {ranking.name}, which cannot score this run ({reason}): leave "
+                "--keep-best out, or make a list of toybox prompts"
+            )
+
+
+def _why_not(metric: str, prompt: str, prior: str) -> str | None:
+    """Return why a metric cannot score a run; None if it can."""
+    # Imports torch, which showing a batch does not need.
     from sdi_gs.evaluation.metrics.table import metric_named
     from sdi_gs.evaluation.metrics.truth import toybox_prompt
+    from sdi_gs.priors.catalog import is_instrument
 
-    if not metric_named(ranking.metric).needs_truth:
-        return
-    for row in rows:
-        try:
-            toybox_prompt(row.prompt)
-        except UserError as error:
-            raise UserError(
-                f"line {row.line}: --keep-best goes by {ranking.name}, which cannot score this prompt ({error}): leave "
-                "--keep-best out, or make a list of toybox prompts"
-            ) from error
+    if not metric_named(metric).needs_truth:
+        return None
+    if not is_instrument(prior):
+        return f"truth exists only under toybox, not under {prior}"
+    try:
+        toybox_prompt(prompt)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def best_rows(state: BatchState, keep: int, ranking: Ranking) -> frozenset[str]:

@@ -17,7 +17,7 @@ from sdi_gs.batch.journal import BatchHeader
 from sdi_gs.batch.local_engine import LocalEngine, local_workers
 from sdi_gs.batch.opening import OpenBatch, opened_batch
 from sdi_gs.batch.page import PageWriter
-from sdi_gs.batch.ranking import Ranking, ranking_named
+from sdi_gs.batch.ranking import Ranking, metrics_for, ranking_named, require_scores
 from sdi_gs.batch.scheduler import Scheduler
 from sdi_gs.batch.state import RowState
 from sdi_gs.batch.threads import threads_per_worker
@@ -78,10 +78,10 @@ class Batch:
     """Failed rows after which the batch saves what is running and ends; any number if not given."""
     retry_failed: bool = False
     """Try the rows again that failed before."""
-    keep_best: Annotated[int, Range(1, 1000, zero_means="no scores")] = 0
-    """Score every result and mark this many of each prompt's seeds as its best; nothing is removed."""
+    keep_best: Annotated[int, Range(1, 1000, zero_means="none")] = 0
+    """Mark this many of each prompt's seeds as its best, by the score; nothing is removed."""
     score: str = "judge"
-    """Score that --keep-best goes by: judge or truth, both for toybox prompts."""
+    """Score that every toybox result gets, and that --keep-best goes by: judge or truth."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -90,7 +90,7 @@ class Batch:
 def batch(options: Batch) -> int:
     """Make the rows of a list; return 0, 1 if rows failed, or 130 for a batch that was stopped."""
     settings = BatchSettings(options)
-    ranking = ranking_named(options.score) if options.keep_best else None
+    ranking = ranking_named(options.score)
     out = options.output_dir or Path("outputs") / f"batch-{slug(options.source.stem)}"
     from sdi_gs.batch.checked_rows import checked_rows
 
@@ -103,6 +103,8 @@ def batch(options: Batch) -> int:
         skip_bad=options.skip_bad,
         say=say,
     )
+    if options.keep_best:
+        require_scores(ranking, planned.rows, planned.configs)
     header = BatchHeader(
         version=__version__,
         source=str(options.source),
@@ -151,7 +153,7 @@ class BatchSettings:
             tier=request.tier,
             attempt=attempt,
             export=request.export,
-            scores=scores,
+            scores=metrics_for(scores, prompt=state.row.prompt, prior=request.given.get("prior", request.config.prior)),
         )
 
     def _request(self, own: Mapping[str, Any]) -> RunRequest:
@@ -181,12 +183,12 @@ def _say_what_comes(opened: OpenBatch, out: Path) -> None:
 
 
 def _run(
-    options: Batch, settings: BatchSettings, ranking: Ranking | None, opened: OpenBatch, out: Path, page: PageWriter
+    options: Batch, settings: BatchSettings, ranking: Ranking, opened: OpenBatch, out: Path, page: PageWriter
 ) -> bool:
     """Make the rows; return whether a stop was asked for. Raises UserError if no worker is left."""
     scheduler = Scheduler(opened.todo, attempts=options.attempts, max_failures=options.max_failures)
     engine = _engine(options, scheduler, out, len(opened.todo))
-    at_once, scores = True, () if ranking is None else (ranking.metric,)
+    at_once, scores = True, (ranking.metric,)
     try:
         with (
             Interrupts("stopping: the workers save what they have; Ctrl-C once more stops at once") as interrupts,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from batches import batch_of, fail, finish, start
 
-from sdi_gs.batch.ranking import RANKINGS, best_rows, ranking_named, require_scores, seconds_left
+from sdi_gs.batch.ranking import RANKINGS, best_rows, metrics_for, ranking_named, require_scores, seconds_left
 from sdi_gs.batch.rows import new_row
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.table import metric_named
+from sdi_gs.settings.run import RunConfig
 
 JUDGE = ranking_named("judge")
 
@@ -61,8 +62,18 @@ def test_time_left_is_the_median_of_finished_rows_over_the_workers() -> None:
     assert seconds_left(state, 0) == pytest.approx(12.0 * 3.75)
 
 
-def test_prompts_that_cannot_be_scored_are_found_before_they_are_made() -> None:
+def test_runs_that_cannot_be_scored_are_found_before_they_are_made() -> None:
     rows = [known.row for known in batch_of("a blue robot", "a corgi wearing a top hat").rows]
-    require_scores(JUDGE, rows[:1])
+    toybox, other = RunConfig(), RunConfig(prior="sd21-base")
+    require_scores(JUDGE, rows[:1], [toybox])
     with pytest.raises(UserError, match="line 2: --keep-best goes by judge, which cannot score .*corgi"):
-        require_scores(JUDGE, rows)
+        require_scores(JUDGE, rows, [toybox, toybox])
+    with pytest.raises(UserError, match="line 1: .*not under sd21-base"):
+        require_scores(JUDGE, rows[:1], [other])
+
+
+def test_results_are_scored_by_what_applies_to_them() -> None:
+    metrics = ("judge", "size")
+    assert metrics_for(metrics, prompt="a blue robot", prior="toybox") == metrics
+    assert metrics_for(metrics, prompt="a red background", prior="toybox") == ("size",)
+    assert metrics_for(metrics, prompt="a blue robot", prior="sd21-base") == ("size",)

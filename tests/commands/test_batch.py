@@ -55,7 +55,7 @@ def test_a_batch_is_made_once_and_its_runs_are_like_single_ones(
     tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(batch(prompts, out, "--steps", "4", "--keep-best", "1")) == 0
+    assert main(batch(prompts, out, "--steps", "4")) == 0
     assert capsys.readouterr().out == f"{out}/index.html\n"
     state = replay(out)
     assert [(known.status, known.step) for known in state.rows] == [("finished", 4)] * 2
@@ -72,6 +72,7 @@ def test_a_batch_is_made_once_and_its_runs_are_like_single_ones(
     capsys.readouterr()
     assert main(["batch", "status", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["finished"] == 2
+    assert '"best": true' in (out / "index.html").read_text()
     line = refusal_after_lines(batch(prompts, out, "--steps", "5"), capsys)
     assert line.startswith(f"sdi-gs: {out} holds another batch, with steps 4, not 5")
 
@@ -92,6 +93,15 @@ def test_bad_rows_are_listed_and_nothing_is_started(
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[0] for line in lines[:2]] == [f"{prompts}, line {n}" for n in (1, 3)]
     assert "2 bad rows" in lines[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_keep_best_cannot_score_is_refused_before_it_is_made(
+    tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text("a corgi wearing a top hat\n")
+    more = ["--prior", "sd21-base", "--keep-best", "1"]
+    assert "not under sd21-base" in refusal_after_lines(batch(prompts, tmp_path / "out", *more), capsys)
     assert not (tmp_path / "out").exists()
 
 
