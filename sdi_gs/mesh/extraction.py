@@ -24,6 +24,14 @@ POINTS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
+class Texture:
+    """A square picture that is laid on a mesh."""
+
+    uv: np.ndarray  # [V, 2] float64 in [0, 1], to the right and down from the picture's upper left corner
+    picture: np.ndarray  # [S, S, 3] uint8, displayed colour
+
+
+@dataclass(frozen=True, kw_only=True)
 class TriangleMesh:
     """A coloured surface in the training world; faces are counter-clockwise seen from outside."""
 
@@ -31,6 +39,7 @@ class TriangleMesh:
     faces: np.ndarray  # [F, 3] int64
     normals: np.ndarray  # [V, 3] float64, unit, outwards
     rgb: np.ndarray  # [V, 3] float64, displayed colour in [0, 1]
+    texture: Texture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,8 @@ class MeshFormat:
     """What the format holds, for the help: completes the sentence that begins with its name."""
     module: str
     """Import path of the module that defines ``WRITER``; imported when a file is written."""
+    textured: bool = False
+    """Whether it can hold a texture; a mesh with one is otherwise written in the colours of its vertices."""
 
     def write(
         self,
@@ -70,8 +72,14 @@ class MeshFormat:
 
 
 MESH_FORMATS: tuple[MeshFormat, ...] = (
-    MeshFormat(name="glb", suffix=".glb", summary="triangles in one binary glTF file", module="sdi_gs.mesh.glb"),
-    MeshFormat(name="obj", suffix=".obj", summary="triangles as text", module="sdi_gs.mesh.obj"),
+    MeshFormat(
+        name="glb",
+        suffix=".glb",
+        summary="triangles in one binary glTF file",
+        module="sdi_gs.mesh.glb",
+        textured=True,
+    ),
+    MeshFormat(name="obj", suffix=".obj", summary="triangles as text", module="sdi_gs.mesh.obj", textured=True),
     MeshFormat(name="ply-mesh", suffix=".ply", summary="triangles as a binary .ply", module="sdi_gs.mesh.ply"),
 )
 

@@ -32,14 +32,14 @@ def to_uint8(
     return scaled.round().to(torch.uint8).numpy()
 
 
-def save_png(
+def savepng_of(
     path: Path,
     image: Tensor,  # [H, W, 3] colours in [0, 1], or uint8
     *,
     overwrite: bool = False,
 ) -> None:
     """Write one picture; UserError where ``path`` exists (unless ``overwrite``) and for a full disk."""
-    write_atomically(path, _png(to_uint8(image)), overwrite=overwrite)
+    write_atomically(path, png_of(to_uint8(image)), overwrite=overwrite)
 
 
 def save_contact_sheet(
@@ -51,7 +51,7 @@ def save_contact_sheet(
     overwrite: bool = False,
 ) -> None:
     """Write all views as one picture, row by row (errors as ``save_png``)."""
-    write_atomically(path, _png(contact_sheet(frames, columns=columns, labels=labels)), overwrite=overwrite)
+    write_atomically(path, png_of(contact_sheet(frames, columns=columns, labels=labels)), overwrite=overwrite)
 
 
 def contact_sheet(
@@ -92,9 +92,10 @@ def _label(text: str, width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def _png(
+def png_of(
     pixels: np.ndarray,  # [H, W, 3] uint8
 ) -> bytes:
+    """Return a PNG."""
     from PIL import Image
 
     encoded = io.BytesIO()

@@ -26,8 +26,10 @@ LARGE_PICTURE = 1024**2
 # writes its own into SEI units (type 6).
 _REPEATABLE = ("-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
 _NO_ENCODER_NAME = ("-bsf:v", "filter_units=remove_types=6")
-# The colour matrix is declared: without it players guess by the size of the picture.
-_BT709 = ("-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_range", "tv")
+# The colour matrix is declared: without it players guess by the size of the picture. So are the primaries and the
+# transfer, which are those of the pictures, sRGB's.
+_TAGS = "setparams=color_primaries=bt709:color_trc=iec61966-2-1"
+_BT709 = ("-vf", f"scale=out_color_matrix=bt709:out_range=tv,{_TAGS}", "-colorspace", "bt709", "-color_range", "tv")
 # Phones and browsers decode 4:2:0; at 18 x264 is hard to tell from the original.
 _H264 = ("-c:v", "libx264", "-preset", "medium", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart")
 

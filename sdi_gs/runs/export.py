@@ -13,7 +13,7 @@ from sdi_gs.files import refuse_existing
 from sdi_gs.mesh.formats import MeshFormat
 from sdi_gs.runs.export_formats import ExportFormat, export_format, format_by_suffix, refuse_other_ending
 from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
-from sdi_gs.runs.splats_to_export import SplatsToExport, origin_of_scene, splats_to_export
+from sdi_gs.runs.splats_to_export import SplatsToExport, framing_of_scene, origin_of_scene, splats_to_export
 from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 from sdi_gs.splats.formats import SplatFormat
 
@@ -124,6 +124,15 @@ def _export_mesh(scene: AnyScene, path: Path, chosen: MeshFormat, options: Expor
     # Needs packages of the extra "mesh".
     from sdi_gs.mesh.extraction import mesh_of_scene
 
-    triangles, report = mesh_of_scene(representation_of(scene), options.mesh)
+    representation = representation_of(scene)
+    triangles, report = mesh_of_scene(representation, options.mesh)
+    summary = report.line()
+    if options.mesh.texture is not None and chosen.textured:
+        from sdi_gs.mesh.likeness import line_of_texture
+        from sdi_gs.mesh.texture import with_texture
+
+        framing = framing_of_scene(scene)
+        plain, triangles = triangles, with_texture(triangles, representation, framing, options.mesh.texture)
+        summary = f"{summary}; {line_of_texture(representation, framing, plain, triangles)}"
     chosen.write(path, triangles, options=options, origin=origin_of_scene(scene))
-    return Exported(path=path, summary=report.line())
+    return Exported(path=path, summary=summary)

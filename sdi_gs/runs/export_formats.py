@@ -78,6 +78,11 @@ def refuse_idle_options(chosen: Sequence[ExportFormat], options: ExportOptions) 
     formats = f"format{'s' if len(chosen) > 1 else ''} {names}"
     if options.mesh != AS_IT_IS.mesh and not any(isinstance(row, MeshFormat) for row in chosen):
         raise UserError(f"--mesh.* options are for meshes, not for {formats}: add --format {MESH_FORMATS[0].name}")
+    if options.mesh.texture is not None and not any(isinstance(row, MeshFormat) and row.textured for row in chosen):
+        able = " or ".join(row.name for row in MESH_FORMATS if row.textured)
+        raise UserError(f"--mesh.texture is for {able}, not for {formats}: leave it out, or choose one of them")
+    if options.mesh.unlit and not any(row.name == "glb" for row in chosen):
+        raise UserError(f"--mesh.unlit is for glb, not for {formats}: leave it out")
     for name in ("sh_degree", "max_splats", "drop_below", "fit_steps"):
         is_given = getattr(options, name) != getattr(AS_IT_IS, name)
         if is_given and not any(isinstance(row, SplatFormat) for row in chosen):

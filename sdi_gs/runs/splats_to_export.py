@@ -121,5 +121,12 @@ def _largest(
     return chosen
 
 
+def framing_of_scene(scene: AnyScene) -> Framing:
+    """Return cameras that show a scene as it is: a run's own, or those that see all of a file."""
+    run = scene.run if isinstance(scene, SavedScene) else None
+    usual, cloud = _usual_framing(run), representation_of(scene).splats()
+    return usual if run is not None or cloud is None else framing_of_cloud(cloud.cpu(), usual)
+
+
 def _usual_framing(run: RunOrigin | None) -> Framing:
     return training_framing(CameraConfig() if run is None else run.config.cameras)

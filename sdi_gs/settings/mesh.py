@@ -25,6 +25,10 @@ class MeshConfig:
     """Separate pieces with at least this share of the largest one's volume are kept; 1 for the largest alone."""
     max_faces: Annotated[int | None, Range(100, 100_000_000)] = None
     """Triangles to which the mesh is reduced (quadric error); None for all that the grid gives."""
+    texture: Annotated[int | None, Range(64, 8192)] = None
+    """Side in pixels of a picture that is laid on a glb or an obj, baked from renders; None for colours per vertex."""
+    unlit: bool = False
+    """Mark a glb's material as unlit, so that the light in its colours is not lit again (KHR_materials_unlit)."""
 
     def __post_init__(self) -> None:
         check_settings(self)

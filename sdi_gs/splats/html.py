@@ -156,7 +156,7 @@ def _packed(
         rgba.numpy().astype("<u2"),
         (cloud.sh_rest.clamp(*COLOUR_WINDOW) / (step or 1.0)).round_().numpy().astype(np.int8),
     )
-    return b"".join(columns)
+    return b"".join(column.tobytes() for column in columns)
 
 
 def _in_window(

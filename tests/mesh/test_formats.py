@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +18,10 @@ import trimesh
 from plyfile import PlyData
 from torch import Tensor
 
+from sdi_gs import __version__
 from sdi_gs.contracts import DensityField, cube
 from sdi_gs.errors import UserError
+from sdi_gs.files.origin import Origin
 from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, write_mesh
 from sdi_gs.representations.mesh_colours import linear_from_srgb
@@ -126,6 +130,48 @@ def test_colours_of_glb_are_linear_and_fine_enough_for_dark_ones(tmp_path: Path)
     assert material["metallicFactor"] == 0.0
 
 
+def test_a_glb_names_its_origin_its_unit_and_what_its_views_hold(tmp_path: Path) -> None:
+    origin = Origin(prompt="a blue robot", prior="toybox-ideal", seed=3, step=400)
+    write_mesh(tmp_path / "a.glb", made(), "glb", origin=origin, options=ExportOptions(mesh=MeshConfig(unlit=True)))
+    tree, buffer = gltf(tmp_path / "a.glb")
+    extras = {"prompt": "a blue robot", "prior": "toybox-ideal", "seed": 3, "steps": 400, "version": __version__}
+    assert tree["asset"]["extras"] == {**extras, "units": "metres", "metres_per_scene_unit": 1.0}
+    assert tree["nodes"][0]["name"] == tree["meshes"][0]["name"] == "a blue robot"
+    # Indices, and attributes of vertices.
+    assert [view["target"] for view in tree["bufferViews"]] == [34963, 34962, 34962, 34962]
+    assert all(view["byteOffset"] % 4 == 0 for view in tree["bufferViews"])
+    assert tree["buffers"] == [{"byteLength": len(buffer)}]
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    write_mesh(tmp_path / "b.glb", made(), "glb")
+    lit, _ = gltf(tmp_path / "b.glb")
+    assert "extensionsUsed" not in lit and "extensions" not in lit["materials"][0]
+    assert lit["asset"]["extras"] == {"version": __version__, "units": "metres", "metres_per_scene_unit": 1.0}
+
+
+NODE_MODULES = Path(os.environ.get("NODE_PATH") or "/nonexistent")
+
+
+@pytest.mark.skipif(
+    not (NODE_MODULES / "gltf-validator").is_dir(), reason="needs Node's gltf-validator, found by NODE_PATH"
+)
+def test_the_validator_of_khronos_has_nothing_to_say(tmp_path: Path) -> None:
+    write_mesh(tmp_path / "a.glb", made(), "glb", options=ExportOptions(mesh=MeshConfig(unlit=True)))
+    program = (
+        "require('gltf-validator').validateBytes(new Uint8Array(require('fs').readFileSync(process.argv[1])))"
+        ".then(report => console.log(JSON.stringify(report.issues)))"
+    )
+    command = ["node", "-e", program, str(tmp_path / "a.glb")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    issues = json.loads(done.stdout)
+    assert {name: issues[name] for name in ("numErrors", "numWarnings", "numInfos", "numHints")} == {
+        "numErrors": 0,
+        "numWarnings": 0,
+        "numInfos": 0,
+        "numHints": 0,
+    }, issues["messages"]
+
+
 def test_linear_light_of_known_greys() -> None:
     np.testing.assert_allclose(
         linear_from_srgb(np.array([0.0, 0.04045, 0.5, 1.0])), [0.0, 0.0031308, 0.214041, 1.0], atol=1e-6
@@ -146,8 +192,10 @@ def test_a_missing_trimesh_is_told_with_the_extra(tmp_path: Path, monkeypatch: p
     mesh = made()
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(UserError, match=r'trimesh: pip install "sdi-gs\[mesh\]"'):
-        write_mesh(tmp_path / "a.glb", mesh, "glb")
+        write_mesh(tmp_path / "a.obj", mesh, "obj")
     assert list(tmp_path.iterdir()) == []
+    # Written without it.
+    write_mesh(tmp_path / "a.glb", mesh, "glb")
 
 
 def test_every_row_has_a_writer_a_name_of_its_own_and_a_suffix() -> None:

@@ -36,7 +36,7 @@ def test_the_film_shows_every_frame_in_its_colours(tmp_path: Path) -> None:
     save_turntable(tmp_path / "a.mp4", plain_film(), fps=12)
     about, frames = decoded(tmp_path / "a.mp4")
     assert frames.shape == (4, 48, 64, 3)
-    assert "yuv420p(tv, bt709" in about
+    assert "yuv420p(tv, bt709/bt709/iec61966-2-1" in about
     assert "12 fps" in about
     shown = frames[:, 8:40, 8:56].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(shown, COLOURS.numpy(), atol=0.02)
