@@ -40,6 +40,8 @@ def drive(
 ) -> None:
     """Run a started engine until every row has ended, no worker is left, or a stop was asked for and all is saved."""
     batch = _Batch(engine, scheduler, state, journal, make_job, tuple(observers))
+    for name in engine.names():
+        scheduler.expect(name)
     while not scheduler.is_done:
         if should_stop():
             batch.follow(scheduler.stop())

@@ -5,7 +5,7 @@ An engine starts workers, hands rows to them and reports what they do; it decide
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,6 +53,8 @@ class WorkerLost:
     worker: str
     reason: str
     """Why, in one line."""
+    is_final: bool = False
+    """Whether it must not be started again: its machine cannot do what is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,10 @@ class Engine(Protocol):
 
     def start(self) -> None:
         """Begin to start the workers; each is reported when it is ready. Raises UserError if there can be none."""
+        ...
+
+    def names(self) -> Collection[str]:
+        """Return the names of the workers that are being started or live."""
         ...
 
     def assign(self, worker: str, job: Job) -> None:

@@ -83,6 +83,10 @@ class LocalEngine:
         for name in self._workers:
             self._start(name)
 
+    def names(self) -> list[str]:
+        """Return the names of the workers."""
+        return list(self._workers)
+
     def assign(self, worker: str, job: Job) -> None:
         """Give a row to a worker."""
         self._send(worker, line_of(job))

@@ -174,7 +174,9 @@ class Scheduler:
         if key is not None:
             self._running -= 1
             commands += self._lose(key, worker, event, time)
-        if self._queue and not self.is_stopping:
+        if event.is_final:
+            self.given_up[event.worker] = event.reason
+        elif self._queue and not self.is_stopping:
             if worker.deaths < WORKER_DEATHS:
                 self._expected.add(event.worker)
                 commands.append(Restart(worker=event.worker))

@@ -12,16 +12,15 @@ import tyro
 from sdi_gs import __version__
 from sdi_gs.batch.display import batch_display, totals_of
 from sdi_gs.batch.driver import drive
-from sdi_gs.batch.engine import Engine, Job
+from sdi_gs.batch.engine import Job
 from sdi_gs.batch.journal import BatchHeader
-from sdi_gs.batch.local_engine import LocalEngine, local_workers
 from sdi_gs.batch.opening import OpenBatch, opened_batch
 from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.ranking import Ranking, metrics_for, ranking_named, require_scores
 from sdi_gs.batch.scheduler import Scheduler
 from sdi_gs.batch.state import RowState
-from sdi_gs.batch.threads import threads_per_worker
-from sdi_gs.commands.common import EXIT_INTERRUPTED, pick_device
+from sdi_gs.commands.batch_engine import EngineOptions, engine_of, require_engine
+from sdi_gs.commands.common import EXIT_INTERRUPTED
 from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import print_path, say
@@ -44,7 +43,7 @@ EXIT_ROWS_FAILED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(EngineOptions):
     """Make every prompt of a list: one run folder each in OUT/runs, the state in OUT/batch.jsonl.
 
     The same command again skips what is finished and goes on with what is not.
@@ -68,10 +67,6 @@ class Batch:
     """Memory tier in GB, which sets what --compute.* leaves open; auto goes by a CUDA card's free memory."""
     export: tuple[str, ...] = ()
     """Formats that each result is also written in at the end of its run: those of sdi-gs export."""
-    device: str | None = None
-    """Where to compute: cpu, cuda or cuda:1; every CUDA device, or the CPU without one, if not given."""
-    workers: Annotated[int | None, Range(1, 256)] = None
-    """Processes that make rows side by side; one per device if not given. On the CPU they share the cores."""
     attempts: Annotated[int, Range(1, 100)] = 3
     """How many times a row is tried whose worker ends while it has it (killed, out of memory)."""
     max_failures: Annotated[int | None, Range(1, 1_000_000)] = None
@@ -89,6 +84,7 @@ class Batch:
 
 def batch(options: Batch) -> int:
     """Make the rows of a list; return 0, 1 if rows failed, or 130 for a batch that was stopped."""
+    require_engine(options)
     settings = BatchSettings(options)
     ranking = ranking_named(options.score)
     out = options.output_dir or Path("outputs") / f"batch-{slug(options.source.stem)}"
@@ -187,7 +183,7 @@ def _run(
 ) -> bool:
     """Make the rows; return whether a stop was asked for. Raises UserError if no worker is left."""
     scheduler = Scheduler(opened.todo, attempts=options.attempts, max_failures=options.max_failures)
-    engine = _engine(options, scheduler, out, len(opened.todo))
+    engine = engine_of(options, settings.of({}).prior, out, len(opened.todo))
     at_once, scores = True, (ranking.metric,)
     try:
         with (
@@ -213,19 +209,3 @@ def _run(
         name, reason = next(iter(scheduler.given_up.items()))
         raise UserError(f"no worker is left; {name} ended again and again, last: {reason}")
     return interrupts.requested
-
-
-def _engine(options: Batch, scheduler: Scheduler, out: Path, num_rows: int) -> Engine:
-    """Return the engine, whose workers the scheduler expects."""
-    device = pick_device(options.device)
-    devices = [str(device)]
-    if device.type == "cuda" and options.device is None:
-        import torch
-
-        devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    workers = local_workers(devices, min(options.workers or len(devices), num_rows))
-    threads = threads_per_worker(len(workers))
-    for worker in workers:
-        scheduler.expect(worker.name)
-    say(f"{', '.join(worker.name for worker in workers)}: {threads} thread{'s' * (threads > 1)} each")
-    return LocalEngine(workers, threads=threads, out=out)

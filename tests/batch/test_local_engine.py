@@ -53,7 +53,7 @@ def test_a_killed_worker_costs_no_row_and_no_bit(tmp_path: Path) -> None:
     engine = LocalEngine(TWO, threads=1, out=out)
     killer = KillOnce(engine)
     with opened(out, rows_of(*PROMPTS)) as batch:
-        scheduler = driven(engine, batch, out, workers=[worker.name for worker in TWO], observers=[killer])
+        scheduler = driven(engine, batch, out, observers=[killer])
         assert (scheduler.finished, scheduler.is_done) == (3, True)
     assert ("lost", killer.killed) in events_of(out)
     assert Counter(events_of(out))["finished", str(killer.killed)] == 1
@@ -69,13 +69,12 @@ def test_a_stopped_batch_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
             LocalEngine(TWO[:1], threads=1, out=out),
             batch,
             out,
-            workers=["cpu-0"],
             should_stop=lambda: any(state.status == "running" for state in batch.state.rows),
         )
         assert [state.status for state in batch.state.rows] == ["stopped", "waiting"]
     with opened(out, rows) as batch:
         assert [state.row.key for state in batch.todo] == [row.key for row in rows]
-        assert driven(LocalEngine(TWO[:1], threads=1, out=out), batch, out, workers=["cpu-0"]).finished == 2
+        assert driven(LocalEngine(TWO[:1], threads=1, out=out), batch, out).finished == 2
     assert_like_single_runs(out, tmp_path / "single", PROMPTS[:2])
 
 

@@ -102,6 +102,14 @@ def test_a_worker_that_dies_again_and_again_is_given_up() -> None:
     assert names(scheduler.on_ready(ready("b"))) == ["Assign"]
 
 
+def test_a_worker_whose_machine_cannot_do_it_is_not_started_again() -> None:
+    scheduler = scheduler_of(2)
+    scheduler.expect("a")
+    refused = WorkerLost(worker="a", reason="node n does not see OUT", is_final=True)
+    assert scheduler.on_lost(refused, time="T") == []
+    assert not scheduler.has_hope
+
+
 def test_finishing_a_row_forgives_earlier_deaths() -> None:
     scheduler = scheduler_of(9, attempts=100)
     for _ in range(WORKER_DEATHS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -112,6 +113,8 @@ def test_a_prompt_that_keep_best_cannot_score_is_refused_before_it_is_made(
         (["--score", "x", "--keep-best", "1"], "unknown score x"),
         (["--seeds", "-1"], "seeds"),
         (["--workers", "0"], "workers"),
+        (["--ray-address", "auto"], "--ray-address is for Ray: add --engine ray"),
+        (["--collect"], "--collect is for Ray"),
         (["--key", "k"], "--key k chooses a list of a prompt library"),
     ],
     ids=str,
@@ -121,6 +124,15 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     assert words in refusal(batch(prompts, tmp_path / "out", *more), capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_ray_is_asked_for_where_it_is_missing(
+    tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else find(name, *more))
+    line = refusal(batch(prompts, tmp_path / "out", "--engine", "ray"), capsys)
+    assert line == 'sdi-gs: --engine ray needs Ray: pip install "sdi-gs[ray]", or use --engine local'
 
 
 def test_the_status_of_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,15 +43,12 @@ def driven(
     batch: OpenBatch,
     out: Path,
     *,
-    workers: Iterable[str] = (),
     observers: Iterable[BatchObserver] = (),
     should_stop: Callable[[], bool] = lambda: False,
     attempts: int = 3,
 ) -> Scheduler:
     """Make the rows of a batch with an engine, and close it."""
     scheduler = Scheduler(batch.todo, attempts=attempts)
-    for worker in workers:
-        scheduler.expect(worker)
     try:
         engine.start()
         drive(

@@ -1,0 +1,92 @@
+"""Where the rows of a batch are made: on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sdi_gs.batch.engine import Engine
+from sdi_gs.batch.local_engine import LocalEngine, local_workers
+from sdi_gs.batch.ray_engine import RayEngine, RayOptions, require_ray
+from sdi_gs.batch.threads import threads_per_worker
+from sdi_gs.commands.common import pick_device
+from sdi_gs.console import say
+from sdi_gs.errors import UserError
+from sdi_gs.settings.bounds import Range
+
+_RAY_ONLY = ("ray_address", "cpus_per_run", "collect", "collect_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """The options of ``sdi-gs batch`` that choose the workers."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Processes on this machine, or Ray's actors on a cluster."""
+    device: str | None = None
+    """Where to compute: cpu, cuda or cuda:1; every CUDA device, or the CPU without one, if not given. With Ray cpu or
+    cuda; cuda for a prior that is no instrument, if not given."""
+    workers: Annotated[int | None, Range(1, 4096)] = None
+    """Processes that make rows side by side; one per device if not given, with Ray as many as there is room for. On
+    the CPU of one machine they share the cores."""
+    gpus_per_run: Annotated[float, Range(0.05, 1.0)] = 1.0
+    """Share of a card that a run has: 0.5 packs two on each."""
+    cpus_per_run: Annotated[int, Range(1, 1024)] = 1
+    """With Ray: cores that a run has."""
+    ray_address: str | None = None
+    """With Ray: auto, HOST:PORT or ray://HOST:PORT of a cluster that runs; one is started here if not given."""
+    collect: bool = False
+    """With Ray: send the results back as they come, because the nodes share no folder."""
+    collect_every: Annotated[int, Range(1, 1_000_000)] = 500
+    """With --collect: steps between two checkpoints that are sent back."""
+
+
+def require_engine(options: EngineOptions) -> None:
+    """Raise UserError for options that do not go together, and for Ray if it is not installed."""
+    if options.engine == "ray":
+        require_ray()
+        if options.device not in (None, "cpu", "cuda"):
+            raise UserError(f"--device {options.device} names a card, which Ray chooses: use cpu or cuda")
+        return
+    for name in _RAY_ONLY:
+        if getattr(options, name) != getattr(EngineOptions, name):
+            raise UserError(f"--{name.replace('_', '-')} is for Ray: add --engine ray")
+
+
+def engine_of(options: EngineOptions, prior: str, out: Path, num_rows: int) -> Engine:
+    """Return the engine; UserError for a cluster that cannot be used."""
+    if options.engine == "ray":
+        return _ray_engine(options, prior, out, num_rows)
+    device = pick_device(options.device)
+    devices = [str(device)]
+    if device.type == "cuda":
+        if options.device is None:
+            import torch
+
+            devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        devices *= int(1.0 / options.gpus_per_run)
+    workers = local_workers(devices, min(options.workers or len(devices), num_rows))
+    threads = threads_per_worker(len(workers))
+    say(f"{', '.join(worker.name for worker in workers)}: {threads} thread{'s' * (threads > 1)} each")
+    return LocalEngine(workers, threads=threads, out=out)
+
+
+def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) -> RayEngine:
+    from sdi_gs.priors.catalog import is_instrument
+
+    engine = RayEngine(
+        RayOptions(
+            address=options.ray_address,
+            uses_gpus=not is_instrument(prior) if options.device is None else options.device == "cuda",
+            gpus_per_run=options.gpus_per_run,
+            cpus_per_run=options.cpus_per_run,
+            workers=options.workers,
+            collect=options.collect,
+            collect_every=options.collect_every,
+        ),
+        out=out,
+        num_rows=num_rows,
+    )
+    say(f"Ray: room for {engine.room} worker{'s' * (engine.room > 1)} now")
+    return engine

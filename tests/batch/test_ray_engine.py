@@ -1,0 +1,110 @@
+"""Workers on a Ray cluster of two nodes on this machine: deaths, late nodes, folders that are not shared."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_batches import PROMPTS, driven, opened, rows_of
+from small_runs import config, whole_run
+
+from sdi_gs.batch.engine import EngineEvent, EngineNote, WorkerLost, WorkerReady
+from sdi_gs.batch.journal import RowEvent
+from sdi_gs.batch.ray_engine import RayEngine, RayOptions
+from sdi_gs.batch.state import BatchState
+from sdi_gs.errors import UserError
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray leaves sockets and files to the collector.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_raylet_start_wait_time_s"] = "180"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+def ray_workers() -> list[int]:
+    """Processes of actors."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue
+        if text.startswith(b"ray::RayWorker"):
+            found.append(int(path.parent.name))
+    return found
+
+
+class KillOnce:
+    """Kills one actor's process as soon as a row has a checkpoint."""
+
+    def __init__(self) -> None:
+        self.killed = False
+        self.machines: set[str] = set()
+        self.notes: list[str] = []
+
+    def observe(self, event: EngineEvent | None, state: BatchState) -> None:
+        if isinstance(event, EngineNote | WorkerLost):
+            self.notes.append(getattr(event, "text", "") or getattr(event, "reason", ""))
+        if isinstance(event, WorkerReady):
+            self.machines.add(event.machine)
+        if isinstance(event, RowEvent) and event.event == "checkpoint" and not self.killed:
+            self.killed = True
+            os.kill(ray_workers()[0], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("collect", [False, True])
+def test_rows_of_two_nodes_survive_a_killed_worker_and_have_the_bytes_of_single_runs(
+    cluster: Any, tmp_path: Path, collect: bool
+) -> None:
+    out, watched = tmp_path / "out", KillOnce()
+    options = RayOptions(address=cluster.address, collect=collect, collect_every=1)
+    with opened(out, rows_of(*PROMPTS)) as batch:
+        engine = RayEngine(options, out=out, num_rows=3)
+        assert engine.room == 2
+        scheduler = driven(engine, batch, out, observers=[watched])
+    assert (scheduler.finished, scheduler.failed) == (3, 0), watched.notes
+    assert watched.killed
+    assert len(watched.machines) == 2
+    for row in rows_of(*PROMPTS):
+        single = whole_run(tmp_path / "single" / row.key, config(prompt=row.prompt))
+        assert (row.folder(out) / "splats.ply").read_bytes() == single.splats.read_bytes()
+        assert (row.folder(out) / "config.yaml").read_bytes() == single.config.read_bytes()
+
+
+def test_a_node_that_does_not_see_the_folder_is_refused_by_name(cluster: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    engine = RayEngine(RayOptions(address=cluster.address, workers=1), out=out, num_rows=1)
+    # As on a machine where the path means another disk.
+    engine._seen = Path("/nowhere/.seen")
+    try:
+        engine._grow()
+        events: list[EngineEvent] = []
+        while not any(isinstance(event, WorkerLost) for event in events):
+            events += engine.poll(1.0)
+    finally:
+        engine.close(at_once=True)
+    [lost] = [event for event in events if isinstance(event, WorkerLost)]
+    assert lost.is_final
+    assert lost.reason.startswith("node ")
+    assert "does not see /nowhere" in lost.reason
+
+
+def test_a_cluster_without_a_card_is_refused_for_a_run_that_needs_one(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no node of the cluster has 1 of a GPU"):
+        RayEngine(RayOptions(address=cluster.address, uses_gpus=True), out=tmp_path, num_rows=1)
