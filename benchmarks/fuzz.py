@@ -3,6 +3,8 @@
 Every kind of input is tried in turn, in a process of its own that is watched from here: an exception, a wrong exit code
 or message, a lost or left-over file, more than 20 CPU seconds and more than 4 GiB are faults. Each is printed with the
 number that makes it again: ``--kind ply --first 1234 --count 1``. Prints one JSON object last; exit code 1 for faults.
+
+``--tally FILE`` goes on from the counts in the file, and tries the faults in it again first.
 """
 
 from __future__ import annotations
@@ -16,31 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fuzzing.attempt import attempt, generator_of
+from fuzzing.tally import HANG_CPU_SECONDS, Tally, load_tallies, save_tallies, summary_of
 from fuzzing.targets import TARGETS, target_named
 
-HANG_CPU_SECONDS, HANG_WALL_SECONDS, MOST_MIB = 20.0, 600.0, 4096.0
+HANG_WALL_SECONDS, MOST_MIB = 600.0, 4096.0
 """Bounds on one input; that on wall time is for what waits instead of computing, and wide for a busy machine."""
-SLICE_SECONDS = 60.0
+SLICE_SECONDS = 120.0
 """Time of a kind before the next one has its turn."""
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """What was seen of one kind."""
-
-    inputs: int = 0
-    accepted: int = 0
-    refused: int = 0
-    peak_mib: float = 0.0
-    slowest_seconds: float = 0.0
-    faults: list[dict[str, Any]] = field(default_factory=list)
 
 
 def work(kind: str, seed: int, first: int, folder: Path) -> None:
@@ -48,11 +38,12 @@ def work(kind: str, seed: int, first: int, folder: Path) -> None:
     from sdi_gs.commands.main import main
 
     target, out = target_named(kind), sys.stdout
-    good = target.prepare(folder)
+    (folder / "good").mkdir(exist_ok=True)
+    good = target.prepare(folder / "good")
     index = first
     while True:
         print(json.dumps({"begin": index}), file=out, flush=True)
-        place = folder / str(index)
+        place = folder / "inputs" / str(index)
         outcome = attempt(target, good, generator_of(kind, seed, index), place, index, main=main)
         shutil.rmtree(place)
         print(json.dumps(asdict(outcome)), file=out, flush=True)
@@ -104,39 +95,53 @@ def lines_of(process: subprocess.Popen[bytes], tally: Tally, until: float) -> It
             return
 
 
-def turn(kind: str, seed: int, first: int, tally: Tally, *, until: float, count: int) -> int:
-    """Try inputs of one kind until a point of time, at most ``count``; return the index of the next."""
-    following, last = first, first + count
+def turn(kind: str, seed: int, tally: Tally, *, until: float, count: int, folder: Path) -> None:
+    """Try inputs of one kind until a point of time, at most ``count``; ``folder`` keeps its good inputs."""
+    folder.mkdir(exist_ok=True)
+    last = tally.following + count
+    command = [sys.executable, __file__, "--work", str(folder), "--kind", kind, "--seed", str(seed)]
+    command += ["--first", str(tally.following)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        for record in lines_of(process, tally, until):
+            if "begin" in record:
+                continue
+            if record["index"] is None:
+                raise SystemExit(f"no inputs of {kind} can be made: {record['fault']}; run {' '.join(command)}")
+            tally.following = record["index"] + 1
+            tally.add(record)
+            if tally.following >= last:
+                break
+    finally:
+        process.kill()
+        process.wait()
+        # A process that was ended leaves the input that it was at.
+        shutil.rmtree(folder / "inputs", ignore_errors=True)
+
+
+def try_faults_again(tallies: dict[str, Tally], seed: int, *, end: float, folder: Path) -> None:
+    """Try the inputs of all faults, and keep those that are faults still."""
+    for kind, tally in tallies.items():
+        for fault in list(tally.faults):
+            again = Tally(following=fault["index"])
+            turn(kind, seed, again, until=end, count=1, folder=folder / kind)
+            tally.replace_fault(fault, again)
+
+
+def try_kinds(kinds: list[str], tallies: dict[str, Tally], options: argparse.Namespace, *, end: float) -> None:
+    """Try all kinds in turn until a point of time, or until each had its number of inputs."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--work", folder, "--kind", kind, "--seed", str(seed)]
-        process = subprocess.Popen([*command, "--first", str(first)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        try:
-            for record in lines_of(process, tally, until):
-                if "begin" in record:
-                    continue
-                following = (first if record["index"] is None else record["index"]) + 1
-                count_in(tally, record)
-                if following >= last:
-                    break
-        finally:
-            process.kill()
-            process.wait()
-    return following
-
-
-def count_in(tally: Tally, record: dict[str, Any]) -> None:
-    """Add one input to what was seen."""
-    tally.inputs += 1
-    seconds = record.get("seconds", 0.0)
-    tally.slowest_seconds = max(tally.slowest_seconds, seconds)
-    if not record["fault"] and seconds > HANG_CPU_SECONDS:
-        record["fault"] = f"{seconds:.0f} CPU seconds"
-    if record["fault"]:
-        tally.faults.append(record)
-        print(json.dumps(record, indent=1), file=sys.stderr, flush=True)
-    else:
-        tally.accepted += record["code"] == 0
-        tally.refused += record["code"] == 2
+        try_faults_again(tallies, options.seed, end=end, folder=Path(folder))
+        ends = {kind: tallies[kind].following + options.count for kind in kinds}
+        while kinds and time.monotonic() < end:
+            for kind in list(kinds):
+                share = (end - time.monotonic()) / len(kinds)
+                until = time.monotonic() + max(min(SLICE_SECONDS, share), 1.0)
+                left = ends[kind] - tallies[kind].following
+                turn(kind, options.seed, tallies[kind], until=until, count=left, folder=Path(folder) / kind)
+                save_tallies(options.tally, tallies, seed=options.seed)
+                if tallies[kind].following >= ends[kind]:
+                    kinds.remove(kind)
 
 
 def main() -> int:
@@ -147,29 +152,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--count", type=int, default=10**9, help="inputs of each kind at most")
+    parser.add_argument("--tally", type=Path, help="file of counts, to go on from and to write")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     kinds = options.kind or list(TARGETS)
     if options.work is not None:
         work(kinds[0], options.seed, options.first, options.work)
     started = time.monotonic()
-    end = started + 60.0 * options.minutes
-    tallies = {kind: Tally() for kind in kinds}
-    places: dict[str, int] = {kind: options.first for kind in kinds}
-    open_kinds = list(kinds)
-    while open_kinds and time.monotonic() < end:
-        for kind in list(open_kinds):
-            share = (end - time.monotonic()) / len(open_kinds)
-            until = time.monotonic() + max(min(SLICE_SECONDS, share), 1.0)
-            left = options.first + options.count - places[kind]
-            places[kind] = turn(kind, options.seed, places[kind], tallies[kind], until=until, count=left)
-            if places[kind] >= options.first + options.count:
-                open_kinds.remove(kind)
-    faults = Counter({kind: len(tally.faults) for kind, tally in tallies.items()})
-    found = {kind: {**asdict(tally), "faults": faults[kind]} for kind, tally in tallies.items()}
-    total = sum(tally.inputs for tally in tallies.values())
-    print(json.dumps({"inputs": total, "seconds": round(time.monotonic() - started), "seed": options.seed, **found}))
-    return 1 if faults.total() else 0
+    tallies = load_tallies(options.tally, kinds, seed=options.seed, first=options.first)
+    try_kinds(list(kinds), tallies, options, end=started + 60.0 * options.minutes)
+    print(json.dumps(summary_of(tallies, seconds=time.monotonic() - started, seed=options.seed)))
+    return 1 if any(tally.faults for tally in tallies.values()) else 0
 
 
 if __name__ == "__main__":

@@ -77,7 +77,12 @@ def attempt(
 
 def _fault(case: Case, code: int | None, said: str, before: dict[str, str], after: dict[str, str]) -> str:
     """Return what must not be: a wrong exit code or message, a file that was lost or left over."""
-    lost = [name for name, digest in before.items() if after.get(name) != digest]
+    # Also what may be written anew must be there afterwards, and is as it was if the command was refused.
+    rewritten = case.may_change if code == 0 else ()
+    lost = [name for name, digest in before.items() if name not in after]
+    lost += [
+        name for name, digest in before.items() if name in after and after[name] != digest and name not in rewritten
+    ]
     left = [name for name in after.keys() - before.keys() if any(map(LEFTOVER.match, Path(name).parts))]
     errors = [line for line in said.splitlines() if line.startswith("sdi-gs: ") and " warning: " not in line]
     if lost or left:

@@ -50,9 +50,12 @@ _COMMANDS: dict[str, tuple[Sequence[str], type[Any]]] = {
 
 def options_of(kind: type[Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the name and the annotation of every option, nested ones by dotted names."""
+    annotated = typing.get_type_hints(kind, include_extras=True)
     for name, hint in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
-            yield from options_of(typing.cast(type, hint), f"{path}{name}.")
+            # Those of a group without a name stand among the others.
+            nameless = any(getattr(part, "name", None) == "" for part in typing.get_args(annotated[name]))
+            yield from options_of(typing.cast(type, hint), path if nameless else f"{path}{name}.")
         elif name not in ("source", "prompt"):
             yield f"--{path}{name}".replace("_", "-"), hint
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TRAIN = (
-    *("train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu", "--steps", "2"),
+SHORT_RUN = (
+    *("train", "--preset", "smoke", "--prompt", "a blue robot", "--device", "cpu"),
     *("--ideal-prior.renders-per-view", "8", "--ideal-prior.unconditional-renders", "16"),
-    *("--outputs.turntable-frames", "0", "--outputs.preview-every", "100", "--output-dir", "run"),
+    *("--outputs.turntable-frames", "0", "--outputs.preview-every", "100"),
 )
+"""A run of little work; its steps, its folder and its start are named behind it."""
+TRAIN = (*SHORT_RUN, "--steps", "2", "--output-dir", "run")
 """The shortest run, which starts from the file that is named behind it."""
 
 

@@ -22,10 +22,12 @@ class Case:
     """The command line behind ``sdi-gs``; it runs in the folder that the input was written to."""
     about: str
     """What was done to the input, in a few words."""
+    may_change: Sequence[str] = ()
+    """Names of files of the input that the command writes anew when all goes well."""
 
 
 class Prepare(Protocol):
-    """Makes good inputs to damage, once; may write to ``folder``, which is kept for all cases."""
+    """Makes good inputs to damage; may write to ``folder``, which is kept, and take from there what it made before."""
 
     def __call__(self, folder: Path, /) -> Any: ...
 
@@ -50,6 +52,9 @@ TARGETS: dict[str, str] = {
     "ply": "fuzzing.ply_files",
     "splat": "fuzzing.splat_files",
     "mesh": "fuzzing.mesh_files",
+    "checkpoint": "fuzzing.checkpoints",
+    "model folder": "fuzzing.model_folders",
+    "LoRA or word": "fuzzing.add_ons",
     "config": "fuzzing.config_files",
     "options": "fuzzing.option_values",
 }

@@ -17,6 +17,8 @@ from typing import Annotated, Any, TypedDict
 
 import tyro
 
+from sdi_gs.console import printable
+
 
 def given_type(kind: type[Any], *, shown: Any = None) -> type[Any]:
     """Return a TypedDict with the fields of a config dataclass, nested configs included, for tyro to parse into.
@@ -43,8 +45,8 @@ def given_type(kind: type[Any], *, shown: Any = None) -> type[Any]:
 
 
 def shown_value(value: Any) -> str:
-    """Return a setting's value as it would be typed on the command line."""
-    return " ".join(shlex.quote(str(part)) for part in (value if isinstance(value, tuple) else (value,)))
+    """Return a setting's value as it would be typed on the command line, control characters escaped."""
+    return " ".join(shlex.quote(printable(str(part))) for part in (value if isinstance(value, tuple) else (value,)))
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:

@@ -10,19 +10,19 @@ import torch
 
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.errors import UserError
+from sdi_gs.files import is_there
 from sdi_gs.priors.catalog import entry_named, names_a_model, unknown_prior
-from sdi_gs.priors.checkpoint_files import inspect_checkpoint
 from sdi_gs.priors.checkpoint_loading import load_checkpoint_parts
+from sdi_gs.priors.empty_networks import empty_parts, require_usable
 from sdi_gs.priors.fetch import configs_of, folder_on_disk, readable_size
 from sdi_gs.priors.hub_names import hub_name
-from sdi_gs.priors.kinds import read_json
-from sdi_gs.priors.latent_diffusion_loading import component_errors, prior_of_parts, require_layout
-from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, has_weights
+from sdi_gs.priors.latent_diffusion_loading import prior_of_parts
+from sdi_gs.priors.layout import has_weights
 from sdi_gs.priors.learned_words import add_words
 from sdi_gs.priors.low_rank import notes_on_loras, read_lora
+from sdi_gs.priors.model_folder import ModelFolder, inspect_folder, model_at
 from sdi_gs.priors.parts import AddOns, Parts, Placement
 from sdi_gs.priors.published import ModelName
-from sdi_gs.priors.safetensors_header import read_header
 
 UNET_WEIGHTS = 865_910_724
 """Of 2.1's U-Net; 1.5's has 859 520 964."""
@@ -66,66 +66,42 @@ def check_prior(name: str, *, add_ons: AddOns | None = None) -> PriorReport | st
     """
     entry, add_ons = entry_named(name), add_ons or AddOns()
     if entry is not None and entry.packaged is not None:
-        return _folder_report(name, entry.packaged_folder(), f"in this package, {entry.summary}", add_ons)
+        model = inspect_folder(entry.packaged_folder())
+        return _folder_report(name, model, f"in this package, {entry.summary}", add_ons)
     if entry is not None and not entry.sources:
         return f"{name}: can be used; {entry.summary}, without weights"
     if entry is not None:
         on_disk = next(filter(None, map(folder_on_disk, entry.sources)), None)
         source = entry.sources[0]
         folder = on_disk or configs_of(source.repo_id, source.revision)
-        return _folder_report(name, folder, entry.summary, add_ons, has_no_weights=on_disk is None)
+        model = inspect_folder(folder, has_weights=on_disk is not None)
+        return _folder_report(name, model, entry.summary, add_ons)
     if not names_a_model(name):
         raise unknown_prior(name)
-    path = Path(name)
-    if path.is_file():
-        return _file_report(name, path, add_ons)
-    if path.is_dir():
-        return _folder_report(name, path, "a folder in Stable Diffusion's layout", add_ons)
+    if is_there(Path(name)):
+        return _report_at(name, Path(name), add_ons)
     named = hub_name(name)
     if named is None or named.file is not None:
         raise UserError(f"{name} can only be checked once it is here: sdi-gs priors fetch, or download the file")
     folder = configs_of(named.repo_id, named.revision)
-    here = has_weights(folder)
-    return _folder_report(name, folder, f"the repository {named.text}", add_ons, has_no_weights=not here)
+    model = inspect_folder(folder, has_weights=has_weights(folder))
+    return _folder_report(name, model, f"the repository {named.text}", add_ons)
 
 
-def _file_report(name: str, path: Path, add_ons: AddOns) -> PriorReport:
-    file = inspect_checkpoint(path)
+def _report_at(name: str, path: Path, add_ons: AddOns) -> PriorReport:
+    model = model_at(path)
+    if isinstance(model, ModelFolder):
+        return _folder_report(name, model, "a folder in Stable Diffusion's layout", add_ons)
     nowhere = Placement(device="meta", dtype=torch.float32)
-    parts = load_checkpoint_parts(file, nowhere, prediction_type=add_ons.prediction_type)
-    kind = f"a single file of Stable Diffusion {file.family}"
+    parts = load_checkpoint_parts(model, nowhere, prediction_type=add_ons.prediction_type)
+    kind = f"a single file of Stable Diffusion {model.family}"
     return _report(name, path, kind, parts, add_ons, path.stat().st_size)
 
 
-def _folder_report(name: str, folder: Path, kind: str, add_ons: AddOns, *, has_no_weights: bool = False) -> PriorReport:
-    require_layout(folder)
-    files = [file for network in NETWORKS for file in (folder / network).glob("*.safetensors")]
-    if not has_no_weights:
-        if not has_weights(folder):
-            raise UserError(f"the model in {folder} lacks weights in one of {', '.join(NETWORKS)}: {ALTERNATIVES}")
-        for file in files:
-            read_header(file)
-    size = None if has_no_weights else sum(file.stat().st_size for file in files)
-    return _report(name, folder, kind, _empty_parts(folder), add_ons, size)
-
-
-def _empty_parts(folder: Path) -> Parts:
-    """Return a folder's networks on the meta device, from their configs alone."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    with component_errors("tokenizer", folder):
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    made: dict[str, Any] = {}
-    for component, model in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-        with component_errors(component, folder), torch.device("meta"):
-            made[component] = model.from_config(read_json(folder / component / "config.json"))
-    with component_errors("text_encoder", folder), torch.device("meta"):
-        made["text_encoder"] = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-    with component_errors("scheduler", folder):
-        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    return Parts(tokenizer=tokenizer, scheduler=scheduler, **made)
+def _folder_report(name: str, model: ModelFolder, kind: str, add_ons: AddOns) -> PriorReport:
+    parts = empty_parts(model)
+    require_usable(prior_of_parts(parts, model.path, name=name, prediction_type=add_ons.prediction_type), model.path)
+    return _report(name, model.path, kind, parts, add_ons, model.size_bytes)
 
 
 def _report(name: str, path: Path, kind: str, parts: Parts, add_ons: AddOns, size_bytes: int | None) -> PriorReport:

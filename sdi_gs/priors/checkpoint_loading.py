@@ -16,8 +16,9 @@ from sdi_gs.priors.checkpoint_files import OPEN_CLIP, UNET, VAE, CheckpointFile,
 from sdi_gs.priors.clip_tokenizer import END, clip_tokenizer
 from sdi_gs.priors.kinds import SUPPORTED
 from sdi_gs.priors.layout import in_one_line
-from sdi_gs.priors.parts import Parts, Placement
+from sdi_gs.priors.parts import Parts, Placement, broken_weight
 from sdi_gs.priors.published import older_config, published_config
+from sdi_gs.priors.quiet import without_messages
 from sdi_gs.priors.schedulers import STABLE_DIFFUSION
 
 V_SPREAD = 0.09
@@ -126,7 +127,7 @@ def _unet(file: CheckpointFile, tensors: Mapping[str, Tensor], config: dict[str,
     weights = {name: value for name, value in tensors.items() if name.startswith((UNET, "model_ema."))}
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
-    with _without_messages():
+    with without_messages():
         converted = convert_ldm_unet_checkpoint(weights, config=dict(unet.config), extract_ema=file.has_ema)
     return _filled(unet, converted, "unet", file, placement.device, placement.dtype)
 
@@ -186,6 +187,9 @@ def _filled(
             )
     placed = {name: weights[name].to(device, dtype) for name in needed}
     model.load_state_dict(placed, strict=True, assign=True)
+    broken = broken_weight(model)
+    if broken is not None:
+        raise UserError(f"{file.path} cannot be used: the weights {broken} of its {component}; download it again")
     return model.to(device).eval()
 
 
@@ -198,16 +202,3 @@ def _reading(file: CheckpointFile) -> Iterator[None]:
         raise
     except Exception as error:  # The converters raise whatever a missing or odd key leads to.
         raise UserError(f"{file.path} cannot be read ({in_one_line(error)}): download it again") from error
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Hide diffusers' advice on flags that this project does not have."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

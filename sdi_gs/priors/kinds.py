@@ -34,7 +34,10 @@ _DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return a config's content; ValueError if it is not a JSON object."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{file.name} is nested without end") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file.name} is not a JSON object")
     return content

@@ -6,8 +6,6 @@ contains the type of the U-Net's prediction and the noise schedule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,18 @@ import torch
 
 from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
-from sdi_gs.priors.checkpoint_files import inspect_checkpoint
+from sdi_gs.priors.checkpoint_files import CheckpointFile
 from sdi_gs.priors.checkpoint_loading import load_checkpoint_parts
+from sdi_gs.priors.empty_networks import component_errors, empty_parts, require_usable
 from sdi_gs.priors.fetch import folder_of
-from sdi_gs.priors.kinds import distillation_note, read_json, refuse_other_kind, signs_of_distillation
+from sdi_gs.priors.kinds import distillation_note, signs_of_distillation
 from sdi_gs.priors.latent_diffusion import LatentDiffusionConfig, LatentDiffusionPrior
-from sdi_gs.priors.layout import ALTERNATIVES, NETWORKS, in_one_line, missing_component, pickles_instead, variant_of
+from sdi_gs.priors.layout import ALTERNATIVES, variant_of
 from sdi_gs.priors.learned_words import add_words
 from sdi_gs.priors.low_rank import merge_loras, notes_on_loras
-from sdi_gs.priors.parts import AddOns, Parts, Placement
-from sdi_gs.priors.quiet import lean_loading, without_progress_bars
-from sdi_gs.priors.safetensors_header import read_header
+from sdi_gs.priors.model_folder import model_at
+from sdi_gs.priors.parts import AddOns, Parts, Placement, broken_weight
+from sdi_gs.priors.quiet import lean_loading, without_messages, without_progress_bars
 from sdi_gs.priors.schedulers import read_scheduler, scheduler_notes
 
 
@@ -55,13 +54,19 @@ def load_latent_diffusion(
     name = name or (path.resolve().name if path == Path(source) else str(source))
     add_ons = add_ons or AddOns()
     placement = Placement(device=device, dtype=dtype)
-    if path.is_file():
-        checkpoint = inspect_checkpoint(path)
-        parts = load_checkpoint_parts(checkpoint, placement, prediction_type=add_ons.prediction_type)
+    model = model_at(path)
+    if isinstance(model, CheckpointFile):
+        parts = load_checkpoint_parts(model, placement, prediction_type=add_ons.prediction_type)
     else:
-        parts = _load_folder(path, placement)
+        # Whatever the configs make impossible shows before any weight is read.
+        empty = empty_parts(model)
+        require_usable(prior_of_parts(empty, path, name=name, prediction_type=add_ons.prediction_type), path)
+        parts = _with_weights(empty, path, placement)
     rewrite = add_words(parts, add_ons.embeddings)
     merge_loras(parts, add_ons.loras)
+    broken = (broken_weight(parts.unet) or broken_weight(parts.text_encoder)) if add_ons.loras else None
+    if broken is not None:
+        raise UserError(f"with its LoRA files the weights {broken} of {name}: take smaller weights behind --lora FILE:")
     return prior_of_parts(
         replace(parts, notes=(*parts.notes, *notes_on_loras(add_ons.loras))),
         path,
@@ -101,48 +106,25 @@ def prior_of_parts(
     )
 
 
-def _load_folder(folder: Path, placement: Placement) -> Parts:
-    """Load the components of a folder in Stable Diffusion's layout."""
-    require_layout(folder)
+def _with_weights(empty: Parts, folder: Path, placement: Placement) -> Parts:
+    """Return a folder's parts with networks of its weights in place of empty ones."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
-    with component_errors("tokenizer", folder):
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    with component_errors("scheduler", folder):
-        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     lean, device = lean_loading(), placement.device
-    return Parts(
-        tokenizer=tokenizer,
-        scheduler=scheduler,
+    return replace(
+        empty,
         text_encoder=_load_model(CLIPTextModel, folder, "text_encoder", device, dtype=placement.dtype),
         unet=_load_model(UNet2DConditionModel, folder, "unet", device, torch_dtype=placement.dtype, **lean),
         vae=_load_model(AutoencoderKL, folder, "vae", device, torch_dtype=placement.wide, **lean),
     )
 
 
-def require_layout(folder: Path) -> None:
-    """Raise UserError for a folder of another kind of model, with a component missing, or with pickles for weights."""
-    refuse_other_kind(folder)
-    missing = missing_component(folder)
-    if missing is not None:
-        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
-    for network in NETWORKS:
-        pickles = pickles_instead(network, [f"{network}/{file.name}" for file in (folder / network).iterdir()])
-        if pickles:
-            raise UserError(
-                f"the {network} in {folder} cannot be loaded: it has no .safetensors, only {Path(pickles[0]).name}, a "
-                f"pickle, which can run code when it is opened and is never used; convert it where you trust it, or "
-                f"{ALTERNATIVES}"
-            )
-
-
 def _load_model(model_class: Any, folder: Path, component: str, device: torch.device | str, **options: Any) -> Any:
     """Load a component's network; UserError for missing weights, which both libraries would fill at random."""
     names = [file.name for file in (folder / component).iterdir()]
-    _require_whole_files(component, folder)
-    with component_errors(component, folder), without_progress_bars():
+    with component_errors(component, folder), without_progress_bars(), without_messages():
         model, report = model_class.from_pretrained(
             folder / component,
             variant=variant_of(names),
@@ -157,26 +139,10 @@ def _load_model(model_class: Any, folder: Path, component: str, device: torch.de
             f"the {component} in {folder} lacks {len(gaps)} weights ({gaps[0]}, ...): download it again, or "
             f"{ALTERNATIVES}"
         )
-    return model.to(device)
-
-
-def _require_whole_files(component: str, folder: Path) -> None:
-    """Raise UserError for weights that are something else, such as a pointer of Git LFS, or cut short."""
-    for file in sorted((folder / component).glob("*.safetensors")):
-        try:
-            read_header(file)
-        except UserError as error:
-            raise UserError(f"the {component} in {folder} cannot be loaded: {error}") from error
-
-
-@contextmanager
-def component_errors(component: str, folder: Path) -> Iterator[None]:
-    """Name the component that could not be loaded."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"the {component} in {folder} cannot be used: {error}") from error
-    except Exception as error:  # Broken JSON, truncated weights, wrong shapes: each library has its own types.
+    broken = broken_weight(model)
+    if broken is not None:
         raise UserError(
-            f"the {component} in {folder} cannot be loaded ({in_one_line(error)}): download it again, or {ALTERNATIVES}"
-        ) from error
+            f"the {component} in {folder} cannot be used: the weights {broken}: download it again, or choose another "
+            "--compute.precision"
+        )
+    return model.to(device)

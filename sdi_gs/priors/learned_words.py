@@ -15,6 +15,11 @@ from sdi_gs.files import is_there
 from sdi_gs.priors.checkpoint_files import is_embedding, is_lora
 from sdi_gs.priors.parts import Parts
 from sdi_gs.priors.safetensors_header import Header, read_header
+from sdi_gs.settings.shown import shown
+
+MOST_VECTORS = 75
+"""Tokens of a prompt that CLIP reads."""
+LONGEST_WORD = 200
 
 _A1111_NAME = "emb_params"
 
@@ -64,7 +69,21 @@ def read_embedding(file: Path) -> tuple[str, Tensor]:
     from safetensors.torch import load_file
 
     [vectors] = load_file(file).values()
-    return word_of(header), torch.atleast_2d(vectors).float()
+    vectors, word = torch.atleast_2d(vectors), word_of(header)
+    if vectors.dim() != 2 or not 1 <= len(vectors) <= MOST_VECTORS or not vectors.is_floating_point():
+        kind = str(vectors.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{file} has numbers of type {kind} and shape {tuple(vectors.shape)} where 1 to {MOST_VECTORS} vectors are "
+            "needed: download it again"
+        )
+    if not bool(vectors.float().isfinite().all()):
+        raise UserError(f"{file} has vectors that are not finite: download it again")
+    if not word.isprintable() or not 1 <= len(word) <= LONGEST_WORD or word != word.strip():
+        raise UserError(
+            f"{file} stands for {shown(word)}, which is no word of a prompt (1 to {LONGEST_WORD} letters): rename the "
+            "file, or the vectors in it"
+        )
+    return word, vectors.float()
 
 
 def _append(parts: Parts, tokens: Sequence[str], vectors: Tensor, file: Path) -> None:

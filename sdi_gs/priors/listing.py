@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
 from sdi_gs.priors.catalog import CATALOG, entry_named, names_a_model, unknown_prior
-from sdi_gs.priors.checkpoint_files import inspect_checkpoint
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, readable_size
 from sdi_gs.priors.hub_names import hub_name
-from sdi_gs.priors.kinds import refuse_other_kind
-from sdi_gs.priors.layout import ALTERNATIVES, missing_part
+from sdi_gs.priors.layout import missing_part
+from sdi_gs.priors.model_folder import ModelFolder, inspect_folder, model_at
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 
 
@@ -65,14 +62,14 @@ def prior_status(name: str) -> PriorStatus:
     if entry is not None:
         return _status_of_entry(entry)
     if name and is_there(Path(name)):
-        return _status_of_folder(name, folder_of(name))
+        return _status_at(name, folder_of(name))
     named = hub_name(name)
     if named is None:
         raise unknown_prior(name)
     source = HubSource(repo_id=named.repo_id, revision=named.revision)
     folder = None if named.file is not None else folder_on_disk(source)
     if folder is not None:
-        return _status_of_folder(name, folder)
+        return _status_at(name, folder)
     return PriorStatus(
         name=name,
         summary="hub repository, not looked at",
@@ -99,14 +96,14 @@ def fetch_prior(name: str, *, say: Callable[[str], None]) -> Path | None:
     if not names_a_model(name):
         raise unknown_prior(name)
     folder = folder_of(name)
-    _status_of_folder(name, folder)
+    _status_at(name, folder)
     return folder
 
 
 def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
     if entry.packaged is not None:
         folder = entry.packaged if missing_part(entry.packaged) is None else None
-        size, here = None if folder is None else _weights_bytes(folder), folder is not None
+        size, here = None if folder is None else inspect_folder(folder).size_bytes, folder is not None
     else:
         folder = next(filter(None, map(folder_on_disk, entry.sources)), None)
         size, here = entry.download_bytes, folder is not None or not entry.sources
@@ -125,41 +122,24 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
     )
 
 
-def _status_of_folder(name: str, folder: Path) -> PriorStatus:
-    if folder.is_file():
-        file = inspect_checkpoint(folder)
-        return PriorStatus(
-            name=name,
-            summary=f"a single file of Stable Diffusion {file.family}",
-            prediction_type=None if file.stated_type is None else file.stated_type[0],
-            sources=(),
-            licence="as it came",
-            size_bytes=folder.stat().st_size,
-            on_disk=True,
-            folder=str(folder),
-        )
-    refuse_other_kind(folder)
-    missing = missing_part(folder)
-    if missing is not None:
-        raise UserError(f"the model in {folder} lacks its {missing}: complete the folder, or {ALTERNATIVES}")
-    try:
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"the scheduler in {folder} is not JSON: download it again, or {ALTERNATIVES}") from None
+def _status_at(name: str, path: Path) -> PriorStatus:
+    model = model_at(path)
+    if isinstance(model, ModelFolder):
+        summary, predicts = "a folder in Stable Diffusion's layout", model.prediction_type
+        size = model.size_bytes
+    else:
+        summary = f"a single file of Stable Diffusion {model.family}"
+        predicts, size = None if model.stated_type is None else model.stated_type[0], path.stat().st_size
     return PriorStatus(
         name=name,
-        summary="a folder in Stable Diffusion's layout",
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        summary=summary,
+        prediction_type=predicts,
         sources=(),
         licence="as it came",
-        size_bytes=_weights_bytes(folder),
+        size_bytes=size,
         on_disk=True,
-        folder=str(folder),
+        folder=str(path),
     )
-
-
-def _weights_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*/*.safetensors"))
 
 
 def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:

@@ -20,11 +20,18 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
 from sdi_gs.priors.checkpoint_files import is_lora
 from sdi_gs.priors.kinds import few_steps_note, sign_of_few_steps
+from sdi_gs.priors.layout import in_one_line
 from sdi_gs.priors.low_rank_names import LayerNames, Network
 from sdi_gs.priors.parts import Parts
 from sdi_gs.priors.safetensors_header import Header, read_header
+from sdi_gs.settings.shown import shown
+
+LARGEST_ALPHA = 1e6
+"""Of the alphas, which are of the size of the rank; also of those that are not finite."""
 
 _ADAPTER = "merged"
+_PATTERN = re.compile(r"[\w.\\^$|()-]{1,300}(?:(?<!\))[*+][\w.\\^$|()-]{0,300}){0,3}")
+"""Names of layers with up to three wildcards and no repeated groups, whose search is short."""
 _KINDS_WITHOUT_SUPPORT = (
     ("hada_w", "a LoHa"),
     ("lokr_w", "a LoKr"),
@@ -124,6 +131,7 @@ def _checked(
     down, up = factors.get("down"), factors.get("up")
     if down is None or up is None:
         raise UserError(f"{path} has half of the change of {network} {layer}: download it again")
+    _require_numbers(path, layer, down, up)
     shape = tuple(module.weight.shape)
     if isinstance(module, nn.Linear):
         # kohya also writes linear layers as convolutions of one pixel.
@@ -137,26 +145,46 @@ def _checked(
             f"{(up.shape[0], *down.shape[1:])}; take one that was made for this model's family (1.x or 2.x)"
         )
     alpha = factors.get("alpha")
-    rank = len(down)
+    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
+        raise UserError(f"{path} is damaged: the alpha of {layer} is no number; download it again")
     stated = _stated_alpha(header, network, layer) if alpha is None else float(alpha)
-    return LayerChange(down=down, up=up, alpha=float(rank) if stated is None else stated)
+    if stated is not None and not abs(stated) <= LARGEST_ALPHA:
+        raise UserError(f"{path} is damaged: the alpha of {layer} is {stated:g}; download it again")
+    return LayerChange(down=down, up=up, alpha=float(len(down)) if stated is None else stated)
+
+
+def _require_numbers(path: Path, layer: str, *factors: Tensor) -> None:
+    """Raise UserError unless a layer's factors are matrices or filters of finite numbers, of rank 1 or more."""
+    for factor in factors:
+        if factor.dim() < 2 or not factor.numel() or not factor.is_floating_point():
+            raise UserError(f"{path} is damaged: a factor of {layer} is no matrix of numbers; download it again")
+        if not bool(factor.float().isfinite().all()):
+            raise UserError(f"{path} is damaged: a factor of {layer} is not finite; download it again")
 
 
 def _stated_alpha(header: Header, network: Network, layer: str) -> float | None:
     """Return the alpha in the file's metadata (diffusers) or in ``adapter_config.json`` beside it (PEFT), or None."""
     text, prefix = header.metadata.get("lora_adapter_metadata"), f"{network}."
     beside = header.path.with_name("adapter_config.json")
-    if text is None and header.path.name.startswith("adapter_model") and beside.is_file():
-        text, prefix = beside.read_text(encoding="utf-8"), ""
     try:
+        if text is None and header.path.name.startswith("adapter_model") and beside.is_file():
+            text, prefix = beside.read_text(encoding="utf-8"), ""
         stated = json.loads(text or "{}")
         patterns = stated.get(f"{prefix}alpha_pattern") or {}
         # peft's own rule: the first pattern that is the end of the name.
-        own = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer)), None)
+        own = next((value for key, value in patterns.items() if _is_end_of(layer, key)), None)
         alpha = stated.get(f"{prefix}lora_alpha") if own is None else own
         return None if alpha is None else float(alpha)
-    except (ValueError, TypeError, AttributeError, re.error) as error:
-        raise UserError(f"the settings of {header.path} cannot be read ({error}): download it again") from error
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error) as error:
+        reason = in_one_line(error)
+        raise UserError(f"the settings of {header.path} cannot be read ({reason}): download it again") from error
+
+
+def _is_end_of(layer: str, pattern: str) -> bool:
+    """Return whether a pattern of peft's fits the end of a layer's name; ValueError for one that could take hours."""
+    if not _PATTERN.fullmatch(pattern):
+        raise ValueError(f"alpha_pattern {shown(pattern)} is no name of layers")
+    return re.match(rf"(.*\.)?({pattern})$", layer) is not None
 
 
 def _merge(network: nn.Module, changes: Mapping[str, LayerChange], weight: float, undo: Merged | None) -> None:

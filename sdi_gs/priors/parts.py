@@ -50,3 +50,11 @@ class AddOns:
     """LoRA files and their weights."""
     embeddings: tuple[Path, ...] = ()
     """Textual inversions."""
+
+
+def broken_weight(network: torch.nn.Module) -> str | None:
+    """Return the name of a network's first weight that is not finite, and in which type it is not; None if all are."""
+    for name, weight in network.named_parameters():
+        if weight.device.type != "meta" and not bool(weight.isfinite().all()):
+            return f"{name} are not finite as {str(weight.dtype).removeprefix('torch.')}"
+    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.layout import PICKLES, pickle_error
+from sdi_gs.priors.layout import PICKLES, in_one_line, pickle_error
 
 _LONGEST_HEADER = 100 * 2**20
 _OTHER_FILES = (
@@ -26,6 +26,8 @@ class Header:
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of each tensor by its name."""
+    kinds: Mapping[str, str]
+    """Type of each tensor's numbers by its name, as F16 or I64."""
     metadata: Mapping[str, str]
     """Free text by key, as the file's maker wrote it."""
 
@@ -48,23 +50,43 @@ def read_header(path: Path) -> Header:
             raise UserError(f"{path} is no safetensors file, or is cut short: download it again")
         file.seek(8)
         text = file.read(length)
-    shapes, metadata, expected = _parsed(path, text)
-    if expected + 8 + length != size:
-        raise UserError(
-            f"{path} has {size} bytes where its header announces {expected + 8 + length}: download it again"
-        )
-    return Header(path=path, shapes=shapes, metadata=metadata)
+    content, metadata = _parsed(path, text)
+    expected = 8 + length + max(entry["data_offsets"][1] for entry in content.values())
+    if expected != size:
+        raise UserError(f"{path} has {size} bytes where its header announces {expected}: download it again")
+    _require_sound(path)
+    return Header(
+        path=path,
+        shapes={name: tuple(entry["shape"]) for name, entry in content.items()},
+        kinds={name: entry["dtype"] for name, entry in content.items()},
+        metadata=metadata,
+    )
 
 
-def _parsed(path: Path, text: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, str], int]:
-    """Return shapes, metadata and the bytes of all tensors."""
+def _parsed(path: Path, text: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the entries of all tensors, and the metadata."""
     try:
         content: dict[str, Any] = json.loads(text)
         metadata = {str(key): str(value) for key, value in (content.pop("__metadata__", None) or {}).items()}
-        shapes = {name: tuple(int(side) for side in entry["shape"]) for name, entry in content.items()}
-        expected = max((int(entry["data_offsets"][1]) for entry in content.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        for entry in content.values():
+            whole = [*entry["shape"], *entry["data_offsets"]]
+            if not all(type(number) is int and number >= 0 for number in whole) or type(entry["dtype"]) is not str:
+                raise ValueError(entry)
+            if len(entry["data_offsets"]) != 2:
+                raise ValueError(entry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no safetensors file: its header cannot be read; download it again") from error
-    if not shapes:
+    if not content:
         raise UserError(f"{path} contains no tensors: download it again")
-    return shapes, metadata, expected
+    return content, metadata
+
+
+def _require_sound(path: Path) -> None:
+    """Raise UserError for a header that the library refuses: gaps, overlaps, sizes that are not those of the shapes."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} is no safetensors file ({in_one_line(error)}): download it again") from error

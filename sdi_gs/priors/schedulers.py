@@ -48,8 +48,12 @@ def read_scheduler(
     if spacing != "linspace" and spacing not in get_args(TimestepSpacing):
         known = ", ".join(get_args(TimestepSpacing))
         raise UserError(f"timestep_spacing {spacing!r} has no inversion grid: set it to one of {known}")
+    levels = scheduler.alphas_cumprod
+    falling = bool((levels.diff() <= 0.0).all()) and bool((levels[:-1] > 0.0).all())
+    if levels.dim() != 1 or not bool(levels.isfinite().all()) or levels[0] > 1.0 or levels[-1] < 0.0 or not falling:
+        raise UserError("its noise levels do not fall from 1 to 0: restore beta_start, beta_end and trained_betas")
     schedule = NoiseSchedule(
-        alphas_cumprod=_without_a_zero(scheduler.alphas_cumprod.double()),
+        alphas_cumprod=_without_a_zero(levels.double()),
         initial_alpha_cumprod=float(scheduler.final_alpha_cumprod),
         steps_offset=scheduler.config.steps_offset,
         timestep_spacing="trailing" if spacing == "trailing" else "leading",

@@ -22,6 +22,7 @@ _JSON_CHUNK = 0x4E4F534A
 _FLOAT = 5126
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 """Extensions without whose decoder there are no vertices."""
+_INSTANCING = "EXT_mesh_gpu_instancing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ def read_gltf(content: bytes, path: Path) -> GltfHeader:
         text, rest = _split(content) if is_binary else (content, b"")
         header = json.loads(text)
         _check(header, path)
+        _show_all(header)
         materials = _completed(header)
     except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read {path} as a mesh: its glTF header is damaged; export it again") from error
@@ -78,6 +80,8 @@ def _check(header: dict[str, Any], path: Path) -> None:
     compressed = sorted((named | set(header.get("extensionsRequired", []))) & set(COMPRESSED))
     if compressed:
         raise UserError(f"cannot read {path}: it is compressed ({compressed[0]}); export it without compression")
+    if any(_INSTANCING in node.get("extensions", {}) for node in header.get("nodes", [])):
+        raise UserError(f"cannot read {path}: its instances ({_INSTANCING}) are not read; export it without instancing")
     accessors = header.get("accessors", [])
     for primitive in primitives:
         attributes = primitive["attributes"]
@@ -93,6 +97,14 @@ def _check(header: dict[str, Any], path: Path) -> None:
 
 def _primitives(header: dict[str, Any]) -> list[dict[str, Any]]:
     return [primitive for mesh in header.get("meshes", []) for primitive in mesh["primitives"]]
+
+
+def _show_all(header: dict[str, Any]) -> None:
+    """Put all nodes into a scene where the file has none, in which case trimesh shows nothing."""
+    if not header.get("scenes"):
+        nodes = header.get("nodes", [])
+        below = {child for node in nodes for child in node.get("children", [])}
+        header |= {"scene": 0, "scenes": [{"nodes": [index for index in range(len(nodes)) if index not in below]}]}
 
 
 def _completed(header: dict[str, Any]) -> list[GltfMaterial]:

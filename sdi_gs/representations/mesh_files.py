@@ -24,6 +24,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file
 from sdi_gs.representations.gltf_header import GltfMaterial, read_gltf
 from sdi_gs.representations.mesh_colours import SurfaceColours, in_unit_range
+from sdi_gs.representations.mesh_content import mended
 from sdi_gs.splats.contents import contents_of
 from sdi_gs.splats.ply_columns import rounded
 from sdi_gs.splats.screening import MAX_DISTANCE
@@ -112,6 +113,10 @@ def _part(geometry: Any, transform: np.ndarray, colours: SurfaceColours, path: P
         raise UserError(f"cannot read {path}: its faces name vertices that it does not have; export it again")
     with np.errstate(over="ignore", invalid="ignore"):
         vertices = own @ transform[:3, :3].T + transform[:3, 3]
+    # Others belong to no face.
+    used = np.zeros(len(vertices), bool)
+    used[faces] = True
+    vertices[~used] = 0.0
     broken = int((~np.isfinite(vertices)).any(axis=1).sum())
     if broken:
         raise UserError(
@@ -135,6 +140,7 @@ def _load(path: Path) -> tuple[Any, list[GltfMaterial] | None]:
     if kind in ("glb", "gltf"):
         header = read_gltf(content, path)
         content, materials = header.content, header.materials
+    content = mended(content, kind, path)
     try:
         with _reported(path):
             scene = trimesh.load_scene(
@@ -184,18 +190,18 @@ def _surface(geometry: Any, materials: list[GltfMaterial] | None, path: Path) ->
     visual = geometry.visual
     corners = geometry.vertex_attributes.get("color")
     if visual.kind == "face":
-        return SurfaceColours(linear=False, at_faces=in_unit_range(visual.face_colors))
-    if visual.kind == "vertex":
-        return SurfaceColours(linear=False, at_vertices=in_unit_range(visual.vertex_colors))
+        at_faces = _one_each(visual.face_colors, len(geometry.faces), "triangle", path)
+        return SurfaceColours(linear=False, at_faces=at_faces)
     if visual.kind != "texture":
-        return SurfaceColours(linear=False, at_vertices=None if corners is None else in_unit_range(corners))
+        corners = visual.vertex_colors if visual.kind == "vertex" else corners
+        return SurfaceColours(linear=False, at_vertices=_one_each(corners, len(geometry.vertices), "vertex", path))
     corners = visual.vertex_attributes.get("color") if corners is None else corners
     uv, material = visual.uv, visual.material
     picture_uv = None
     if uv is not None and uv.shape == (len(geometry.vertices), 2):
         # trimesh counts v from the lower edge.
         picture_uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
-    at_vertices = None if corners is None or len(corners) != len(geometry.vertices) else in_unit_range(corners)
+    at_vertices = _one_each(corners, len(geometry.vertices), "vertex", path)
     if materials is None:
         texture = _picture(getattr(material, "image", None) or getattr(material, "baseColorTexture", None), path)
         # A texture stands in for the diffuse colour, as most viewers of .obj have it.
@@ -207,6 +213,21 @@ def _surface(geometry: Any, materials: list[GltfMaterial] | None, path: Path) ->
         picture_uv = picture_uv @ read.uv_transform[:, :2].T + read.uv_transform[:, 2]
     texture = _picture(getattr(material, "baseColorTexture", None), path)
     return SurfaceColours(linear=True, factor=read.factor, texture=texture, uv=picture_uv, at_vertices=at_vertices)
+
+
+def _one_each(colours: Any, count: int, what: str, path: Path) -> np.ndarray | None:  # [count, 3] in [0, 1]
+    """Return colours of a part's vertices or triangles; None without them, and with a warning for another number."""
+    if colours is None:
+        return None
+    if len(colours) != count:
+        # Such as faces of four corners and more, which trimesh splits without their colours.
+        warnings.warn(
+            f"{path} is read without its {len(colours)} colours, which are not one for each {what} ({count}): "
+            "triangulate it first",
+            stacklevel=2,
+        )
+        return None
+    return in_unit_range(colours)
 
 
 def _picture(image: Any, path: Path) -> np.ndarray | None:  # [H, W, 3] bytes

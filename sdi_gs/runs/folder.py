@@ -119,9 +119,10 @@ class RunFolder:
 
     def read_steps(self) -> list[dict[str, Any]]:
         """Return the log's steps, without a last line that a crash cut short; UserError for other damage."""
-        return [record for record in self._read_log() if "event" not in record]
+        return [record for _, record in self._read_log() if "event" not in record]
 
-    def _read_log(self) -> list[dict[str, Any]]:
+    def _read_log(self) -> list[tuple[bytes, dict[str, Any]]]:
+        """Return the whole lines, as they are and as what they hold."""
         if not self.steps.exists():
             return []
         with disk_errors(self.steps, "read"):
@@ -136,7 +137,7 @@ class RunFolder:
             raise UserError(
                 f"{self.steps} is damaged (not a JSON object with a step per line): move it away"
             ) from error
-        return records
+        return list(zip(whole, records, strict=True))
 
     def rewind_log(self, step: int, *, num_changes: int = 0) -> None:
         """Remove from the log what came after the checkpoint of ``step``, from which a resumed run continues.
@@ -145,16 +146,15 @@ class RunFolder:
         before or after the checkpoint.
         """
         changes_left, kept = num_changes, []
-        for record in self._read_log():
+        for line, record in self._read_log():
             if record.get("event") == SETTINGS_EVENT:
                 changes_left -= 1
                 keep = changes_left >= 0
             else:
                 keep = record["step"] <= step
             if keep:
-                kept.append(record)
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-        write_atomically(self.steps, text.encode(), overwrite=True)
+                kept.append(line + b"\n")
+        write_atomically(self.steps, *kept, overwrite=True)
 
 
 def create_run_folder(output_dir: Path, prompt: str) -> RunFolder:

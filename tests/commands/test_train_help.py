@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import refusal
 
 from sdi_gs.commands.main import main
@@ -15,7 +17,7 @@ from sdi_gs.commands.parsing import parse_command
 from sdi_gs.commands.train import Train
 from sdi_gs.commands.train_help import EVERYDAY, short_help
 from sdi_gs.configs.presets import preset_named, presets
-from sdi_gs.settings.tree import flatten
+from sdi_gs.settings.tree import config_to_dict, flatten
 
 FLAGS = Path(__file__).with_name("train_flags.txt")
 ROWS = [row for rows in EVERYDAY.values() for row in rows]
@@ -114,3 +116,13 @@ def test_help_comes_without_torch(page: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code, *page], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: sdi-gs")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+def test_a_strangers_settings_are_shown_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    config = replace(preset_named("smoke").config, prompt="\x1b[31mred\x07", prior="\x9b2J", lora=("a\u202eb:1",))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config)))
+    assert main(["train", "--resume", str(tmp_path), flag]) == 0
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+    assert r"\x1b[31mred\x07" in said

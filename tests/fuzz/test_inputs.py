@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzzing.attempt import attempt, generator_of
@@ -18,9 +20,10 @@ from sdi_gs.commands.main import main
 # What the program says is printed; what libraries warn of is a fault.
 @pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_input_ends_in_a_traceback_or_loses_a_file(tmp_path: Path, name: str) -> None:
-    target = target_named(name)
-    good = target.prepare(tmp_path)
+def test_no_input_ends_in_a_traceback_or_loses_a_file(
+    tmp_path: Path, name: str, prepared: Callable[[str], Any]
+) -> None:
+    target, good = target_named(name), prepared(name)
     outcomes = []
     for index in range(target.quick):
         folder = tmp_path / str(index)

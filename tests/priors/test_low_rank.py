@@ -165,6 +165,13 @@ def test_a_lora_works_with_every_option_of_computing(pristine_models: dict[str, 
     torch.testing.assert_close(prior.predict_noise(latents, 500, embeddings), expected, atol=1e-4, rtol=1e-4)
 
 
+def factors(**other: Tensor) -> dict[str, Tensor]:
+    """A change of rank 2 that fits, but for the given factors."""
+    whole = {"down": torch.ones(2, 32), "up": torch.ones(32, 2), "alpha": torch.tensor(1.0)} | other
+    name = f"lora_unet_{ATTENTION.replace('.', '_')}"
+    return {f"{name}.{'alpha' if key == 'alpha' else f'lora_{key}.weight'}": value for key, value in whole.items()}
+
+
 @pytest.mark.parametrize(
     ("tensors", "line"),
     [
@@ -181,6 +188,17 @@ def test_a_lora_works_with_every_option_of_computing(pristine_models: dict[str, 
         ({f"unet.{ATTENTION}.hada_w1_a": torch.ones(2, 2)}, "is a LoHa, which is not supported"),
         ({"lora_unet_x.lora_down.weight": torch.ones(2), "lora_unet_x.dora_scale": torch.ones(2)}, "is a DoRA"),
         ({"emb_params": torch.ones(2, 16)}, "is no LoRA"),
+        (factors(alpha=torch.ones(2)), "is damaged: the alpha of .* is no number"),
+        (factors(alpha=torch.zeros(0)), "is damaged: the alpha of .* is no number"),
+        (factors(alpha=torch.tensor(1j)), "is damaged: the alpha of .* is no number"),
+        (factors(alpha=torch.tensor(float("nan"))), "is damaged: the alpha of .* is nan"),
+        (factors(alpha=torch.tensor(1e30)), r"is damaged: the alpha of .* is 1e\+30"),
+        (factors(down=torch.ones(0, 32), up=torch.ones(32, 0)), "a factor of .* is no matrix of numbers"),
+        (factors(down=torch.ones(32), up=torch.ones(32)), "a factor of .* is no matrix of numbers"),
+        (factors(down=torch.tensor(1.0)), "a factor of .* is no matrix of numbers"),
+        (factors(down=torch.ones(2, 32, dtype=torch.int64)), "a factor of .* is no matrix of numbers"),
+        (factors(up=torch.full((32, 2), float("nan"))), "a factor of .* is not finite"),
+        (factors(down=torch.full((2, 32), float("inf")).half()), "a factor of .* is not finite"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(
@@ -240,3 +258,40 @@ def test_a_lora_that_is_not_there_or_a_pickle_is_refused(pristine_models: dict[s
     (tmp_path / "style.pt").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match="is a pickle"):
         load(pristine_models["epsilon"], loras=((tmp_path / "style.pt", 1.0),))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (b"\xff\xfe{}", "UnicodeDecodeError"),
+        (b"[]", "AttributeError"),
+        (b"[" * 100_000, "RecursionError"),
+        (b'{"lora_alpha": "much"}', "could not convert"),
+        (b'{"lora_alpha": NaN}', "the alpha of .* is nan"),
+        (b'{"lora_alpha": 1e400}', "the alpha of .* is inf"),
+        (b'{"alpha_pattern": {"(": 1}}', "the settings of .* cannot be read"),
+        # A search that doubles with each letter of a layer's name.
+        (b'{"alpha_pattern": {"(\\\\w+)+$!": 2}}', "is no name of layers"),
+        (b'{"alpha_pattern": {"(.*)*x": 2}}', "is no name of layers"),
+    ],
+)
+def test_settings_beside_a_lora_that_cannot_be_read_are_one_line(
+    pristine_models: dict[str, Path], tmp_path: Path, settings: bytes, line: str
+) -> None:
+    prior = load(pristine_models["epsilon"])
+    tensors = {name: value for name, value in factors().items() if not name.endswith("alpha")}
+    file = save_tensors(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_bytes(settings)
+    with pytest.raises(UserError, match=line) as caught:
+        merge_loras(parts_of(prior), [(file, 1.0)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lora_that_makes_infinite_weights_is_refused_before_a_step(
+    pristine_models: dict[str, Path], tmp_path: Path
+) -> None:
+    file = save_tensors(
+        factors(down=torch.full((2, 32), 1e30), up=torch.full((32, 2), 1e30)), tmp_path / "l.safetensors"
+    )
+    with pytest.raises(UserError, match=r"with its LoRA files the weights .*to_q.weight are not finite as float32"):
+        load(pristine_models["epsilon"], loras=((file, 1.0),))

@@ -165,6 +165,14 @@ def test_events_stand_between_steps_and_are_rewound_with_them(run: RunFolder) ->
     assert read_events(run) == [events[0]]
 
 
+@pytest.mark.parametrize("text", [r'"half a letter \ud800"', '"é"', "1e400", "NaN", "[" * 50 + "]" * 50])
+def test_lines_that_are_kept_stay_as_they_are(run: RunFolder, text: str) -> None:
+    lines = [f'{{"step": 1,  "event": "mine", "x": {text}}}\n', '{"step": 2}\n', '{"step": 3}\n']
+    run.steps.write_text("".join(lines), encoding="utf-8")
+    run.rewind_log(2)
+    assert run.steps.read_text(encoding="utf-8") == "".join(lines[:2])
+
+
 def test_a_run_that_logged_nothing_rewinds_to_an_empty_log(run: RunFolder) -> None:
     run.rewind_log(0)
     assert run.read_steps() == []
