@@ -64,6 +64,10 @@ def wrong_run(good: dict[str, Path], rng: np.random.Generator, folder: Path) -> 
         about.append(file.name)
         if rng.random() < 0.1:
             file.unlink()
+        elif file.name == "steps.jsonl" and rng.random() < 0.6:
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            about.append(damage_json(lines[rng.integers(len(lines))], rng))
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         else:
             file.write_bytes(damaged_bytes(file.read_bytes(), rng))
     return Case(arguments=_command(rng), about=", ".join(about), may_change=_MAY_CHANGE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from sdi_gs.splats.ply import write_splat_ply
 from sdi_gs.training.trainer import Trainer
 
 SHEET_VIEWS = 8
+LARGEST_COUNT = 1e15
+"""Seconds or calls of a step that no run has."""
 
 
 def finish(
@@ -74,8 +76,8 @@ def finish(
         "representation": trainer.scene_name or config.representation,
         "n_gaussians": trainer.scene.representation.num_points,
         "n_exported": exported,
-        "predictor_calls": sum(record.get("predictor_calls", 0) for record in steps),
-        "train_seconds": sum(record.get("seconds", 0.0) for record in steps),
+        "predictor_calls": int(_total(steps, "predictor_calls")),
+        "train_seconds": _total(steps, "seconds"),
         "wall_seconds": time.perf_counter() - started,
         "peak_rss_mb": peak_rss_mb(),
         "device": str(trainer.device),
@@ -91,6 +93,12 @@ def finish(
     made = f"{exported} Gaussians" if splats is not None else trainer.scene.representation.describe()
     emit(Finished(folder=folder.path, files=files, made=made, summary=summary, complete=is_complete))
     return summary
+
+
+def _total(steps: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Return the sum of a number of the log's steps; lines of a log that was edited may hold anything."""
+    values = (step.get(key, 0) for step in steps)
+    return sum(value for value in values if isinstance(value, int | float) and 0 <= value < LARGEST_COUNT)
 
 
 def _save_pictures(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:

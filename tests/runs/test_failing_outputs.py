@@ -87,6 +87,19 @@ def test_a_film_that_fails_leaves_the_exit_code_of_a_finished_run(
     assert json.loads((folder / "summary.json").read_text())["step"] == 8
 
 
+@pytest.mark.parametrize("wrong", ['"much"', "null", "[1]", "1e400", "-5", "1" + "0" * 400])
+def test_a_log_that_was_edited_does_not_end_the_run(tmp_path: Path, wrong: str) -> None:
+    folder = stopped_run(tmp_path / "run", 6).path
+    log = folder / "steps.jsonl"
+    first, *others = log.read_text().splitlines()
+    edited = json.dumps(json.loads(first) | {"seconds": "@", "predictor_calls": "@"}).replace('"@"', wrong)
+    log.write_text("".join(f"{line}\n" for line in (edited, *others)))
+    assert main(["train", "--resume", str(folder)]) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["step"] == 8
+    assert 0.0 < summary["train_seconds"] < 1000.0
+
+
 def test_a_preview_that_fails_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = short(outputs=replace(config().outputs, preview_every=1, turntable_frames=0))
     events = list[Event]()
