@@ -51,6 +51,7 @@ class Target:
 TARGETS: dict[str, str] = {
     "ply": "fuzzing.ply_files",
     "splat": "fuzzing.splat_files",
+    "splat format": "fuzzing.splat_formats",
     "mesh": "fuzzing.mesh_files",
     "checkpoint": "fuzzing.checkpoints",
     "model folder": "fuzzing.model_folders",
