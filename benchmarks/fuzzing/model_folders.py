@@ -38,7 +38,7 @@ def good_folders(folder: Path) -> list[Path]:
 
 def wrong_folder(good: Sequence[Path], rng: np.random.Generator, folder: Path) -> Case:
     """Write a folder with one to three changes."""
-    model, about = shutil.copytree(good[rng.integers(len(good))], folder / "model"), []
+    model, about = shutil.copytree(good[int(rng.integers(len(good)))], folder / "model"), []
     for _ in range(1 if rng.random() < 0.7 else int(rng.integers(2, 4))):
         about.append(_change(model, rng))
     return Case(arguments=_command(rng), about=", ".join(about))
