@@ -59,19 +59,18 @@ def with_texture(mesh: TriangleMesh, representation: Representation, framing: Fr
     for index in range(len(views)):
         camera = views.rows(slice(index, index + 1))
         depths = nearest_faces(cut.vertices, cut.faces, camera).depths
-        pixels, distances = projected(texels.points, camera)
-        eye = camera.world_from_camera[0, :3, 3].double().numpy()
-        facing = _facing(texels, eye)
+        facing = _facing(texels, camera.world_from_camera[0, :3, 3].double().numpy())
+        towards = np.flatnonzero(facing > LEAST_FACING)
+        pixels, distances = projected(texels.points[towards], camera)
         columns, rows = np.floor(pixels).astype(np.int64).clip(0, VIEW_SIZE - 1).T
-        pixel = distances / float(camera.intrinsics[0, 0, 0])
-        slack = DEPTH_PIXELS * pixel / facing.clip(LEAST_FACING)
-        seen = (distances <= depths[rows * VIEW_SIZE + columns] + slack) & (facing > LEAST_FACING)
+        slack = DEPTH_PIXELS * distances / float(camera.intrinsics[0, 0, 0]) / facing[towards]
+        seen = distances <= depths[rows * VIEW_SIZE + columns] + slack
         seen &= (distances > 0.0) & (pixels >= 0.0).all(axis=1) & (pixels <= VIEW_SIZE).all(axis=1)
         colour, alpha = _sampled(rendered, index, pixels[seen])
         # Over black, a colour is its share of the light; a pixel half beside the object says half as much.
-        weight = facing[seen] ** FACING_POWER
-        sums[seen] += weight[:, None] * colour
-        weights[seen] += weight * alpha
+        weight = facing[towards[seen]] ** FACING_POWER
+        sums[towards[seen]] += weight[:, None] * colour
+        weights[towards[seen]] += weight * alpha
     found = weights > 1e-3
     rgb = texels.rgb.copy()
     rgb[found] = (sums[found] / weights[found, None]).clip(0.0, 1.0)

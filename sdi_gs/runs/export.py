@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_existing
@@ -16,6 +16,9 @@ from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
 from sdi_gs.runs.splats_to_export import SplatsToExport, framing_of_scene, origin_of_scene, splats_to_export
 from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 from sdi_gs.splats.formats import SplatFormat
+
+if TYPE_CHECKING:
+    from sdi_gs.mesh.extraction import TriangleMesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ def export(
 
 
 class Exporter:
-    """Writes one scene in any number of formats; its splats are made once."""
+    """Writes one scene in any number of formats; its splats and its mesh are made once."""
 
     def __init__(
         self, scene: AnyScene, options: ExportOptions = AS_IT_IS, *, after_step: Callable[[int], None] | None = None
@@ -69,12 +72,37 @@ class Exporter:
         """Write a new file (UserError as ``export``)."""
         refuse_existing(path)
         if isinstance(chosen, MeshFormat):
-            return _export_mesh(self._scene, path, chosen, self._options)
+            return self._write_mesh(path, chosen)
         return _export_splats(self._splats, path, chosen, self._options)
 
     @cached_property
     def _splats(self) -> SplatsToExport:
         return splats_to_export(self._scene, self._options, after_step=self._after_step)
+
+    def _write_mesh(self, path: Path, chosen: MeshFormat) -> Exported:
+        mesh, line = self._textured if chosen.textured and self._options.mesh.texture is not None else self._mesh
+        chosen.write(path, mesh, options=self._options, origin=origin_of_scene(self._scene))
+        return Exported(path=path, summary=line)
+
+    @cached_property
+    def _mesh(self) -> tuple[TriangleMesh, str]:
+        # Needs packages of the extra "mesh".
+        from sdi_gs.mesh.extraction import mesh_of_scene
+
+        mesh, report = mesh_of_scene(representation_of(self._scene), self._options.mesh)
+        return mesh, report.line()
+
+    @cached_property
+    def _textured(self) -> tuple[TriangleMesh, str]:
+        from sdi_gs.mesh.likeness import line_of_texture
+        from sdi_gs.mesh.texture import with_texture
+
+        representation, framing = representation_of(self._scene), framing_of_scene(self._scene)
+        size = self._options.mesh.texture
+        assert size is not None
+        mesh, line = self._mesh
+        textured = with_texture(mesh, representation, framing, size)
+        return textured, f"{line}; {line_of_texture(representation, framing, mesh, textured)}"
 
 
 def paths_for(scene: SavedScene, chosen: Sequence[ExportFormat], out: Path | None) -> list[Path]:
@@ -118,21 +146,3 @@ def _export_splats(splats: SplatsToExport, path: Path, chosen: SplatFormat, opti
         summary=f"{report.written} of {report.total} Gaussians{splats.about}",
         remark="; ".join(filter(None, [report.left_out(), written.loss])) or None,
     )
-
-
-def _export_mesh(scene: AnyScene, path: Path, chosen: MeshFormat, options: ExportOptions) -> Exported:
-    # Needs packages of the extra "mesh".
-    from sdi_gs.mesh.extraction import mesh_of_scene
-
-    representation = representation_of(scene)
-    triangles, report = mesh_of_scene(representation, options.mesh)
-    summary = report.line()
-    if options.mesh.texture is not None and chosen.textured:
-        from sdi_gs.mesh.likeness import line_of_texture
-        from sdi_gs.mesh.texture import with_texture
-
-        framing = framing_of_scene(scene)
-        plain, triangles = triangles, with_texture(triangles, representation, framing, options.mesh.texture)
-        summary = f"{summary}; {line_of_texture(representation, framing, plain, triangles)}"
-    chosen.write(path, triangles, options=options, origin=origin_of_scene(scene))
-    return Exported(path=path, summary=summary)

@@ -105,3 +105,21 @@ def test_what_training_wrote_before_a_stop_is_kept(here: Path) -> None:
     assert main(["train", "--resume", "ball", "--extend", "1", "--export", "splat"]) == 0
     assert (here / "ball/splats_stop_1.splat").read_bytes() == first
     assert (here / "ball/splats.splat").read_bytes() != first
+
+
+def test_a_textured_mesh_is_baked_once_for_all_formats(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdi_gs.mesh.texture.VIEW_SIZE", 64)
+    options = ["--mesh.texture", "128", *COARSE, "--out", "robot"]
+    assert main(["export", str(run), "--format", "glb", "obj", "ply-mesh", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {path.name for path in here.iterdir()} == {f"robot.{end}" for end in ("glb", "obj", "mtl", "png", "ply")}
+    assert "; texture of 128 x 128 pixels: " in lines[1] and lines[1] == lines[3]
+    assert lines[5] == lines[1].partition("; texture")[0]
+    said = refusal(["export", str(run), "--format", "ply-mesh", "--mesh.texture", "128"], capsys)
+    assert "--mesh.texture is for glb or obj, not for format ply-mesh" in said
+    assert "--mesh.unlit is for glb" in refusal(["export", str(run), "--format", "obj", "--mesh.unlit"], capsys)
+    assert "texture must be 64 to 8192" in refusal(
+        ["export", str(run), "--out", "a.glb", "--mesh.texture", "3"], capsys
+    )
