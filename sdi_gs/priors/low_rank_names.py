@@ -1,7 +1,8 @@
 """The layouts of LoRA files: which factor of which layer a tensor is.
 
 kohya writes ``lora_unet_down_blocks_0_..._to_q.lora_down.weight`` with an ``.alpha`` for each layer; diffusers and PEFT
-write the layers' own dotted names, with the factors' names behind them.
+write the layers' own dotted names, with the factors' names behind them. LoRAs extracted from single files name the
+blocks of attention as those do: ``lora_unet_input_blocks_1_1_..._to_q``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _FACTORS: tuple[tuple[re.Pattern[str], Factor], ...] = (
 _KOHYA = re.compile(r"lora_(unet|te1?)_(\w+)")
 # Of diffusers before 0.18, which kept the factors in attention processors; without "to_" they belong to CLIP.
 _PROCESSOR = re.compile(r"\.(?:processor\.)?to_(q|k|v|out)_lora\.(down|up)\.weight$")
+_ORIGINAL = re.compile(r"(?:(?P<way>input|output)_blocks_(?P<number>\d+)|middle_block)_1_(?P<rest>\w+)")
 _CLIP_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 _UNET_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 
@@ -45,6 +47,8 @@ class LayerNames:
         self._kohya: dict[Network, Mapping[str, str]] = {
             network: {layer.replace(".", "_"): layer for layer in layers} for network, layers in self._layers.items()
         }
+        found = [re.match(r"down_blocks\.0\.attentions\.(\d+)\.", layer) for layer in unet]
+        self._attentions = 1 + max((int(one[1]) for one in found if one), default=0)
 
     def read(self, name: str) -> LayerFactor | None:
         """Return what a tensor of that name is; None for a layer that the model does not have."""
@@ -62,9 +66,22 @@ class LayerNames:
                 return self._found(*_network_of(stem), factor)
             network: Network = "unet" if kohya[1] == "unet" else "text_encoder"
             known = self._kohya[network]
-            layer = known.get(kohya[2]) or known.get(kohya[2].removeprefix("text_model_"))
+            spellings = (kohya[2], kohya[2].removeprefix("text_model_"), self._of_original(kohya[2]))
+            layer = next((known[spelling] for spelling in spellings if spelling in known), None)
             return None if layer is None else LayerFactor(network=network, layer=layer, factor=factor)
         return None
+
+    def _of_original(self, layer: str) -> str:
+        """Return diffusers' spelling of a layer of attention that is named as in a single file; others as they are."""
+        found = _ORIGINAL.fullmatch(layer)
+        if found is None:
+            return layer
+        if found["way"] is None:
+            return f"mid_block_attentions_0_{found['rest']}"
+        # A level down has a sampler after its attentions, a level up one more attention.
+        way, number = ("down", int(found["number"]) - 1) if found["way"] == "input" else ("up", int(found["number"]))
+        block, index = divmod(number, self._attentions + 1)
+        return f"{way}_blocks_{block}_attentions_{index}_{found['rest']}"
 
     def _found(self, network: Network, layer: str, factor: Factor) -> LayerFactor | None:
         # transformers 5.6 took "text_model" out of the names.

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from original_layout import save_tensors
+from original_layout import save_tensors, unet_name
 from torch import Tensor
 
+from sdi_gs.doctor.miniature import NARROW, SMALLEST, miniature_networks
 from sdi_gs.errors import UserError
+from sdi_gs.priors import low_rank
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.low_rank import Merged, merge_loras
+from sdi_gs.priors.low_rank_names import LayerNames
 from sdi_gs.priors.parts import AddOns, Parts
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -69,7 +73,13 @@ def diffusers(network: str, layer: str, change: Change, alpha: float) -> dict[st
     return factors | {f"{name}.alpha": torch.tensor(alpha)}
 
 
-@pytest.mark.parametrize("layout", [kohya, peft, diffusers])
+def extracted(network: str, layer: str, change: Change, alpha: float) -> dict[str, Tensor]:
+    """kohya's layout with a single file's names of blocks, where those have attention."""
+    original = unet_name(f"{layer}.weight", layers=1).removesuffix(".weight") if "attentions" in layer else layer
+    return kohya(network, original, change, alpha)
+
+
+@pytest.mark.parametrize("layout", [kohya, peft, diffusers, extracted])
 def test_the_weights_become_exactly_w_plus_s_b_a(
     pristine_models: dict[str, Path], tmp_path: Path, layout: Callable[..., dict[str, Tensor]]
 ) -> None:
@@ -91,6 +101,29 @@ def test_the_weights_become_exactly_w_plus_s_b_a(
         others = [name for name in before if not torch.equal(before[name], after[name])]
         assert len(others) == sum(row[0] == network for row in rows)
     assert not any(parameter.requires_grad for parameter in prior.unet.parameters())
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_every_layer_of_attention_is_found_by_its_name_in_a_single_file(layers: int) -> None:
+    """diffusers' own converter decides which layer is which: each weight is a number that it passes on."""
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    networks = miniature_networks(replace(NARROW if layers == 2 else SMALLEST, unet_layers=layers), device="meta")
+    names = list(networks.unet.state_dict())
+    original = {f"model.diffusion_model.{unet_name(name, layers)}": torch.tensor(i) for i, name in enumerate(names)}
+    converted = convert_ldm_unet_checkpoint(dict(original), config=dict(networks.unet.config))
+    by_number = {int(value): name for name, value in converted.items()}
+    known = LayerNames(low_rank._layers_of(networks.unet), [])
+    checked = 0
+    for name, value in original.items():
+        layer = by_number[int(value)].removesuffix(".weight")
+        if ".attentions." not in layer or "norm" in layer or layer.endswith(".bias"):
+            continue
+        stem = name.removeprefix("model.diffusion_model.").removesuffix(".weight").replace(".", "_")
+        found = known.read(f"lora_unet_{stem}.lora_down.weight")
+        assert found is not None and (found.network, found.layer) == ("unet", layer)
+        checked += 1
+    assert checked > 20
 
 
 def parts_of(prior: Any) -> Parts:
