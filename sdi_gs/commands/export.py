@@ -12,7 +12,7 @@ import tyro
 
 from sdi_gs.commands.common import print_paths
 from sdi_gs.console import print_lines, say
-from sdi_gs.runs.export_formats import export_formats, formats_for, refuse_idle_options
+from sdi_gs.runs.export_formats import ExportFormat, export_formats, formats_for, refuse_idle_options
 from sdi_gs.settings.export import AS_IT_IS, ExportOptions
 
 FORMATS_HELP = (
@@ -36,10 +36,16 @@ class Export:
     out: Path | None = None
     """The file, which must not exist; a name with the step in the run folder or beside the source if not given. With
     several formats the name that each one's ending is added to."""
+    inria_layout: bool = False
+    """Write the splats as a folder in INRIA's layout: short for --format inria."""
     options: Annotated[ExportOptions, tyro.conf.arg(name="")] = AS_IT_IS
 
     def __post_init__(self) -> None:
-        refuse_idle_options(formats_for(self.out, self.format), self.options)
+        refuse_idle_options(self.formats(), self.options)
+
+    def formats(self) -> list[ExportFormat]:
+        """Return the formats to write."""
+        return formats_for(self.out, (*self.format, *(["inria"] if self.inria_layout else [])))
 
 
 def export_file(options: Export) -> int:
@@ -47,7 +53,7 @@ def export_file(options: Export) -> int:
     from sdi_gs.runs.export import Exporter, paths_for
     from sdi_gs.runs.loading import load
 
-    scene, chosen = load(options.source), formats_for(options.out, options.format)
+    scene, chosen = load(options.source), options.formats()
     paths = paths_for(scene, chosen, options.out)
     exporter = Exporter(scene, options.options, after_step=_progress(options.options.fit_steps))
     for row, path in zip(chosen, paths, strict=True):

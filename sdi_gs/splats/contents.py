@@ -89,11 +89,8 @@ def _folder(path: Path) -> Contents:
 
 
 def _ply(path: Path) -> Contents:
-    """Return what a .ply without splats' properties is: a mesh, points, or a compressed file."""
+    """Return what a .ply without splats' properties is: a mesh or points."""
     header = read_ply_header(path)
-    if header.is_compressed:
-        advice = "save it as a plain .ply or as a .splat, as SuperSplat and splat-transform do"
-        return Contents(kind="other", seen="a compressed .ply (PlayCanvas' chunks)", advice=advice)
     count = header.vertices.count
     if header.num_faces:
         return Contents(kind="mesh", seen=f"a mesh of {count} vertices and {header.num_faces} faces", mesh_type="ply")

@@ -156,6 +156,49 @@ SPLAT_FORMATS: tuple[SplatFormat, ...] = (
         module="sdi_gs.splats.html",
         reads=False,
     ),
+        name="spz",
+        suffix=".spz",
+        summary="Niantic's, a fifth of the .ply",
+        noun="an .spz",
+        module="sdi_gs.splats.spz",
+    ),
+    SplatFormat(
+        name="sog",
+        suffix=".sog",
+        summary="PlayCanvas', a quarter of the .ply",
+        noun="a .sog",
+        module="sdi_gs.splats.sog",
+    ),
+    SplatFormat(
+        name="compressed-ply",
+        suffix=".compressed.ply",
+        summary="PlayCanvas', a quarter of the .ply",
+        noun="a compressed .ply (PlayCanvas)",
+        module="sdi_gs.splats.compressed_ply",
+    ),
+    SplatFormat(
+        name="gltf-splats",
+        suffix=".glb",
+        summary="Khronos' KHR_gaussian_splatting, without loss",
+        noun="a .glb of splats",
+        module="sdi_gs.splats.gltf_splats",
+        is_meant_by_suffix=False,
+    ),
+    SplatFormat(
+        name="usda",
+        suffix=".usda",
+        summary="OpenUSD text, without loss and large",
+        noun="a .usda of splats",
+        module="sdi_gs.splats.usda",
+        reads=False,
+    ),
+    SplatFormat(
+        name="inria",
+        suffix="",
+        summary="INRIA's folder, a .ply with cameras",
+        noun="a folder in INRIA's layout",
+        module="sdi_gs.splats.inria_folder",
+    ),
 )
 """Every format; where two fit a file, the first one is taken."""
 
@@ -222,7 +265,12 @@ def format_by_name(path: Path) -> SplatFormat | None:
     if path.is_dir():
         return None
     return next(
-        (row for row in SPLAT_FORMATS if row.reads and row.suffix and path.name.lower().endswith(row.suffix)), None
+        (
+            row
+            for row in SPLAT_FORMATS
+            if row.reads and row.is_meant_by_suffix and row.suffix and path.name.lower().endswith(row.suffix)
+        ),
+        None,
     )
 
 

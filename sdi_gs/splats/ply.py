@@ -87,12 +87,12 @@ def _header(rows: np.ndarray, comments: Sequence[str]) -> bytes:
     names = [*first, *(f"f_rest_{i}" for i in range(rows.shape[1] - len(first) - len(last))), *last]
     # Comments follow the element line: spz requires the first three lines to be exactly these.
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    lines += [f"comment {_ascii_line(comment)}" for comment in comments]
+    lines += [f"comment {ascii_line(comment)}" for comment in comments]
     lines += [f"property float {name}" for name in names]
     return "\n".join([*lines, "end_header", ""]).encode("ascii")
 
 
-def _ascii_line(text: str) -> str:
+def ascii_line(text: str) -> str:
     """Make text safe for a header: one line of bounded length, non-ASCII characters as Python escapes."""
     line = " ".join(text.split()).encode("ascii", "backslashreplace").decode("ascii")
     return line[:COMMENT_LENGTH]

@@ -86,19 +86,21 @@ def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[
     return in_frame(kept, frame), report
 
 
-def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame) -> SplatCloud:
+def screened_after_reading(cloud: SplatCloud, path: Path, frame: Frame, *, is_raw: bool = False) -> SplatCloud:
     """Return the usable splats of a file, rotated from the axes of ``frame`` to the training world.
 
     A number that has a meaning is moved into the window of its kind: an infinite logit is opaque, an infinitely thin
     axis is flat. A splat with one that has none is left out: NaN, an infinite place or size, no rotation. A warning
     reports how many of how many.
 
-    Raises UserError for activated values and where no splat is left.
+    Raises UserError where no splat is left, and for activated values unless ``is_raw``: where the format itself leaves
+    no doubt.
     """
     meaning, turned = _has_meaning(cloud), _has_rotation(cloud)
     near = (cloud.means.abs() <= MAX_DISTANCE).all(dim=-1)
     kept = cloud.select(meaning & turned & near)
-    _refuse_activated(kept, f"cannot read {path}")
+    if not is_raw:
+        _refuse_activated(kept, f"cannot read {path}")
     left_out = {
         "not finite": ~meaning,
         f"farther than {MAX_DISTANCE:g}": meaning & ~near,

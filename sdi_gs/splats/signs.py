@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass
 
-_SPZ = "an .spz (Niantic's compressed splats)"
 _CONVERT = "convert it to a .ply of splats, as SuperSplat and splat-transform do"
 _NOT_SPLATS = "give the 3D file itself"
 
@@ -21,10 +19,7 @@ class Stranger:
 
 
 _STRANGERS: tuple[tuple[re.Pattern[bytes], Stranger], ...] = (
-    (re.compile(rb"NGSP"), Stranger(_SPZ, _CONVERT)),
-    (re.compile(rb"glTF.*KHR_gaussian_splatting", re.DOTALL), Stranger("a glTF of splats", _CONVERT)),
     (re.compile(rb"\s*\{.*KHR_gaussian_splatting", re.DOTALL), Stranger("a glTF of splats", _CONVERT)),
-    (re.compile(rb"PK\x03\x04.{0,200}meta\.json", re.DOTALL), Stranger("a .sog (PlayCanvas' splats)", _CONVERT)),
     (
         re.compile(rb"PK\x03\x04.{0,200}data\.pkl", re.DOTALL),
         Stranger("a file of PyTorch's", "export a .ply of splats with the program that wrote it"),
@@ -50,7 +45,6 @@ _STRANGERS: tuple[tuple[re.Pattern[bytes], Stranger], ...] = (
 )
 _STRANGE_NAMES: dict[str, Stranger] = {
     ".ksplat": Stranger("a .ksplat", _CONVERT),
-    ".spz": Stranger(_SPZ, _CONVERT),
     **dict.fromkeys((".usdz", ".blend", ".fbx"), Stranger("a scene", "export it as .glb or .obj first")),
     **dict.fromkeys(
         (".xyz", ".pts", ".laz", ".e57", ".csv"), Stranger("points of another format", "convert it to a .ply of points")
@@ -69,8 +63,6 @@ def stranger(name: str, head: bytes) -> Stranger | None:
     for sign, found in _STRANGERS:
         if sign.match(head):
             return found
-    if head.startswith(b"\x1f\x8b") and _unpacked(head).startswith(b"NGSP"):
-        return Stranger(_SPZ, _CONVERT)
     named = next((found for suffix, found in _STRANGE_NAMES.items() if name.lower().endswith(suffix)), None)
     return named or (Stranger("an archive", "unpack it first") if _ARCHIVES.match(head) else None)
 
@@ -91,11 +83,3 @@ def mesh_type_of(name: str, head: bytes, size: int) -> str:
         return "obj"
     suffix = name.lower().rpartition(".")[2] if "." in name else ""
     return suffix if suffix in MESH_SUFFIXES else ""
-
-
-def _unpacked(head: bytes) -> bytes:
-    """Return the first bytes of a gzip's content; empty where it is damaged."""
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head, 16)
-    except zlib.error:
-        return b""

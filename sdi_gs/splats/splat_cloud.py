@@ -98,20 +98,20 @@ def rotate_cloud(cloud: SplatCloud, quaternion: Quaternion) -> SplatCloud:
 
 def in_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
     """Rotate a cloud from the training world to the axes of ``frame``; its quats are normalised."""
-    rotation = _frame_from_train(frame)
+    rotation = frame_from_train(frame)
     return replace(cloud, quats=normalized_quats(cloud.quats)) if rotation is None else rotate_cloud(cloud, rotation)
 
 
 def from_frame(cloud: SplatCloud, frame: Frame) -> SplatCloud:
     """Rotate a cloud from the axes of ``frame`` to the training world; its quats are normalised."""
-    rotation = _frame_from_train(frame)
+    rotation = frame_from_train(frame)
     if rotation is None:
         return replace(cloud, quats=normalized_quats(cloud.quats))
     w, x, y, z = rotation
     return rotate_cloud(cloud, (w, -x, -y, -z))
 
 
-def _frame_from_train(frame: Frame) -> Quaternion | None:
+def frame_from_train(frame: Frame) -> Quaternion | None:
     """Return the rotation from the training world to the axes of ``frame``; None for none."""
     match frame:
         case "viewer":

@@ -87,10 +87,7 @@ COMPRESSED = b"ply\nformat binary_little_endian 1.0\nelement chunk 1\nproperty f
 ANCHORS = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
 
 STRANGERS: dict[str, tuple[str, bytes, str]] = {
-    "spz": ("a.spz", gzip.compress(b"NGSP" + bytes(40)), "an .spz (Niantic's compressed splats); convert it to a .ply"),
-    "spz 4": ("a.splat", b"NGSP" + bytes(60), "an .spz"),
     "gzip": ("a.ply.gz", gzip.compress(b"ply\n" + bytes(40)), "an archive; unpack it first"),
-    "sog": ("a.zip", zipped("meta.json"), "a .sog (PlayCanvas' splats)"),
     "zip": ("a.ply", zipped("point_cloud.ply"), "an archive; unpack it first"),
     "ksplat": ("a.ksplat", bytes(40), "a .ksplat; convert it to a .ply"),
     "torch": ("chkpnt.pth", zipped("archive/data.pkl"), "a file of PyTorch's"),
@@ -103,19 +100,14 @@ STRANGERS: dict[str, tuple[str, bytes, str]] = {
     "points as text": ("scan.xyz", b"0.1 0.2 0.3\n" * 9, "points of another format; convert it to a .ply of points"),
     "scene": ("a.usdz", zipped("scene.usdc"), "a scene; export it as .glb"),
     "unknown": ("splats", b"hello", "a file of a kind that is not known here"),
-    "compressed": (
-        "a.ply",
-        COMPRESSED + b"property uint packed_position\nend_header\n" + bytes(8),
-        "a compressed .ply (PlayCanvas' chunks); save it as a plain .ply",
-    ),
     "anchors": (
         "a.ply",
         ANCHORS + b"property float f_anchor_feat_0\nproperty float scale_0\nproperty float rot_0\nend_header\n",
         "Scaffold-GS anchors",
     ),
     "splats in glTF": (
-        "a.glb",
-        b"glTF\2\0\0\0" + bytes(8) + b'{"extensionsUsed":["KHR_gaussian_splatting"',
+        "a.gltf",
+        b'{"extensionsUsed":["KHR_gaussian_splatting"',
         "a glTF of",
     ),
 }

@@ -96,13 +96,14 @@ def test_each_format_is_known_by_its_content_or_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("a.spz", b"\x1f\x8b\x08\x00" * 20, ".spz files are none of the formats that this program opens; give a .ply"),
+        ("a.ksplat", b"\x1f\x8b\x08\x00" * 20, ".ksplat files are none of the formats that this program opens; give a"),
+        ("a.spz", b"\x1f\x8b\x08\x00" * 20, "its compressed content is damaged"),
         ("splats", b"hello", "it is none of the formats"),
         ("a.ply", b"\x89PNG\r\n\x1a\n" * 9, "does not start with 'ply'"),
         ("a.splat", b"\x89PNG\r\n\x1a\n" + bytes(range(248, 128, -1))[:88], "in a .splat are never negative"),
         ("a.splat", b"\x89PNG\r\n\x1a\n", "8 bytes are 0 splats and 8 bytes more"),
     ],
-    ids=["spz", "no suffix", "picture as ply", "picture as splat", "short picture as splat"],
+    ids=["ksplat", "spz", "no suffix", "picture as ply", "picture as splat", "short picture as splat"],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, name: str, data: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(data)
@@ -121,8 +122,8 @@ def test_a_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_file_with_too_many_splats_is_refused_by_every_format(tmp_path: Path) -> None:
-    for row in (row for row in SPLAT_FORMATS if row.reads):
-        path = tmp_path / f"a{row.suffix}"
+    for row in [row for row in SPLAT_FORMATS if row.reads]:
+        path = tmp_path / f"{row.name}{row.suffix}"
         row.write(path, make_cloud(0))
         assert len(read_splats(path, max_splats=30)) == 30
         with pytest.raises(UserError, match="its 30 splats are more than the 29"):
@@ -130,7 +131,8 @@ def test_a_file_with_too_many_splats_is_refused_by_every_format(tmp_path: Path) 
 
 
 def test_rows_agree_with_their_modules() -> None:
-    assert [row.name for row in SPLAT_FORMATS] == ["ply", "splat", "html"]
+    names = ["ply", "splat", "html", "spz", "sog", "compressed-ply", "gltf-splats", "usda", "inria"]
+    assert [row.name for row in SPLAT_FORMATS] == names
     for row in SPLAT_FORMATS:
         codec = row.codec()
         assert (codec.read is not None, codec.write is not None) == (row.reads, row.writes)
@@ -139,8 +141,9 @@ def test_rows_agree_with_their_modules() -> None:
 
 def test_a_loss_is_reported_only_where_there_is_one() -> None:
     losses = {row.name: [row.codec().loss(make_cloud(degree)) for degree in (0, 3)] for row in SPLAT_FORMATS}
-    assert losses["ply"] == [None, None]
-    assert losses["splat"][0] is None
+    assert "an .spz does not hold: its nearest are written" in str(losses.pop("spz")[1])
+    assert [found[0] for found in losses.values()] == [None] * len(losses)
+    assert [name for name, found in losses.items() if found[1] is not None] == ["splat"]
     assert "one colour per Gaussian" in str(losses["splat"][1])
 
 
@@ -232,7 +235,7 @@ def test_a_format_that_is_only_written_is_never_read(own_formats: Path) -> None:
     path = own_formats / "a.html"
     write_splats(path, make_cloud(0), "page", origin=Origin(prompt="a blue robot"))
     assert "a blue robot" in path.read_text()
-    with pytest.raises(UserError, match=r"none of the formats .* .splat, an .npz of splats, a folder of splats, a run"):
+    with pytest.raises(UserError, match=r"none of the formats .* layout, an .npz of splats, a folder of splats, a run"):
         read_splats(path)
     with pytest.raises(UserError, match="page is only written"):
         read_splats(path, "page")

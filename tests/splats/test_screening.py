@@ -137,11 +137,11 @@ def test_the_writers_keep_what_the_readers_keep(tmp_path: Path) -> None:
     log_scales[6], log_scales[7] = -INF, INF
     spoilt = replace(cloud, opacity_logit=opacity_logit, log_scales=log_scales)
     for row in SPLAT_FORMATS:
-        report = row.write(tmp_path / f"a{row.suffix}", spoilt).report
+        path = tmp_path / f"{row.name}{row.suffix}"
+        report = row.write(path, spoilt).report
         assert (report.written, report.dropped_transparent, report.dropped_non_finite) == (37, 2, 1)
         assert report.left_out() == "3 of 40 Gaussians are left out (1 not finite, 2 transparent)"
-        if row.reads:
-            assert len(read_splats(tmp_path / f"a{row.suffix}")) == 37
+        assert not row.reads or len(read_splats(path)) == 37
 
 
 def test_a_file_whose_splats_are_all_far_away_is_refused_with_the_reason(good: Path) -> None:
