@@ -156,6 +156,7 @@ SPLAT_FORMATS: tuple[SplatFormat, ...] = (
         module="sdi_gs.splats.html",
         reads=False,
     ),
+    SplatFormat(
         name="spz",
         suffix=".spz",
         summary="Niantic's, a fifth of the .ply",
