@@ -3,8 +3,8 @@
     python benchmarks/formats.py RUN|FILE [--splats 200000] [--degrees 0 3]
 
 The object is a run or a splat file. Its file in each format is read back by this project's reader, and three renders of
-256 pixels a side are compared with the scene's own. Seconds are those of one core (CPU time), memory is what the process
-grows by while it writes, each format in a process of its own, after a small file of the same format.
+256 pixels a side are compared with the scene's own. Seconds are those of one core (CPU time), memory is what the
+process grows by while it writes: each format in its own process, after a small file of the same format.
 """
 
 from __future__ import annotations
