@@ -77,6 +77,8 @@ def screened_for_writing(splats: SplatCloud, path: Path, frame: Frame) -> tuple[
     finite = cloud.select(_has_meaning(cloud))
     _refuse_activated(finite, f"cannot write {path}")
     kept, report = _presentable(finite, total=len(cloud))
+    # A large cloud would lie in memory twice more while it is turned.
+    del cloud, finite
     if not len(kept):
         raise UserError(
             f"cannot write {path}: none of the {report.total} splats can be shown "
