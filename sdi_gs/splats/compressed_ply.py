@@ -214,7 +214,7 @@ def _quats_of(
 def _harmonics(table: np.ndarray | None, count: int) -> torch.Tensor:  # [N, K, 3]
     if table is None:
         return torch.zeros(count, 0, 3)
-    stored = np.stack([table[f"f_rest_{index}"] for index in range(len(table.dtype))], axis=1)
+    stored = np.stack([table[f"f_rest_{index}"] for index in range(len(table.dtype.names or ()))], axis=1)
     # The middle of each byte's step, but the ends themselves.
     shares = np.concatenate([[0.0], (np.arange(1, 255) + 0.5) / 256.0, [1.0]]).astype(np.float32)
     values = (shares[stored] - np.float32(0.5)) * np.float32(2 * SH_REACH)

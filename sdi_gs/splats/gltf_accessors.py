@@ -13,7 +13,7 @@ from sdi_gs.errors import UserError
 _HEADER_BYTES = 20
 """Of the file and of its first part."""
 _LONGEST_TREE = 64 * 2**20
-_KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_KINDS = {"5120": "<i1", "5121": "<u1", "5122": "<i2", "5123": "<u2", "5125": "<u4", "5126": "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 
 
@@ -46,10 +46,11 @@ class GltfFile:
     def entry(self, kind: str, number: Any) -> dict[str, Any]:
         """Return an entry of one of the lists; UserError where there is none."""
         entries = self.tree.get(kind)
-        is_index = isinstance(number, int) and not isinstance(number, bool) and isinstance(entries, list)
-        if not is_index or not 0 <= number < len(entries) or not isinstance(entries[number], dict):
-            raise self.damaged(f"it has no {kind} {str(number)[:20]}")
-        return entries[number]
+        if isinstance(entries, list) and type(number) is int and 0 <= number < len(entries):
+            found = entries[number]
+            if isinstance(found, dict):
+                return found
+        raise self.damaged(f"it has no {kind} {str(number)[:20]}")
 
     def count_of(self, number: Any) -> int:
         """Return how many rows an accessor has, all of which are in the file."""
@@ -73,7 +74,7 @@ class GltfFile:
     def _layout(self, number: Any) -> tuple[int, int, np.dtype, int, int]:
         """Return rows, columns, type, first byte in the body and bytes from row to row."""
         accessor = self.entry("accessors", number)
-        kind, width = _KINDS.get(accessor.get("componentType")), _WIDTHS.get(str(accessor.get("type")))
+        kind, width = _KINDS.get(str(accessor.get("componentType"))), _WIDTHS.get(str(accessor.get("type")))
         if kind is None or width is None or "sparse" in accessor or "bufferView" not in accessor:
             raise self.damaged(f"its accessor {number} is of a kind that is not read")
         view = self.entry("bufferViews", accessor["bufferView"])
@@ -81,16 +82,17 @@ class GltfFile:
             raise self.damaged("its arrays are compressed or in another file")
         dtype = np.dtype(kind)
         row = width * dtype.itemsize
-        numbers = (
+        places = (
             accessor.get("count"),
             accessor.get("byteOffset", 0),
             view.get("byteOffset", 0),
             view.get("byteLength"),
             view.get("byteStride", row),
         )
-        if not all(isinstance(value, int) and 0 <= value < 2**40 for value in numbers):
+        known = [value for value in places if isinstance(value, int) and 0 <= value < 2**40]
+        if len(known) < len(places):
             raise self.damaged(f"its accessor {number} has no place in the file")
-        count, first, start, length, stride = map(int, numbers)
+        count, first, start, length, stride = known
         end = first + stride * (count - 1) + row
         if not count or stride < row or end > length or start + length > self._body_bytes:
             raise self.damaged(f"it is cut short: its accessor {number} has {count} rows, which are not there")

@@ -159,8 +159,11 @@ def usd_stage(path: Path) -> tuple[Any, Any]:
     pytest.importorskip("pxr", reason="needs usd-core")
     from pxr import Usd, UsdGeom
 
-    stage = Usd.Stage.Open(str(path))
-    return stage, UsdGeom.GetStageUpAxis(stage)
+    # usd-core's types do not name what it makes at run time.
+    library: Any = Usd
+    geometry: Any = UsdGeom
+    stage = library.Stage.Open(str(path))
+    return stage, geometry.GetStageUpAxis(stage)
 
 
 def usd_cloud(path: Path) -> SplatCloud:
