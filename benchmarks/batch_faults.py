@@ -55,7 +55,7 @@ def one_batch(kind: str, source: Path, out: Path, rng: random.Random, wanted: di
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         second = None if kind == "late node" else cluster.add_node(num_cpus=1)
-        command = batch_command(source, out, *SMALL, *LONG, "--engine", "ray", "--ray-address", cluster.address)
+        command = batch_command(source, out, *SMALL, *LONG, "--engine", "ray", "--ray-address", str(cluster.address))
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
             wait_for_event(out, "checkpoint")
             time.sleep(rng.uniform(0.0, 8.0))
