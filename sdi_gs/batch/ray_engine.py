@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from sdi_gs.files import disk_errors
 
 FETCH_SECONDS = 5.0
 """How long a worker waits for its next event before it answers that there is none."""
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to answer at all."""
+MOST_PORT = 65535
 START_SECONDS = 180
 """How long a cluster on this machine may take to start."""
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -222,6 +226,8 @@ def connected(address: str | None) -> tuple[Any, str | None]:
     Raises UserError without Ray or without the cluster.
     """
     require_ray()
+    if address not in (None, "auto"):
+        _require_answer(address)
     import ray
 
     # Seconds that a node may take to start: half a minute is too short for a busy machine.
@@ -233,11 +239,26 @@ def connected(address: str | None) -> tuple[Any, str | None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if address is None:
             raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
-        raise UserError(
-            f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check "
-            "--ray-address, or leave it out for one on this machine"
-        ) from error
+        raise UserError(_no_cluster(address, reason)) from error
     return ray, context.dashboard_url or None
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError unless something listens at an address: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > MOST_PORT:
+        raise UserError(f"--ray-address {address} means nothing: use auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(_no_cluster(address, error.strerror or str(error))) from error
+
+
+def _no_cluster(address: str, reason: str) -> str:
+    return (
+        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check --ray-address, or "
+        "leave it out for one on this machine"
+    )
 
 
 def no_room(options: RayOptions) -> str:

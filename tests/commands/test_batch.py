@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,17 @@ def test_ray_is_asked_for_where_it_is_missing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else find(name, *more))
     line = refusal(batch(prompts, tmp_path / "out", "--engine", "ray"), capsys)
     assert line == 'sdi-gs: --engine ray needs Ray: pip install "sdi-gs[ray]", or use --engine local'
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(
+    tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for given, words in ((address, f"no Ray cluster answers at {address}"), ("nonsense", "means nothing")):
+        line = refusal_after_lines(batch(prompts, tmp_path / "out", "--engine", "ray", "--ray-address", given), capsys)
+        assert words in line
 
 
 def test_the_status_of_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
