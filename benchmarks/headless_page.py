@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, sync_playwright
 
 T = TypeVar("T")
 
@@ -68,11 +68,15 @@ class ViewerPage:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self.faults: list[str] = []
+        """What went wrong on the page since it was last emptied: exceptions, and errors in the console."""
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("console", lambda line: self.faults.append(line.text) if line.type == "error" else None)
 
     def open(self, address: str) -> None:
         """Open the page and wait for the connection."""
         self.page.goto(address)
-        self.page.locator("canvas").first.wait_for()
+        self.canvas.wait_for()
         self.page.get_by_text("Connecting...", exact=True).wait_for(state="hidden")
 
     def visit(self, address: str) -> None:
@@ -115,7 +119,20 @@ class ViewerPage:
 
     def scene(self) -> np.ndarray:
         """Return the canvas, uint8 [H, W, 3], without the panels over it."""
-        return _pixels(self.page.screenshot(style=_ONLY_THE_CANVAS))
+        x, y, width, height = self.box(self.canvas)
+        clip = FloatRect(x=x, y=y, width=width, height=height)
+        return _pixels(self.page.screenshot(style=_ONLY_THE_CANVAS, clip=clip))
+
+    @property
+    def canvas(self) -> Locator:
+        """The canvas of the scene; plots have others."""
+        return self.page.locator("canvas").first
+
+    def box(self, part: Locator) -> tuple[float, float, float, float]:
+        """Return left, top, width and height of a part of the page, pixels."""
+        found = part.bounding_box()
+        assert found is not None, "this part of the page is not shown"
+        return found["x"], found["y"], found["width"], found["height"]
 
     def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = 30.0) -> T:
         """Wait until a condition returns something true and return it; raises AssertionError with ``what`` if not."""

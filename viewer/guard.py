@@ -20,6 +20,7 @@ from viser.infra import WebsockClientConnection
 
 from sdi_gs.errors import UserError
 from sdi_gs.viewer.connections import capped_connections
+from sdi_gs.viewer.served_page import own_page
 
 PORTS_TO_TRY = 100
 MOST_REFUSALS_TOLD = 20
@@ -47,7 +48,7 @@ def start_server(host: str, port: int, *, origins: Sequence[str] = ()) -> viser.
     free = free_port(host, port)
     # A browser may leave while a message is being sent to it.
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
-    with quiet(), capped_connections():
+    with quiet(), capped_connections(), own_page():
         server = viser.ViserServer(host=host, port=free, verbose=False)
     forbid_sharing(server)
     check_origins(server, allowed)

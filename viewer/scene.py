@@ -10,6 +10,7 @@ from viser.transforms import SO3
 
 from sdi_gs.contracts import GuidedViews
 from sdi_gs.viewer import labels
+from sdi_gs.viewer.served_page import with_head
 from sdi_gs.viewer.splat_stream import SplatArrays
 
 FRUSTUM_SIZE = 0.15
@@ -73,4 +74,4 @@ class Scene:
     def as_html(self, arrays: SplatArrays) -> bytes:
         """Return the scene as one self-contained web page."""
         self.show_splats(arrays, afresh=True)
-        return self._server.get_scene_serializer().as_html().encode()
+        return with_head(self._server.get_scene_serializer().as_html()).encode()

@@ -15,6 +15,7 @@ from sdi_gs.runs.events import (
     Notice,
     Resumed,
     Saving,
+    SettingsChanged,
     StageStarted,
     StepDone,
     TierChosen,
@@ -29,7 +30,8 @@ SECONDS_BETWEEN_LINES = 30.0
 """Longest time between two progress lines of a slow run."""
 GIB = 2**30
 
-Show = Callable[[StepReport], None]
+Show = Callable[[StepReport, int], None]
+"""Shows a step, out of so many."""
 
 
 class ConsoleObserver:
@@ -38,6 +40,7 @@ class ConsoleObserver:
     def __init__(self) -> None:
         self._progress = ExitStack()
         self._show: Show = _show_nothing
+        self._num_steps = 0
 
     def __enter__(self) -> ConsoleObserver:
         return self
@@ -56,9 +59,12 @@ class ConsoleObserver:
         match event:
             case TrainingStarted():
                 self._end_progress()
+                self._num_steps = event.num_steps
                 self._show = self._progress.enter_context(training_progress(event.num_steps, done=event.step))
             case StepDone():
-                self._show(event.report)
+                self._show(event.report, self._num_steps)
+            case SettingsChanged(changed={"extend": [before, after]}):
+                self._num_steps += after - before
             case Saving():
                 self._end_progress()
                 say("saving and exporting")
@@ -103,7 +109,7 @@ def _print_results(event: Finished) -> None:
         say(f"stopped after step {summary['step']} of {summary['steps']}; go on with: {resume_command(event.folder)}")
 
 
-def _show_nothing(report: StepReport) -> None:
+def _show_nothing(report: StepReport, num_steps: int) -> None:
     """Show nothing: no run is in progress."""
 
 
@@ -115,7 +121,7 @@ def training_progress(num_steps: int, *, done: int = 0) -> Iterator[Show]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain_lines(num_steps, done)
+        yield _plain_lines(done)
         return
     progress = Progress(
         TextColumn("step"),
@@ -131,16 +137,17 @@ def training_progress(num_steps: int, *, done: int = 0) -> Iterator[Show]:
         task = progress.add_task("", total=num_steps, completed=done, status="")
         rate = _Rate(done)
 
-        def show(report: StepReport) -> None:
-            progress.update(task, completed=report.step, status=_status(report, rate.after(report.step)))
+        def show(report: StepReport, num_steps: int) -> None:
+            status = _status(report, rate.after(report.step))
+            progress.update(task, completed=report.step, total=num_steps, status=status)
 
         yield show
 
 
-def _plain_lines(num_steps: int, done: int) -> Show:
+def _plain_lines(done: int) -> Show:
     rate, last_line = _Rate(done), time.perf_counter()
 
-    def show(report: StepReport) -> None:
+    def show(report: StepReport, num_steps: int) -> None:
         nonlocal last_line
         speed, now = rate.after(report.step), time.perf_counter()
         due = report.step == done + 1 or report.step % max(num_steps // LINES_PER_RUN, 1) == 0

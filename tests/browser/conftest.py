@@ -39,7 +39,8 @@ def browser() -> Iterator[Browser]:
 def only_page(browser: Browser) -> Iterator[ViewerPage]:
     from headless_page import ViewerPage
 
-    with browser.new_context(viewport={"width": 560, "height": 420}) as context:
+    # Wide enough for viser to dock the panel beside the canvas, which is left with 560.
+    with browser.new_context(viewport={"width": 880, "height": 420}) as context:
         yield ViewerPage(context.new_page())
 
 

@@ -43,8 +43,6 @@ def narrow(browser: Browser) -> Iterator[ViewerPage]:
 
 
 def test_a_narrow_page_of_an_ended_run_offers_more_steps(server: Server, narrow: ViewerPage) -> None:
-    faults: list[str] = []
-    narrow.page.on("pageerror", lambda error: faults.append(str(error)))
     narrow.open(server.address)
     narrow.until(lambda: "finished" in narrow.text(), "the run ends", timeout=PATIENCE)
     narrow.until(lambda: narrow.button(labels.PAUSE).is_disabled(), "the controls are off", timeout=PATIENCE)
@@ -58,4 +56,4 @@ def test_a_narrow_page_of_an_ended_run_offers_more_steps(server: Server, narrow:
     narrow.press(labels.TRAIN_ON)
     narrow.until(lambda: "step 7 of 7" in narrow.text(), "more steps are trained", timeout=PATIENCE)
     narrow.until(lambda: "finished" in narrow.text(), "it ends again", timeout=PATIENCE)
-    assert faults == []
+    assert narrow.faults == []

@@ -21,6 +21,7 @@ from sdi_gs.viewer import labels
 
 if TYPE_CHECKING:
     from headless_page import ViewerPage
+    from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -129,6 +130,7 @@ def box_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_foreign_ply_covers_the_expected_pixels_in_the_expected_colour(
     box_address: str, viewer_page: ViewerPage
 ) -> None:
+    viewer_page.faults.clear()
     viewer_page.visit(box_address)
     front = looked_at(viewer_page, "front", FACES["front"][1])
     mask = object_mask(front)
@@ -145,6 +147,38 @@ def test_a_foreign_ply_covers_the_expected_pixels_in_the_expected_colour(
     dark = np.argwhere(front.max(axis=-1) < 60)
     assert dark[:, 0].mean() < rows.mean()
     assert dark[:, 1].mean() > columns.mean()
+    assert viewer_page.faults == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(420, 800), (1200, 800)])
+def test_the_panel_never_covers_the_picture(box_address: str, browser: Browser, width: int, height: int) -> None:
+    from headless_page import ViewerPage
+
+    with browser.new_context(viewport={"width": width, "height": height}) as context:
+        page = ViewerPage(context.new_page())
+        page.open(box_address)
+        title = page.page.get_by_text(labels.TITLE, exact=True)
+        page.until(lambda: share_of(page.scene(), FACES["front"][1]) > 0.3, "the box comes")
+        left, top, wide, high = page.box(page.canvas)
+        assert (left, top) == (0.0, 0.0)
+        button = page.box(page.button(labels.RESET_CAMERA))
+        assert button[0] + button[2] <= width
+        if width < 600:
+            assert wide == width and 0.4 * height <= high <= page.box(title)[1]
+            assert button[2] > 0.8 * width
+            # Folded, it leaves its picture all but one line.
+            title.click()
+            page.until(lambda: page.box(page.canvas)[3] > 0.9 * height, "the panel folds and the picture grows")
+            title.click()
+            page.until(lambda: page.box(page.canvas)[3] < 0.6 * height, "the panel opens again")
+        else:
+            assert high == height and 0.6 * width <= wide <= page.box(title)[0]
+        rows, columns = np.nonzero(object_mask(page.still_scene()))
+        _, _, wide, high = page.box(page.canvas)
+        assert columns.mean() / wide == pytest.approx(0.5, abs=0.1)
+        assert 0 < columns.min() and columns.max() < wide - 1, "the whole object is in the picture"
+        assert rows.max() < high - 1
+        assert page.faults == []
 
 
 def test_every_button_shows_its_own_side(box_address: str, viewer_page: ViewerPage) -> None:

@@ -193,12 +193,13 @@ def test_the_snapshot_opens_on_its_own(
     live = watching.still_scene()
     watching.download(labels.DOWNLOAD_HTML, tmp_path / "snapshot.html")
     watching.press(labels.RESUME)
-    size = watching.page.viewport_size
-    with browser.new_context(viewport=size, offline=True) as context:
+    _, _, width, height = watching.box(watching.canvas)
+    with browser.new_context(viewport={"width": round(width), "height": round(height)}, offline=True) as context:
         alone = ViewerPage(context.new_page())
         alone.page.goto((tmp_path / "snapshot.html").as_uri())
         alone.until(lambda: bool(object_mask(alone.scene()).mean() > 0.02), "splats appear without a server")
         picture = alone.still_scene()
+        assert alone.faults == []
     masks = object_mask(live), object_mask(picture)
     # The same splats from the same start; only the background that the page paints is missing.
     assert (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.9

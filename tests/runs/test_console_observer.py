@@ -18,6 +18,7 @@ from sdi_gs.runs.events import (
     Planned,
     Resumed,
     Saving,
+    SettingsChanged,
     StepDone,
     TierLowered,
     TrainingStarted,
@@ -40,7 +41,7 @@ def report(step: int) -> StepReport:
 def lines(capsys: pytest.CaptureFixture[str], steps: range, num_steps: int, *, done: int = 0) -> list[str]:
     with training_progress(num_steps, done=done) as show:
         for step in steps:
-            show(report(step))
+            show(report(step), num_steps)
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()
@@ -61,7 +62,7 @@ def test_a_run_with_replay_tells_its_rounds(capsys: pytest.CaptureFixture[str]) 
     told = lines(capsys, range(1, 11), 10)
     assert "round 1  t 898  loss" in told[1]
     with training_progress(10) as show:
-        show(replace(report(2), num_rounds=2))
+        show(replace(report(2), num_rounds=2), 10)
     assert "round" not in capsys.readouterr().err
 
 
@@ -74,15 +75,18 @@ def test_short_runs_tell_of_every_step(capsys: pytest.CaptureFixture[str]) -> No
     assert len(lines(capsys, range(1, 4), 3)) == 3
 
 
-def test_a_terminal_gets_a_live_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("total", [300, 500])
+def test_a_terminal_gets_a_live_line(
+    total: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     with training_progress(300) as show:
         for step in (1, 2, 3):
-            show(report(step))
+            show(report(step), total)
     said = capsys.readouterr().err
-    assert "3/300" in said
+    assert f"3/{total}" in said
     assert "t 897" in said
     assert "loss 0.3000" in said
 
@@ -100,6 +104,19 @@ def printed(capsys: pytest.CaptureFixture[str], *events: Event) -> tuple[list[st
             console(event)
     captured = capsys.readouterr()
     return captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_an_extended_run_has_more_steps_to_go(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = printed(
+        capsys,
+        TrainingStarted(step=0, num_steps=3),
+        StepDone(report=report(1)),
+        SettingsChanged(step=1, changed={"extend": [0, 2], "prompt": ["a", "b"]}),
+        StepDone(report=report(2)),
+        SettingsChanged(step=2, changed={"prompt": ["b", "a"]}),
+        StepDone(report=report(5)),
+    )
+    assert [line.split()[1] for line in err] == ["1/3", "2/5", "5/5"]
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
