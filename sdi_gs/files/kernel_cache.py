@@ -2,13 +2,18 @@
 
 numba keeps machine code in NUMBA_CACHE_DIR if it is set, else beside the source, else in the user's cache folder. In
 a container none of them may be writable; then every process compiles again, and one line reports it. A folder that
-fills up later, and files that a power cut damaged, cost the same and never a run.
+fills up later, and files that a power cut damaged, cost the same and never a run. What is kept holds for the text of
+the kernel's file and of all that it imports from this package: numba itself would look at the time and size of the
+first alone, and go on with constants and functions that have changed elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -16,11 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
-from numba.core.caching import FunctionCache, NullCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 
 _DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, ImportError, AttributeError, IndexError, KeyError)
 """What reading a file of numba's raises that is cut off, overwritten, from another library's version, or forbidden."""
 _FIX = "each start takes about a minute longer; set NUMBA_CACHE_DIR to a folder of yours"
+
+_ROOT = Path(__file__).parents[2]
+"""The folder that holds this package."""
+_IMPORT = re.compile(r"^(?:from|import) (sdi_gs(?:\.\w+)*)(?: import (\([^)]*|.*))?", re.MULTILINE)
+"""An import that runs with its module: one within a block is for type checkers or for later."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +52,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def is_compiled(kernel: Any) -> bool:
     """Return whether a kernel's machine code exists, in this process or in the cache on disk."""
-    if kernel.overloads:
-        return True
-    folder = kernel.stats.cache_path
-    # numba names its files <module>.<function>-<line>.<python>.<number>.nbc.
-    module = kernel.__module__.rpartition(".")[2]
-    return folder is not None and any(Path(folder).glob(f"{module}.{kernel.__name__}-*.nbc"))
+    return bool(kernel.overloads) or kernel._cache.holds_any()
 
 
 def is_kept(kernel: Any) -> bool:
@@ -67,13 +72,32 @@ def _cache_of(function: Callable[..., Any]) -> NullCache | FunctionCache:
 class _KeptNowhere(NullCache):
     """A cache without a folder."""
 
+    def holds_any(self) -> bool:
+        """Return False."""
+        return False
+
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep nothing, and report it once."""
         _report(f"no folder takes the compiled CPU kernels (a home or an installation that is read-only): {_FIX}")
 
 
 class _KeptIfPossible(FunctionCache):
-    """numba's cache, without its errors of reading and writing."""
+    """numba's cache by the content of sources, without its errors of reading and writing."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=sources_digest(Path(inspect.getfile(function))),
+        )
+
+    def holds_any(self) -> bool:
+        """Return whether machine code of these sources is kept."""
+        try:
+            return bool(self._cache_file._load_index())
+        except _DAMAGED:
+            return False
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is kept for a signature; None also where it cannot be read, which empties the cache."""
@@ -93,6 +117,32 @@ class _KeptIfPossible(FunctionCache):
             self.disable()
             reason = getattr(error, "strerror", None) or str(error)
             _report(f"{self.cache_path} does not take the compiled CPU kernels ({reason}): {_FIX}")
+
+
+@cache
+def sources_digest(path: Path) -> str:
+    """Return a digest of a module's text and of the texts of this package that its import reads."""
+    texts: dict[Path, bytes] = {}
+    waiting = [path]
+    while waiting:
+        source = waiting.pop()
+        if source not in texts and source.is_file():
+            texts[source] = source.read_bytes()
+            waiting += _imported(texts[source].decode(errors="replace"))
+    digest = hashlib.sha256()
+    for text in sorted(hashlib.sha256(text).digest() for text in texts.values()):
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def _imported(text: str) -> list[Path]:
+    """Return the files that the modules named in a text's imports may lie in; a name can be a module or a value."""
+    files = []
+    for module, names in _IMPORT.findall(text):
+        folder = _ROOT.joinpath(*module.split("."))
+        files += [folder.with_suffix(".py"), folder / "__init__.py"]
+        files += [folder / f"{name}.py" for name in re.findall(r"\w+", names)]
+    return files
 
 
 @cache
