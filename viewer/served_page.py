@@ -29,13 +29,15 @@ HEAD = """
 }
 </style>
 <script>
-// The corners of viser's splats have two coordinates, and three.js computes their bounding sphere from three: NaN, with
-// an error in the console, and splats are never culled. Do not cull them, without computing it. three.js announces its
-// scenes to this object, which its developers' tools use.
+// The corners of viser's splats have two coordinates, and three.js computes a bounding sphere from three: NaN, and an
+// error in the console. Give them one without bounds, in the middle, so that they are drawn as before. three.js
+// announces its scenes to this object, which its developers' tools use.
 (window.__THREE_DEVTOOLS__ ??= new EventTarget()).addEventListener("observe", ({ detail: scene }) => {
   if (!scene.isScene) return;
   scene.onBeforeRender = () => scene.traverse((node) => {
-    if (node.geometry?.attributes?.position?.itemSize === 2) node.frustumCulled = false;
+    if (node.geometry?.attributes?.position?.itemSize !== 2 || node.geometry.boundingSphere) return;
+    node.frustumCulled = false;
+    node.geometry.boundingSphere = { center: node.position.clone().set(0, 0, 0), radius: Infinity };
   });
 });
 </script>
@@ -44,9 +46,9 @@ HEAD = """
 
 
 def with_head(page: str) -> str:
-    """Return a page of viser's with ``HEAD`` at the end of its head."""
-    before, end, after = page.partition("</head>")
-    return f"{before}{HEAD if end else ''}{end}{after}"
+    """Return a page of viser's with ``HEAD`` at the begin of its head: its own script may run before the page's end."""
+    before, begin, after = page.partition("<head>")
+    return f"{before}{begin}{HEAD if begin else ''}{after}"
 
 
 @contextmanager

@@ -34,8 +34,9 @@ def got(address: str, **headers: str) -> tuple[bytes, HTTPMessage]:
 @pytest.mark.parametrize("path", ["/", "/index.html", "/?a=b"])
 def test_every_address_of_the_page_has_our_head(address: str, path: str) -> None:
     body, headers = got(address + path)
-    before, _, after = ORIGINAL.partition("</head>")
-    assert body.decode() == f"{before}{HEAD}</head>{after}"
+    before, _, after = ORIGINAL.partition("<head>")
+    assert body.decode() == f"{before}<head>{HEAD}{after}"
+    assert "<script" not in before
     assert headers["Content-Length"] == str(len(body))
     # Twice the same: it is kept.
     squeezed, headers = got(address + path, **{"Accept-Encoding": "gzip"})
@@ -53,7 +54,7 @@ def test_other_answers_are_visers_own(address: str) -> None:
 
 def test_a_page_without_a_head_is_left_alone() -> None:
     assert with_head("<p>one</p>") == "<p>one</p>"
-    assert with_head("<head></head><body></head>") == f"<head>{HEAD}</head><body></head>"
+    assert with_head("<head></head><body><head>") == f"<head>{HEAD}</head><body><head>"
 
 
 def test_viser_is_itself_again_after_the_start(address: str) -> None:
