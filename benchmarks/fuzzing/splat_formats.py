@@ -11,6 +11,7 @@ import json
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from sdi_gs.splats.splat_cloud import SplatCloud
 COUNT = 40
 _BOMB_BYTES = 2**28
 """Zeros in a small archive."""
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError, struct.error, zlib.error)
+"""What is raised on unpacking a file whose packing was damaged before."""
 _HEAD = 64
 """Bytes in which formats have their numbers of splats, their degrees and offsets."""
 
@@ -98,7 +101,7 @@ def _damaged_inside(data: bytes, rng: np.random.Generator) -> tuple[bytes, str] 
             return _damaged_archive(data, rng)
         if data.startswith(b"glTF"):
             return _damaged_gltf(data, rng)
-    except (OSError, EOFError, ValueError, struct.error, zipfile.BadZipFile):
+    except (*_DAMAGED, zipfile.BadZipFile):
         return None
     if data.startswith(b"ply"):
         header, end, body = data.partition(b"end_header\n")
