@@ -10,6 +10,7 @@ number that makes it again: ``--kind ply --first 1234 --count 1``. Prints one JS
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -39,7 +40,9 @@ def work(kind: str, seed: int, first: int, folder: Path) -> None:
 
     target, out = target_named(kind), sys.stdout
     (folder / "good").mkdir(exist_ok=True)
-    good = target.prepare(folder / "good")
+    # What the program prints meanwhile is no record of an input.
+    with contextlib.redirect_stdout(sys.stderr):
+        good = target.prepare(folder / "good")
     index = first
     while True:
         print(json.dumps({"begin": index}), file=out, flush=True)
