@@ -106,14 +106,15 @@ def _damaged_inside(data: bytes, rng: np.random.Generator) -> tuple[bytes, str] 
     if data.startswith(b"ply"):
         header, end, body = data.partition(b"end_header\n")
         return damaged_lines(header, rng) + end + body, "header"
-    return _damaged_content(data, rng)
+    # Zeros that are there are as many splats, which take their time.
+    return _damaged_content(data, rng, longest=2**22)
 
 
-def _damaged_content(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+def _damaged_content(data: bytes, rng: np.random.Generator, longest: int = _BOMB_BYTES) -> tuple[bytes, str]:
     """Return bytes with another number in their head, with other damage, or with very many zeros behind them."""
     chance = rng.random()
     if chance < 0.02:
-        return data + bytes(_BOMB_BYTES), "very long"
+        return data + bytes(longest), "very long"
     if chance < 0.6 and len(data) > _HEAD:
         place, size = int(rng.integers(_HEAD)), int((1, 2, 4, 4, 8)[rng.integers(5)])
         number = EXTREME_INTEGERS[rng.integers(len(EXTREME_INTEGERS))] % 256**size
