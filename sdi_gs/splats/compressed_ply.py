@@ -112,6 +112,7 @@ def _elements(header: PlyHeader, path: Path) -> tuple[PlyElement, PlyElement, Pl
     expected = [
         header.byte_order in ("<", ">"),
         len(named) == len(header.elements) and not any(element.has_lists for element in header.elements),
+        all(len(set(element.names)) == len(element.names) for element in header.elements),
         chunks is not None and set(ranges) <= set(chunks.names) and chunks.count == -(-vertices.count // CHUNK),
         all(dict(vertices.properties).get(name) == "u4" for name in _WORDS),
         rest % 3 == 0 and rest // 3 in REST_COEFFICIENTS,

@@ -100,7 +100,8 @@ def _placed(file: GltfFile) -> Iterator[_Placed]:
         if "mesh" in node:
             primitives = file.entry("meshes", node["mesh"]).get("primitives")
             for primitive in primitives if isinstance(primitives, list) else []:
-                if isinstance(primitive, dict) and EXTENSION in (primitive.get("extensions") or {}):
+                extensions = primitive.get("extensions") if isinstance(primitive, dict) else None
+                if isinstance(extensions, dict) and EXTENSION in extensions:
                     yield _Placed(primitive, matrix)
         children = node.get("children", [])
         open_nodes += [(child, matrix, depth + 1) for child in (children if isinstance(children, list) else [])]
