@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from node_tools import node_module, run_node
 from plyfile import PlyData
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from sdi_gs import __version__
 from sdi_gs.contracts import DensityField, cube
 from sdi_gs.errors import UserError
 from sdi_gs.files.origin import Origin
-from sdi_gs.mesh.extraction import TriangleMesh, mesh_of_field
+from sdi_gs.mesh.extraction import Texture, TriangleMesh, mesh_of_field
 from sdi_gs.mesh.formats import MESH_FORMATS, MeshFormat, write_mesh
 from sdi_gs.representations.mesh_colours import linear_from_srgb
 from sdi_gs.settings.export import ExportOptions
@@ -149,27 +149,20 @@ def test_a_glb_names_its_origin_its_unit_and_what_its_views_hold(tmp_path: Path)
     assert lit["asset"]["extras"] == {"version": __version__, "units": "metres", "metres_per_scene_unit": 1.0}
 
 
-NODE_MODULES = Path(os.environ.get("NODE_PATH") or "/nonexistent")
-
-
-@pytest.mark.skipif(
-    not (NODE_MODULES / "gltf-validator").is_dir(), reason="needs Node's gltf-validator, found by NODE_PATH"
-)
-def test_the_validator_of_khronos_has_nothing_to_say(tmp_path: Path) -> None:
-    write_mesh(tmp_path / "a.glb", made(), "glb", options=ExportOptions(mesh=MeshConfig(unlit=True)))
+@pytest.mark.parametrize("textured", [False, True])
+def test_the_validator_of_khronos_has_nothing_to_say(tmp_path: Path, textured: bool) -> None:
+    validator, mesh = node_module("gltf-validator"), made()
+    if textured:
+        picture = Texture(uv=mesh.rgb[:, :2], picture=np.full((8, 8, 3), 200, np.uint8))
+        mesh = replace(mesh, texture=picture)
+    write_mesh(tmp_path / "a.glb", mesh, "glb", options=ExportOptions(mesh=MeshConfig(unlit=True)))
     program = (
-        "require('gltf-validator').validateBytes(new Uint8Array(require('fs').readFileSync(process.argv[1])))"
+        "require(process.argv[1]).validateBytes(new Uint8Array(require('fs').readFileSync(process.argv[2])))"
         ".then(report => console.log(JSON.stringify(report.issues)))"
     )
-    command = ["node", "-e", program, str(tmp_path / "a.glb")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    issues = json.loads(done.stdout)
-    assert {name: issues[name] for name in ("numErrors", "numWarnings", "numInfos", "numHints")} == {
-        "numErrors": 0,
-        "numWarnings": 0,
-        "numInfos": 0,
-        "numHints": 0,
-    }, issues["messages"]
+    issues = json.loads(run_node("-e", program, validator, tmp_path / "a.glb"))
+    counts = [issues[name] for name in ("numErrors", "numWarnings", "numInfos", "numHints")]
+    assert counts == [0, 0, 0, 0], issues["messages"]
 
 
 def test_linear_light_of_known_greys() -> None:
