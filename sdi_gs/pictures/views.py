@@ -17,8 +17,8 @@ from sdi_gs.pictures.images import to_uint8
 from sdi_gs.row_groups import row_groups
 from sdi_gs.settings.cameras import CameraConfig
 
-VIEWS_AT_ONCE, PIXELS_AT_ONCE = 8, 2**21
-"""Views, and their pixels, that are rendered in one call: a whole film would exceed the memory limit."""
+VIEWS_AT_ONCE, PIXELS_AT_ONCE = 4, 2**21
+"""Views, and their pixels, that are rendered in one call: those of more leave the processor's cache."""
 _PROBE_VIEWS, _PROBE_SIZE, _FAINTEST = 8, 64, 1.0 / 255.0
 
 

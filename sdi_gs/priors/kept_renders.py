@@ -6,6 +6,7 @@ Letters: M pictures, h w pooled pixels.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -53,7 +54,8 @@ def kept_renders(
 
 def _machine() -> str:
     """Return what rounding depends on: libraries, and the processor for which kernels are compiled."""
-    features = numba.config.CPU_FEATURES, torch.backends.cpu.get_cpu_capability()  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    features = chosen, torch.backends.cpu.get_cpu_capability()
     return f"{numba.__version__} {np.__version__} {torch.__version__} {binding.get_host_cpu_name()} {features}"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.errors import UserError
+from sdi_gs.priors.openvino_unet import OpenVinoUnet
 from sdi_gs.priors.tuning import (
     compiled,
     laid_out,
@@ -90,6 +91,7 @@ class LatentDiffusionPrior:
         self.image_size: int = self.unet.config.sample_size * _vae_factor(self.vae.config)
         self.compute = ComputeConfig()
         self._compiled_unet: Any = None
+        self._engine: OpenVinoUnet | None = None
         self._embedded: dict[tuple[str, ...], Tensor] = {}
         """The latest texts and their embeddings, if these are kept."""
         self._keeps_prompts = False
@@ -105,9 +107,10 @@ class LatentDiffusionPrior:
     def configure(self, compute: ComputeConfig) -> None:
         """Apply options of computing from the next call on; the weights keep the type they were loaded in.
 
-        Raises UserError, leaving all options unchanged, if compiling is requested and the compiler is missing.
+        Raises UserError, leaving all options unchanged, for a compiler or an engine that is missing or does not fit.
         """
         compiled_unet = (self._compiled_unet or compiled(self.unet)) if compute.compile_unet else None
+        engine = (self._engine or OpenVinoUnet(self.unet)) if compute.unet_engine == "openvino" else None
         if compute.attention != self.compute.attention:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
@@ -123,7 +126,7 @@ class LatentDiffusionPrior:
             case _:
                 assert_never(compute.vae)
         recompute_residuals(self.vae.encoder, compute.vae == "checkpoint")
-        self._compiled_unet = compiled_unet
+        self._compiled_unet, self._engine = compiled_unet, engine
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute
 
@@ -258,7 +261,7 @@ class LatentDiffusionPrior:
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
-        unet = self.unet if self._compiled_unet is None else self._compiled_unet
+        unet = self._engine or self._compiled_unet or self.unet
         shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
         with _without_autocast(latents.device):
             predicted = unet(shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)).sample

@@ -26,7 +26,9 @@ def peak_rss_mb() -> float:
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of the packages that decide a result, or "missing"."""
     names = ("torch", "gsplat", "numba", "numpy", "diffusers", "transformers", "viser", "tyro", "plyfile")
-    return {"python": platform.python_version(), "sdi-gs": __version__} | {name: _version(name) for name in names}
+    found = {"python": platform.python_version(), "sdi-gs": __version__} | {name: _version(name) for name in names}
+    engine = _version("openvino")
+    return found if engine == "missing" else found | {"openvino": engine}
 
 
 def _version(name: str) -> str:

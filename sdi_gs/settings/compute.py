@@ -13,6 +13,7 @@ from sdi_gs.settings.bounds import Range, check_settings
 VaeMode = Literal["whole", "checkpoint"]
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
 Attention = Literal["sdpa", "plain"]
+UnetEngine = Literal["torch", "openvino"]
 
 _GROUP = Range(1, 64, zero_means="all")
 
@@ -40,6 +41,9 @@ class ComputeConfig:
     """Store the images of the U-Net and the VAE pixel by pixel, the layout that tensor cores read."""
     compile_unet: bool = False
     """Compile the U-Net with torch.compile; the first call of each shape then takes minutes."""
+    unet_engine: UnetEngine = "torch"
+    """What computes the U-Net: torch, or on a CPU OpenVINO (the extra ``cpu``), which takes seconds to load and then
+    computes each call in about 60 % of the time (docs/performance.md)."""
     cache_cross_attention: bool = False
     """Keep the keys and values of the text in each cross-attention for all calls of a step; not when compiled."""
     fused_adam: bool = False
@@ -49,6 +53,9 @@ class ComputeConfig:
         check_settings(self)
         if self.compile_unet and self.cache_cross_attention:
             raise ValueError("compile_unet and cache_cross_attention do not go together: leave one of them out")
+        if self.unet_engine != "torch" and (self.compile_unet or self.cache_cross_attention):
+            other = "compile_unet" if self.compile_unet else "cache_cross_attention"
+            raise ValueError(f"unet_engine {self.unet_engine} and {other} do not go together: leave one of them out")
 
 
 def fewest(*at_once: int) -> int:

@@ -81,6 +81,7 @@ TUNABLE = (
     "compute.attention",
     "compute.channels_last",
     "compute.compile_unet",
+    "compute.unet_engine",
     "compute.cache_cross_attention",
 )
 """Settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""

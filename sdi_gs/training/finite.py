@@ -22,7 +22,8 @@ def finite_values(
     """
     watched = {name: value.detach() for name, value in watched.items() if value.numel()}
     # The largest magnitude is not finite if one of the numbers is not; it takes one operation a tensor.
-    flags = [magnitude.isfinite() for magnitude in torch._foreach_norm([*watched.values()], math.inf)]
+    magnitudes = torch._foreach_norm([*watched.values()], math.inf)  # pyright: ignore[reportPrivateImportUsage]
+    flags = [magnitude.isfinite() for magnitude in magnitudes]
     numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
     finite = numbers[len(values) :]
     if not all(finite):
