@@ -38,21 +38,35 @@ LEVERS: dict[str, dict[str, Any]] = {
     "cache_cross_attention": {"cache_cross_attention": True},
     "fused_adam": {"fused_adam": True},
     "views_at_once_1": {"views_at_once": 1},
+    "vae_views_at_once_1": {"vae_views_at_once": 1},
+    "vae_precision_float16": {"vae_precision": "float16"},
     "branches_at_once_1": {"branches_at_once": 1},
     "vae_checkpoint": {"vae": "checkpoint"},
     "free_text_encoder": {"free_text_encoder": True},
-    "all_at_once": {"views_at_once": 0},
     "inversion_order_2": {"inversion_order": 2, "inversion_steps": 5},
+    "inversion_steps_5": {"inversion_steps": 5},
     "compile_unet": {"compile_unet": True},
 }
 """Changes of the guidance or compute settings. The second-order inversion takes half of the steps and is
 as accurate (``docs/reports/probe.md``)."""
 UNCOUNTED = ("channels_last", "fused_adam", "compile_unet")
 """Levers with the same counted operations and tensors."""
+MEASURED_WAYS = {
+    "40": ComputeConfig(views_at_once=2, rays_at_once=2**17),
+    "24": ComputeConfig(views_at_once=1, rays_at_once=2**16, free_text_encoder=True),
+    "16": ComputeConfig(views_at_once=1, rays_at_once=2**15, branches_at_once=2, free_text_encoder=True),
+    "12": ComputeConfig(
+        views_at_once=1, rays_at_once=2**14, branches_at_once=2, vae="checkpoint", free_text_encoder=True
+    ),
+    "8": ComputeConfig(
+        views_at_once=1, rays_at_once=2**13, branches_at_once=1, vae="checkpoint", free_text_encoder=True
+    ),
+}
+"""The tiers of the first releases, which are those that ran on a card (docs/reports/gpu-measured.json)."""
 SPACES: tuple[LossSpace, ...] = ("latents", "pixels")
 REPLAY = ReplayConfig(steps_per_target=4, views=40)
-BASE = {"views_at_once": 2}
-"""Tier 40, the baseline of each lever."""
+BASE: dict[str, Any] = {}
+"""Tier 40, the baseline of each lever: all at once."""
 
 
 def usual(**changes: Any) -> RunConfig:
@@ -85,32 +99,35 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
     """Yield table, pixels, config and labels of every row; networks of 2.1-base and 2.1 have the same shape, so that a
     size stands for both.
     """
-    for tier in TIERS:
-        for size in (512, 768):
-            yield "tiers", size, usual(compute=tier.compute), {"tier": tier.name}
+    yield from _tier_cases()
     yield from _replay_cases()
     for name, steps, minutes, views, perp_neg, t_min in PUBLISHED_RUNS:
         config = usual(views_per_step=views, steps=steps)
         config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg, t_min=t_min))
         yield "published", 512, config, {"run": name, "steps": steps, "minutes": minutes}
-    for size in SIZES:
-        for views in VIEWS:
-            for perp_neg in (False, True):
-                config = usual(views_per_step=views)
-                config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg))
-                yield "steps", size, config, {"views": views, "perp_neg": perp_neg}
-    for count in CLOUDS:
-        for views in (1, 4):
-            config = clouds(usual(views_per_step=views), count)
-            yield "clouds", 512, config, {"views": views, "gaussians": count}
+    for size, views, perp_neg in product(SIZES, VIEWS, (False, True)):
+        config = usual(views_per_step=views)
+        config = replace(config, guidance=replace(config.guidance, perp_neg=perp_neg))
+        yield "steps", size, config, {"views": views, "perp_neg": perp_neg}
+    for count, views in product(CLOUDS, (1, 4)):
+        config = clouds(usual(views_per_step=views), count)
+        yield "clouds", 512, config, {"views": views, "gaussians": count}
     yield from _field_cases()
+    for name, changes in {"none": {}, **LEVERS}.items():
+        if name not in UNCOUNTED:
+            yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}
+
+
+def _tier_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Yield the tiers' usual steps, the ways of computing that ran on a card, and the doctor's step on each tier."""
+    for tier, size in product(TIERS, (512, 768)):
+        yield "tiers", size, usual(compute=tier.compute), {"tier": tier.name}
+    for (name, compute), size in product(MEASURED_WAYS.items(), (512, 768)):
+        yield "measured_tiers", size, usual(compute=compute), {"tier": name}
     for tier in TIERS:
         config = check_config(tier)
         labels = {"tier": tier.name, "views": config.views_per_step, "gaussians": config.gaussians.num_initial}
         yield "check", 512, config, labels
-    for name, changes in {"none": {}, **LEVERS}.items():
-        if name not in UNCOUNTED:
-            yield "levers", 512, with_changes(usual(), BASE | changes), {"lever": name}
 
 
 def _replay_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:

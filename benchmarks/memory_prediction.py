@@ -88,11 +88,11 @@ def write_package_data(report: dict[str, Any]) -> None:
     rows = json.loads(PACKAGE_DATA.read_text(encoding="utf-8"))
     for row in (*rows_of(report, "tiers"), *rows_of(report, "field_tiers")):
         key = ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else [])))
-        rows[key] = {name: row[name] for name in ("peak_bytes", "seconds")}
+        rows[key] = {name: row[name] for name in ("peak_bytes", "seconds", "parts_seconds")}
     for row in rows_of(report, "replay"):
         if row["space"] == "pixels":
             rows[f"{row['tier']}:{row['size']}:pixels"] = {
-                name: row[name] for name in ("peak_bytes", "seconds", "replayed_seconds")
+                name: row[name] for name in ("peak_bytes", "seconds", "replayed_seconds", "parts_seconds")
             }
     for row in rows_of(report, "check"):
         rows[f"{row['tier']}:{row['size']}:check"] = {

@@ -241,7 +241,7 @@ def measured_table(report: dict[str, Any], measured: dict[str, Any]) -> str:
         key = {name: found[name] for name in labels if name in found}
         (row,) = (row for row in report["rows"] if all(row.get(name) == value for name, value in key.items()))
         what = {
-            "tiers": f"tier {found.get('tier')}",
+            "measured_tiers": f"tier {found.get('tier')} of 0.1",
             # The guidance of the published run, here with Gaussians.
             "published": f"guidance of {found.get('run')}",
             "clouds": "a million Gaussians",

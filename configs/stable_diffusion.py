@@ -16,12 +16,14 @@ from dataclasses import replace
 from typing import Any
 
 from sdi_gs.settings.cameras import CameraConfig, JitterConfig
+from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.losses import LossConfig
 from sdi_gs.settings.ngp import PUBLISHED
 from sdi_gs.settings.outputs import OutputConfig
+from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict, differing_keys, flatten, with_values
 
@@ -226,6 +228,38 @@ def sd21_base() -> RunConfig:
         ),
         outputs=_OUTPUTS,
     )
+
+
+def sd21_fast() -> RunConfig:
+    """sd21-base in a ninth of its time; never run on real weights (docs/sd21.md lists what differs and what it costs).
+
+    Every change was measured on toybox's network against truth (docs/reports/sd21.md).
+    """
+    base = sd21_base()
+    return replace(
+        base,
+        # Three of four steps train on kept pictures and need neither U-Net nor VAE.
+        replay=ReplayConfig(steps_per_target=4, views=40),
+        losses=replace(base.losses, space="pixels"),
+        guidance=replace(
+            base.guidance,
+            # What the paper's port kept of LucidDreamer (shared by all nine of its configs): steps of 200 of 1000.
+            inversion_steps=5,
+            # The inversion follows the prompt alone; the target is still pushed away from wrong views.
+            perp_neg_calls="last",
+        ),
+        # As published: half weights and a scaled loss.
+        compute=ComputeConfig(vae_precision="float16"),
+    )
+
+
+def fast_field_settings() -> dict[str, Any]:
+    """Return what a field wants otherwise under ``sd21_fast``: its render costs more than a target."""
+    return field_settings() | {
+        "replay.steps_per_target": 1,
+        "replay.views": None,
+        "losses.space": "latents",
+    }
 
 
 def field_settings() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sdi_gs.runs.predicted_run import predicted_need
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least, tier_for
 
@@ -81,7 +82,8 @@ class CheckSetup:
         if self.device.type != "cuda":
             return config, None
         # A card too small for every tier is tested with the smallest.
-        tier = tier_for(torch.cuda.mem_get_info(self.device)[0]) or TIERS[-1]
+        free = torch.cuda.mem_get_info(self.device)[0]
+        tier = tier_for(free, lambda tier: predicted_need(config, tier)) or TIERS[-1]
         return replace(config, compute=saving_at_least(config.compute, tier.compute)), tier
 
 

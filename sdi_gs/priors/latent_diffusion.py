@@ -19,18 +19,19 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
-from sdi_gs.errors import UserError
-from sdi_gs.priors.openvino_unet import OpenVinoUnet
+from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
+from sdi_gs.priors.model_fit import require_one_model, vae_factor
 from sdi_gs.priors.tuning import (
-    compiled,
+    faster,
     laid_out,
     recompute_residuals,
     remember_text,
+    same_for_unet,
     set_attention,
     set_channels_last,
 )
 from sdi_gs.row_groups import recomputed, row_groups
-from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.compute import ComputeConfig, Precision
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -57,8 +58,8 @@ class LatentDiffusionPrior:
     """A frozen latent diffusion model behind ``sdi_gs.contracts.DiffusionPrior``.
 
     The U-Net and the text encoder run in their own dtype and never under autocast (SD 2.1 gives NaN there); levels
-    and conversions are float32 or wider. The VAE is best left in float32: the mean over all latents makes the
-    gradients that enter its backward too small for half precision.
+    and conversions are float32 or wider. So is the VAE, unless ``ComputeConfig.vae_precision`` names another type, in
+    which gradients are scaled (``half_vae``).
     """
 
     knows_cameras = False
@@ -77,7 +78,7 @@ class LatentDiffusionPrior:
         notes: Sequence[str] = (),
     ) -> None:
         """Wrap loaded networks; options of computing are ``ComputeConfig``'s defaults until ``configure``."""
-        _check_fit(name, text_encoder.config, unet.config, vae.config)
+        require_one_model(name, text_encoder.config, unet.config, vae.config)
         self.name = name
         self.schedule = schedule
         self.prediction_type: PredictionType = prediction_type
@@ -88,10 +89,11 @@ class LatentDiffusionPrior:
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
-        self.image_size: int = self.unet.config.sample_size * _vae_factor(self.vae.config)
+        self._loaded_vae = self.vae
+        self.image_size: int = self.unet.config.sample_size * vae_factor(self.vae.config)
         self.compute = ComputeConfig()
-        self._compiled_unet: Any = None
-        self._engine: OpenVinoUnet | None = None
+        self._answering_unet: Any = self.unet
+        """What predicts: the U-Net, compiled or recorded where that was asked for."""
         self._embedded: dict[tuple[str, ...], Tensor] = {}
         """The latest texts and their embeddings, if these are kept."""
         self._keeps_prompts = False
@@ -109,15 +111,18 @@ class LatentDiffusionPrior:
 
         Raises UserError, leaving all options unchanged, for a compiler or an engine that is missing or does not fit.
         """
-        compiled_unet = (self._compiled_unet or compiled(self.unet)) if compute.compile_unet else None
-        engine = (self._engine or OpenVinoUnet(self.unet)) if compute.unet_engine == "openvino" else None
+        # What is compiled, recorded or converted serves as long as nothing about it changes.
+        kept = same_for_unet(self.compute, compute)
+        answering = self._answering_unet if kept else faster(self.unet, compute)
         if compute.attention != self.compute.attention:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
             remember_text(self.unet, compute.cache_cross_attention)
-        if compute.channels_last != self.compute.channels_last:
-            for network in (self.unet, self.vae):
-                set_channels_last(network, compute.channels_last)
+        if compute.vae_precision != self.compute.vae_precision:
+            wanted = _dtype_of(compute.vae_precision, self._loaded_vae.dtype)
+            self.vae = self._loaded_vae if wanted == self._loaded_vae.dtype else in_type(self._loaded_vae, wanted)
+        for network in (self.unet, self.vae):
+            set_channels_last(network, compute.channels_last)
         match compute.vae:
             case "whole":
                 self.vae.disable_gradient_checkpointing()
@@ -126,7 +131,7 @@ class LatentDiffusionPrior:
             case _:
                 assert_never(compute.vae)
         recompute_residuals(self.vae.encoder, compute.vae == "checkpoint")
-        self._compiled_unet, self._engine = compiled_unet, engine
+        self._answering_unet = answering
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute
 
@@ -204,7 +209,7 @@ class LatentDiffusionPrior:
         generator: torch.Generator,
     ) -> Tensor:
         """Return scaled latents [B, C, h, w], differentiably; images of another size are resized bilinearly first."""
-        pixels = images.permute(0, 3, 1, 2).to(self.vae.dtype)
+        pixels = images.permute(0, 3, 1, 2).to(self._loaded_vae.dtype)
         if pixels.shape[2:] != (self.image_size, self.image_size):
             pixels = torch.nn.functional.interpolate(
                 pixels, (self.image_size, self.image_size), mode="bilinear", align_corners=False
@@ -226,17 +231,20 @@ class LatentDiffusionPrior:
         """Return the posterior of all images, encoded in groups; draws from it do not depend on the size of groups."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+        narrow, scale = self.vae.dtype != pixels.dtype, BackwardScale()
+
         def moments(rows: Tensor) -> Tensor:
             return self.vae.encode(rows).latent_dist.parameters
 
-        pixels = laid_out(pixels, self.compute.channels_last)
-        groups = row_groups(len(pixels), self.compute.views_at_once)
+        shown = laid_out(into(pixels, self.vae.dtype, scale) if narrow else pixels, self.compute.channels_last)
+        groups = row_groups(len(pixels), self.compute.encoded_at_once)
         # A checkpointed encoder keeps little and recomputes its activations itself.
         once_more = len(groups) > 1 and self.compute.vae == "whole"
         encode = partial(recomputed, moments) if once_more else moments
         with _without_autocast(pixels.device):
-            parts = [encode(pixels[group]) for group in groups]
-        return DiagonalGaussianDistribution(parts[0] if len(parts) == 1 else torch.cat(parts))
+            parts = [encode(shown[group]) for group in groups]
+        encoded = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return DiagonalGaussianDistribution(out_of(encoded, pixels.dtype, scale) if narrow else encoded)
 
     @torch.no_grad()
     def decode_latents(
@@ -261,11 +269,14 @@ class LatentDiffusionPrior:
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
-        unet = self._engine or self._compiled_unet or self.unet
         shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
         with _without_autocast(latents.device):
-            predicted = unet(shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)).sample
-        predicted = predicted.to(latents.dtype)
+            predicted = self._answering_unet(
+                shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)
+            ).sample
+        # A compiled call that is launched as a whole writes each result over the one before.
+        kept = self.compute.compile_mode == "reduce-overhead"
+        predicted = predicted.to(latents.dtype, copy=kept)
         return noise_from_prediction(predicted, latents, self.schedule, timestep, prediction_type=self.prediction_type)
 
     def _warn_of_cut(self, text: str) -> None:
@@ -309,35 +320,8 @@ def noise_from_prediction(
             assert_never(prediction_type)
 
 
-def _check_fit(name: str, text_encoder: Any, unet: Any, vae: Any) -> None:
-    """Raise UserError unless the configs are those of one text-to-image model (not inpainting, depth, SDXL, ...)."""
-    for what, given, needed, whose in (
-        ("in_channels", unet.in_channels, vae.latent_channels, "vae"),
-        ("out_channels", unet.out_channels, vae.latent_channels, "vae"),
-        ("cross_attention_dim", unet.cross_attention_dim, text_encoder.hidden_size, "text_encoder"),
-    ):
-        if given != needed:
-            raise UserError(
-                f"the components of {name} do not fit: its unet has {what} {given}, its {whose} needs {needed}: "
-                "use a text-to-image model like Stable Diffusion 2.1"
-            )
-    if not isinstance(unet.sample_size, int):
-        raise UserError(f"the unet of {name} has sample_size {unet.sample_size}: use a model of square images")
-    # Models are published with up to three times their VAE's training size (2.1 with the VAE of 256 pixels), and
-    # 2.1-base with two thirds of it. Farther apart, one of the two comes from elsewhere.
-    factor = _vae_factor(vae)
-    image_size = unet.sample_size * factor
-    if not vae.sample_size / 4 < image_size < vae.sample_size * 4:
-        raise UserError(
-            f"the components of {name} do not fit: its unet's {unet.sample_size} latent pixels times its vae's factor "
-            f"{factor} are images of {image_size} pixels, but the vae is made for {vae.sample_size}: "
-            "take both from one model"
-        )
-
-
-def _vae_factor(config: Any) -> int:
-    """Return the image pixels along one latent pixel: each block of the VAE but the last halves the image."""
-    return 2 ** (len(config.block_out_channels) - 1)
+def _dtype_of(precision: Precision, auto: torch.dtype) -> torch.dtype:
+    return auto if precision == "auto" else getattr(torch, precision)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sdi_gs.errors import UserError
+from sdi_gs.priors.graphed_unet import GraphedUnet, cuda_recorder
+from sdi_gs.priors.openvino_unet import OpenVinoUnet
 from sdi_gs.row_groups import recomputed
-from sdi_gs.settings.compute import Attention
+from sdi_gs.settings.compute import Attention, CompileMode, ComputeConfig
 
 
 class RememberedLinear(nn.Module):
@@ -94,7 +96,32 @@ def laid_out(
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
-def compiled(unet: Any) -> Any:
+def same_for_unet(before: ComputeConfig, after: ComputeConfig) -> bool:
+    """Return whether what ``faster`` returned for some options serves under others."""
+    names = ["compile_unet", "compile_mode", "cuda_graphs", "unet_engine", "attention"]
+    if after.unet_engine == "torch":
+        # A graph's kernels read the weights where they lay; OpenVINO lays out its own.
+        names.append("channels_last")
+    return all(getattr(before, name) == getattr(after, name) for name in names)
+
+
+def faster(unet: Any, compute: ComputeConfig) -> Any:
+    """Return what answers in the U-Net's place: the U-Net itself, compiled, recorded as CUDA graphs, or by OpenVINO.
+
+    Raises UserError where a compiler, an engine or the device for it is missing.
+    """
+    if compute.unet_engine == "openvino":
+        return OpenVinoUnet(unet)
+    if compute.cuda_graphs:
+        if unet.device.type != "cuda":
+            raise UserError(
+                f"--compute.cuda-graphs needs a CUDA device, and this run computes on {unet.device.type}: leave it out"
+            )
+        return GraphedUnet(unet, cuda_recorder())
+    return compiled(unet, compute.compile_mode) if compute.compile_unet else unet
+
+
+def compiled(unet: Any, mode: CompileMode = "default") -> Any:
     """Return the U-Net, to be compiled at its first call; UserError if its device's compiler is missing."""
     if unet.device.type == "cuda":
         found, needed = importlib.util.find_spec("triton") is not None, "the package triton"
@@ -105,7 +132,7 @@ def compiled(unet: Any) -> Any:
         raise UserError(
             f"the U-Net cannot be compiled without {needed}: install it, or leave --compute.compile-unet out"
         )
-    return torch.compile(unet)
+    return torch.compile(unet, mode=None if mode == "default" else mode)
 
 
 def _cross_attentions(unet: Any) -> list[Any]:

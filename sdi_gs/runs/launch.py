@@ -31,6 +31,7 @@ from sdi_gs.runs.two_stage import field_stage, splat_stage
 from sdi_gs.runs.way_on import way_on
 from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import under_tier
 from sdi_gs.training.trainer import Trainer
 
 
@@ -109,8 +110,8 @@ def settings_of_new_run(request: RunRequest, *, device: torch.device, emit: Obse
     Raises UserError if the card is too small for every tier and none was named.
     """
     config = request.settings()
-    tier = tier_of_run(request.tier, config.prior, device=device, emit=emit)
-    return config if tier is None else request.settings(compute=tier.compute)
+    tier = tier_of_run(request.tier, config, device=device, emit=emit)
+    return config if tier is None else request.settings(compute=under_tier(config.compute, tier.compute))
 
 
 def _unwatched(trainer: Trainer, folder: RunFolder, *, interrupted: Callable[[], bool]) -> nullcontext[None]:
@@ -207,7 +208,7 @@ class _Launch:
             self.emit(Resumed(folder=folder.path, step=trainer.step, num_steps=trainer.config.total_steps))
             for line in change_lines(trainer.step, changed, trainer.config):
                 self.emit(Notice(text=line))
-            tier = tier_of_run(request.tier, asked.prior, device=self.device, emit=self.emit)
+            tier = tier_of_run(request.tier, asked, device=self.device, emit=self.emit)
             if tier is not None:
                 keep_within_tier(trainer, folder, tier)
             return self._run(trainer, folder, request.exports())

@@ -15,7 +15,7 @@ from sdi_gs.contracts import StepReport
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
 from sdi_gs.representations.catalog import entry_of
-from sdi_gs.runs.events import Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
+from sdi_gs.runs.events import Notice, Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.export_formats import ExportFormat
 from sdi_gs.runs.finish import finish
 from sdi_gs.runs.folder import RunFolder, create_run_folder_at, resume_command
@@ -102,12 +102,14 @@ def train(
     """Train to the last step or until ``should_stop``; return whether the last step was reached.
 
     Emits TrainingStarted, then for every step PreviewSaved and CheckpointSaved if these are due, and StepDone. A
-    step that runs out of memory is repeated on the next lower memory tier (TierLowered). Settings that an observer
-    changed are reported after the step (SettingsChanged).
+    step that runs out of memory is repeated on the next lower memory tier (TierLowered), one that is not finite with
+    a VAE of half precision in float32 (Notice). Settings that an observer changed are reported after the step
+    (SettingsChanged).
 
-    Raises NonFiniteError if a step yields non-finite values, and UserError if memory does not suffice on the
-    lowest tier; the state before that step is saved first, and no earlier checkpoint is removed. Raises UserError too
-    if the log or a checkpoint cannot be written; the state after the step is saved first, if at all possible.
+    Raises NonFiniteError if a step yields non-finite values otherwise, and UserError if memory does not suffice
+    on the lowest tier; the state before that step is saved first, and no earlier checkpoint is removed. Raises
+    UserError too if the log or a checkpoint cannot be written; the state after the step is saved first, if at all
+    possible.
     """
     with spare_descriptors() as release:
         return _train(trainer, folder, broadcast(observers), should_stop, release)
@@ -127,6 +129,8 @@ def _train(
         try:
             report = trainer.train_step()
         except NonFiniteError as error:
+            if widen_vae(trainer, folder, why=str(error), emit=emit):
+                continue
             save_state(trainer, folder, emit=emit, keep_all=True)
             raise NonFiniteError(f"{error}: {way_past_step(trainer, folder, at_once=trainer.step == first)}") from error
         except (MemoryError, RuntimeError) as error:
@@ -172,6 +176,16 @@ def _save_before_giving_up(trainer: Trainer, folder: RunFolder, report: StepRepo
             folder.append_step(_log_line(report))
 
 
+def widen_vae(trainer: Trainer, folder: RunFolder, *, why: str, emit: Observer) -> bool:
+    """Let a VAE of half precision compute in float32 from the next step on; return False if it already does."""
+    config = trainer.config
+    if config.compute.vae_precision in ("auto", "float32"):
+        return False
+    change_settings(trainer, folder, replace(config, compute=replace(config.compute, vae_precision="float32")))
+    emit(Notice(text=f"{why}: the step is repeated with the VAE in float32, in which the run goes on"))
+    return True
+
+
 def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
     """Move to the next lower memory tier after a step that ran out of memory.
 
@@ -191,7 +205,8 @@ def step_down(trainer: Trainer, folder: RunFolder, *, emit: Observer) -> None:
             f"step {step}: out of memory with all that saves memory turned on; the state before this step is saved: "
             f"close other programs and go on with {resume_command(folder.path)}{fewer}"
         )
-    tier, compute = lower
+    # Graphs keep the memory that they work in.
+    tier, compute = lower[0], replace(lower[1], cuda_graphs=False)
     change_settings(trainer, folder, replace(config, compute=compute))
     emit(TierLowered(step=step, tier=tier))
 

@@ -11,6 +11,8 @@ import torch
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import TOYBOX_IDEAL
 from sdi_gs.runs.events import Notice, Observer, TierChosen, ignore
+from sdi_gs.runs.predicted_run import predicted_need
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier, TierChoice, tier_for, tier_named
 
 GIB = 2**30
@@ -25,13 +27,13 @@ class VisibleCard:
     total_bytes: int
 
 
-def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, emit: Observer = ignore) -> Tier | None:
+def tier_of_run(choice: TierChoice, config: RunConfig, *, device: torch.device, emit: Observer = ignore) -> Tier | None:
     """Return the memory tier of a run and emit it; None for no tier.
 
     "auto" is no tier on the CPU and for a prior without networks. Raises UserError if a card is too small for every
     tier and none was named.
     """
-    if choice == "auto" and prior == TOYBOX_IDEAL.name:
+    if choice == "auto" and config.prior == TOYBOX_IDEAL.name:
         return None
     free_bytes = None
     if device.type == "cuda":
@@ -40,7 +42,7 @@ def tier_of_run(choice: TierChoice, prior: str, *, device: torch.device, emit: O
         if line is not None:
             emit(Notice(text=line))
         free_bytes = torch.cuda.mem_get_info(index)[0]
-    return chosen_tier(choice, free_bytes=free_bytes, emit=emit)
+    return chosen_tier(choice, config, free_bytes=free_bytes, emit=emit)
 
 
 def visible_cards() -> list[VisibleCard]:
@@ -52,8 +54,12 @@ def visible_cards() -> list[VisibleCard]:
     return cards
 
 
-def chosen_tier(choice: TierChoice, *, free_bytes: int | None, emit: Observer = ignore) -> Tier | None:
-    """Return the named tier, or the one that fits into ``free_bytes`` of a card (None: no card), and emit it.
+def chosen_tier(
+    choice: TierChoice, config: RunConfig, *, free_bytes: int | None, emit: Observer = ignore
+) -> Tier | None:
+    """Return the named tier, or the fastest whose predicted need fits ``free_bytes`` of a card, and emit it.
+
+    ``free_bytes`` is None without a card, where only a named tier counts.
 
     Raises UserError if the card is too small for every tier and none was named.
     """
@@ -63,7 +69,7 @@ def chosen_tier(choice: TierChoice, *, free_bytes: int | None, emit: Observer = 
         case "auto":
             if free_bytes is None:
                 return None
-            tier = tier_for(free_bytes)
+            tier = tier_for(free_bytes, lambda tier: predicted_need(config, tier))
             if tier is None:
                 raise UserError(_too_small(free_bytes))
             emit(TierChosen(tier=tier, free_bytes=free_bytes))

@@ -24,6 +24,16 @@ Case = Literal["gaussians", "pixels", "preset", "published"]
 laptop's defaults or the paper's."""
 
 
+_SHOWN: tuple[tuple[str, int, Case], ...] = (
+    ("sd21-base", MODELS["sd21-base"], "gaussians"),
+    ("sd21", MODELS["sd21"], "gaussians"),
+    ("sd21-base with --losses.space pixels", MODELS["sd21-base"], "pixels"),
+    # What the presets take for a field, once its renders have grown to 512 pixels.
+    ("sd21-base with --representation ngp, one view", MODELS["sd21-base"], "published"),
+)
+"""Kinds of runs whose predictions ``tier_lines`` shows."""
+
+
 def predicted(tier: Tier, image_size: int, case: Case = "gaussians") -> Any:
     """Return peak bytes and seconds by card of a step on a tier, with Perp-Neg; None if the case was not counted.
 
@@ -47,33 +57,19 @@ def predicted_of_check(config: RunConfig) -> int | None:
 
 
 def tier_lines(free_bytes: int, card_name: str) -> list[str]:
-    """Return lines for the terminal: a card's tier by its free memory, and memory and time of a step on that tier."""
-    tier = tier_for(free_bytes)
-    if tier is None:
-        return [f"tier        none fits into {free_bytes / GIB:.1f} GiB of free memory"]
-    lines = [f"tier        {tier.name}, for {free_bytes / GIB:.1f} GiB of free memory: {tier.summary}"]
-    for model, size in MODELS.items():
-        row = predicted(tier, size)
-        if row is None:
+    """Return lines for the terminal: for each kind of run its tier on a card, and a step's memory and time on it."""
+    free = f"{free_bytes / GIB:.1f} GiB of free memory"
+    lines = [f"tiers       what --tier auto takes, of {free}:"]
+    for what, size, case in _SHOWN:
+        tier = tier_for(free_bytes, lambda tier, size=size, case=case: predicted(tier, size, case)["peak_bytes"])
+        if tier is None:
+            lines.append(f"predicted   {what}: no tier fits into {free}")
             continue
-        beyond = "" if size <= tier.largest_pixels else ", more than this tier is made for"
+        row = predicted(tier, size, case)
+        replayed = f", {_times(row['replayed_seconds'], card_name)} on kept targets" if case == "pixels" else ""
         lines.append(
-            f"predicted   {model}: {row['peak_bytes'] / GIB:.1f} GiB{beyond},"
-            f" {_times(row['seconds'], card_name)} a step"
-        )
-    in_pixels = predicted(tier, MODELS["sd21-base"], "pixels")
-    if in_pixels is not None:
-        lines.append(
-            f"predicted   sd21-base with --losses.space pixels: {in_pixels['peak_bytes'] / GIB:.1f} GiB,"
-            f" {_times(in_pixels['seconds'], card_name)} a step that computes targets,"
-            f" {_times(in_pixels['replayed_seconds'], card_name)} one on kept targets"
-        )
-    # What the presets take for a field, once its renders have grown to 512 pixels.
-    of_field = predicted(tier, MODELS["sd21-base"], "published")
-    if of_field is not None:
-        lines.append(
-            f"predicted   sd21-base with --representation ngp: {of_field['peak_bytes'] / GIB:.1f} GiB,"
-            f" {_times(of_field['seconds'], card_name)} a step of one view"
+            f"predicted   {what}: tier {tier.name} ({tier.summary}), {row['peak_bytes'] / GIB:.1f} GiB, "
+            f"{_times(row['seconds'], card_name)} a step{replayed}"
         )
     return lines
 

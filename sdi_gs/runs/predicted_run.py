@@ -1,30 +1,33 @@
 """Memory and time of a whole run under Stable Diffusion 2.1 on a card, from the shipped predictions of single steps.
 
 A row of these is a step with four branches of guidance on four views of Gaussians, or on one view of the published
-field. Other runs follow by their numbers of views, branches and calls: the U-Net takes 92 % of such a step's time and
-the VAE the rest (docs/reports/gpu-memory.md counts both). A field's own time goes by its pixels.
+field, with the times of its parts. Other runs follow by their numbers of views, branches, calls, pixels and steps on a
+target (docs/reports/gpu-memory.md counts some of them as well).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.row_groups import row_groups
 from sdi_gs.runs.predicted_memory import MODELS, predicted
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier
 
-COUNTED = RunConfig(views_per_step=4, guidance=GuidanceConfig(t_min=0.2, perp_neg=True))
-"""The run whose mean step the rows of Gaussians are of."""
+COUNTED_VIEWS, COUNTED_BRANCHES = 4, 4
+"""Of the rows of Gaussians."""
+HALF_VAE = 0.5
+"""Time of the VAE in half precision, over that in float32 on tensor cores: their peaks are as 2 to 1."""
 SAME_COST = {"sd15": "sd21-base"}
 """Priors whose steps take what another one's take: the U-Net of 1.5 has the same blocks, with 0.7 % fewer weights."""
-UNET_SHARE = 0.92
 _PLANS = 200
 
 
@@ -40,38 +43,51 @@ class PredictedRun:
 
 
 def predicted_runs(config: RunConfig, *, same_cost: str | None = None) -> list[PredictedRun]:
-    """Return the predictions for all tiers; none for a prior, a field or a loss that was not counted.
+    """Return the predictions for all tiers; none for a prior, a field or a number of views that was not counted.
 
     ``same_cost`` is the name of the prior whose cost a model of one's own has.
     """
-    size = MODELS.get(same_cost or SAME_COST.get(config.prior, config.prior))
-    if size is None or config.losses.space != "latents" or config.replay.steps_per_target > 1:
-        return []
-    of_field = config.representation == "ngp"
-    if of_field and _cost(config.ngp) != _cost(PUBLISHED):
-        return []
+    config = config if same_cost is None else replace(config, prior=same_cost)
     found = []
     for tier in TIERS:
-        row = predicted(tier, size)
-        field_row = predicted(tier, MODELS["sd21-base"], "published")
-        peak = max(row["peak_bytes"], field_row["peak_bytes"]) if of_field else row["peak_bytes"]
-        hours = {}
-        for card, seconds in row["seconds"].items():
-            step = seconds * networks_factor(config)
-            if of_field:
-                # The row of a field holds the networks' time for one of the four views.
-                networks = predicted(tier, MODELS["sd21-base"])["seconds"][card] / COUNTED.views_per_step
-                of_view = max(field_row["seconds"][card] - networks, 0.0)
-                step += config.views_per_step * of_view * pixels_factor(config, size)
-            hours[card] = config.total_steps * step / 3600.0
-        found.append(PredictedRun(tier=tier, peak_bytes=peak, hours=hours))
+        need, seconds = predicted_need(config, tier), step_seconds(config, tier)
+        if need is not None and seconds is not None:
+            hours = {card: config.total_steps * value / 3600.0 for card, value in seconds.items()}
+            found.append(PredictedRun(tier=tier, peak_bytes=need, hours=hours))
     return found
 
 
-def networks_factor(config: RunConfig) -> float:
-    """Return the time of the networks in a mean step, over that of the counted step."""
-    views = config.views_per_step / COUNTED.views_per_step
-    return views * (1.0 - UNET_SHARE + UNET_SHARE * _rows_per_view(config) / _rows_per_view(COUNTED))
+def predicted_need(config: RunConfig, tier: Tier) -> int | None:
+    """Return the bytes of a card that a run needs at most on a tier; None for a run that was not counted."""
+    rows = _counted_rows(config, tier)
+    if rows is None:
+        return None
+    # The row of a field is a whole step of one view; more views, or larger ones, need at most what its networks do.
+    as_counted = config.views_per_step == 1 and MODELS[_counted_prior(config)] == MODELS["sd21-base"]
+    return max(row["peak_bytes"] for row in (rows[-1:] if as_counted else rows))
+
+
+def step_seconds(config: RunConfig, tier: Tier) -> dict[str, float] | None:
+    """Return the seconds of a run's mean step on a tier, by card; None for a run that was not counted."""
+    rows = _counted_rows(config, tier)
+    if rows is None:
+        return None
+    of_networks, of_field = rows[0], rows[1] if len(rows) > 1 else None
+    calls, per_target = _calls(config.guidance), config.replay.steps_per_target
+    found = {}
+    for card, parts in of_networks["parts_seconds"].items():
+        vae = parts["vae"] * _share(config) * (1.0 if config.compute.vae_precision in ("auto", "float32") else HALF_VAE)
+        if of_field is None:
+            scene = _share(config) * parts["rest"]
+        else:
+            pixels = pixels_factor(config, MODELS[_counted_prior(config)])
+            scene = config.views_per_step * pixels * of_field["parts_seconds"][card]["rest"]
+        fresh = sum(_call_seconds(config, tier, parts, branches) * count for branches, count in calls.items())
+        kept = vae + scene
+        if config.losses.space == "pixels":
+            kept = scene if of_field else _share(config) * of_networks["replayed_seconds"][card]
+        found[card] = kept + (fresh + vae + scene - kept) / per_target
+    return found
 
 
 def pixels_factor(config: RunConfig, prior_size: int) -> float:
@@ -80,17 +96,47 @@ def pixels_factor(config: RunConfig, prior_size: int) -> float:
     return sum(share * side**2 for side, share in shares) / MODELS["sd21-base"] ** 2
 
 
-def _rows_per_view(config: RunConfig) -> float:
-    """Return how many rows the U-Net computes for a view in a mean step: branches, times calls."""
+def _counted_rows(config: RunConfig, tier: Tier) -> list[dict[str, Any]] | None:
+    """Return the row of a run's networks, and that of its field if it is one; None if either was not counted."""
+    size = MODELS.get(_counted_prior(config))
+    if size is None or config.views_per_step > COUNTED_VIEWS:
+        return None
+    rows = [predicted(tier, size, "pixels" if config.losses.space == "pixels" else "gaussians")]
+    if config.representation != "gaussians":
+        if _cost(config.ngp) != _cost(PUBLISHED) or config.representation != "ngp":
+            return None
+        rows.append(predicted(tier, MODELS["sd21-base"], "published"))
+    return None if None in rows else rows
+
+
+def _counted_prior(config: RunConfig) -> str:
+    """Return the name of the prior that was counted for a run's own."""
+    return SAME_COST.get(config.prior, config.prior)
+
+
+def _share(config: RunConfig) -> float:
+    return config.views_per_step / COUNTED_VIEWS
+
+
+def _call_seconds(config: RunConfig, tier: Tier, parts: dict[str, float], branches: int) -> float:
+    """Return the time of one call of the predictor: the card's or the host's, whichever takes longer."""
+    groups = len(row_groups(config.views_per_step, tier.compute.views_at_once))
+    counted_groups = len(row_groups(COUNTED_VIEWS, tier.compute.views_at_once))
+    on_card = parts["call"] * _share(config) * branches / COUNTED_BRANCHES
+    return max(on_card, parts["host"] * groups / counted_groups)
+
+
+def _calls(guidance: GuidanceConfig) -> dict[int, float]:
+    """Return the number of calls in a mean step that computes targets, by their branches."""
     schedule, generator = scaled_linear_schedule(), torch.Generator().manual_seed(0)
-    guidance = config.guidance
-    branches = 4 if guidance.perp_neg else 2
-    inferring = branches if guidance.perp_neg_calls == "all" else 2
-    total = 0
+    last = 4 if guidance.perp_neg else 2
+    inferring = last if guidance.perp_neg_calls == "all" else 2
+    calls = {inferring: 0.0, last: 0.0}
     for index in range(_PLANS):
         plan = plan_step(guidance, index, _PLANS, num_timesteps=schedule.num_timesteps, generator=generator)
-        total += branches + inferring * (predictor_calls(guidance, plan, schedule) - 1)
-    return total / _PLANS
+        calls[inferring] += (predictor_calls(guidance, plan, schedule) - 1) / _PLANS
+        calls[last] += 1.0 / _PLANS
+    return calls
 
 
 def _cost(field: NgpConfig) -> tuple[object, ...]:

@@ -75,13 +75,18 @@ EXTENDABLE = ("extend",)
 TUNABLE = (
     "compute.views_at_once",
     "compute.rays_at_once",
+    "compute.vae_views_at_once",
     "compute.branches_at_once",
     "compute.vae",
+    "compute.vae_precision",
     "compute.free_text_encoder",
     "compute.attention",
     "compute.channels_last",
     "compute.compile_unet",
     "compute.unet_engine",
+    "compute.compile_mode",
+    "compute.cuda_graphs",
+    "compute.field_kernels",
     "compute.cache_cross_attention",
 )
 """Settings of memory and speed that may change while a run trains; its results stay the same up to rounding."""

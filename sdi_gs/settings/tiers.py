@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,31 +35,23 @@ class Tier:
         return int((1.0 - HEADROOM) * int(self.name) * 2**30)
 
 
+_VIEW_BY_VIEW = ComputeConfig(vae_views_at_once=1, rays_at_once=2**18)
+_TEXT_ON_HOST = replace(_VIEW_BY_VIEW, rays_at_once=2**16, free_text_encoder=True)
+_CHECKPOINTED = replace(_TEXT_ON_HOST, rays_at_once=2**15, vae="checkpoint")
+
 TIERS: tuple[Tier, ...] = (
-    Tier(name="40", summary="two views at once", compute=ComputeConfig(views_at_once=2, rays_at_once=2**17)),
-    Tier(
-        name="24",
-        summary="one view at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, rays_at_once=2**16, free_text_encoder=True),
-    ),
-    Tier(
-        name="16",
-        summary="one view and two branches at once, text encoder on the host",
-        compute=ComputeConfig(views_at_once=1, rays_at_once=2**15, branches_at_once=2, free_text_encoder=True),
-    ),
+    Tier(name="40", summary="all views at once", compute=ComputeConfig(rays_at_once=2**18)),
+    Tier(name="24", summary="one view at a time in the VAE", compute=_VIEW_BY_VIEW),
+    Tier(name="16", summary="one view at a time in the VAE, text encoder on the host", compute=_TEXT_ON_HOST),
     Tier(
         name="12",
-        summary="one view and two branches at once, VAE checkpointed, text encoder on the host",
-        compute=ComputeConfig(
-            views_at_once=1, rays_at_once=2**14, branches_at_once=2, vae="checkpoint", free_text_encoder=True
-        ),
+        summary="one view at a time in the VAE, which is checkpointed, text encoder on the host",
+        compute=_CHECKPOINTED,
     ),
     Tier(
         name="8",
-        summary="one view and one branch at once, VAE checkpointed, text encoder on the host",
-        compute=ComputeConfig(
-            views_at_once=1, rays_at_once=2**13, branches_at_once=1, vae="checkpoint", free_text_encoder=True
-        ),
+        summary="one view at a time, VAE checkpointed, text encoder on the host",
+        compute=replace(_CHECKPOINTED, rays_at_once=2**14, views_at_once=1),
         largest_pixels=512,
     ),
 )
@@ -70,9 +63,33 @@ def tier_named(name: TierName) -> Tier:
     return next(tier for tier in TIERS if tier.name == name)
 
 
-def tier_for(free_bytes: int) -> Tier | None:
-    """Return the largest tier that is predicted to fit; None if none does."""
-    return next((tier for tier in TIERS if tier.budget_bytes <= free_bytes), None)
+def tier_for(free_bytes: int, need: Callable[[Tier], int | None] = lambda _: None) -> Tier | None:
+    """Return the fastest tier that is predicted to fit; None if none does.
+
+    ``need`` returns the bytes that a run is predicted to need on a tier, which must leave ``HEADROOM`` of what is
+    free. Where it returns None the tier's own budget decides.
+    """
+
+    def fits(tier: Tier) -> bool:
+        needed = need(tier)
+        return tier.budget_bytes <= free_bytes if needed is None else needed <= (1.0 - HEADROOM) * free_bytes
+
+    return next((tier for tier in TIERS if fits(tier)), None)
+
+
+def under_tier(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfig:
+    """Return a tier's way of computing, with the options of speed that need no more memory."""
+    return replace(
+        tier,
+        vae_precision=compute.vae_precision,
+        channels_last=compute.channels_last,
+        compile_unet=compute.compile_unet,
+        compile_mode=compute.compile_mode,
+        cuda_graphs=compute.cuda_graphs,
+        unet_engine=compute.unet_engine,
+        field_kernels=compute.field_kernels,
+        fused_adam=compute.fused_adam,
+    )
 
 
 def saving_at_least(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfig:
@@ -81,6 +98,7 @@ def saving_at_least(compute: ComputeConfig, tier: ComputeConfig) -> ComputeConfi
         compute,
         views_at_once=fewest(compute.views_at_once, tier.views_at_once),
         rays_at_once=fewest(compute.rays_at_once, tier.rays_at_once),
+        vae_views_at_once=fewest(compute.vae_views_at_once, tier.vae_views_at_once),
         branches_at_once=fewest(compute.branches_at_once, tier.branches_at_once),
         vae="checkpoint" if "checkpoint" in (compute.vae, tier.vae) else compute.vae,
         free_text_encoder=compute.free_text_encoder or tier.free_text_encoder,
@@ -108,5 +126,7 @@ def _said_shortly(compute: ComputeConfig, views: int, branches: int, rays: int) 
         compute,
         views_at_once=compute.views_at_once if compute.views_at_once < views else 0,
         rays_at_once=compute.rays_at_once if compute.rays_at_once < rays else 0,
+        # Views that are all taken one by one are so in the VAE too.
+        vae_views_at_once=compute.encoded_at_once if compute.encoded_at_once < views else 0,
         branches_at_once=compute.branches_at_once if compute.branches_at_once < branches else 0,
     )

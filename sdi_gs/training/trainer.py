@@ -249,7 +249,7 @@ class Trainer:
         target: Tensor,  # [B, C, h, w]
     ) -> Tensor:
         """Return the target's pictures [B, H, W, 3]."""
-        return decoded(self.prior, target, self.config.compute.views_at_once)
+        return decoded(self.prior, target, self.config.compute.encoded_at_once)
 
     def _optimise(
         self,

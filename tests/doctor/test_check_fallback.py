@@ -34,7 +34,7 @@ def one_view_fits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         def short_of_memory(self: LatentDiffusionPrior, images: torch.Tensor, generator: torch.Generator) -> Any:
             encoded = encode(self, images, generator)
-            if len(images) > 1 and self.compute.views_at_once != 1:
+            if len(images) > 1 and self.compute.encoded_at_once != 1:
                 # With gradients of this step that nobody wants, and with draws that are to be taken back.
                 encoded.sum().backward()
                 raise torch.OutOfMemoryError("CUDA out of memory")

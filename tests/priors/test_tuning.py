@@ -70,6 +70,8 @@ def predicted(prior: LatentDiffusionPrior, rows: int = 4) -> Tensor:
         {"views_at_once": 2},
         {"vae": "checkpoint"},
         {"vae": "checkpoint", "views_at_once": 2},
+        {"vae_views_at_once": 1},
+        {"vae_views_at_once": 2, "vae": "checkpoint"},
         {"channels_last": True},
     ],
     ids=str,
@@ -105,6 +107,7 @@ def test_a_recomputing_encoder_keeps_a_fraction(load: Callable[..., LatentDiffus
     whole = kept_by_encoder(load())
     assert kept_by_encoder(load(vae="checkpoint")) < 0.3 * whole
     assert kept_by_encoder(load(views_at_once=1)) < 0.1 * whole
+    assert kept_by_encoder(load(vae_views_at_once=1)) < 0.1 * whole
 
 
 @pytest.mark.parametrize("levers", [{"attention": "plain"}, {"channels_last": True}], ids=str)
@@ -248,6 +251,8 @@ def first_gradients(prior: LatentDiffusionPrior, config: RunConfig) -> tuple[dic
         {"branches_at_once": 1, "cache_cross_attention": True},
         {"vae": "checkpoint", "free_text_encoder": True, "channels_last": True, "attention": "plain"},
         {"views_at_once": 1, "branches_at_once": 1, "vae": "checkpoint", "cache_cross_attention": True},
+        {"vae_views_at_once": 1},
+        {"vae_views_at_once": 2, "views_at_once": 1, "vae": "checkpoint"},
     ],
     ids=str,
 )

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 BANDWIDTH_SHARE = 0.75
 """Share of the memory's peak, for kernels that only read and write."""
 
-HOST_SECONDS = 20e-6
+HOST_SECONDS = 40e-6
 """Host time of an operation: Python, torch's dispatch and the launch. A network cannot be faster than its
-launches; with twenty microseconds the U-Net runs at most 60 times a second."""
+launches: of the steps measured on an H100 those with small batches took 40 to 57 microseconds an operation
+(docs/reports/gpu-measured.json)."""
 
 
 @dataclass(frozen=True, kw_only=True)

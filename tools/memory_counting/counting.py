@@ -1,8 +1,8 @@
 """Count memory and operations of one training step of the real trainer, on tensors without data.
 
 Prior, guidance, representation, losses and optimisers are the real ones, with tensors on torch's meta device. Two parts
-cannot run there and are replaced: gsplat's kernels (``sdi_gs.rasterize.counted``) and the number of samples per ray of
-a field (``memory_counting.field_samples``).
+cannot run there and are replaced: gsplat's kernels (``sdi_gs.rasterize.counted``), those of a field's hash grid
+(``memory_counting.counted_triton``) and the number of its samples per ray (``memory_counting.field_samples``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from memory_counting.allocator import reserved_bytes
+from memory_counting.counted_triton import triton_counted
 from memory_counting.field_samples import samples_of_rays, shares_met
 from memory_counting.meter import Kernels, Operation, Part, StepMeter
 from sdi_gs.cameras import sample_cameras
@@ -111,7 +112,7 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter, n
     # One inversion step is enough: all need the same memory.
     guidance = replace(config.guidance, inversion_steps=1, fixed_point_iterations=1)
     config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
-    with meter, _sections(prior, meter):
+    with meter, _sections(prior, meter), triton_counted(meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = _late_round(config)
         scene = trainer.scene

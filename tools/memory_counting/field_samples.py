@@ -23,6 +23,8 @@ BATCHES = 32
 """Number of camera batches that are traced."""
 SIDE = 32
 """Side of their pictures in pixels; shares hardly depend on it."""
+OBJECT_RADIUS = 0.5
+"""Radius of the object that a mean step marches through, as a share of the field's radius."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +38,20 @@ class SamplesPerRay:
 
 
 def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRay, SamplesPerRay]:
-    """Return the samples per ray of an initial field with all levels: the mean, and the largest of any group of rays
-    that a step traces at once.
+    """Return the samples per ray of a field with all levels: the mean, and the largest of any group of rays that a
+    step traces at once.
+
+    The largest number is tested in a grid without an empty cell. The mean is that of a grid that follows its field:
+    the cells of a solid ball are occupied, and those of the field at its start.
     """
     counts = torch.stack(_counts(config), dim=-1).double()
     compute, pixels = config.compute, image_size**2
     all_rays = config.views_per_step * pixels
     at_once = fewest(compute.views_at_once * pixels, compute.rays_at_once) or all_rays
     groups = max(round(all_rays / at_once), 1)
-    means = torch.stack([group.mean(dim=1) for group in counts.tensor_split(groups, dim=1)])  # [G, N, 2]
-    mean, most = means.mean(dim=(0, 1)).tolist(), means.amax(dim=(0, 1)).tolist()
-    return SamplesPerRay(tested=mean[0], drawn=mean[1]), SamplesPerRay(tested=most[0], drawn=most[1])
+    means = torch.stack([group.mean(dim=1) for group in counts.tensor_split(groups, dim=1)])  # [G, N, 3]
+    (_, tested, drawn), (most_tested, _, most_drawn) = means.mean(dim=(0, 1)).tolist(), means.amax(dim=(0, 1)).tolist()
+    return SamplesPerRay(tested=tested, drawn=drawn), SamplesPerRay(tested=most_tested, drawn=most_drawn)
 
 
 def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
@@ -58,24 +63,36 @@ def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
 
 
 @torch.no_grad()
-def _counts(config: RunConfig) -> tuple[Tensor, Tensor]:  # [N, R], [N, R]
-    """Return tested and drawn samples of every ray of some steps' views, view by view and row by row."""
+def _counts(config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:  # [N, R] each
+    """Return samples of every ray of some steps' views, view by view and row by row.
+
+    They are those in a full grid, those in a grid that follows its field, and those of the full grid that are drawn.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     ngp = Ngp(config.ngp, generator=generator, device=torch.device("cpu"))
     # No cell of a new grid is empty: the most that a step can march through.
     ngp.field.num_levels = config.ngp.grid.num_levels
-    tested, drawn = [], []
+    full = ngp.occupancy.occupied()
+    ngp.occupancy.refresh(ngp.density_of)
+    followed = ngp.occupancy.occupied() | _ball(config.ngp)
+    tested, of_object, drawn = [], [], []
     for _ in range(BATCHES):
         cameras = sample_cameras(config.cameras, config.views_per_step, width=SIDE, height=SIDE, generator=generator)
         rays = camera_rays(cameras)
-        samples = march(
-            rays,
-            ngp.occupancy.occupied(),
-            config.ngp.radius,
-            step=config.ngp.step_length,
-            offsets=torch.rand(len(rays), generator=generator),
+        offsets = torch.rand(len(rays), generator=generator)
+        samples, inside = (
+            march(rays, occupied, config.ngp.radius, step=config.ngp.step_length, offsets=offsets)
+            for occupied in (full, followed)
         )
         seen = visible(ngp.density_of(samples.points), samples, config.ngp.empty_alpha)
         tested.append(samples.ray_starts.diff())
+        of_object.append(inside.ray_starts.diff())
         drawn.append(samples.keep(seen).ray_starts.diff())
-    return torch.stack(tested), torch.stack(drawn)
+    return torch.stack(tested), torch.stack(of_object), torch.stack(drawn)
+
+
+def _ball(config: NgpConfig) -> Tensor:  # [G, G, G] bool
+    """Return the cells of a grid whose centres lie in the object."""
+    centres = (torch.arange(config.occupancy_resolution) + 0.5) / config.occupancy_resolution * 2.0 - 1.0
+    x, y, z = torch.meshgrid(centres, centres, centres, indexing="ij")
+    return x.square() + y.square() + z.square() <= OBJECT_RADIUS**2

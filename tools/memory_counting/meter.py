@@ -212,6 +212,10 @@ class StepMeter(TorchDispatchMode):
         self._blocks += 1
         self.allocations += (Allocation(self._blocks, size), Allocation(self._blocks, 0))
 
+    def record(self, *, traffic: int, flops: int = 0, half: bool = False) -> None:
+        """Count one kernel that is no operation of torch."""
+        self.operations.append(Operation(self.part, flops, traffic, half))
+
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         touched = [tensor for tensor in _tensors((args, kwargs, out)) if tensor.device.type == "meta"]
         if not touched:

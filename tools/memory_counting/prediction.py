@@ -38,6 +38,9 @@ class StepPrediction:
     """Per step, averaged likewise; one call covers all branches of all views."""
     seconds: dict[str, float]
     """Per step by card, averaged likewise."""
+    parts_seconds: dict[str, dict[str, float]]
+    """By card: "call" and "host", the device's and the host's time of one call of the predictor, and the time of
+    "vae" and of all the "rest"."""
 
     @property
     def tensor_bytes(self) -> int:
@@ -59,6 +62,7 @@ class StepPrediction:
             "flops": self.flops,
             "predictor_calls": self.predictor_calls,
             "seconds": self.seconds,
+            "parts_seconds": self.parts_seconds,
         }
 
 
@@ -73,18 +77,38 @@ def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
         flops=flops,
         predictor_calls=calls,
         seconds={card.name: step_seconds(count, share, card) for card in CARDS},
+        parts_seconds={card.name: parts_seconds(count, card) for card in CARDS},
     )
 
 
 def step_seconds(count: StepCount, unet_share: float, card: Card) -> float:
     """Return seconds of a step: device and host overlap in each part; the U-Net is scaled to the run's mean calls."""
+    device, host = _seconds_by_part(count, card)
+    return sum(max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items())
+
+
+def parts_seconds(count: StepCount, card: Card) -> dict[str, float]:
+    """Return the times from which those of other runs follow (``StepPrediction.parts_seconds``)."""
+    device, host = _seconds_by_part(count, card)
+    calls = max(count.predictor_calls, 1)
+    others = {part: max(seconds, host[part]) for part, seconds in device.items() if part != "unet"}
+    return {
+        "call": device.get("unet", 0.0) / calls,
+        "host": host.get("unet", 0.0) / calls,
+        "vae": others.pop("vae", 0.0),
+        "rest": sum(others.values()),
+    }
+
+
+def _seconds_by_part(count: StepCount, card: Card) -> tuple[dict[Part, float], dict[Part, float]]:
+    """Return the device's and the host's seconds of a step's parts."""
     device: dict[Part, float] = {}
     host: dict[Part, float] = {}
     for operation in count.operations:
         seconds = card.device_seconds(operation.flops, operation.traffic, half=operation.half)
         device[operation.part] = device.get(operation.part, 0.0) + seconds
         host[operation.part] = host.get(operation.part, 0.0) + HOST_SECONDS
-    return sum(max(seconds, host[part]) * (unet_share if part == "unet" else 1.0) for part, seconds in device.items())
+    return device, host
 
 
 def card_precision(precision: Precision) -> torch.dtype:

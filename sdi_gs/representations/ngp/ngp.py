@@ -191,9 +191,9 @@ class Ngp:
         trace = self._trace if len(groups) == 1 else partial(recomputed, self._trace)
         parts = [
             trace(
-                rays.part(group.start, group.stop),
-                occupied,
-                offsets[group],
+                rays_of_group := rays.part(group.start, group.stop),
+                # Not recomputed: most of a group's work is to find its few visible samples.
+                self._visible_samples(rays_of_group, occupied, offsets[group]),
                 lighting,
                 views=torch.arange(group.start, group.stop, device=self.device) // (shape[1] * shape[2]),
                 with_normals=with_normals or lighting is not None,
@@ -221,15 +221,13 @@ class Ngp:
     def _trace(
         self,
         rays: Rays,  # R of them
-        occupied: Tensor,  # [G, G, G]
-        offsets: Tensor,  # [R]
+        samples: Samples,  # P of them
         lighting: Lighting | None,
         *,
         views: Tensor,  # [R] which camera a ray belongs to
         with_normals: bool,
     ) -> _RayValues:
-        """March, evaluate the field at visible samples, and blend."""
-        samples = self._visible_samples(rays, occupied, offsets)
+        """Evaluate the field at visible samples, and blend."""
         values = self.field.values_at(samples.points, with_normals=with_normals)
         colour = values.albedo
         if lighting is not None:

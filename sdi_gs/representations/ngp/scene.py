@@ -128,8 +128,9 @@ class NgpScene:
         self.ngp.finalize()
 
     def update_config(self, config: RunConfig) -> None:
-        """Take over the learning rates of a config that changed during the run."""
+        """Take over the learning rates and the ways of computing of a config that changed during the run."""
         self.config = config
+        self.ngp.field.backend = "torch" if config.compute.field_kernels == "torch" else None
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = config.learning_rate_scale * self._rates[name]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from memory_counting.field_samples import SIDE, SamplesPerRay, samples_of_rays, shares_met
+from memory_counting.field_samples import OBJECT_RADIUS, SIDE, SamplesPerRay, samples_of_rays, shares_met
 from memory_counting.meter import StepMeter
 
 from sdi_gs.cameras import camera_rays, sample_cameras
@@ -38,6 +38,16 @@ def test_the_mean_is_what_other_cameras_meet() -> None:
     assert mean.drawn == pytest.approx(drawn, rel=0.1)
     assert mean.tested < largest.tested
     assert mean.drawn < largest.drawn
+
+
+def test_a_mean_step_marches_through_an_object_and_not_through_the_cube() -> None:
+    # A field whose start is smaller than the ball, so that the ball's cells are all there are.
+    settings = config(replace(PUBLISHED, blob_radius=0.2))
+    mean, largest = samples_of_rays(settings, image_size=SIDE)
+    # Chords of a ball are two thirds of its diameter, on the mean over its disc.
+    of_a_ball = 2.0 / 3.0 * 2.0 * OBJECT_RADIUS * settings.ngp.radius / settings.ngp.step_length
+    assert mean.drawn < mean.tested < 1.1 * of_a_ball
+    assert mean.tested < 0.6 * largest.tested
 
 
 def test_small_groups_may_have_more_than_the_mean_and_hold_less_in_all() -> None:

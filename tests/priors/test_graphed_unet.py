@@ -1,0 +1,86 @@
+"""A U-Net that is recorded by shape: the same bits as the U-Net itself, from fresh inputs each time.
+
+No card is needed: the recorder below does on the CPU what a CUDA graph does, on the same tensors each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.priors.graphed_unet import MOST_GRAPHS, GraphedUnet, Recording
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
+from sdi_gs.settings.compute import ComputeConfig
+
+
+class RecorderOnCpu:
+    """Counts recordings and replays."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, work: Callable[[], Tensor]) -> Recording:
+        self.recorded += 1
+        # What a recording computes is not to be relied on: only replays are.
+        result = torch.full_like(work(), torch.nan)
+
+        def replay() -> None:
+            self.replayed += 1
+            result.copy_(work())
+
+        return Recording(replay=replay, result=result)
+
+
+@pytest.fixture
+def priors(pristine_models: dict[str, Path]) -> tuple[LatentDiffusionPrior, LatentDiffusionPrior, RecorderOnCpu]:
+    """A plain prior and one whose U-Net is recorded."""
+    plain, recorded = (
+        load_latent_diffusion(pristine_models["epsilon"], device="cpu", dtype=torch.float32) for _ in range(2)
+    )
+    recorder = RecorderOnCpu()
+    recorded._answering_unet = GraphedUnet(recorded.unet, recorder)
+    return plain, recorded, recorder
+
+
+def latents_of(seed: int, rows: int = 4) -> Tensor:
+    return torch.randn(rows, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_calls_of_one_shape_are_recorded_once_and_answer_as_the_unet_does(
+    priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior, RecorderOnCpu],
+) -> None:
+    plain, recorded, recorder = priors
+    texts = [plain.embed_prompts(["a blue robot"] * 4), plain.embed_prompts(["", "a red car", "", "a mug"])]
+    answers = []
+    for seed, (timestep, text) in enumerate([(900, 0), (500, 1), (-1, 1), (20, 0)]):
+        expected = plain.predict_noise(latents_of(seed), timestep, texts[text])
+        answers.append((recorded.predict_noise(latents_of(seed), timestep, texts[text]), expected))
+    # Looked at after the last call: no answer is written over.
+    assert all(torch.equal(found, expected) for found, expected in answers)
+    assert (recorder.recorded, recorder.replayed) == (1, 4)
+
+
+def test_each_shape_has_a_graph_and_the_oldest_makes_room(
+    priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior, RecorderOnCpu],
+) -> None:
+    plain, recorded, recorder = priors
+    for rows in (*range(1, MOST_GRAPHS + 2), 1):
+        text = plain.embed_prompts(["a blue robot"] * rows)
+        found, expected = (prior.predict_noise(latents_of(rows, rows), 500, text) for prior in (recorded, plain))
+        assert torch.equal(found, expected)
+    assert recorder.recorded == MOST_GRAPHS + 2
+
+
+def test_graphs_without_a_card_are_refused_in_one_line_and_nothing_changes(
+    priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior, RecorderOnCpu],
+) -> None:
+    plain, *_ = priors
+    with pytest.raises(UserError, match=r"^--compute.cuda-graphs needs a CUDA device, and this run computes on cpu: "):
+        plain.configure(ComputeConfig(cuda_graphs=True, views_at_once=1))
+    assert plain.compute == ComputeConfig()
