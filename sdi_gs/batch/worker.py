@@ -29,8 +29,9 @@ from sdi_gs.runs.memory_tier import chosen_tier
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.runs.saving import save_state
 from sdi_gs.runs.writer_lock import only_writer
+from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TierChoice
-from sdi_gs.settings.tree import config_from_dict
+from sdi_gs.settings.tree import config_from_dict, with_values
 from sdi_gs.training.trainer import Trainer
 
 LOCK_SECONDS = 60.0
@@ -68,11 +69,11 @@ class Worker:
         # The trainer and what it refers to in circles would otherwise stay until the next row is under way.
         gc.collect()
 
-    def tier(self, choice: TierChoice) -> TierChoice:
+    def tier(self, choice: TierChoice, config: RunConfig) -> TierChoice:
         """Return the memory tier of a run: of a card as it was before the prior was loaded, for the worker's share."""
         if choice != "auto" or self._memory is None:
             return choice
-        tier = chosen_tier("auto", free_bytes=self._memory)
+        tier = chosen_tier("auto", config, free_bytes=self._memory)
         return "auto" if tier is None else tier.name
 
 
@@ -138,7 +139,7 @@ class _Row:
         job, path, device = self.job, self.folder.path, self.worker.device
         config = config_from_dict(dict(job.config))
         needs_no_tier = device.type != "cuda" or config.prior == "toybox-ideal"
-        tier: Any = job.tier if needs_no_tier else self.worker.tier(job.tier)  # pyright: ignore[reportArgumentType]
+        tier: Any = job.tier if needs_no_tier else self.worker.tier(job.tier, with_values(config, job.given))  # pyright: ignore[reportArgumentType]
         if list_checkpoints(self.folder.checkpoints):
             return RunRequest(resume=path, device=device, tier=tier, export=tuple(job.export))
         if path.exists():

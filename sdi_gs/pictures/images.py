@@ -32,7 +32,7 @@ def to_uint8(
     return scaled.round().to(torch.uint8).numpy()
 
 
-def savepng_of(
+def save_png(
     path: Path,
     image: Tensor,  # [H, W, 3] colours in [0, 1], or uint8
     *,

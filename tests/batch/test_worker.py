@@ -17,6 +17,7 @@ from sdi_gs.batch.engine import RowProgress
 from sdi_gs.batch.journal import RowEvent
 from sdi_gs.batch.kept_prior import KeptPrior
 from sdi_gs.batch.worker import Worker
+from sdi_gs.configs.presets import preset
 from sdi_gs.priors import catalog
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.runs.writer_lock import only_writer
@@ -199,3 +200,11 @@ def test_everything_that_the_loading_of_a_prior_reads_is_compared(prior: str) ->
     compared: set[str] = set()
     catalog.loader_settings(Watched(settings, compared))  # pyright: ignore[reportArgumentType]
     assert read <= compared
+
+
+@pytest.mark.parametrize(("free", "choice", "tier"), [(22, "auto", "40"), (8, "auto", "24"), (22, "8", "8")])
+def test_a_worker_takes_the_tier_that_fits_its_share_of_the_card(free: int, choice: str, tier: str) -> None:
+    worker = new_worker()
+    worker._memory = free * 2**30
+    config = preset("sd21-base", prompt="a corgi")
+    assert worker.tier(choice, config) == tier  # pyright: ignore[reportArgumentType]
