@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzzing.attempt import attempt, generator_of
+from fuzzing.splat_commands import SHORT_RUN
 from fuzzing.tally import HANG_CPU_SECONDS, Tally, load_tallies, save_tallies, summary_of
 from fuzzing.targets import TARGETS, target_named
 
@@ -43,6 +44,9 @@ def work(kind: str, seed: int, first: int, folder: Path) -> None:
     # What the program prints meanwhile is no record of an input.
     with contextlib.redirect_stdout(sys.stderr):
         good = target.prepare(folder / "good")
+        if not (folder / "warm").exists():
+            # Compiles the kernels, whose time is none of the first input's.
+            main([*SHORT_RUN, "--steps", "2", "--output-dir", str(folder / "warm")])
     index = first
     while True:
         print(json.dumps({"begin": index}), file=out, flush=True)
