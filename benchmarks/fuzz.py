@@ -10,7 +10,6 @@ number that makes it again: ``--kind ply --first 1234 --count 1``. Prints one JS
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import select
@@ -39,14 +38,15 @@ def work(kind: str, seed: int, first: int, folder: Path) -> None:
     """Try inputs from ``first`` on, for as long as this process lives; a line of JSON before and after each."""
     from sdi_gs.commands.main import main
 
-    target, out = target_named(kind), sys.stdout
+    target = target_named(kind)
+    # Records have a descriptor of their own: whatever the program, a library or a child prints is none.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     (folder / "good").mkdir(exist_ok=True)
-    # What the program prints meanwhile is no record of an input.
-    with contextlib.redirect_stdout(sys.stderr):
-        good = target.prepare(folder / "good")
-        if not (folder / "warm").exists():
-            # Compiles the kernels, whose time is none of the first input's.
-            main([*SHORT_RUN, "--steps", "2", "--output-dir", str(folder / "warm")])
+    good = target.prepare(folder / "good")
+    if not (folder / "warm").exists():
+        # Compiles the kernels, whose time is none of the first input's.
+        main([*SHORT_RUN, "--steps", "2", "--output-dir", str(folder / "warm")])
     index = first
     while True:
         print(json.dumps({"begin": index}), file=out, flush=True)
