@@ -22,6 +22,7 @@ from sdi_gs.settings.export import ExportOptions
 from sdi_gs.settings.frames import Frame
 from sdi_gs.splats.formats import MAX_SPLATS, SplatCodec
 from sdi_gs.splats.ply import ascii_line
+from sdi_gs.splats.ply_columns import cast
 from sdi_gs.splats.ply_header import MAGIC, PlyElement, PlyHeader, read_ply_header
 from sdi_gs.splats.quantised import from_smallest_three, logits_of_bytes, morton_order, opacity_bytes, smallest_three
 from sdi_gs.splats.screening import ExportReport, require_at_most, screened_after_reading, screened_for_writing
@@ -77,7 +78,7 @@ def read_compressed_ply(path: Path, *, frame: Frame = "viewer", max_splats: int 
         file.seek(header.body)
         tables = [_table(file, header, element) for element in header.elements]
     named = {element.name: table for element, table in zip(header.elements, tables, strict=True)}
-    ranges = np.stack([named[chunks.name][name].astype(np.float32) for name in _RANGES if name in chunks.names], axis=1)
+    ranges = np.stack([cast(named[chunks.name][name], np.float32) for name in _RANGES if name in chunks.names], axis=1)
     position, rotation, scale, colour = (named[vertices.name][name].astype(np.uint32) for name in _WORDS)
     channels = np.stack([_unit(colour >> np.uint32(shift), 8) for shift in (24, 16, 8)], axis=1)
     if ranges.shape[1] == len(_RANGES):

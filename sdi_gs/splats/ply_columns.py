@@ -22,19 +22,24 @@ _RGB_NAMES = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffus
 """Names of colours: usual, of VisualSFM and PhotoScan, of some scripts."""
 
 
+def cast(values: np.ndarray, kind: type[np.floating]) -> np.ndarray:
+    """Return numbers as another type of floats: what is too large for it is infinite, and NaN of any bits is NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(kind)
+
+
 def columns(table: np.ndarray, names: Sequence[str]) -> Tensor:
     """Return some properties of a vertex table as float32 [N, len(names)]."""
     values = np.empty((len(table), len(names)), dtype=np.float32)
-    with np.errstate(over="ignore"):
-        for index, name in enumerate(names):
-            values[:, index] = table[name]
+    for index, name in enumerate(names):
+        values[:, index] = cast(table[name], np.float32)
     return torch.from_numpy(values)
 
 
 def positions(table: np.ndarray) -> np.ndarray:
     """Return x, y and z as they are in the file [N, 3], integers as float64."""
     wide = any(table.dtype[name] != np.float32 for name in "xyz")
-    return np.stack([table[name].astype(np.float64 if wide else np.float32) for name in "xyz"], axis=1)
+    return np.stack([cast(table[name], np.float64 if wide else np.float32) for name in "xyz"], axis=1)
 
 
 def rounded(
@@ -46,15 +51,14 @@ def rounded(
     Files of surveys have metres from an equator. A warning reports the shift.
     """
     shift = _shift(points)
-    with np.errstate(over="ignore"):
-        if shift is None:
-            return torch.from_numpy(points.astype(np.float32))
-        warnings.warn(
-            f"{path} lies around ({', '.join(f'{value:.12g}' for value in shift)}), too far from the origin for 32-bit "
-            "numbers: it is moved to the origin",
-            stacklevel=2,
-        )
-        return torch.from_numpy((points - shift).astype(np.float32))
+    if shift is None:
+        return torch.from_numpy(cast(points, np.float32))
+    warnings.warn(
+        f"{path} lies around ({', '.join(f'{value:.12g}' for value in shift)}), too far from the origin for 32-bit "
+        "numbers: it is moved to the origin",
+        stacklevel=2,
+    )
+    return torch.from_numpy(cast(points - shift, np.float32))
 
 
 def _shift(
