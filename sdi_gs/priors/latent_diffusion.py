@@ -118,10 +118,13 @@ class LatentDiffusionPrior:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
             remember_text(self.unet, compute.cache_cross_attention)
+        relaid = [self.unet, self.vae] if compute.channels_last != self.compute.channels_last else []
         if compute.vae_precision != self.compute.vae_precision:
             wanted = _dtype_of(compute.vae_precision, self._loaded_vae.dtype)
             self.vae = self._loaded_vae if wanted == self._loaded_vae.dtype else in_type(self._loaded_vae, wanted)
-        for network in (self.unet, self.vae):
+            # It was laid out as the loaded one was, whatever the last options said.
+            relaid = [*relaid, self.vae]
+        for network in relaid:
             set_channels_last(network, compute.channels_last)
         match compute.vae:
             case "whole":

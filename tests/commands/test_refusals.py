@@ -17,7 +17,7 @@ FORMAT_NAMES = ", ".join(row.name for row in export_formats())
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Expected one of {train, render, view, export, eval, doctor, priors, probe}"),
+        ([], "Expected one of {train, batch, batch-status, render, view, export, eval, doctor, priors, probe}"),
         (["trian"], "trian; Available subcommands: train"),
         (["train"], "the prompt is empty"),
         (["train", "--prompt", "  "], "the prompt is empty"),

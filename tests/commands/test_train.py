@@ -95,6 +95,6 @@ def test_with_cuda_stable_diffusion_is_chosen(
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda index: (11 * 2**30, 12 * 2**30))
     main(["train", "--prompt", ""])
     tier, told = capsys.readouterr().err.splitlines()[:2]
-    assert tier.startswith("tier 12 for 11.0 GiB of free memory: ")
+    assert tier.startswith("tier 24 for 11.0 GiB of free memory: ")
     assert told.startswith("prior sd21-base (")
     assert told.endswith("preset sd21-base, device cuda: found a card")

@@ -190,13 +190,17 @@ def test_grids_on_whose_size_float32_might_differ_stay_with_torch(grid: HashGrid
 def test_it_is_chosen_for_float32_on_cuda_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = grid_layout(GRID)
     chosen = {}
+
+    def install(*packages: str) -> None:
+        monkeypatch.setattr(networks, "is_installed", packages.__contains__)
+
     with as_if_cuda():
         weights, doubles = (make_weights(layout, dtype, CUDA) for dtype in (torch.float32, torch.float64))
         points = torch.rand(3, 3, device=CUDA)
         for there in (True, False):
-            monkeypatch.setattr(networks, "is_installed", lambda package, there=there: there)
+            install(*["tinycudann"] * there)
             chosen[there] = query_backend(points, weights, layout)
-        monkeypatch.setattr(networks, "is_installed", lambda package: True)
+        install("tinycudann")
         others = [
             query_backend(points.double(), doubles, layout),
             query_backend(points[:0], weights, layout),
