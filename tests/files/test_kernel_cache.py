@@ -174,9 +174,10 @@ def test_one_place_decides_for_the_kernels_of_every_room() -> None:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.ImportFrom) and node.module == "numba":
                 names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("numba", "nb"):
+                names = {node.attr}
             else:
-                of_numba = isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("numba", "nb")
-                names = {node.attr} if of_numba else set()
+                names = set[str]()
             if names & {"jit", "njit", "vectorize", "guvectorize", "stencil", "cfunc"}:
                 callers.add(source.path)
     assert callers == {"sdi_gs/files/kernel_cache.py"}
