@@ -27,7 +27,11 @@ _KINDS: dict[str, Sequence[str]] = {
     "mcmc": ("--densify.strategy", "mcmc", "--densify.start", "0.0", "--densify.every", "2", "--noise", "cached"),
 }
 """Options of the runs: growth, optimisers, kept targets and kept noise of every sort."""
-_MAY_CHANGE = ("run/steps.jsonl", "run/.writer", "run/config.yaml", "run/summary.json")
+# A run that is extended keeps what it was asked in its latest checkpoint.
+_MAY_CHANGE = (
+    *("run/steps.jsonl", "run/.writer", "run/config.yaml", "run/summary.json"),
+    *(f"run/{_STEP}/checkpoint.json", f"run/{_STEP}/tensors.safetensors"),
+)
 """Files that a run that goes on writes anew."""
 
 

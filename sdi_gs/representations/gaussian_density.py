@@ -50,6 +50,7 @@ class GaussianDensity:
     means: np.ndarray  # [N, 3] scene units
     precisions: np.ndarray  # [N, 3, 3] inverse covariances
     reaches: np.ndarray  # [N, 3] half sides of the box around each Gaussian within ``CUT_OFF``
+    widths: np.ndarray  # [N] mean standard deviation, the cube root of the product of all three
     peaks: np.ndarray  # [N] density at the centre, per scene unit
     rgb: np.ndarray  # [N, 3] in [0, 1]
 
@@ -126,6 +127,7 @@ def gaussian_density(gaussians: Gaussians, *, blur: float = 0.0) -> GaussianDens
         means=np.ascontiguousarray(params["means"].numpy()),
         precisions=np.ascontiguousarray((half @ half.mT).numpy()),
         reaches=np.ascontiguousarray((CUT_OFF * variances.sqrt()).numpy()),
+        widths=np.ascontiguousarray(wide.log().mean(dim=-1).exp().numpy()),
         peaks=np.ascontiguousarray(peaks.numpy()),
         rgb=np.ascontiguousarray((0.5 + SH_C0 * params["sh0"][:, 0]).clamp(0.0, 1.0).numpy()),
     )
@@ -139,8 +141,7 @@ def visible_box(gaussians: Gaussians) -> Box:
     field = gaussian_density(gaussians)
     reach = field.reaches * (2.0 / CUT_OFF)
     # By the definition of the peak this is -ln(1 - opacity) times the mean width squared: what a picture shows of it.
-    width = np.linalg.det(field.precisions) ** (-1.0 / 6.0) if len(field.means) else np.zeros(0)
-    shown = field.peaks * width**3
+    shown = field.peaks * field.widths**3
     if not shown.sum() > 0.0:
         raise UserError(f"cannot make a mesh: none of the {len(gaussians)} Gaussians can be seen; train for longer")
     low = np.array([_quantile(field.means[:, axis] - reach[:, axis], shown, BOX_QUANTILE) for axis in range(3)])

@@ -28,7 +28,7 @@ def require_room(config: RunConfig, prior: DiffusionPrior, *, device: torch.devi
     if free is None:
         return
     in_pixels = config.losses.space == "pixels"
-    each = bytes_per_view(prior.image_size, math.prod(latent_shape(prior, device)), pictures=in_pixels)
+    each = bytes_per_view(prior.image_size, latent_of(prior, device).numel(), pictures=in_pixels)
     room = int(LARGEST_SHARE * free)
     if kept * each <= room:
         return
@@ -43,7 +43,7 @@ def require_room(config: RunConfig, prior: DiffusionPrior, *, device: torch.devi
 
 
 @torch.no_grad()
-def latent_shape(prior: DiffusionPrior, device: torch.device) -> tuple[int, ...]:
-    """Return the shape [C, h, w] of the latents of one image, by encoding one."""
+def latent_of(prior: DiffusionPrior, device: torch.device) -> Tensor:  # [C, h, w]
+    """Return the latents of one image, for their shape and type."""
     image = torch.ones(1, prior.image_size, prior.image_size, 3, device=device)
-    return tuple(prior.encode_images(image, torch.Generator(device)).shape[1:])
+    return prior.encode_images(image, torch.Generator(device))[0]

@@ -30,7 +30,7 @@ from sdi_gs.runs.checkpoint import (
 )
 from sdi_gs.runs.checkpoint_contents import changes_of, state_of
 from sdi_gs.runs.folder import RunFolder, create_run_folder, create_run_folder_at, load_run_config, open_run_folder
-from sdi_gs.runs.kept_targets import latent_shape, require_room
+from sdi_gs.runs.kept_targets import latent_of, require_room
 from sdi_gs.runs.loading import load_start, require_scene
 from sdi_gs.runs.memory_to_start import require_memory
 from sdi_gs.runs.resuming import require_steps_left
@@ -156,7 +156,7 @@ def load_stopped(
         require_room(wanted, prior, device=device, resumed=True)
         trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
     trainer.started_with = config
-    require_latents(state, lambda: latent_shape(prior, device))
+    require_latents(state, lambda: latent_of(prior, device))
     trainer.changes, num_changes = list(earlier), len(earlier)
     changed = trainer.change_settings(wanted)
     run_folder = stopped if at is None else _branch(stopped, config, at=at, folder=folder)

@@ -89,7 +89,7 @@ class GltfFile:
             view.get("byteLength"),
             view.get("byteStride", row),
         )
-        known = [value for value in places if isinstance(value, int) and 0 <= value < 2**40]
+        known = [value for value in places if type(value) is int and 0 <= value < 2**40]
         if len(known) < len(places):
             raise self.damaged(f"its accessor {number} has no place in the file")
         count, first, start, length, stride = known

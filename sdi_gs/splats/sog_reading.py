@@ -153,7 +153,7 @@ class _Sog:
             return np.zeros((self._count, 0, 3), dtype=np.float32)
         found = self._part("shN")
         bands, rows = found.get("bands"), found.get("count")
-        if not isinstance(bands, int) or not 0 < bands < 4 or not isinstance(rows, int) or not 0 < rows <= 65536:
+        if type(bands) is not int or not 0 < bands < 4 or type(rows) is not int or not 0 < rows <= 65536:
             raise self._wrong("shN")
         coefficients = REST_COEFFICIENTS[bands]
         height = -(-rows // PALETTE_COLUMNS)

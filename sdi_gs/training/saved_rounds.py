@@ -54,20 +54,26 @@ def saved_replay(state: dict[str, Any], config: ReplayConfig) -> dict[str, Any]:
     return kept
 
 
-def require_latents(state: dict[str, Any], shape_of: Callable[[], tuple[int, ...]]) -> None:
-    """Raise UserError unless kept targets and carried noise are of the prior's latents [C, h, w].
+def require_latents(state: dict[str, Any], latent_of: Callable[[], Tensor]) -> None:
+    """Raise UserError unless kept targets and carried noise have the shape and the type of the prior's latents.
 
-    ``shape_of`` returns their shape, by encoding a picture, and is called only where there are any. ``state`` has
-    passed ``saved_noise`` and ``saved_replay``.
+    ``latent_of`` returns those of a picture [C, h, w], and is called only where there are any. ``state`` has passed
+    ``saved_noise`` and ``saved_replay``.
     """
     rounds = state.get("replay", {}).get("rounds", [])
     found = {"carried_noise": state.get("carried_noise")}
     found |= {f"replay/rounds/{index}/target": views["target"] for index, views in enumerate(rounds)}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
-    shape = shape_of() if tensors else ()
+    if not tensors:
+        return
+    latent = latent_of()
     for name, tensor in tensors.items():
-        if tuple(tensor.shape[1:]) != shape:
-            raise misfit(f"{name} must be of latents {shape}, found {tuple(tensor.shape[1:])}")
+        if tensor.shape[1:] != latent.shape or tensor.dtype != latent.dtype:
+            raise misfit(f"{name} must be of latents {_described(latent)}, found {_described(tensor[0])}")
+
+
+def _described(latent: Tensor) -> str:
+    return f"{tuple(latent.shape)} in {str(latent.dtype).removeprefix('torch.')}"
 
 
 def _require_round(views: Any, name: str) -> None:
