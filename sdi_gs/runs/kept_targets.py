@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
+from torch import Tensor
 
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.devices import free_bytes
