@@ -84,7 +84,7 @@ def _command(rng: np.random.Generator) -> Sequence[str]:
         ("train", "--resume", "run", "--device", "cpu", "--extend", "1"),
         ("train", "--resume", "run", "--at", "3", "--output-dir", "other", "--device", "cpu"),
         (*SHORT_RUN, "--steps", "1", "--output-dir", "other", "--init-from", "run"),
-        ("export", "run", "--format", "splat", "--out", "out.splat"),
+        ("export", "run", "--format", "splat", "--out", "out.splat", "--fit-steps", "2"),
         ("export", "run", "--format", "glb", "--out", "out.glb", "--mesh.resolution", "16"),
         ("render", "run", "--size", "32", "--frames", "0", "--views", "2", "--device", "cpu", "--out", "pictures"),
     )

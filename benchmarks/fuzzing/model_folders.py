@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tiny_pipeline import SCHEDULERS, write_model
 
@@ -66,7 +67,7 @@ def _change(model: Path, rng: np.random.Generator) -> str:
         else:
             (model / name).unlink()
             done = "gone"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         # An earlier change of the same file may have left nothing to change.
         done = type(error).__name__
     return f"{name}: {done}"

@@ -90,7 +90,9 @@ _CHANGES: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
     "twice": lambda tensor, rng: torch.cat([tensor, tensor]) if tensor.dim() else tensor[None],
     "double": lambda tensor, rng: tensor.double(),
     "half": lambda tensor, rng: tensor.half(),
-    "whole numbers": lambda tensor, rng: tensor.nan_to_num(0.0, 1.0, -1.0).clamp(-(2**31), 2**31).to(torch.int64),
+    "whole numbers": lambda tensor, rng: (
+        tensor.double().nan_to_num(0.0, 1.0, -1.0).clamp(-(2**31), 2**31).to(torch.int64)
+    ),
     "other shape": lambda tensor, rng: tensor.flatten() if tensor.dim() != 1 else tensor[:, None],
     "a number": lambda tensor, rng: torch.tensor(3.0),
     "negative": lambda tensor, rng: -tensor if tensor.is_floating_point() else tensor,

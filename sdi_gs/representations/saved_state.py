@@ -8,7 +8,6 @@ Letters: N parameters of an optimiser.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -131,5 +130,9 @@ def _require_step(step: Any, name: str) -> None:
         raise misfit(f"{name} must be a count of steps, found {_described(step)}")
 
 
-def _is_number(value: Any, below: float = math.inf) -> bool:
+_LARGEST_NUMBER = 1e15
+"""Of an optimiser's options; whole numbers of any length would not fit torch's."""
+
+
+def _is_number(value: Any, below: float = _LARGEST_NUMBER) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value < below

@@ -8,11 +8,15 @@ import sys
 import pytest
 import torch
 
+from sdi_gs.errors import UserError
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.representations.saved_state import require_adam
 
 WITHOUT_COMPILER = """
 import sys, torch
+from sdi_gs.errors import UserError
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.representations.saved_state import require_adam
 value = torch.ones(3, requires_grad=True)
 adam = RunAdam([value], lr=0.1)
 value.square().sum().backward()
@@ -65,3 +69,13 @@ def test_a_closure_is_called_with_gradients_on() -> None:
 
 def test_no_compiler_is_imported_for_it() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_COMPILER], check=True)
+
+
+@pytest.mark.parametrize("number", [2**70, 1e16, -1.0, float("nan"), True])
+def test_a_saved_option_that_is_no_sensible_number_is_refused(number: float) -> None:
+    adam = RunAdam([torch.ones(3, requires_grad=True)], lr=0.1)
+    saved = adam.state_dict()
+    require_adam(saved, adam, "optimizer")
+    saved["param_groups"][0]["weight_decay"] = number
+    with pytest.raises(UserError, match="param_groups has another weight_decay"):
+        require_adam(saved, adam, "optimizer")
