@@ -57,6 +57,7 @@ def attempt(
     folder.mkdir(parents=True)
     case = target.case(good, rng, folder)
     before = _files(folder)
+    logs = {name: (folder / name).read_bytes() for name in case.may_grow if (folder / name).is_file()}
     out, err, started = io.StringIO(), io.StringIO(), time.process_time()
     code, fault = None, ""
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -65,12 +66,16 @@ def attempt(
         except BaseException:
             # Whatever leaves the program is what is looked for.
             fault = traceback.format_exc()
+    after = _files(folder)
+    for name, content in logs.items():
+        if (folder / name).is_file() and (folder / name).read_bytes().startswith(content):
+            after[name] = before[name]
     return Outcome(
         index=index,
         arguments=case.arguments,
         about=case.about,
         code=code,
-        fault=fault or _fault(case, code, err.getvalue(), before, _files(folder)),
+        fault=fault or _fault(case, code, err.getvalue(), before, after),
         seconds=time.process_time() - started,
     )
 

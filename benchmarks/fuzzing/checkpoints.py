@@ -33,6 +33,8 @@ _MAY_CHANGE = (
     *(f"run/{_STEP}/checkpoint.json", f"run/{_STEP}/tensors.safetensors"),
 )
 """Files that a run that goes on writes anew."""
+_MAY_GROW = ("run/steps.jsonl",)
+"""Files that also a run that fails in a later step has written to."""
 
 
 def good_runs(folder: Path) -> dict[str, Path]:
@@ -51,6 +53,9 @@ def good_runs(folder: Path) -> dict[str, Path]:
                 shutil.rmtree(made / name, ignore_errors=True)
             for name in ("splats.ply", "contact_sheet.png", "summary.json"):
                 (made / name).unlink(missing_ok=True)
+            # What a resume would take out of the log anyway.
+            log = made / "steps.jsonl"
+            log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
             made.rename(run)
     return runs
 
@@ -74,7 +79,7 @@ def wrong_run(good: dict[str, Path], rng: np.random.Generator, folder: Path) -> 
             file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         else:
             file.write_bytes(damaged_bytes(file.read_bytes(), rng))
-    return Case(arguments=_command(rng), about=", ".join(about), may_change=_MAY_CHANGE)
+    return Case(arguments=_command(rng), about=", ".join(about), may_change=_MAY_CHANGE, may_grow=_MAY_GROW)
 
 
 def _command(rng: np.random.Generator) -> Sequence[str]:

@@ -24,6 +24,8 @@ class Case:
     """What was done to the input, in a few words."""
     may_change: Sequence[str] = ()
     """Names of files of the input that the command writes anew when all goes well."""
+    may_grow: Sequence[str] = ()
+    """Names of files of the input that the command may write on at their end, however it goes."""
 
 
 class Prepare(Protocol):

@@ -86,6 +86,23 @@ def test_a_file_that_may_change_must_be_there_and_is_as_it_was_after_a_refusal(t
     assert "files lost: ['mine']" in outcome_of(tmp_path / "c", lambda _: Path("mine").unlink() or 0, rewritable).fault
 
 
+def test_a_log_may_grow_also_before_a_refusal_and_loses_nothing(tmp_path: Path) -> None:
+    def logged(good: bytes, rng: np.random.Generator, folder: Path) -> Case:
+        return replace(planted(good, rng, folder), may_grow=("mine",))
+
+    def refused_after(write: Callable[[Path], object]) -> int:
+        write(Path("mine"))
+        print("sdi-gs: not finite in step 4", file=sys.stderr)
+        return 2
+
+    def grow(path: Path) -> None:
+        path.write_bytes(path.read_bytes() + b"a step")
+
+    assert outcome_of(tmp_path / "a", lambda _: refused_after(grow), logged).fault == ""
+    for name, write in {"b": lambda path: path.write_bytes(b"other"), "c": lambda path: path.unlink()}.items():
+        assert "files lost: ['mine']" in outcome_of(tmp_path / name, lambda _: refused_after(write), logged).fault  # noqa: B023
+
+
 def record(index: int, *, fault: str = "", code: int | None = 0, seconds: float = 1.0) -> dict[str, Any]:
     return {"index": index, "fault": fault, "code": code, "seconds": seconds}
 
