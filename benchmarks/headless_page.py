@@ -41,6 +41,8 @@ FLAGS = (
 )
 ADDRESS = re.compile(r"^viewer: (http://\S+)", re.MULTILINE)
 """The program's line with the address of its page."""
+CALM = 700
+"""Milliseconds without a change after which a picture counts as still; longer than a camera takes to come to rest."""
 _ONLY_THE_CANVAS = "body * { visibility: hidden !important } canvas { visibility: visible !important }"
 
 
@@ -146,11 +148,12 @@ class ViewerPage:
             self.page.wait_for_timeout(50)
 
     def still_scene(self, *, timeout: float = 30.0) -> np.ndarray:
-        """Return ``scene()`` once two in a row agree."""
+        """Return ``scene()`` once two agree that lie ``CALM`` apart: a render is coarse at first."""
         last = self.scene()
 
         def same_again() -> np.ndarray | None:
             nonlocal last
+            self.page.wait_for_timeout(CALM)
             last, before = self.scene(), last
             return last if np.abs(last.astype(int) - before).max() <= 1 else None
 
