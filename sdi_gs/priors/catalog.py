@@ -60,7 +60,7 @@ def _entry_of(config: RunConfig) -> CatalogEntry | None:
 
 def loader_settings(config: RunConfig) -> tuple[Hashable, ...]:
     """Return all settings that ``load_prior`` reads: runs in which these are equal may share one loaded prior."""
-    from sdi_gs.toybox.captions import style_in
+    from sdi_gs.toybox.captions import names_two_objects, style_in
 
     return (
         config.prior,
@@ -73,7 +73,7 @@ def loader_settings(config: RunConfig) -> tuple[Hashable, ...]:
         config.guidance.renoise,
         config.guidance.views,
         config.cameras,
-        style_in(config.prompt) if config.prior == TOYBOX_IDEAL.name else None,
+        (style_in(config.prompt), names_two_objects(config.prompt)) if config.prior == TOYBOX_IDEAL.name else None,
     )
 
 
@@ -128,12 +128,14 @@ def unknown_prior(name: str) -> UserError:
 def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
     """Make the closed-form prior of toybox (a ``PriorLoader``); UserError for cameras that it has no renders of.
 
-    A style in the prompt decides on the whole prior: it then knows only objects in this style.
+    A style in the prompt decides on the whole prior: it then knows only objects in this style. So do two objects: all
+    scenes are of two then.
     """
     from sdi_gs.priors.camera_windows import require_known_cameras
     from sdi_gs.priors.ideal import IdealPrior
     from sdi_gs.priors.ideal_patches import IdealPatchPrior
-    from sdi_gs.toybox.captions import style_in
+    from sdi_gs.priors.ideal_worlds import ALONE, PAIRS
+    from sdi_gs.toybox.captions import names_two_objects, style_in
 
     refuse_add_ons(config)
     style = style_in(config.prompt)
@@ -141,7 +143,8 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
         return IdealPatchPrior(config.ideal_prior, style, device=device)
     if config.guidance.views == "cameras":
         require_known_cameras(config.ideal_prior, config.cameras)
-    return IdealPrior(config.ideal_prior, device=device)
+    world = PAIRS if names_two_objects(config.prompt) else ALONE
+    return IdealPrior(config.ideal_prior, device=device, world=world)
 
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
@@ -158,10 +161,10 @@ def _toybox_words(text: str) -> object:
 
 
 def _plain_toybox_words(text: str) -> object:
-    """Check a prompt for a prior of toybox's plain objects."""
-    from sdi_gs.toybox.captions import parse_plain_request
+    """Check a prompt for a prior of toybox's single plain objects."""
+    from sdi_gs.toybox.captions import parse_single_request
 
-    return parse_plain_request(text)
+    return parse_single_request(text)
 
 
 def _load_from_mirrors(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:

@@ -26,25 +26,24 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.priors.camera_windows import CameraWindows, Window
-from sdi_gs.priors.ideal_conditions import embed, properties_of, side_cameras
+from sdi_gs.priors.ideal_conditions import side_cameras
+from sdi_gs.priors.ideal_worlds import ALONE, World
 from sdi_gs.priors.kept_renders import kept_renders
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
-from sdi_gs.toybox.captions import parse_plain_request
-from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
-from sdi_gs.toybox.objects import sample_object
 from sdi_gs.toybox.renderer import render_scenes
 from sdi_gs.toybox.splits import split_seed
 
 _Side = ViewWord | Literal["all around"] | None
-_Properties = tuple[ClassName | None, str | None, _Side, BackgroundName | None]
+_Content = tuple[str | None, ...]
 
 
 class IdealPrior:
     """The closed-form prior; mixtures are rendered when a prompt first needs them.
 
-    Embeddings are those of ``ideal_conditions``; mixing two embeddings' view weights mixes their distributions.
+    What prompts and embeddings mean is up to the world: objects alone, or two in a scene (``ideal_worlds``). Mixing two
+    embeddings' view weights mixes their distributions.
 
     A camera takes the place of the view words: the renders that count are those within a window around its azimuth and
     elevation (``camera_windows``), also without a prompt. Its distance and field of view are taken to be the config's.
@@ -53,13 +52,14 @@ class IdealPrior:
     name = "toybox-ideal"
     knows_cameras = True
 
-    def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu", world: World = ALONE) -> None:
         self.config = config
+        self.world = world
         self.schedule = scaled_linear_schedule()
         self.image_size = config.image_size
         self.device = torch.device(device)
-        self._renders: dict[tuple[ClassName | None, str | None, _Side], tuple[Tensor, Tensor]] = {}
-        self._mixtures: dict[_Properties, Mixture] = {}
+        self._renders: dict[tuple[str | None, ...], tuple[Tensor, Tensor]] = {}
+        self._mixtures: dict[tuple[str | None, ...], Mixture] = {}
 
     @cached_property
     def _windows(self) -> CameraWindows:
@@ -70,13 +70,14 @@ class IdealPrior:
         """Do nothing: renders are always kept."""
 
     def forget_prompts(self) -> None:
-        """Drop the renders of single objects and colours; those of the empty text stay."""
-        self._renders = {key: value for key, value in self._renders.items() if key[:2] == (None, None)}
-        self._mixtures = {key: value for key, value in self._mixtures.items() if key[:2] == (None, None)}
+        """Drop the renders of what prompts name; those of the empty text stay."""
+        everything = self.world.everything
+        self._renders = {key: value for key, value in self._renders.items() if key[: len(everything)] == everything}
+        self._mixtures = {key: value for key, value in self._mixtures.items() if key[: len(everything)] == everything}
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, 1, E]; raises UserError for unknown words, and for a text that names no object."""
-        return embed([parse_plain_request(text) for text in prompts]).to(self.device)
+        return self.world.embed(prompts).to(self.device)
 
     def encode_images(
         self,
@@ -124,13 +125,13 @@ class IdealPrior:
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
         """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
-        class_name, colour, views, background = properties_of(embedding)
+        content, views, background = self.world.properties_of(embedding)
         weights: list[tuple[ViewWord, float]] = [
             (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
         if len(weights) < 2:
-            return self._mixture(class_name, colour, weights[0][0] if weights else None, background)
-        parts = [(self._mixture(class_name, colour, word, background), weight) for word, weight in weights]
+            return self._mixture(content, weights[0][0] if weights else None, background)
+        parts = [(self._mixture(content, word, background), weight) for word, weight in weights]
         return Mixture(
             centres=torch.cat([part.centres for part, _ in parts]),
             log_weights=torch.cat([part.log_weights + math.log(weight) for part, weight in parts]),
@@ -139,30 +140,29 @@ class IdealPrior:
 
     def _mixture_near(self, embedding: Tensor, window: Window) -> Mixture:
         """Return the mixture of one embedding [E] at one camera, whatever views the embedding names."""
-        class_name, colour, _, background = properties_of(embedding)
-        around = self._mixture(class_name, colour, "all around", background).rows(window.rows)
+        content, _, background = self.world.properties_of(embedding)
+        around = self._mixture(content, "all around", background).rows(window.rows)
         return replace(around, log_weights=around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf))
 
     def _mixture(
         self,
-        class_name: ClassName | None,
-        colour: str | None,
+        content: _Content,
         view: _Side,
         background: BackgroundName | None,
     ) -> Mixture:
         """Return the mixture of a combination of properties, cached; all around, in the rows of ``CameraWindows``."""
-        key = (class_name, colour, view, background)
+        key = (*content, view, background)
         if key not in self._mixtures:
-            mixture = self._composite(self._rendered(class_name, colour, view), background)
+            mixture = self._composite(self._rendered(content, view), background)
             self._mixtures[key] = mixture.rows(self._windows.order) if view == "all around" else mixture
         return self._mixtures[key]
 
-    def _rendered(self, class_name: ClassName | None, colour: str | None, view: _Side) -> tuple[Tensor, Tensor]:
+    def _rendered(self, content: _Content, view: _Side) -> tuple[Tensor, Tensor]:
         """Return pooled foregrounds over black [M, 3, h, w] and their alpha [M, 1, h, w] in [0, 1], cached.
 
-        Those all around an object are of the cameras of ``CameraWindows``.
+        Those all around a scene are of the cameras of ``CameraWindows``.
         """
-        key = (class_name, colour, view)
+        key = (*content, view)
         if key not in self._renders:
             config = self.config
             match view:
@@ -173,25 +173,14 @@ class IdealPrior:
                 case _:
                     count = config.renders_per_view
             self._renders[key] = kept_renders(
-                config, (*key, count), lambda: self._render(class_name, colour, view, count), device=self.device
+                config, (*key, count), lambda: self._render(content, view, count), device=self.device
             )
         return self._renders[key]
 
-    def _render(
-        self, class_name: ClassName | None, colour: str | None, view: _Side, count: int
-    ) -> tuple[Tensor, Tensor]:
+    def _render(self, content: _Content, view: _Side, count: int) -> tuple[Tensor, Tensor]:
         """Render what ``_rendered`` returns."""
         rng = split_seed("prior", self.config.seed)
-        scenes = [
-            (
-                sample_object(
-                    class_name or CLASSES[rng.integers(len(CLASSES))],
-                    colour or list(COLOURS)[rng.integers(len(COLOURS))],
-                    rng,
-                ),
-            )
-            for _ in range(count)
-        ]
+        scenes = [self.world.sample(content, rng) for _ in range(count)]
         cameras = self._windows.cameras if view == "all around" else side_cameras(self.config, view, count, rng)
         render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
         return self._pooled(render.rgb), self._pooled(render.alpha)

@@ -1,7 +1,8 @@
 """What conditions the closed-form priors: embeddings of toybox's prompts, and the cameras of a view word.
 
 An embedding is one token of width E = 16 + 10 + 4 + 3: a class one-hot, a colour one-hot, the weights of the four view
-words and a background one-hot. A block of zeros leaves that property open; all zeros is the unconditional prompt.
+words and a background one-hot. A block of zeros leaves that property open; all zeros is the unconditional prompt. The
+prior of two objects adds three blocks: the relation, the second object's class and its colour (``ideal_worlds.py``).
 
 Letters: B prompts or cameras, E embedding width.
 """
@@ -43,10 +44,10 @@ def properties_of(
     widths = [len(CLASSES), len(COLOUR_NAMES), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
     classes, colours, views, backgrounds = embedding.cpu().split(widths)
     return (
-        _chosen(CLASSES, classes),
-        _chosen(COLOUR_NAMES, colours),
+        chosen(CLASSES, classes),
+        chosen(COLOUR_NAMES, colours),
         views.tolist(),
-        _chosen(BACKGROUND_NAMES, backgrounds),
+        chosen(BACKGROUND_NAMES, backgrounds),
     )
 
 
@@ -74,7 +75,7 @@ def side_cameras(config: IdealPriorConfig, view: ViewWord | None, count: int, rn
     )
 
 
-def _chosen(
+def chosen(
     names: Sequence[_Name],
     one_hot: Tensor,  # one number per name
 ) -> _Name | None:

@@ -26,7 +26,7 @@ from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.patch_mixture import TWO_SHADES, PatchComponents, PatchMixture, components_of, join, patch_noise
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
-from sdi_gs.toybox.captions import parse_request
+from sdi_gs.toybox.captions import parse_request, require_one_object
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES, COLOURS, ClassName
 from sdi_gs.toybox.objects import canonical_object
 from sdi_gs.toybox.patches import render_patches
@@ -76,6 +76,7 @@ class IdealPatchPrior:
         """Return embeddings [B, 1, E]; raises UserError as ``parse_request`` does, and for another style."""
         parsed = [parse_request(text) for text in prompts]
         for text, prompt in zip(prompts, parsed, strict=True):
+            require_one_object(prompt, text)
             if prompt.style not in (None, self.style):
                 raise UserError(
                     f'"{text}" asks for a {prompt.style} object, but this is a {self.style} prior, as the run\'s prompt'

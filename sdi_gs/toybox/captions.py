@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
+from sdi_gs.toybox.pairs import RELATIONS, ObjectPair, RelationName, require_carrier
 from sdi_gs.toybox.styles import STYLE_NAMES, StyleName
 
 PART_OF: dict[str, ClassName] = {"hat": "snowman", "scarf": "snowman", "roof": "house", "shade": "lamp"}
@@ -28,13 +29,27 @@ _VIEW_PATTERNS: tuple[tuple[str, ViewWord], ...] = (
     (r"(?:overhead|top) view", "overhead view"),
 )
 
+_RELATION_PATTERN = re.compile(r"\b(next to|in front of|behind|on top of|on)\b")
+
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
         {*CLASSES, *_SYNONYMS, *COLOURS, *PART_OF, *_FILLERS, *BACKGROUND_NAMES, "grey", "background"}
         | {"rear", "top", *" ".join(VIEW_WORDS).split()}
     )
 )
-"""Every word that ``parse_prompt`` knows but the styles: the words of the trained network."""
+"""Every word that ``parse_prompt`` knows but styles and relations: the words of the trained network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondObject:
+    """The other object of a scene of two, and where the first one is."""
+
+    relation: RelationName
+    """The first object is on, next to, in front of or behind this one."""
+    class_name: ClassName
+    """This object, one of ``CLASSES``."""
+    colour: str | None = None
+    """Its colour, one of ``COLOURS``; None if it is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +66,8 @@ class ToyboxPrompt:
     """The side it is seen from."""
     background: BackgroundName | None = None
     """The background."""
+    second: SecondObject | None = None
+    """The other object of a scene of two; class and colour above are the first one's."""
 
 
 def describe(class_name: ClassName, colour: str, style: StyleName | None = None) -> str:
@@ -66,19 +83,56 @@ def describe(class_name: ClassName, colour: str, style: StyleName | None = None)
             return f"{coloured} {class_name}" if style is None else f"{styled} {colour} {class_name}"
 
 
-def parse_prompt(text: str) -> ToyboxPrompt:
-    """Read a sentence; the empty text is the unconditional prompt.
+def describe_pair(pair: ObjectPair) -> str:
+    """Return the plain words for a scene of two objects."""
+    first, second = describe(pair.first, pair.first_colour), describe(pair.second, pair.second_colour)
+    return f"{first} {pair.relation} {second}"
 
-    Raises UserError for an unknown word, for two objects, colours, styles, views or backgrounds, and for a part of
-    another object.
+
+def parse_prompt(text: str) -> ToyboxPrompt:
+    """Read a sentence about one object or two; the empty text is the unconditional prompt.
+
+    Raises UserError for an unknown word, for two objects without a relation, for three, for two colours of an object,
+    styles, views or backgrounds, for a part of another object, and for an object on one that carries nothing.
     """
     remaining, view = _take_view(text)
     remaining, background = _take_background(remaining, text)
+    clauses = _RELATION_PATTERN.split(remaining)
+    first = _parse_object(clauses[0], text)
+    second = _parse_second(first, clauses[1:], text) if len(clauses) > 1 else None
+    return replace(first, view=view, background=background, second=second)
+
+
+def _parse_second(first: ToyboxPrompt, clauses: list[str], text: str) -> SecondObject:
+    """Read a relation and the object after it; more of them are an error."""
+    if len(clauses) > 2:
+        raise UserError(
+            f'"{text}" names more than one relation ({", ".join(clauses[::2])}); toybox supports two objects per'
+            ' prompt: write one relation between two, as in "a red ball on a blue cube"'
+        )
+    word, clause = clauses
+    relation = next(name for name in RELATIONS if name == ("on" if word == "on top of" else word))
+    second = _parse_object(clause, text)
+    if first.class_name is None or second.class_name is None:
+        where = "before" if first.class_name is None else "after"
+        raise UserError(f'"{text}" names no object {where} "{word}": write it as in "a red ball {word} a blue cube"')
+    if first.style is not None or second.style is not None:
+        raise UserError(
+            f'"{text}" asks for a {first.style or second.style} object beside another; a style needs a prompt with one'
+            " object: leave the style or an object out"
+        )
+    require_carrier(relation, second.class_name)
+    return SecondObject(relation=relation, class_name=second.class_name, colour=second.colour)
+
+
+def _parse_object(clause: str, text: str) -> ToyboxPrompt:
+    """Read the words about one object; ``text`` is the whole prompt, for messages."""
     names: list[ClassName] = []
     colours: list[str] = []
     styles: list[StyleName] = []
     parts: list[str] = []
-    for word in re.findall(r"[^\W_]+", remaining):
+    words = re.findall(r"[^\W_]+", clause)
+    for place, word in enumerate(words):
         name = _class_of(word)
         if name is not None:
             names.append(name)
@@ -89,15 +143,21 @@ def parse_prompt(text: str) -> ToyboxPrompt:
         elif word in PART_OF:
             parts.append(word)
         elif word not in _FILLERS:
+            if names and any(_class_of(later) for later in words[place:]):
+                raise UserError(
+                    f'toybox does not know the relation "{word}" in "{text}"; between two objects it knows'
+                    f" {', '.join(RELATIONS)}: use one of these"
+                )
             raise UserError(unknown_word_message(word, text))
     if len(names) > 1:
         raise UserError(
-            f'"{text}" names more than one object ({", ".join(names)}); toybox supports one object per prompt now:'
-            " name one"
+            f'"{text}" names more than one object ({", ".join(names)}); toybox supports one object per prompt, or two'
+            f" with a relation ({', '.join(RELATIONS)}) between them: name one, or write"
+            ' "a red ball on a blue cube"'
         )
     if len(colours) > 1:
         raise UserError(
-            f'"{text}" names more than one colour ({", ".join(colours)}); toybox supports one colour per prompt:'
+            f'"{text}" names more than one colour ({", ".join(colours)}); toybox supports one colour per object:'
             " name one"
         )
     if len(styles) > 1:
@@ -113,9 +173,14 @@ def parse_prompt(text: str) -> ToyboxPrompt:
         class_name=names[0] if names else None,
         colour=colours[0] if colours else None,
         style=styles[0] if styles else None,
-        view=view,
-        background=background,
     )
+
+
+def names_two_objects(text: str) -> bool:
+    """Return whether a text has a relation with a known object before and after it, whatever its other words are."""
+    clauses = _RELATION_PATTERN.split(text.lower())
+    named = [any(_class_of(word) for word in re.findall(r"[^\W_]+", clause)) for clause in clauses[::2]]
+    return sum(named) > 1
 
 
 def style_in(text: str) -> StyleName | None:
@@ -133,6 +198,22 @@ def parse_plain_request(text: str) -> ToyboxPrompt:
             " use --prior toybox-ideal and name the style in the prompt, or leave it out"
         )
     return prompt
+
+
+def parse_single_request(text: str) -> ToyboxPrompt:
+    """Parse a prompt for a prior of single plain objects; UserError as ``parse_plain_request``, and for two objects."""
+    prompt = parse_plain_request(text)
+    require_one_object(prompt, text)
+    return prompt
+
+
+def require_one_object(prompt: ToyboxPrompt, text: str) -> None:
+    """Raise UserError for a prompt of two objects, for priors that know objects alone."""
+    if prompt.second is not None:
+        raise UserError(
+            f'"{text}" names two objects, which only the exact prior knows, in a run whose own prompt names two: use'
+            " --prior toybox-ideal and name both in the prompt, or name one object"
+        )
 
 
 def parse_request(text: str) -> ToyboxPrompt:

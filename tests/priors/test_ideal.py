@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
-from sdi_gs.priors import ideal
+from sdi_gs.priors import ideal_worlds
 from sdi_gs.priors.ideal import IdealPrior, Mixture, mixture_noise
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
@@ -115,13 +115,13 @@ def test_mixed_view_weights_are_a_mixture_of_the_views(prior: IdealPrior, share:
 
 def test_the_empty_prompt_is_all_zeros_and_stands_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[str, str]] = []
-    original = ideal.sample_object
+    original = ideal_worlds.sample_object
 
     def recording(class_name: Any, colour: str, rng: Any) -> Any:
         drawn.append((class_name, colour))
         return original(class_name, colour, rng)
 
-    monkeypatch.setattr(ideal, "sample_object", recording)
+    monkeypatch.setattr(ideal_worlds, "sample_object", recording)
     prior = IdealPrior(IdealPriorConfig(image_size=8, unconditional_renders=240))
     embedding = prior.embed_prompts([""])
     assert not embedding.any()
