@@ -69,6 +69,11 @@ class ToyboxPrompt:
     second: SecondObject | None = None
     """The other object of a scene of two; class and colour above are the first one's."""
 
+    @property
+    def colours(self) -> tuple[str | None, ...]:
+        """Return the colour of each object, None where it is open."""
+        return (self.colour,) if self.second is None else (self.colour, self.second.colour)
+
 
 def describe(class_name: ClassName, colour: str, style: StyleName | None = None) -> str:
     """Return the plain words for an object, with the colour named at the part that has it."""

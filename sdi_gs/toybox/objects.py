@@ -5,7 +5,7 @@ Letters: P primitives, K columns of a row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,26 @@ class PlacedObject:
 
 
 Scene = tuple[PlacedObject, ...]
+
+Shown = PlacedObject | Scene
+"""One object alone, or a scene of several."""
+
+
+def scene_of(shown: Shown) -> Scene:
+    """Return the scene that shows an object alone, or the scene itself."""
+    return (shown,) if isinstance(shown, PlacedObject) else shown
+
+
+def style_of(shown: Shown) -> StyleName | None:
+    """Return the style of an object alone; scenes of several objects have none."""
+    return shown.style if isinstance(shown, PlacedObject) else None
+
+
+def recoloured(shown: Shown, colour: str, index: int = 0) -> Shown:
+    """Return the same with another colour of its object, of that with the index in a scene."""
+    if isinstance(shown, PlacedObject):
+        return replace(shown, colour=colour)
+    return (*shown[:index], replace(shown[index], colour=colour), *shown[index + 1 :])
 
 
 def canonical_object(class_name: ClassName, colour: str, style: StyleName | None = None) -> PlacedObject:

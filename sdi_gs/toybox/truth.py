@@ -1,9 +1,10 @@
 """Toybox's truth: the family of objects that a prompt may mean, and their exact renders in the held-out views.
 
 A prompt leaves proportions and size open, so truth is a family: K random members, drawn from a stream that no prior
-has used, beside the canonical one. Objects with a style all have canonical proportions: their patches are what is open.
+has used, beside the canonical one. Of two objects their placement is open, too. Objects with a style all have canonical
+proportions: their patches are what is open.
 
-Letters: V views, K objects.
+Letters: V views, K objects or scenes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.toybox.classes import CLASSES, ClassName
-from sdi_gs.toybox.objects import PlacedObject, Scene, canonical_object, sample_object
+from sdi_gs.toybox.objects import PlacedObject, Scene, Shown, canonical_object, sample_object, scene_of, style_of
+from sdi_gs.toybox.pairs import RELATIONS, ObjectPair, sample_pair
 from sdi_gs.toybox.patches import draw_shades, render_patches
 from sdi_gs.toybox.renderer import WHITE, ToyboxRender, render_scenes
 from sdi_gs.toybox.splits import split_seed
@@ -55,21 +58,29 @@ def truth_draws(
     return [sample_object(class_name, colour, rng) for _ in range(num_draws)]
 
 
+def pair_draws(pair: ObjectPair, num_draws: int = NUM_DRAWS) -> list[Scene]:
+    """Draw K random scenes of two objects from the "truth" stream; fewer draws are a prefix of more."""
+    kinds = (CLASSES.index(pair.first), CLASSES.index(pair.second), RELATIONS.index(pair.relation))
+    index = int(np.ravel_multi_index(kinds, (len(CLASSES), len(CLASSES), len(RELATIONS))))
+    rng = split_seed("truth", 2 * len(CLASSES) + index)
+    return [sample_pair(pair, rng) for _ in range(num_draws)]
+
+
 def render_truth(
-    items: Sequence[PlacedObject],
+    items: Sequence[Shown],
     cameras: CameraBatch,
     background: Tensor | Sequence[float] = WHITE,  # [K * V, 3] or [3]
 ) -> ToyboxRender:
-    """Render each of K objects alone in all V cameras; K * V images, object by object.
+    """Render each of K objects or scenes in all V cameras; K * V images, one after the other.
 
     An object with a style is shown as one of its members, the same at every call.
     """
-    scenes: list[Scene] = [(item,) for item in items for _ in range(len(cameras))]
+    scenes: list[Scene] = [scene_of(item) for item in items for _ in range(len(cameras))]
     repeated = cameras.repeated(len(items))
     plain = render_scenes(scenes, repeated, background)
-    if items[0].style is None:
+    if style_of(items[0]) is None:
         return plain
-    light = [_member(item) for item in items for _ in range(len(cameras))]
+    light = [_member(item) for (item,) in scenes]
     patches = render_patches([item for (item,) in scenes], repeated)
     return replace(plain, rgb=patches.shaded(torch.stack(light), background))
 

@@ -1,6 +1,6 @@
 """Renders of true objects in the views of a score, kept in memory for the next score.
 
-Letters: V views, H W pixels, K objects.
+Letters: V views, H W pixels, K objects or scenes.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -18,7 +18,7 @@ from sdi_gs.cameras import CameraBatch, ViewWord, orbit_cameras
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.classes import COLOURS
-from sdi_gs.toybox.objects import PlacedObject
+from sdi_gs.toybox.objects import PlacedObject, Shown, recoloured, style_of
 from sdi_gs.toybox.patches import PatchRender, changing_borders, nearest_shades, render_patches
 from sdi_gs.toybox.styles import StyleName
 from sdi_gs.toybox.truth import render_truth
@@ -61,48 +61,48 @@ class TruthRenders:
         """Renders in ``FEW`` of the views, for searches."""
         return TruthRenders(self.cameras.rows(FEW), most_bytes=self._kept.most_bytes // 3)
 
-    def views_like(self, items: Sequence[PlacedObject], predicted: RenderOutput) -> TrueViews:
+    def views_like(self, items: Sequence[Shown], predicted: RenderOutput) -> TrueViews:
         """Return the true views of K objects with which the predicted views [V, H, W] are compared.
 
         Every comparison asks here. Plain objects look the same whatever was predicted; of an object with a style it
         is the nearest member, patch by patch over all views.
         """
-        if items[0].style is None:
+        if style_of(items[0]) is None:
             return self.views(items)
         rgb, alpha = [], []
         for item in items:
-            assert item.style is not None
+            assert isinstance(item, PlacedObject) and item.style is not None
             patches, light = self._nearest_member(item, item.style, predicted)
             rgb.append(patches.shaded(light))
             alpha.append(patches.alpha)
         return TrueViews(rgb=torch.stack(rgb), alpha=torch.stack(alpha))
 
-    def patch_changes(self, item: PlacedObject, predicted: RenderOutput) -> float | None:
+    def patch_changes(self, item: Shown, predicted: RenderOutput) -> float | None:
         """Return ``changing_borders`` of the member that the predicted views are compared with; None without a style.
 
         The nearest member of a plain object's views is plain. Its score would be perfect, its pattern is not.
         """
-        if item.style is None:
+        if not isinstance(item, PlacedObject) or item.style is None:
             return None
         patches, light = self._nearest_member(item, item.style, predicted)
         return changing_borders(light, patches)
 
-    def views(self, items: Sequence[PlacedObject]) -> TrueViews:
+    def views(self, items: Sequence[Shown]) -> TrueViews:
         """Return renders of K objects; of those with a style, the mean over all members."""
         rgb, alpha = self._kept.get(("views", *items), lambda: self._mean_views(items, self.cameras))
         return TrueViews(rgb=rgb, alpha=alpha)
 
-    def silhouettes(self, items: Sequence[PlacedObject]) -> Tensor:  # [K, V, H, W] bool
+    def silhouettes(self, items: Sequence[Shown]) -> Tensor:  # [K, V, H, W] bool
         """Return the silhouettes of K objects, which do not depend on their colours."""
-        uncoloured = [replace(item, colour=next(iter(COLOURS))) for item in items]
+        uncoloured = [recoloured(item, next(iter(COLOURS))) for item in items]
         (masks,) = self._kept.get(
             ("silhouettes", *uncoloured), lambda: (metrics.silhouette(self._mean_views(items, self.cameras)[1]),)
         )
         return masks
 
-    def in_every_colour(self, item: PlacedObject) -> TrueViews:
-        """Return renders of one object in each of ``COLOURS``, in their order."""
-        return self.views([replace(item, colour=colour) for colour in COLOURS])
+    def in_every_colour(self, item: Shown, index: int = 0) -> TrueViews:
+        """Return renders with one object, that with the index in a scene, in each of ``COLOURS``, in their order."""
+        return self.views([recoloured(item, colour, index) for colour in COLOURS])
 
     def from_all_sides(self, item: PlacedObject) -> tuple[Tensor, list[list[ViewWord]]]:
         """Return, for every view, renders [V, 24, H, W, 3] from 24 azimuths at its elevation, and their view words."""
@@ -113,10 +113,10 @@ class TruthRenders:
         words = [grid.view_words() for grid in grids]
         return rgb[grid_of], [words[index] for index in grid_of]
 
-    def _mean_views(self, items: Sequence[PlacedObject], cameras: CameraBatch) -> tuple[Tensor, Tensor]:
+    def _mean_views(self, items: Sequence[Shown], cameras: CameraBatch) -> tuple[Tensor, Tensor]:
         """Return renders [K, V, H, W, 3] and their alpha [K, V, H, W, 1], means over the members of a style."""
-        if items[0].style is not None:
-            patches = [self._patches(item, cameras) for item in items]
+        if style_of(items[0]) is not None:
+            patches = [self._patches(item, cameras) for item in items if isinstance(item, PlacedObject)]
             return torch.stack([item.mean() for item in patches]), torch.stack([item.alpha for item in patches])
         render = render_truth(items, cameras)
         return render.rgb.unflatten(0, (len(items), -1)), render.alpha.unflatten(0, (len(items), -1))
@@ -141,7 +141,7 @@ class TruthRenders:
         return PatchRender(foreground=foreground, contrast=contrast, alpha=alpha, cells=cells)
 
 
-def in_chunks(items: Sequence[PlacedObject]) -> Iterator[Sequence[PlacedObject]]:
+def in_chunks(items: Sequence[Shown]) -> Iterator[Sequence[Shown]]:
     """Split objects into groups that are rendered and kept together."""
     for start in range(0, len(items), OBJECTS_AT_ONCE):
         yield items[start : start + OBJECTS_AT_ONCE]

@@ -22,8 +22,9 @@ from sdi_gs.toybox import metrics
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOURS, ClassName
 from sdi_gs.toybox.detail import detail, detail_inside
-from sdi_gs.toybox.objects import PlacedObject, canonical_object
-from sdi_gs.toybox.truth import NUM_DRAWS, NUM_WRONG_CLASS_DRAWS, truth_draws
+from sdi_gs.toybox.objects import PlacedObject, Shown, canonical_object, scene_of
+from sdi_gs.toybox.pairs import ObjectPair, canonical_pair
+from sdi_gs.toybox.truth import NUM_DRAWS, NUM_WRONG_CLASS_DRAWS, pair_draws, truth_draws
 from sdi_gs.toybox.truth_renders import TruthRenders
 from sdi_gs.toybox.truth_sides import judge_views
 from sdi_gs.toybox.truth_yaw import RenderFunction, Turned, compare, undo_yaw
@@ -66,9 +67,9 @@ class TruthScore:
     front_back_right: bool | None
     """Whether front views look like the true front and back views like the true back; None without a front."""
     colour_right: bool
-    """Whether the nearest of the ten colours is the prompt's; True for a prompt without a colour."""
+    """Whether the nearest of the ten colours is the prompt's, of both objects; True for a prompt without a colour."""
     colour: str
-    """The nearest of the ten colours."""
+    """The nearest of the ten colours; of two objects both, as in "red and blue"."""
     patch_changes: float | None
     """Share of the borders between patches at which the shade changes, 0.5 for a typical member; None if plain."""
     chroma_spread: float | None
@@ -96,7 +97,7 @@ def score_against_truth(
     render: RenderFunction | None = None,
     renders: TruthRenders | None = None,
 ) -> TruthScore:
-    """Score images of one object. The prompt's view is ignored; without a colour, the nearest one is taken.
+    """Score images of one object or two. The prompt's view is ignored; without a colour, the nearest one is taken.
 
     ``render`` renders the object from other cameras, for the scores that are free of its turn. ``renders`` keeps
     truth's renders for further scores in the same views. Without draws of wrong classes there is no floor.
@@ -114,13 +115,11 @@ def score_against_truth(
     if not torch.equal(renders.cameras.world_from_camera, cameras.world_from_camera) or expected != renders.shape:
         raise ValueError(f"the renders of truth were made for other views than these {len(cameras)}")
     views = RenderOutput(rgb=rgb.detach().cpu().float(), alpha=alpha.detach().cpu().float())
-    any_colour = canonical_object(prompt.class_name, next(iter(COLOURS)), prompt.style)
-    colour = prompt.colour or _nearest_colour(views, any_colour, renders)[0]
-    draws = truth_draws(prompt.class_name, colour, num_draws, prompt.style)
-    scores = compare(views, [canonical_object(prompt.class_name, colour, prompt.style), *draws], renders)
+    canonical, draws = _family(prompt, views, num_draws, renders)
+    scores = compare(views, [canonical, *draws], renders)
     untouched = Turned(yaw_deg=0.0, views=views, scores=scores[1:])
     free = undo_yaw(untouched, render, draws, renders) if render is not None else None
-    iou_wrong_class, wrong_class = _floor(views, prompt.class_name, colour, num_wrong_class_draws, renders)
+    iou_wrong_class, wrong_class = _floor(views, canonical, num_wrong_class_draws, renders)
     return TruthScore(
         psnr_best=scores[1:, 0].max().item(),
         iou_best=scores[1:, 1].max().item(),
@@ -138,40 +137,37 @@ def score_against_truth(
     )
 
 
-def _image_scores(
-    seen: Turned, draws: list[PlacedObject], prompt: ToyboxPrompt, renders: TruthRenders
-) -> dict[str, Any]:
+def _image_scores(seen: Turned, draws: list[Shown], prompt: ToyboxPrompt, renders: TruthRenders) -> dict[str, Any]:
     """Return the scores of the images as they are, against the draw of the best PSNR."""
     nearest, views = draws[int(seen.scores[:, 0].argmax())], seen.views
     truth = renders.views_like([nearest], views)
     mask = metrics.silhouette(truth.alpha[0])
-    colour, _ = _nearest_colour(views, nearest, renders)
-    view_accuracy, front_back_right = judge_views(views.rgb, nearest, renders)
+    colours = [nearest_colour(views, nearest, renders, index)[0] for index in range(len(scene_of(nearest)))]
+    single = isinstance(nearest, PlacedObject)
+    view_accuracy, front_back_right = judge_views(views.rgb, nearest, renders) if single else (None, None)
     return {
         "sharpness_ratio": metrics.sharpness_ratio(views.rgb, truth.rgb[0], mask),
         "saturation_error": metrics.saturation_error(views.rgb, truth.rgb[0], mask),
         "fog": metrics.fog(views.alpha, mask),
         "view_accuracy": view_accuracy,
         "front_back_right": front_back_right,
-        "colour_right": prompt.colour is None or colour == prompt.colour,
-        "colour": colour,
+        "colour_right": all(wanted in (None, seen) for wanted, seen in zip(prompt.colours, colours, strict=True)),
+        "colour": " and ".join(colours),
     }
 
 
-def _turned_scores(
-    seen: Turned, draws: list[PlacedObject], prompt: ToyboxPrompt, renders: TruthRenders
-) -> dict[str, Any]:
+def _turned_scores(seen: Turned, draws: list[Shown], prompt: ToyboxPrompt, renders: TruthRenders) -> dict[str, Any]:
     """Return the scores of the images with the scene's turn undone, against the draw of the best PSNR."""
     nearest, views = draws[int(seen.scores[:, 0].argmax())], seen.views
     truth = renders.views_like([nearest], views)
     mask = metrics.silhouette(truth.alpha[0])
     inside = detail_inside(views.rgb, truth.rgb[0], mask)
     spread = distance = None
-    if prompt.colour is None:
+    if prompt.colour is None and prompt.second is None:
         region = metrics.own_colour_region(renders.in_every_colour(nearest).rgb)
         both = region & mask & metrics.silhouette(views.alpha)
         spread = metrics.chroma_spread(views.rgb, truth.rgb[0], both)
-        _, distance = _nearest_colour(views, nearest, renders)
+        _, distance = nearest_colour(views, nearest, renders)
     return {
         "detail": detail(views.rgb, truth.rgb[0], mask).explained,
         "detail_inside": inside and inside.explained,
@@ -181,9 +177,46 @@ def _turned_scores(
     }
 
 
-def _nearest_colour(views: RenderOutput, item: PlacedObject, renders: TruthRenders) -> tuple[str, float]:
-    """Return which of the ten colours the images of an object like ``item`` show, and how far from it they are."""
-    truth = renders.in_every_colour(item)
+def _family(
+    prompt: ToyboxPrompt, views: RenderOutput, num_draws: int, renders: TruthRenders
+) -> tuple[Shown, list[Shown]]:
+    """Return the canonical member and K draws of what a prompt means, in the nearest colours where it names none."""
+    assert prompt.class_name is not None
+    if prompt.second is not None:
+        pair = pair_in_nearest_colours(prompt, views, renders)
+        return canonical_pair(pair), [*pair_draws(pair, num_draws)]
+    any_colour = canonical_object(prompt.class_name, next(iter(COLOURS)), prompt.style)
+    colour = prompt.colour or nearest_colour(views, any_colour, renders)[0]
+    draws = truth_draws(prompt.class_name, colour, num_draws, prompt.style)
+    return canonical_object(prompt.class_name, colour, prompt.style), [*draws]
+
+
+def pair_in_nearest_colours(prompt: ToyboxPrompt, views: RenderOutput, renders: TruthRenders) -> ObjectPair:
+    """Return the two objects of a prompt; of a colour that it leaves open, the nearest one to the images."""
+    assert prompt.class_name is not None and prompt.second is not None
+    some = next(iter(COLOURS))
+
+    def pair(first: str | None, second: str | None) -> ObjectPair:
+        assert prompt.class_name is not None and prompt.second is not None
+        return ObjectPair(
+            first=prompt.class_name,
+            first_colour=first or some,
+            relation=prompt.second.relation,
+            second=prompt.second.class_name,
+            second_colour=second or some,
+        )
+
+    canonical = canonical_pair(pair(*prompt.colours))
+    seen = [wanted or nearest_colour(views, canonical, renders, i)[0] for i, wanted in enumerate(prompt.colours)]
+    return pair(*seen)
+
+
+def nearest_colour(views: RenderOutput, item: Shown, renders: TruthRenders, index: int = 0) -> tuple[str, float]:
+    """Return which of the ten colours the images of an object like ``item`` show, and how far from it they are.
+
+    In a scene it is the object with the index.
+    """
+    truth = renders.in_every_colour(item, index)
     by_colour = dict(zip(COLOURS, truth.rgb, strict=True))
     distances = metrics.colour_distances(views.rgb, views.alpha, by_colour, truth.alpha[0])
     nearest = min(distances, key=lambda name: distances[name])
@@ -191,15 +224,15 @@ def _nearest_colour(views: RenderOutput, item: PlacedObject, renders: TruthRende
 
 
 def _floor(
-    views: RenderOutput, right: ClassName, colour: str, num_draws: int, renders: TruthRenders
+    views: RenderOutput, right: Shown, num_draws: int, renders: TruthRenders
 ) -> tuple[float | None, ClassName | None]:
-    """Return the highest mean silhouette IoU against members of any wrong class, and that class."""
-    if num_draws == 0:
+    """Return the highest mean silhouette IoU against members of any wrong class, and that class; none of a scene."""
+    if num_draws == 0 or not isinstance(right, PlacedObject):
         return None, None
     ours, by_class = metrics.silhouette(views.alpha), dict[ClassName, float]()
     for name in CLASSES:
-        if name != right:
-            masks = renders.silhouettes(truth_draws(name, colour, num_draws))
+        if name != right.class_name:
+            masks = renders.silhouettes(truth_draws(name, right.colour, num_draws))
             by_class[name] = metrics.mask_iou(ours, masks).mean(dim=1).max().item()
     wrong = max(by_class, key=lambda name: by_class[name])
     return by_class[wrong], wrong

@@ -4,7 +4,7 @@ A prompt names a side by a word, "front view", that every azimuth of a sector of
 may be right and yet turned. A score that is free of this turn compares the scene as it looks from turned cameras. The
 scene's light turns with it, as it does in the pictures that a prior knows.
 
-Letters: V views, K objects, Y yaws.
+Letters: V views, K objects or scenes, Y yaws.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from sdi_gs.cameras import FRONT_HALF_ANGLE_DEG, CameraBatch
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox import metrics
-from sdi_gs.toybox.objects import PlacedObject
+from sdi_gs.toybox.objects import Shown
 from sdi_gs.toybox.truth_renders import FEW, TruthRenders, in_chunks
 
 RenderFunction = Callable[[CameraBatch], RenderOutput]
@@ -43,7 +43,7 @@ class Turned:
     scores: Tensor  # [K, 2] mean PSNR and mean silhouette IoU over the views, against each of K objects
 
 
-def compare(views: RenderOutput, items: Sequence[PlacedObject], renders: TruthRenders) -> Tensor:  # [K, 2]
+def compare(views: RenderOutput, items: Sequence[Shown], renders: TruthRenders) -> Tensor:  # [K, 2]
     """Return the mean PSNR and the mean silhouette IoU over the views, against each of K objects."""
     scores = []
     for chunk in in_chunks(items):
@@ -74,7 +74,7 @@ def turned(cameras: CameraBatch, yaw_deg: float) -> CameraBatch:
 def undo_yaw(
     untouched: Turned,
     render: RenderFunction,
-    items: Sequence[PlacedObject],  # K
+    items: Sequence[Shown],  # K
     renders: TruthRenders,
 ) -> Turned:
     """Search the turn with the highest PSNR against any of K objects, and return the scene with it undone.
@@ -104,7 +104,7 @@ def undo_yaw(
 
 
 def _psnr_of_each(
-    views: Mapping[float, RenderOutput], items: Sequence[PlacedObject], renders: TruthRenders
+    views: Mapping[float, RenderOutput], items: Sequence[Shown], renders: TruthRenders
 ) -> dict[float, Tensor]:  # yaw -> [K]
     """Return the mean PSNR over the views of every yaw against each of K objects."""
     found: dict[float, list[Tensor]] = {yaw: [] for yaw in views}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
-from sdi_gs.priors import ideal_worlds
+from sdi_gs.priors import ideal, ideal_worlds
 from sdi_gs.priors.ideal import IdealPrior, Mixture, mixture_noise
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
