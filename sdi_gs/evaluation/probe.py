@@ -213,4 +213,6 @@ def _subject_images(options: ProbeOptions, size: int, device: torch.device) -> t
     assert parsed.class_name is not None
     if parsed.colour is None:
         raise UserError(f'"{options.prompt}" leaves the colour open: name one, or give --source to probe its renders')
+    if parsed.second is not None:
+        raise UserError(f'"{options.prompt}" names two objects, and a probe starts from one: name one')
     return render_truth(truth_draws(parsed.class_name, parsed.colour, 1, parsed.style), cameras).rgb, cameras

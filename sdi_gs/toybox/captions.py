@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -73,6 +74,19 @@ class ToyboxPrompt:
     def colours(self) -> tuple[str | None, ...]:
         """Return the colour of each object, None where it is open."""
         return (self.colour,) if self.second is None else (self.colour, self.second.colour)
+
+    def pair(self, colours: Sequence[str]) -> ObjectPair:
+        """Return the two objects of this prompt in two colours; ValueError for one object."""
+        if self.class_name is None or self.second is None:
+            raise ValueError("a prompt of fewer than two objects has no pair")
+        first_colour, second_colour = colours
+        return ObjectPair(
+            first=self.class_name,
+            first_colour=first_colour,
+            relation=self.second.relation,
+            second=self.second.class_name,
+            second_colour=second_colour,
+        )
 
 
 def describe(class_name: ClassName, colour: str, style: StyleName | None = None) -> str:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, ClassName
 from sdi_gs.toybox.objects import PlacedObject, Scene, Shown, canonical_object, sample_object, scene_of, style_of
-from sdi_gs.toybox.pairs import RELATIONS, ObjectPair, sample_pair
+from sdi_gs.toybox.pairs import RELATIONS, ObjectPair, canonical_pair, sample_pair
 from sdi_gs.toybox.patches import draw_shades, render_patches
 from sdi_gs.toybox.renderer import WHITE, ToyboxRender, render_scenes
 from sdi_gs.toybox.splits import split_seed
@@ -64,6 +65,17 @@ def pair_draws(pair: ObjectPair, num_draws: int = NUM_DRAWS) -> list[Scene]:
     index = int(np.ravel_multi_index(kinds, (len(CLASSES), len(CLASSES), len(RELATIONS))))
     rng = split_seed("truth", 2 * len(CLASSES) + index)
     return [sample_pair(pair, rng) for _ in range(num_draws)]
+
+
+def canonical_member(prompt: ToyboxPrompt, colour: str) -> Shown:
+    """Return the mean of what a prompt means; ``colour``, or two as in "red and blue", is that which it leaves open."""
+    if prompt.class_name is None:
+        raise ValueError("a prompt without an object has no member")
+    open_colours = colour.split(" and ")
+    if prompt.second is None:
+        return canonical_object(prompt.class_name, prompt.colour or open_colours[0], prompt.style)
+    first, second = prompt.colours
+    return canonical_pair(prompt.pair([first or open_colours[0], second or open_colours[-1]]))
 
 
 def render_truth(

@@ -193,22 +193,11 @@ def _family(
 
 def pair_in_nearest_colours(prompt: ToyboxPrompt, views: RenderOutput, renders: TruthRenders) -> ObjectPair:
     """Return the two objects of a prompt; of a colour that it leaves open, the nearest one to the images."""
-    assert prompt.class_name is not None and prompt.second is not None
     some = next(iter(COLOURS))
-
-    def pair(first: str | None, second: str | None) -> ObjectPair:
-        assert prompt.class_name is not None and prompt.second is not None
-        return ObjectPair(
-            first=prompt.class_name,
-            first_colour=first or some,
-            relation=prompt.second.relation,
-            second=prompt.second.class_name,
-            second_colour=second or some,
-        )
-
-    canonical = canonical_pair(pair(*prompt.colours))
-    seen = [wanted or nearest_colour(views, canonical, renders, i)[0] for i, wanted in enumerate(prompt.colours)]
-    return pair(*seen)
+    canonical = canonical_pair(prompt.pair([colour or some for colour in prompt.colours]))
+    return prompt.pair(
+        [wanted or nearest_colour(views, canonical, renders, i)[0] for i, wanted in enumerate(prompt.colours)]
+    )
 
 
 def nearest_colour(views: RenderOutput, item: Shown, renders: TruthRenders, index: int = 0) -> tuple[str, float]:

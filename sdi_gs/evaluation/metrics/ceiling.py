@@ -17,8 +17,7 @@ from sdi_gs.runs.loading import load_start
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox import metrics
 from sdi_gs.toybox.detail import detail
-from sdi_gs.toybox.objects import canonical_object
-from sdi_gs.toybox.truth import held_out_cameras, render_truth
+from sdi_gs.toybox.truth import canonical_member, held_out_cameras, render_truth
 from sdi_gs.training.fitting import fit_to_images
 
 DEFAULT_COLOUR = "blue"
@@ -53,9 +52,7 @@ def score_ceiling(
 
     ``colour`` is that of the object where the prompt names none. Raises UserError for a prompt without a toybox truth.
     """
-    wanted = toybox_prompt(prompt)
-    assert wanted.class_name is not None
-    item = canonical_object(wanted.class_name, wanted.colour or colour, wanted.style)
+    item = canonical_member(toybox_prompt(prompt), colour)
     cameras = held_out_cameras(image_size)
     fitted_scene = fit_to_images(
         config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdi_gs.contracts import Representation
+from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.pictures.views import render_views
@@ -13,14 +14,19 @@ from sdi_gs.toybox.truth import held_out_cameras
 
 
 def judge_scene(representation: Representation, prompt: str, *, image_size: int = IMAGE_SIZE) -> JudgeScore:
-    """Judge the held-out views over white; UserError for a prompt without a toybox truth."""
+    """Judge the held-out views over white; UserError for a prompt without a toybox truth, and for two objects."""
+    wanted = toybox_prompt(prompt)
+    if wanted.second is not None:
+        raise UserError(f'"{prompt}" names two objects, and the judge knows objects alone: score them by "objects"')
     cameras = held_out_cameras(image_size)
     render = render_views(representation, cameras)
-    return load_judge().score(render.rgb, cameras.view_words(), toybox_prompt(prompt))
+    return load_judge().score(render.rgb, cameras.view_words(), wanted)
 
 
 def _compute(subject: Subject) -> dict[str, Any]:
     assert subject.toybox is not None
+    if subject.toybox.second is not None:
+        return {}  # The judge knows objects alone; the metric "objects" cuts them out.
     return load_judge().score(subject.views.rgb, subject.cameras.view_words(), subject.toybox).as_json()
 
 

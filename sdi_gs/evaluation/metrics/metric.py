@@ -85,7 +85,9 @@ class Metric:
     """Its part of the printed table; None for a row per key."""
 
     def rows_for(self, values: Mapping[str, Any]) -> tuple[TableRow, ...]:
-        """Return the rows of the printed table for computed values."""
+        """Return the rows of the printed table for computed values; none if the metric does not apply."""
+        if not values:
+            return ()
         if self.rows is not None:
             return self.rows
         return tuple(TableRow(title=key, score=f"{{{key}}}") for key in values)
