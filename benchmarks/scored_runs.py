@@ -15,7 +15,8 @@ from sdi_gs.cameras import VIEW_WORDS, ViewWord, sample_cameras
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.evaluation.metrics.judge import judge_scene
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
-from sdi_gs.evaluation.metrics.truth import score_scene
+from sdi_gs.evaluation.metrics.objects import score_objects
+from sdi_gs.evaluation.metrics.truth import score_scene, toybox_prompt
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
@@ -76,6 +77,8 @@ def train_and_score(
     ended, cpu_ended = time.perf_counter(), time.process_time()
     views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
     made = trainer.scene.representation
+    # The judge knows objects alone; of two, each is cut out for it.
+    judged = (judge_scene if toybox_prompt(config.prompt).second is None else score_objects)(made, config.prompt)
     save_contact_sheet(picture, render_views(made, views).rgb, columns=4, overwrite=True)
     return {
         "prompt": config.prompt,
@@ -87,7 +90,7 @@ def train_and_score(
         "loop_cpu_seconds": cpu_ended - cpu_started,
         "n_gaussians": made.num_points,
         **score_scene(made, config.prompt, renders=shared.truth, floor=floor).as_json(),
-        **judge_scene(made, config.prompt).as_json(),
+        **judged.as_json(),
     }
 
 

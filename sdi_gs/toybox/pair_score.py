@@ -31,6 +31,8 @@ from sdi_gs.toybox.truth_yaw import COARSE_STEP_DEG, MOST_YAW_DEG, RenderFunctio
 
 NUM_PAIR_DRAWS = 16
 """Draws of every arrangement."""
+NUM_LONE_DRAWS = 6
+"""Of these, draws that are also tried with one of their objects missing."""
 UNDER = "under"
 """The relation that no prompt names: the second object on the first one."""
 
@@ -117,23 +119,29 @@ def nearest_pair(
     renders: TruthRenders,
     render: RenderFunction | None,
 ) -> NearestPair:
-    """Return the nearest draw of any arrangement by the mean error over every third view."""
+    """Return the nearest draw of any arrangement by the mean error over every third view.
+
+    Some are compared without one of their objects as well: of a scene that lacks one, the other must be found.
+    """
     few = renders.few
     half = round(MOST_YAW_DEG / COARSE_STEP_DEG) if render is not None else 0
     yaws = [COARSE_STEP_DEG * k for k in range(-half, half + 1)]
     seen = {yaw: _views_at(yaw, views, few, render).rgb for yaw in yaws}
     best: tuple[float, float, Scene, str] | None = None
     for relation, scenes in arrangements(pair):
-        truth = few.views(scenes).rgb
+        lone = [(scene, item) for scene in scenes[:NUM_LONE_DRAWS] for item in scene]
+        shown = [*scenes, *((item,) for _, item in lone)]
+        whole = [*scenes, *(scene for scene, _ in lone)]
+        truth = few.views(shown).rgb
         for yaw, rgb in seen.items():
             errors = metrics.squared_error(rgb, truth).mean(dim=1)
             index = int(errors.argmin())
             if best is None or errors[index].item() < best[0]:
-                best = errors[index].item(), yaw, scenes[index], relation
+                best = errors[index].item(), yaw, whole[index], relation
     assert best is not None
     _, yaw, scene, relation = best
-    whole = views if yaw == 0.0 or render is None else render(turned(renders.cameras, yaw))
-    return NearestPair(scene=scene, relation=relation, views=whole)
+    undone = views if yaw == 0.0 or render is None else render(turned(renders.cameras, yaw))
+    return NearestPair(scene=scene, relation=relation, views=undone)
 
 
 def arrangements(pair: ObjectPair) -> Iterator[tuple[str, list[Scene]]]:
