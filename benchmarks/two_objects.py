@@ -1,7 +1,7 @@
 """Two objects in one prompt: are both there, each in its own colour, in the right relation?
 
 ``run --out FOLDER [--arm NAME ...] [--shard K/N]`` adds a line to FOLDER/runs-K.jsonl per run that is not there yet;
-``table FOLDER`` prints a row per arm and per relation. One prompt has each colour and relation at least once.
+``table FOLDER`` prints a row per arm and per relation, and saves a sheet per arm.
 """
 
 from __future__ import annotations
@@ -17,18 +17,7 @@ from scored_runs import Shared, of_shard, parse_shard, shared_by, sheet, train_a
 from sdi_gs.configs.presets import preset
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.captions import parse_prompt
-
-PROMPTS = (
-    "a red ball on a blue cube",
-    "a snowman with a red hat on a brown table",
-    "a green chair next to a yellow lamp",
-    "a green tree next to a house with a purple roof",
-    "a white mug in front of a house with a red roof",
-    "an orange rocket in front of a black cube",
-    "a blue robot behind a yellow car",
-    "a pink donut behind a green mushroom",
-)
-"""Two prompts per relation."""
+from sdi_gs.toybox.sheet import PAIRS
 
 ARMS: dict[str, dict[str, object]] = {
     "sds": {"guidance.noise": "random"},
@@ -61,7 +50,7 @@ def run_all(out: Path, arms: Sequence[str], seeds: Sequence[int], shard: tuple[i
     """Run what has no line yet, prompt by prompt, so that runs of one prompt share their renders."""
     out.mkdir(parents=True, exist_ok=True)
     done = {(row["arm"], row["prompt"], row["seed"]) for row in rows_in(out)}
-    for prompt in of_shard(PROMPTS, shard):
+    for prompt in of_shard(PAIRS, shard):
         shared: Shared | None = None
         for arm in arms:
             for seed in seeds:
@@ -99,8 +88,10 @@ def print_table(folder: Path) -> None:
         for relation in dict.fromkeys(relation_of(row) for row in of_arm):
             print(line_of(f"{arm}: {relation}", [row for row in of_arm if relation_of(row) == relation]))
         first = min(row["seed"] for row in of_arm)
-        names = [f"{arm}-{prompt.replace(' ', '-')}-{first}.png" for prompt in PROMPTS]
-        sheet([folder / name for name in names if (folder / name).is_file()], folder / f"sheet-{arm}.png")
+        names = [f"{arm}-{prompt.replace(' ', '-')}-{first}.png" for prompt in PAIRS]
+        pictures = [folder / name for name in names if (folder / name).is_file()]
+        if pictures:
+            sheet(pictures, folder / f"sheet-{arm}.png")
 
 
 def line_of(title: str, rows: Sequence[Mapping[str, Any]]) -> str:

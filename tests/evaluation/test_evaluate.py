@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from sdi_gs.contracts import Scene
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import Evaluation, evaluate
 from sdi_gs.evaluation.metrics.ceiling import score_ceiling
-from sdi_gs.evaluation.metrics.judge import judge_scene
+from sdi_gs.evaluation.metrics.judge import JUDGE, judge_scene
 from sdi_gs.evaluation.metrics.metric import Metric, Subject, TableRow
+from sdi_gs.evaluation.metrics.objects import OBJECTS, score_objects
 from sdi_gs.evaluation.metrics.size import SIZE
 from sdi_gs.evaluation.metrics.table import METRICS, metric_named
 from sdi_gs.evaluation.metrics.truth import TRUTH, score_scene, toybox_prompt
@@ -29,11 +30,13 @@ from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.toybox.truth_score import TruthScore
 from sdi_gs.training.fitting import fit_to_images
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[2] / "docs/eval.md"
 PROMPT = "a red ball"
+TRUTH_KEYS = tuple(field.name for field in fields(TruthScore))
 
 
 def config(steps: int = 60) -> RunConfig:
@@ -283,3 +286,25 @@ def test_metrics_have_names_of_their_own() -> None:
     assert [metric_named(metric.name) for metric in METRICS] == list(METRICS)
     with pytest.raises(UserError, match="unknown metric ssim: choose one of truth, judge, ceiling"):
         metric_named("ssim")
+
+
+def test_two_objects_are_scored_by_what_each_of_them_is(red_ball: Gaussians) -> None:
+    prompt = "a red ball on a blue cube"
+    scored = evaluate(splats(red_ball), prompt=prompt, num_draws=2, image_size=32, metrics=[TRUTH, JUDGE, OBJECTS])
+    scores = scored.scores
+    assert scores["psnr_best"] > 5.0 and scores["num_draws"] == 2
+    assert not scores["relation_right"] and not scores["bound"]
+    assert not any(key.startswith("judge") for key in scores), "the judge knows objects alone"
+    documented = re.findall(r"^\| `(\w+)` \|", (DOCS.parent / "toybox.md").read_text(), flags=re.MULTILINE)
+    given = [key.replace("first_", "").replace("second_", "") for key in scores if key not in TRUTH_KEYS]
+    assert sorted(documented) == sorted(set(given))
+    titles = [row.title for row in scored.rows]
+    assert "both objects, own colours" in titles and not any(title.startswith("judge: side") for title in titles)
+    alone = evaluate(splats(red_ball), prompt=PROMPT, metrics=[OBJECTS])
+    assert (alone.scores, alone.rows) == ({}, ())
+    with pytest.raises(UserError, match="names one object; this metric needs two"):
+        score_objects(red_ball, PROMPT)
+    with pytest.raises(
+        UserError, match='names two objects, and the judge knows objects alone: score them by "objects"'
+    ):
+        judge_scene(red_ball, prompt)
