@@ -130,7 +130,7 @@ def _parse_second(first: ToyboxPrompt, clauses: list[str], text: str) -> SecondO
             ' prompt: write one relation between two, as in "a red ball on a blue cube"'
         )
     word, clause = clauses
-    relation = next(name for name in RELATIONS if name == ("on" if word == "on top of" else word))
+    relation = RELATIONS[RELATIONS.index("on" if word == "on top of" else word)]
     second = _parse_object(clause, text)
     if first.class_name is None or second.class_name is None:
         where = "before" if first.class_name is None else "after"
