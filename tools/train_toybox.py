@@ -26,7 +26,7 @@ from toybox_training.judging import JudgeTask, JudgeTrainingConfig
 from toybox_training.latents import encode_examples, load_latents
 from toybox_training.loop import LoopConfig, averaged_weights, train
 from toybox_training.vocabulary import write_tokenizer
-from toybox_training.workers import workers_of_environment
+from toybox_training.workers import run_program, workers_of_environment
 
 from sdi_gs.errors import UserError
 from sdi_gs.toybox.judge import JUDGE_FILE, load_judge
@@ -223,4 +223,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -7,7 +7,8 @@ threads is slower than two with one, and much slower if other programs use the c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -72,5 +73,19 @@ def workers_of_environment() -> Iterator[Workers]:
         yield Workers(rank=dist.get_rank(), count=count)
         # A process that leaves while another still talks to it can take that one down with it.
         dist.barrier()
-    finally:
+    except BaseException:
         dist.destroy_process_group()
+        raise
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Run a program, and end this process with code 0 and without a shutdown if it was one of several.
+
+    gloo's threads can abort a process while its group is destroyed or the interpreter ends ("terminate called without
+    an active exception", pytorch/pytorch#190489); the launcher then reports finished work as failed.
+    """
+    main()
+    if dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
