@@ -19,7 +19,8 @@ class Priors:
     action: Annotated[Literal["list", "fetch", "check"], tyro.conf.Positional] = "list"
     """Whether to list, to fetch, or to check without weights: what it is, what would be used, why it cannot be."""
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
-    """A known name, a folder, a file or a hub id (owner/name); all known ones are listed if not given."""
+    """A known name, a folder, a file or a hub id (owner/name); all known ones are listed if not given. fetch takes the
+    networks of sdi-gs eval as well: clip-b32, clip-b16, clip-l14, clip-bigg, image-reward, hps-v2, hps-v2.1."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -34,6 +35,8 @@ class Priors:
 
 def priors(options: Priors) -> int:
     """List priors, fetch one and print the folder of its weights, or check one."""
+    from sdi_gs.evaluation.networks.files import fetch_network
+    from sdi_gs.evaluation.networks.known import known_network
     from sdi_gs.priors.listing import fetch_prior, known_priors, prior_status, status_lines
 
     match options.action:
@@ -44,7 +47,8 @@ def priors(options: Priors) -> int:
             else:
                 print_lines(*status_lines(statuses))
         case "fetch":
-            folder = fetch_prior(options.name or "", say=say)
+            network = known_network(options.name or "")
+            folder = fetch_network(network, say) if network else fetch_prior(options.name or "", say=say)
             if folder is None:
                 say(f"{options.name} has no weights: there is nothing to fetch")
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _PART_BYTES = 16 * 2**20
 _PATIENCE_SECONDS = 15.0
+_SAFE = ".safetensors"
 
 
 class SourceUnavailableError(UserError):
@@ -68,12 +70,28 @@ def configs_of(repo_id: str, revision: str | None) -> Path:
     return _snapshot(repo_id, revision, local_files_only=False, wanted=CONFIGS)
 
 
-def _snapshot(repo_id: str, revision: str | None, local_files_only: bool, wanted: Sequence[str] = WANTED_FILES) -> Path:
+def files_of(repo_id: str, revision: str | None, wanted: Sequence[str], *, local_files_only: bool) -> Path:
+    """Return a repository's folder in the hub's cache with the files that ``wanted`` names, whatever model it holds.
+
+    Of files that are there both as safetensors and as pickles, the former come alone. Raises SourceUnavailableError
+    if they are neither in the cache nor to be had.
+    """
+    return _snapshot(repo_id, revision, local_files_only, wanted, is_prior=False)
+
+
+def _snapshot(
+    repo_id: str,
+    revision: str | None,
+    local_files_only: bool,
+    wanted: Sequence[str] = WANTED_FILES,
+    *,
+    is_prior: bool = True,
+) -> Path:
     """Return the repository's files in the hub's cache, downloaded if the hub answers, else as they are."""
     import huggingface_hub
 
     refusal: Exception | None = None
-    unwanted = UNWANTED_FILES
+    unwanted = UNWANTED_FILES if is_prior else []
     if not local_files_only:
         try:
             # Checked once here, because a download without a connection retries for half a minute.
@@ -83,8 +101,11 @@ def _snapshot(repo_id: str, revision: str | None, local_files_only: bool, wanted
         else:
             if about.siblings:
                 names = [sibling.rfilename for sibling in about.siblings]
-                _refuse_before_download(repo_id, about.sha, names)
-                unwanted = unwanted_files(names)
+                if is_prior:
+                    _refuse_before_download(repo_id, about.sha, names)
+                    unwanted = unwanted_files(names)
+                elif any(fnmatch(name, pattern) for name in names for pattern in wanted if pattern.endswith(_SAFE)):
+                    unwanted = [f"*{end}" for end in PICKLES]
     try:
         return Path(
             huggingface_hub.snapshot_download(

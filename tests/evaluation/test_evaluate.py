@@ -24,12 +24,14 @@ from sdi_gs.evaluation.metrics.objects import OBJECTS, score_objects
 from sdi_gs.evaluation.metrics.size import SIZE
 from sdi_gs.evaluation.metrics.table import METRICS, metric_named
 from sdi_gs.evaluation.metrics.truth import TRUTH, score_scene, toybox_prompt
+from sdi_gs.evaluation.networks.kept import Networks
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.runs.prepare import prepare_run
 from sdi_gs.settings.densify import DensifyConfig
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.scoring import NetworkOptions
 from sdi_gs.toybox.truth_score import TruthScore
 from sdi_gs.training.fitting import fit_to_images
 
@@ -72,14 +74,23 @@ def red_ball() -> Gaussians:
     return cloud_of(fit_to_images(config(), disc, image_size=64, device=CPU))
 
 
+def nowhere() -> Networks:
+    """Networks that are on no machine, whatever the hub's cache holds."""
+    return Networks(NetworkOptions(clip="no/clip", clip_iqa="no/clip", hps="no/hps", image_reward="no/reward"))
+
+
 @pytest.fixture(scope="module")
 def evaluation(red_ball: Gaussians) -> Evaluation:
-    return evaluate(splats(red_ball), prompt=PROMPT, num_draws=2, ceiling_config=config(20))
+    return evaluate(splats(red_ball), prompt=PROMPT, num_draws=2, ceiling_config=config(20), networks=nowhere())
+
+
+def documented_keys(section: str) -> list[str]:
+    [text] = re.findall(rf"^## {section}\n(.*?)(?=^## )", DOCS.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return sorted(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
 
 
 def test_every_key_is_documented_and_every_documented_key_is_there(evaluation: Evaluation) -> None:
-    documented = re.findall(r"^\| `(\w+)` \|", DOCS.read_text(), flags=re.MULTILINE)
-    assert sorted(documented) == sorted(evaluation.as_json())
+    assert documented_keys("Keys") == sorted(evaluation.as_json())
 
 
 def test_scores_are_plain_json(evaluation: Evaluation) -> None:
@@ -234,8 +245,9 @@ def test_a_metric_of_your_own_runs_on_a_prompt_without_truth(
 
 
 def test_without_a_truth_everything_else_is_reported_and_one_line_says_why(red_ball: Gaussians) -> None:
-    scored = evaluate(splats(red_ball), "a blue dragon", ceiling_config=config(3))
-    without_truth = [key for metric in METRICS if not metric.needs_truth for key in metric.compute(subject(red_ball))]
+    scored = evaluate(splats(red_ball), "a blue dragon", ceiling_config=config(3), networks=nowhere())
+    here = [metric for metric in METRICS if not metric.needs_truth and metric.why_not(subject(red_ball)) is None]
+    without_truth = [key for metric in here for key in metric.compute(subject(red_ball))]
     assert list(scored.scores) == without_truth
     assert scored.scores["n_gaussians"] == 300
     assert scored.left_out is not None
@@ -244,7 +256,7 @@ def test_without_a_truth_everything_else_is_reported_and_one_line_says_why(red_b
 
 
 def subject(gaussians: Gaussians) -> Subject:
-    return Subject(representation=gaussians, run=None, prompt="a blue dragon", toybox=None)
+    return Subject(representation=gaussians, run=None, prompt="a blue dragon", toybox=None, networks=nowhere())
 
 
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric.needs_truth], ids=lambda metric: metric.name)

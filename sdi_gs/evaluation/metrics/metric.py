@@ -10,11 +10,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, Representation
+from sdi_gs.evaluation.extent import Extent, Matter, extent_of, matter_of
+from sdi_gs.evaluation.networks.kept import Networks
+from sdi_gs.evaluation.shown import Shown, cameras_of, shown_views
 from sdi_gs.pictures.views import render_views
 from sdi_gs.runs.loading import RunOrigin
+from sdi_gs.settings.protocols import ORBIT, ViewProtocol
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.scoring import Role
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.truth import NUM_DRAWS, held_out_cameras
 
@@ -41,6 +48,14 @@ class Subject:
     """How the ceiling is fitted; None for no ceiling."""
     scores: dict[str, Any] = field(default_factory=dict)
     """The values of the metrics before this one, by key."""
+    protocol: ViewProtocol = ORBIT
+    """From where ``shown`` is seen."""
+    prompts: tuple[str, ...] = ()
+    """The prompts among which a picture has to find its own; with fewer than two there is nothing to find."""
+    networks: Networks = field(default_factory=Networks)
+    """The networks of the learned metrics, which all subjects of an evaluation share."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Embeddings of ``shown`` by network, for the metrics that share them."""
 
     @cached_property
     def cameras(self) -> CameraBatch:
@@ -51,6 +66,28 @@ class Subject:
     def views(self) -> RenderOutput:
         """Renders of the held-out cameras over white: rgb [V, H, W, 3] in [0, 1], alpha [V, H, W, 1], on the CPU."""
         return render_views(self.representation, self.cameras)
+
+    @cached_property
+    def matter(self) -> Matter | None:
+        """The points that the scene is made of; None where nothing is visible."""
+        return matter_of(self.representation)
+
+    @cached_property
+    def extent(self) -> Extent | None:
+        """Where it is and how large; None where nothing is visible."""
+        return extent_of(self.representation, self.matter)
+
+    @cached_property
+    def shown(self) -> Shown:
+        """The protocol's pictures."""
+        return shown_views(self.representation, cameras_of(self.protocol, self.extent), self.protocol)
+
+    def embeddings(self, role: Role) -> Tensor:  # [V, D] unit
+        """Return the embeddings of the protocol's pictures by the CLIP network of a role."""
+        source = self.networks.options.source(role)
+        if source not in self.kept:
+            self.kept[source] = self.networks.clip(role).pictures(self.shown.rgb)
+        return self.kept[source]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +118,8 @@ class Metric:
     """Return the scores by key: numbers, texts, booleans and None, which JSON can hold."""
     needs_truth: bool = False
     """Whether it is computed for toybox prompts only."""
+    why_not: Callable[[Subject], str | None] = lambda _: None
+    """Return why it cannot be computed here, such as without its network; None where it can."""
     rows: tuple[TableRow, ...] | None = None
     """Its part of the printed table; None for a row per key."""
 

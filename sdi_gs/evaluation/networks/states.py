@@ -1,0 +1,58 @@
+"""Read weights, and give them to a network that has exactly them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sdi_gs.errors import UserError
+from sdi_gs.priors.layout import in_one_line
+
+COUNTS = ("position_ids", "attn_mask", "num_batches_tracked")
+"""Ends of entries that are counted, not learned: in some releases of a library only."""
+
+
+def read_state(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Return all tensors of weight files on the host, as float32; UserError for a file that holds none.
+
+    Files other than safetensors are read by torch's restricted reader, which refuses everything but tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                content = load_file(file)
+            else:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+            raise UserError(f"{file} cannot be read as weights ({in_one_line(error)}): download it again") from error
+        content = content.get("state_dict", content) if isinstance(content, Mapping) else content
+        if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+            raise UserError(f"{file} holds no weights: a table of tensors is expected")
+        state.update({str(name): value for name, value in content.items()})
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], *, files: Sequence[Path], layout: str) -> None:
+    """Give a network its weights; UserError, naming the layout, if some are missing or of another shape."""
+    known = {name: value for name, value in state.items() if not name.endswith(COUNTS)}
+    try:
+        found = network.load_state_dict(known, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise other_layout(files, layout, lines[0] if lines else in_one_line(error)) from error
+    missing = [name for name in found.missing_keys if not name.endswith(COUNTS)]
+    if missing:
+        raise other_layout(files, layout, f"it has no {missing[0]}")
+
+
+def other_layout(files: Sequence[Path], layout: str, what: str) -> UserError:
+    """Return the error for weights of another network."""
+    return UserError(f"{files[0]} has weights in another layout than {layout}: {what}")
