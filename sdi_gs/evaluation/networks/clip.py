@@ -33,8 +33,7 @@ class ClipNetwork:
     """A CLIP network in evaluation mode."""
 
     def __init__(self, model: CLIPModel, *, layout: str, device: torch.device | str = "cpu") -> None:
-        network: torch.nn.Module = model.eval().requires_grad_(False)
-        self.model: Any = network.to(torch.device(device))
+        self.model: Any = torch.nn.Module.to(model.eval().requires_grad_(False), device)
         self.layout = layout
         self.device = torch.device(device)
         vision, text = _parts(model)
