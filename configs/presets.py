@@ -98,6 +98,11 @@ def _presets() -> dict[str, Preset]:
             summary="SDI in LucidDreamer's settings of Gaussians; needs a CUDA card and the weights",
             config=stable_diffusion.sdi_paper_3dgs(),
         ),
+        "toybox-ideal-4view": Preset(
+            summary="toybox-ideal's run under a prior that denoises four orthogonal views of one object together",
+            config=_toybox_ideal_4view(),
+            by_representation={"ngp": _field_under_toybox_ideal() | {"views_per_step": 4}},
+        ),
     }
 
 
@@ -158,6 +163,11 @@ def _toybox_ideal() -> RunConfig:
         # on the speckle that they are given at low noise.
         ideal_prior=IdealPriorConfig(renders_per_view=1024, component_std=0.1),
     )
+
+
+def _toybox_ideal_4view() -> RunConfig:
+    base = _toybox_ideal()
+    return replace(base, prior="toybox-ideal-4view", cameras=replace(base.cameras, views_per_group=4))
 
 
 def _toybox() -> RunConfig:

@@ -181,29 +181,36 @@ def sample_cameras(
 ) -> CameraBatch:
     """Draw random cameras with stratified azimuths: one per equal sector, all sectors rotated by a random angle.
 
-    Antithetic cameras are neighbours in the batch that face each other; the first of each pair are stratified over
-    half a turn. Raises UserError if their number is odd. ``progress`` is the finished share of the run: before
-    ``word_spread_until`` azimuths keep to the middles of their view words.
+    The cameras of a group (``views_per_group``) are neighbours in the batch, at equal turns around the object and at
+    one elevation, distance and field of view; the first of each group are stratified over the turn between two of its
+    cameras. Antithetic cameras are neighbours in the batch that face each other; the first of each pair are stratified
+    over half a turn. Raises UserError if their number is odd, or no whole number of groups. ``progress`` is the
+    finished share of the run: before ``word_spread_until`` azimuths keep to the middles of their view words.
     """
+    size = config.views_per_group
+    if count % size:
+        raise UserError(f"these cameras come in groups of {size}, so {count} views do not go: use a multiple of {size}")
     if config.antithetic and count % 2:
         raise UserError(f"antithetic cameras come in pairs, so {count} views do not go: use an even number")
 
+    groups = count // size
+
     def uniform(bounds: tuple[float, float]) -> Tensor:
         low, high = bounds
-        return low + (high - low) * torch.rand(count, generator=generator)
+        return (low + (high - low) * torch.rand(groups, generator=generator)).repeat_interleave(size)
 
     turn = torch.rand((), generator=generator)
-    sectors = count // 2 if config.antithetic else count
+    sectors = groups // 2 if config.antithetic else groups
     strata = (torch.arange(sectors) + torch.rand(sectors, generator=generator)) / sectors
     if config.antithetic:
         strata = torch.stack([0.5 * strata, 0.5 * strata + 0.5], dim=1).flatten()
-    azimuth = 360.0 * (strata + turn)
+    azimuth = 360.0 * ((strata + turn)[:, None] / size + torch.arange(size) / size).flatten()
     if progress < config.word_spread_until:
         grown = progress / config.word_spread_until
         azimuth = towards_word_middles(azimuth, config.word_spread + (1.0 - config.word_spread) * grown)
     cameras = orbit_cameras(
         azimuth % 360.0,
-        draw_elevations(config.elevation_deg, config.elevation_law, count, generator),
+        draw_elevations(config.elevation_deg, config.elevation_law, groups, generator).repeat_interleave(size),
         uniform(config.distance),
         uniform(config.fov_y_deg),
         width=width,

@@ -145,8 +145,8 @@ class DiffusionPrior(Protocol):
         the prompt names the view. Row b is view b % V: the rows are B / V branches of guidance (conditional,
         unconditional, further negatives), each with all V views in order. Every branch gets the cameras, the
         unconditional one too: it stands for any object at that camera. The V views are all of a step's views, of one
-        object, unless ``compute.views_at_once`` limits the views of a call; a prior that needs them together is a
-        ``TunablePrior`` that refuses such a limit.
+        object, unless ``compute.views_at_once`` limits the views of a call; those of a ``GroupedPrior`` are then still
+        whole groups.
         """
         ...
 

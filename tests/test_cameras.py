@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -311,3 +312,34 @@ def test_no_jitter_draws_nothing() -> None:
         torch.rand(2, generator=expected)
     assert torch.equal(plain, expected.get_state())
     assert not torch.equal(plain, used)
+
+
+@pytest.mark.parametrize(("count", "size"), [(4, 4), (12, 4), (6, 3)])
+def test_cameras_of_a_group_stand_at_equal_turns_and_one_height(count: int, size: int) -> None:
+    ranges: dict[str, Any] = {"elevation_deg": (-10.0, 45.0), "distance": (2.0, 4.0), "fov_y_deg": (30.0, 60.0)}
+    cameras = sampled(count, views_per_group=size, **ranges)
+    firsts = []
+    for group in range(count // size):
+        rows = cameras.rows(slice(group * size, (group + 1) * size))
+        turns = (rows.azimuth_deg - rows.azimuth_deg[0]) % 360.0
+        torch.testing.assert_close(turns, torch.arange(size) * 360.0 / size, atol=1e-3, rtol=0.0)
+        for shared in (rows.elevation_deg, rows.intrinsics[:, 0, 0], rows.world_from_camera[:, :3, 3].norm(dim=1)):
+            torch.testing.assert_close(shared, shared[:1].expand(size))
+        firsts.append((rows.azimuth_deg[0].item() % (360.0 / size), rows.elevation_deg[0].item()))
+    assert len(set(firsts)) == count // size
+    # One group in each equal part of the turn between two neighbours, however the parts are turned.
+    ordered = sorted(first for first, _ in firsts)
+    gaps = [later - earlier for earlier, later in pairwise([*ordered, ordered[0] + 360.0 / size])]
+    assert max(gaps) <= 2.0 * 360.0 / count + 1e-3
+
+
+def test_groups_of_one_are_cameras_as_ever() -> None:
+    one, ever = sampled(5, views_per_group=1), sampled(5)
+    assert torch.equal(one.world_from_camera, ever.world_from_camera)
+
+
+def test_views_that_are_no_whole_groups_are_refused() -> None:
+    with pytest.raises(UserError, match="come in groups of 4, so 6 views do not go: use a multiple of 4"):
+        sampled(6, views_per_group=4)
+    with pytest.raises(ValueError, match="antithetic draws pairs and views_per_group 4 draws groups"):
+        CameraConfig(antithetic=True, views_per_group=4)

@@ -14,6 +14,12 @@ def test_groups_cover_all_rows_once_and_in_order() -> None:
     assert row_groups(0, 0) == []
 
 
+def test_rows_that_belong_together_share_a_group() -> None:
+    assert row_groups(8, 1, together=4) == row_groups(8, 5, together=4) == [slice(0, 4), slice(4, 8)]
+    assert row_groups(12, 9, together=4) == [slice(0, 8), slice(8, 12)]
+    assert row_groups(8, 0, together=4) == [slice(0, 8)]
+
+
 def test_what_is_recomputed_has_the_same_gradient_and_keeps_its_input_alone() -> None:
     calls: list[bool] = []
 

@@ -19,6 +19,7 @@ from sdi_gs.batch.kept_prior import KeptPrior
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import evaluate
 from sdi_gs.evaluation.metrics.table import metric_named
+from sdi_gs.priors.catalog import is_in_closed_form
 from sdi_gs.runs.checkpoint import list_checkpoints
 from sdi_gs.runs.events import CheckpointSaved, Event, StepDone, TrainingStarted
 from sdi_gs.runs.finish import read_summary
@@ -138,7 +139,7 @@ class _Row:
         """Return the request of a new run, or of one that goes on if it has a checkpoint."""
         job, path, device = self.job, self.folder.path, self.worker.device
         config = config_from_dict(dict(job.config))
-        needs_no_tier = device.type != "cuda" or config.prior == "toybox-ideal"
+        needs_no_tier = device.type != "cuda" or is_in_closed_form(config.prior)
         tier: Any = job.tier if needs_no_tier else self.worker.tier(job.tier, with_values(config, job.given))  # pyright: ignore[reportArgumentType]
         if list_checkpoints(self.folder.checkpoints):
             return RunRequest(resume=path, device=device, tier=tier, export=tuple(job.export))

@@ -15,7 +15,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.guidance.perp_neg import combine_branches
 from sdi_gs.guidance.prompts import Conditions
-from sdi_gs.row_groups import row_groups
+from sdi_gs.row_groups import row_groups, views_together
 from sdi_gs.settings.compute import ComputeConfig
 
 Branches = Literal["conditional", "unconditional", "all"]
@@ -32,7 +32,7 @@ class GuidedPredictor:
     """The prior under guidance for one batch of prompts; ``calls`` counts its calls.
 
     All branches go into one call of the prior, branch after branch and each in the order of the images, unless the
-    compute settings allow fewer rows at once.
+    compute settings allow fewer rows at once. Views that the prior denoises together stay together.
     """
 
     def __init__(self, prior: DiffusionPrior, conditions: Conditions, compute: ComputeConfig | None = None) -> None:
@@ -85,7 +85,9 @@ class GuidedPredictor:
                     _joined([self._branches[branch][images] for branch in branches]),
                     None if self._cameras is None else self._cameras.rows(images),
                 )
-                for images in row_groups(len(noised_latents), self._compute.views_at_once)
+                for images in row_groups(
+                    len(noised_latents), self._compute.views_at_once, together=views_together(self._prior)
+                )
             ]
         noises = [
             self._prior.predict_noise(_joined([noised_latents[images]] * len(branches)), timestep, embeddings, cameras)

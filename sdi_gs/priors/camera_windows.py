@@ -6,7 +6,10 @@ distributed error, and near cameras are neighbours in memory: rows are sorted by
 are repeated after a full turn. Elevations go half a window beyond their range, so that windows at its ends are whole
 as well; only at the poles, where elevations end, they are cut off.
 
-Letters: N cameras, R rows, N and the repeated ones.
+Cameras may stand in groups of G at equal turns, which see one object: the row of a group's next camera is N / G rows
+further on.
+
+Letters: N cameras, R rows, N and the repeated ones, G cameras of a group.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.splits import split_seed
 
 _GOLDEN_SHARE = 0.5 * (math.sqrt(5.0) - 1.0)
-_TOLERANCE_DEG = 1e-3
+TOLERANCE_DEG = 1e-3
 """Error of angles that went through float32."""
 
 
@@ -34,22 +37,23 @@ class Window:
     """The rows near a camera."""
 
     rows: slice
-    """Rows of about the right azimuth."""
+    """Rows of about the right azimuth, of the group's first camera."""
     is_far: Tensor  # [R of the slice] bool, those of the wrong elevation, which do not count
 
 
 class CameraWindows:
     """N cameras, evenly spread over azimuths and elevations."""
 
-    def __init__(self, config: IdealPriorConfig) -> None:
+    def __init__(self, config: IdealPriorConfig, group: int = 1) -> None:
         # A stream of its own, not that of the objects.
-        (rng,), count = split_seed("prior", config.seed).spawn(1), config.renders_around
+        (rng,), self.groups = split_seed("prior", config.seed).spawn(1), math.ceil(config.renders_around / group)
         low, high = config.elevations_around
-        self._config = config
-        azimuth = torch.from_numpy(360.0 * (np.arange(count) + rng.random(count)) / count)
+        self._config, self._group, count = config, group, self.groups * group
+        first = 360.0 * (np.arange(self.groups) + rng.random(self.groups)) / count
+        azimuth = torch.from_numpy(np.concatenate([first + 360.0 * turn / group for turn in range(group)]))
         # Neighbours in azimuth are far apart in elevation: any run of rows covers all elevations evenly.
-        turns = (rng.random() + _GOLDEN_SHARE * np.arange(count)) % 1.0
-        elevation = torch.from_numpy(low + (high - low) * turns)
+        turns = (rng.random() + _GOLDEN_SHARE * np.arange(self.groups)) % 1.0
+        elevation = torch.from_numpy(low + (high - low) * turns).repeat(group)
         self.cameras: CameraBatch = orbit_cameras(
             azimuth.float(),
             elevation.float(),
@@ -68,7 +72,7 @@ class CameraWindows:
         """Return the rows near a camera; raises UserError for an elevation outside of the configured range."""
         config = self._config
         low, high = config.elevation_deg
-        if not low - _TOLERANCE_DEG <= elevation_deg <= high + _TOLERANCE_DEG:
+        if not low - TOLERANCE_DEG <= elevation_deg <= high + TOLERANCE_DEG:
             raise UserError(
                 f"a camera at elevation {elevation_deg:.4g} degrees is beyond toybox-ideal's renders, {low} to {high}: "
                 "set ideal_prior.elevation_deg to the range of cameras.elevation_deg"
@@ -78,6 +82,12 @@ class CameraWindows:
         first, last = torch.searchsorted(self._azimuth, ends).tolist()
         away = (self._elevation[first:last] - elevation_deg).abs()
         return Window(rows=slice(first, last), is_far=away > 0.5 * config.elevation_window_deg)
+
+    def rows_of_group(self, window: Window) -> list[slice]:
+        """Return the rows of each camera of a group, near whose first camera the window is: row by row one object."""
+        first, length = window.rows.start, window.rows.stop - window.rows.start
+        begins = [(first + turn * self.groups) % (self.groups * self._group) for turn in range(self._group)]
+        return [slice(begin, begin + length) for begin in begins]
 
 
 def require_known_cameras(config: IdealPriorConfig, cameras: CameraConfig) -> None:

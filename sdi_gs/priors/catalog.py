@@ -15,6 +15,7 @@ from sdi_gs.priors.hub_names import hub_name
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.guidance import require_cameras
 from sdi_gs.settings.priors import lora_and_weight
+from sdi_gs.settings.run import require_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -55,6 +56,8 @@ def _entry_of(config: RunConfig) -> CatalogEntry | None:
     if config.guidance.views == "cameras":
         # Now rather than after a download.
         require_cameras(name, known=entry is not None and entry.knows_cameras)
+    if entry is not None:
+        require_groups(name, entry.views_per_group, config)
     return entry
 
 
@@ -73,7 +76,7 @@ def loader_settings(config: RunConfig) -> tuple[Hashable, ...]:
         config.guidance.renoise,
         config.guidance.views,
         config.cameras,
-        (style_in(config.prompt), names_two_objects(config.prompt)) if config.prior == TOYBOX_IDEAL.name else None,
+        (style_in(config.prompt), names_two_objects(config.prompt)) if is_in_closed_form(config.prior) else None,
     )
 
 
@@ -91,6 +94,11 @@ def is_instrument(name: str) -> bool:
     """Return whether a prior only measures the method: it knows nothing but toybox."""
     entry = entry_named(name)
     return entry is not None and entry.is_instrument
+
+
+def is_in_closed_form(name: str) -> bool:
+    """Return whether a prior is computed from renders of toybox, which ``config.ideal_prior`` sets, without weights."""
+    return name in (TOYBOX_IDEAL.name, TOYBOX_IDEAL_4VIEW.name)
 
 
 def refuse_add_ons(config: RunConfig) -> None:
@@ -139,12 +147,14 @@ def _load_ideal(entry: CatalogEntry, config: RunConfig, *, device: torch.device 
 
     refuse_add_ons(config)
     style = style_in(config.prompt)
-    if style is not None:
+    if style is not None and entry.views_per_group == 1:
         return IdealPatchPrior(config.ideal_prior, style, device=device)
     if config.guidance.views == "cameras":
         require_known_cameras(config.ideal_prior, config.cameras)
     world = PAIRS if names_two_objects(config.prompt) else ALONE
-    return IdealPrior(config.ideal_prior, device=device, world=world)
+    return IdealPrior(
+        config.ideal_prior, device=device, world=world, name=entry.name, views_per_group=entry.views_per_group
+    )
 
 
 def _load_packaged(entry: CatalogEntry, config: RunConfig, *, device: torch.device | str) -> DiffusionPrior:
@@ -218,6 +228,20 @@ TOYBOX_IDEAL = CatalogEntry(
     is_instrument=True,
     knows_cameras=True,
     check_prompt=_toybox_words,
+    load=_load_ideal,
+)
+
+TOYBOX_IDEAL_4VIEW = CatalogEntry(
+    name="toybox-ideal-4view",
+    summary="exact joint denoiser of four renders of one toybox object, in closed form",
+    sources=(),
+    licence="Apache-2.0",
+    download_bytes=0,
+    prediction_type="epsilon",
+    is_instrument=True,
+    knows_cameras=True,
+    views_per_group=4,
+    check_prompt=_plain_toybox_words,
     load=_load_ideal,
 )
 
@@ -296,4 +320,4 @@ SD15 = CatalogEntry(
     load=_load_from_mirrors,
 )
 
-CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21, SD15)
+CATALOG = (TOYBOX_IDEAL, TOYBOX_IDEAL_4VIEW, TOYBOX, SD21_BASE, SD21, SD15)

@@ -6,11 +6,14 @@ a Gaussian mixture of width s in latent space. For that distribution the optimal
     v = a s^2 + 1 - a,   w_j = softmax_j(log p_j - |x - sqrt(a) c_j|^2 / (2 v)),   m = sum_j w_j c_j,
     eps(x) = sqrt(1 - a) (x - sqrt(a) m) / v.
 
+Several views of one object (toybox-ideal-4view) are one point of the mixture of their stacked renders: logits add over
+the views, the softmax is shared, and all else stays as it is for a single view.
+
 It is an instrument, not a model of images: it knows its own renders and nothing else. Latents are average-pooled
 pixels in [-1, 1].
 
 Letters: B images, H W pixels, C = 3 latent channels, h w latent pixels, D = C h w, M mixture centres, L = 1 token,
-E embedding width.
+E embedding width, V views, G views of a group.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
-from sdi_gs.priors.camera_windows import CameraWindows, Window
+from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, wrap_degrees
+from sdi_gs.errors import UserError
+from sdi_gs.priors.camera_windows import TOLERANCE_DEG, CameraWindows, Window
 from sdi_gs.priors.ideal_conditions import side_cameras
 from sdi_gs.priors.ideal_worlds import ALONE, World
 from sdi_gs.priors.kept_renders import kept_renders
@@ -47,14 +51,24 @@ class IdealPrior:
 
     A camera takes the place of the view words: the renders that count are those within a window around its azimuth and
     elevation (``camera_windows``), also without a prompt. Its distance and field of view are taken to be the config's.
+    The views of a group are of one object, whose turn against the cameras is one as well.
     """
 
-    name = "toybox-ideal"
     knows_cameras = True
 
-    def __init__(self, config: IdealPriorConfig, *, device: torch.device | str = "cpu", world: World = ALONE) -> None:
+    def __init__(
+        self,
+        config: IdealPriorConfig,
+        *,
+        device: torch.device | str = "cpu",
+        world: World = ALONE,
+        name: str = "toybox-ideal",
+        views_per_group: int = 1,
+    ) -> None:
         self.config = config
         self.world = world
+        self.name = name
+        self.views_per_group = views_per_group
         self.schedule = scaled_linear_schedule()
         self.image_size = config.image_size
         self.device = torch.device(device)
@@ -64,7 +78,7 @@ class IdealPrior:
     @cached_property
     def _windows(self) -> CameraWindows:
         """Return the cameras on all sides."""
-        return CameraWindows(self.config)
+        return CameraWindows(self.config, self.views_per_group)
 
     def keep_prompts(self) -> None:
         """Do nothing: renders are always kept."""
@@ -105,18 +119,21 @@ class IdealPrior:
     ) -> Tensor:
         """Return the exact noise [B, 3, h, w] for the mixture of each embedding, near its camera if there are cameras.
 
-        Raises UserError for a camera at an elevation without renders.
+        Raises UserError for a camera at an elevation without renders, and for views that are not in whole groups.
         """
         level = self.schedule.alpha_cumprod(timestep)
         flat = noised_latents.flatten(1)
         predicted = torch.empty_like(flat)
         if cameras is not None:
-            angles = list(zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True))
-            windows = [self._windows.near(azimuth, elevation) for azimuth, elevation in angles]
-            for row, embedding in enumerate(embeddings[:, 0].cpu()):
-                mixture = self._mixture_near(embedding, windows[row % len(windows)])
-                predicted[row] = mixture_noise(flat[row, None], mixture, level, self.config.component_std)[0]
+            windows, size = self._windows_of_groups(cameras), self.views_per_group
+            named = embeddings[:, 0].cpu()
+            for index in range(len(flat) // size):
+                group, window = slice(index * size, (index + 1) * size), windows[index % len(windows)]
+                mixtures = self._mixtures_near(named[group], window)
+                predicted[group] = joint_noise(flat[group], mixtures, level, self.config.component_std)
             return predicted.view_as(noised_latents)
+        if self.views_per_group > 1:
+            raise UserError(f"{self.name} needs the cameras of its views: use --guidance.views cameras")
         distinct, members = torch.unique(embeddings.flatten(1), dim=0, return_inverse=True)
         for index, embedding in enumerate(distinct):
             rows = torch.nonzero(members == index).squeeze(1)
@@ -126,6 +143,7 @@ class IdealPrior:
     def _mixture_of(self, embedding: Tensor) -> Mixture:
         """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
         content, views, background = self.world.properties_of(embedding)
+        views = _weakened(views, self.config.view_words_dropped)
         weights: list[tuple[ViewWord, float]] = [
             (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
@@ -138,11 +156,33 @@ class IdealPrior:
             half_norms=torch.cat([part.half_norms for part, _ in parts]),
         )
 
-    def _mixture_near(self, embedding: Tensor, window: Window) -> Mixture:
-        """Return the mixture of one embedding [E] at one camera, whatever views the embedding names."""
-        content, _, background = self.world.properties_of(embedding)
-        around = self._mixture(content, "all around", background).rows(window.rows)
-        return replace(around, log_weights=around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf))
+    def _windows_of_groups(self, cameras: CameraBatch) -> list[Window]:
+        """Return the window near the first camera of each group; UserError unless the others stand around it."""
+        size = self.views_per_group
+        angles = list(zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True))
+        for row, (azimuth, elevation) in enumerate(angles):
+            first, height = angles[row - row % size]
+            off = wrap_degrees(azimuth - first - 360.0 / size * (row % size))
+            if max(abs(off), abs(elevation - height)) > TOLERANCE_DEG or len(angles) % size:
+                raise UserError(
+                    f"{self.name} takes {size} views at equal turns and one elevation together, got azimuths "
+                    f"{', '.join(f'{angle:.4g}' for angle, _ in angles)}: set cameras.views_per_group to {size}"
+                )
+        return [self._windows.near(*angle) for angle in angles[::size]]
+
+    def _mixtures_near(
+        self,
+        embeddings: Tensor,  # [G, E]
+        window: Window,
+    ) -> list[Mixture]:
+        """Return the mixtures of a group's views, whatever views the embeddings name: row by row one object."""
+        mixtures = []
+        for embedding, rows in zip(embeddings, self._windows.rows_of_group(window), strict=True):
+            content, _, background = self.world.properties_of(embedding)
+            around = self._mixture(content, "all around", background).rows(rows)
+            weights = around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf)
+            mixtures.append(replace(around, log_weights=weights))
+        return mixtures
 
     def _mixture(
         self,
@@ -167,20 +207,23 @@ class IdealPrior:
             config = self.config
             match view:
                 case "all around":
-                    count = config.renders_around
+                    count = len(self._windows.cameras)
                 case None:
                     count = config.unconditional_renders
                 case _:
                     count = config.renders_per_view
+            # Pictures of groups are of fewer objects than as many single ones.
+            group = () if self.views_per_group == 1 else (self.views_per_group,)
             self._renders[key] = kept_renders(
-                config, (*key, count), lambda: self._render(content, view, count), device=self.device
+                config, (*key, *group, count), lambda: self._render(content, view, count), device=self.device
             )
         return self._renders[key]
 
     def _render(self, content: _Content, view: _Side, count: int) -> tuple[Tensor, Tensor]:
         """Render what ``_rendered`` returns."""
         rng = split_seed("prior", self.config.seed)
-        scenes = [self.world.sample(content, rng) for _ in range(count)]
+        objects = self._windows.groups if view == "all around" else count
+        scenes = [self.world.sample(content, rng) for _ in range(objects)] * (count // objects)
         cameras = self._windows.cameras if view == "all around" else side_cameras(self.config, view, count, rng)
         render = render_scenes(scenes, cameras, background=(0.0, 0.0, 0.0))
         return self._pooled(render.rgb), self._pooled(render.alpha)
@@ -207,6 +250,22 @@ class IdealPrior:
         )
 
 
+def _weakened(
+    views: Sequence[float],  # weights of VIEW_WORDS
+    dropped: float,
+) -> list[float]:
+    """Return the weights where a word is forgotten in a share of all cases; front, sides and back are then as likely
+    as they are wide. No word at all stays none."""
+    if dropped == 0.0 or not any(views):
+        return list(views)
+    around: dict[ViewWord, float] = {"front view": 0.25, "side view": 0.5, "back view": 0.25}
+    total = sum(views)
+    return [
+        (1.0 - dropped) * weight + dropped * total * around.get(word, 0.0)
+        for word, weight in zip(VIEW_WORDS, views, strict=True)
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
     """Centres of a Gaussian mixture, with values for computing distances to them."""
@@ -229,9 +288,41 @@ def mixture_noise(
     component_std: float,
 ) -> Tensor:
     """Return the optimal noise prediction [B, D] at a level (formula at the top of this file)."""
+    logits = _log_likelihoods(noised, mixture, level, component_std) + mixture.log_weights
+    return _noise_towards(torch.softmax(logits, dim=1) @ mixture.centres, noised, level, component_std)
+
+
+def joint_noise(
+    noised: Tensor,  # [G, D]
+    mixtures: Sequence[Mixture],  # G of them, row by row of one object
+    level: float,
+    component_std: float,
+) -> Tensor:
+    """Return the optimal noise prediction [G, D] for views of one object, whose weights are those of the first view."""
+    views = list(zip(noised.split(1), mixtures, strict=True))
+    logits = torch.stack([_log_likelihoods(view, mixture, level, component_std) for view, mixture in views]).sum(dim=0)
+    weights = torch.softmax(logits + mixtures[0].log_weights, dim=1)
+    means = torch.cat([weights @ mixture.centres for mixture in mixtures])
+    return _noise_towards(means, noised, level, component_std)
+
+
+def _log_likelihoods(
+    noised: Tensor,  # [B, D]
+    mixture: Mixture,
+    level: float,
+    component_std: float,
+) -> Tensor:  # [B, M] up to a constant of each row
+    """Return log p(x | centre): |x|^2 is common to all centres and cancels in the softmax."""
     variance = level * component_std**2 + 1.0 - level
-    root = math.sqrt(level)
-    # |x|^2 is common to all centres and cancels in the softmax.
-    logits = (root * (noised @ mixture.centres.T) - level * mixture.half_norms) / variance + mixture.log_weights
-    mean = torch.softmax(logits, dim=1) @ mixture.centres
-    return math.sqrt(1.0 - level) / variance * (noised - root * mean)
+    return (math.sqrt(level) * (noised @ mixture.centres.T) - level * mixture.half_norms) / variance
+
+
+def _noise_towards(
+    mean: Tensor,  # [B, D]
+    noised: Tensor,  # [B, D]
+    level: float,
+    component_std: float,
+) -> Tensor:
+    """Return the noise [B, D] that belongs to the mean of the centres under their weights."""
+    variance = level * component_std**2 + 1.0 - level
+    return math.sqrt(1.0 - level) / variance * (noised - math.sqrt(level) * mean)

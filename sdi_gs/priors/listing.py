@@ -41,6 +41,7 @@ class PriorStatus:
     is_packaged: bool = False
     """Whether its files are part of this package."""
     knows_cameras: bool = False
+    views_per_group: int = 1
     """Whether it can be given the camera instead of a view word."""
 
     def as_json(self) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
         is_instrument=entry.is_instrument,
         is_packaged=entry.packaged is not None,
         knows_cameras=entry.knows_cameras,
+        views_per_group=entry.views_per_group,
     )
 
 
@@ -155,6 +157,9 @@ def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
             lines.append("    an instrument: it knows toybox's objects and colours, and refuses every other word")
         if status.knows_cameras:
             lines.append("    knows cameras: --guidance.views cameras")
+        if status.views_per_group > 1:
+            group = status.views_per_group
+            lines.append(f"    denoises {group} views of one object together: --cameras.views-per-group {group}")
         lines.append(f"    {size}, licence {status.licence}")
         for word, source in zip(["from", *["else"] * len(status.sources)], status.sources, strict=False):
             lines.append(f"    {word} {source}")

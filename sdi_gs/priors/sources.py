@@ -61,6 +61,8 @@ class CatalogEntry:
     """Whether it knows only toybox: made to measure the method, not to generate arbitrary objects."""
     knows_cameras: bool = False
     """Whether it can be given the camera instead of a view word, as the loaded prior's own ``knows_cameras``."""
+    views_per_group: int = 1
+    """Views of one object that it denoises together, as the loaded prior's own ``views_per_group``."""
     packaged: Path | None = None
     """The folder in Stable Diffusion 2.1's layout that comes with this package."""
 

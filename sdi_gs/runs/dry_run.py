@@ -71,11 +71,17 @@ def run_lines(config: RunConfig, same_cost: str | None) -> list[str]:
     found = predicted_runs(config, same_cost=same_cost)
     if not found:
         return ["predicted nothing: neither memory nor time of such a run was counted (docs/reports/gpu-memory.md)"]
-    lines = [f"steps     {config.total_steps} of {config.views_per_step} views"]
+    lines = [f"steps     {config.total_steps} of {config.views_per_step} views{grouped(config)}"]
     for run in found:
         hours = ", ".join(f"{_readable_hours(value)} on {card}" for card, value in run.hours.items())
         lines.append(f"predicted tier {run.tier.name}: at most {run.peak_bytes / GIB:.1f} GiB; {hours}")
     return [*lines, "predicted times are counted from operations, not measured"]
+
+
+def grouped(config: RunConfig) -> str:
+    """Return the words for views that stand in groups; none for views that are drawn one by one."""
+    size = config.cameras.views_per_group
+    return "" if size == 1 else f", in groups of {size} at equal turns"
 
 
 def _readable_hours(hours: float) -> str:

@@ -9,7 +9,7 @@ from typing import assert_never
 import torch
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.catalog import TOYBOX_IDEAL
+from sdi_gs.priors.catalog import is_in_closed_form
 from sdi_gs.runs.events import Notice, Observer, TierChosen, ignore
 from sdi_gs.runs.predicted_run import predicted_need
 from sdi_gs.settings.run import RunConfig
@@ -33,7 +33,7 @@ def tier_of_run(choice: TierChoice, config: RunConfig, *, device: torch.device, 
     "auto" is no tier on the CPU and for a prior without networks. Raises UserError if a card is too small for every
     tier and none was named.
     """
-    if choice == "auto" and config.prior == TOYBOX_IDEAL.name:
+    if choice == "auto" and is_in_closed_form(config.prior):
         return None
     free_bytes = None
     if device.type == "cuda":

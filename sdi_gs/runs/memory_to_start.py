@@ -6,7 +6,7 @@ import torch
 
 from sdi_gs.devices import free_bytes
 from sdi_gs.errors import UserError
-from sdi_gs.priors.catalog import TOYBOX_IDEAL
+from sdi_gs.priors.catalog import is_in_closed_form
 from sdi_gs.representations.initial_gaussians import kind_of_start
 from sdi_gs.settings.compute import fewest
 from sdi_gs.settings.run import RunConfig
@@ -41,7 +41,7 @@ def _needs(config: RunConfig, device: torch.device) -> list[tuple[str, int, int,
         needs.append(("gaussians.num_initial", config.gaussians.num_initial, each, ""))
     prior = config.ideal_prior
     # Patches of a style have a prior of their own, of one object.
-    if config.prior == TOYBOX_IDEAL.name and style_in(config.prompt) is None:
+    if is_in_closed_form(config.prior) and style_in(config.prompt) is None:
         each = BYTES_PER_RENDERED_PIXEL * prior.image_size**2
         fix = ", or a smaller ideal_prior.image_size"
         if config.guidance.views == "cameras":

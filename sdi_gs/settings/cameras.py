@@ -43,6 +43,9 @@ class CameraConfig:
     fov_y_deg: Annotated[tuple[float, float], Range(1.0, 150.0, ordered=True)] = (40.0, 40.0)
     """Range of vertical fields of view."""
     jitter: JitterConfig = field(default_factory=JitterConfig)
+    views_per_group: Annotated[int, Range(1, 64)] = 1
+    """Views of a step that stand around the object at equal turns, at one elevation, distance and field of view; 4 for
+    a prior that denoises four orthogonal views together (MVDream). ``views_per_step`` is a multiple of it."""
     antithetic: bool = False
     """Draw azimuths in pairs that face each other, 180 degrees apart (MV-SDI); needs an even number of views."""
 
@@ -54,6 +57,10 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.antithetic and self.views_per_group > 1:
+            raise ValueError(
+                f"antithetic draws pairs and views_per_group {self.views_per_group} draws groups: leave one of them out"
+            )
 
 
 _PLACE = Range(-1e9, 1e9)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sdi_gs.settings.bounds import SEED, Range, check_settings
+from sdi_gs.settings.bounds import SEED, SHARE, Range, check_settings
 
 PriorType = Literal["auto", "epsilon", "v_prediction", "sample"]
 """What a diffusion network predicts, or auto for what its own files state."""
@@ -53,6 +53,9 @@ class IdealPriorConfig:
     """Width of the azimuths that a camera may stand for: it is known to within half of it on either side."""
     elevation_window_deg: Annotated[float, Range(5.0, 180.0)] = 20.0
     """Width of the elevations that a camera may stand for."""
+    view_words_dropped: Annotated[float, SHARE] = 0.0
+    """Share of cases in which a view word is forgotten, so that any side but the top may be seen; above 0, two fronts
+    become likely, as under networks that hear view words badly (docs/janus.md)."""
     component_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.3
     """Width s of the mixture in latent units, where white is 1 and black is -1."""
     styled_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.1

@@ -78,6 +78,11 @@ class RunConfig:
             lora_and_weight(text)
         if self.cameras.antithetic and self.views_per_step % 2:
             raise ValueError(f"cameras.antithetic needs an even views_per_step, got {self.views_per_step}")
+        group = self.cameras.views_per_group
+        if self.views_per_step % group:
+            raise ValueError(
+                f"views_per_step must be a multiple of cameras.views_per_group, {group}, got {self.views_per_step}"
+            )
         if self.guidance.views == "cameras" and self.view_prompts != ViewPromptsConfig():
             raise ValueError("view_prompts replace view words; with guidance.views cameras there are none: use words")
         self._check_backgrounds()
@@ -113,6 +118,18 @@ class RunConfig:
     def scheduled(self, step: int) -> int:
         """Return the step by which the schedules go: ``step``, or the last one that they are tied to."""
         return min(step, self.steps - 1)
+
+
+def require_groups(prior: str, needed: int, config: RunConfig) -> None:
+    """Raise UserError unless a run's views stand in the groups of ``needed`` views that its prior denoises together."""
+    drawn = config.cameras.views_per_group
+    if needed not in (1, drawn):
+        raise UserError(
+            f"{prior} denoises {needed} views of one object together, and cameras.views_per_group is {drawn}: use "
+            f"--cameras.views-per-group {needed} and a multiple of {needed} for --views-per-step"
+        )
+    if needed > 1 and config.guidance.views != "cameras":
+        raise UserError(f"{prior} needs to know the cameras of its views: use --guidance.views cameras")
 
 
 def require_prompt(config: RunConfig) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sdi_gs.contracts import DiffusionPrior, TunablePrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import PromptConditions
-from sdi_gs.settings.run import RunConfig
+from sdi_gs.row_groups import views_together
+from sdi_gs.settings.run import RunConfig, require_groups
 
 
 def require_decoder(prior: DiffusionPrior, config: RunConfig) -> None:
@@ -23,7 +24,8 @@ def tune(prior: DiffusionPrior, config: RunConfig) -> None:
 
 
 def conditions_of(prior: DiffusionPrior, config: RunConfig) -> PromptConditions:
-    """Return the embeddings of a config's prompts."""
+    """Return the embeddings of a config's prompts; UserError for views that the prior cannot be given."""
+    require_groups(prior.name, views_together(prior), config)
     return PromptConditions(
         prior,
         config.prompt,

@@ -148,7 +148,9 @@ def test_every_window_of_the_range_holds_about_its_number_of_renders(config: Ide
 def test_windows_are_views_of_one_set_of_centres() -> None:
     prior = IdealPrior(SMALL)
     embedding = prior.embed_prompts(["a red mug, white background"])[0, 0]
-    first, second = (prior._mixture_near(embedding, prior._windows.near(azimuth, 10.0)) for azimuth in (90.0, 95.0))
+    first, second = (
+        prior._mixtures_near(embedding[None], prior._windows.near(azimuth, 10.0))[0] for azimuth in (90.0, 95.0)
+    )
     assert first.centres.untyped_storage().data_ptr() == second.centres.untyped_storage().data_ptr()
 
 
