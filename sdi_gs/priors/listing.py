@@ -41,8 +41,9 @@ class PriorStatus:
     is_packaged: bool = False
     """Whether its files are part of this package."""
     knows_cameras: bool = False
-    views_per_group: int = 1
     """Whether it can be given the camera instead of a view word."""
+    views_per_group: int = 1
+    """Views of one object that it denoises together."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
