@@ -120,6 +120,7 @@ def test_priors_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFix
         ("sd21-base", False, False),
         ("sd21", False, False),
         ("sd15", False, False),
+        ("toybox-ideal-4view", True, True),
     ]
     assert main(["priors"]) == 0
     said = capsys.readouterr().out
