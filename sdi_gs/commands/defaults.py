@@ -11,7 +11,11 @@ from sdi_gs.settings.run import RunConfig
 CPU_PRESET = "toybox-ideal"
 """What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
 and docs/reports/evidence.md, which say why."""
-GPU_PRESET = "sd21-base"
+GPU_PRESET = "sd21-fast"
+"""What a run on a card starts from: minutes, where ``OWN_MODEL_PRESET`` takes hours, and no score on toybox's network was
+worse by it (docs/reports/sd21.md)."""
+OWN_MODEL_PRESET = "sd21-base"
+"""What a model of the user's own starts from: every target is new, and nothing about the model is assumed."""
 
 
 def named_settings(
@@ -27,9 +31,16 @@ def named_settings(
     if resume is not None:
         return None, f"settings of {resume}"
     if prior is not None:
-        name = preset_for_prior(prior) or GPU_PRESET
+        name = preset_of_prior(prior)
         return preset_named(name).config_for(representation), f"preset {name} fits this prior"
     return None
+
+
+def preset_of_prior(prior: str) -> str:
+    """Return the name of the preset that a prior starts from if no preset is named."""
+    if prior == preset_named(GPU_PRESET).config.prior:
+        return GPU_PRESET
+    return preset_for_prior(prior) or OWN_MODEL_PRESET
 
 
 def settings_for_device(device: str | None, representation: str | None = None) -> tuple[RunConfig, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdi_gs.commands.common import EXIT_CHECK_FAILED, pick_device
-from sdi_gs.commands.defaults import CPU_PRESET, GPU_PRESET
+from sdi_gs.commands.defaults import CPU_PRESET, GPU_PRESET, OWN_MODEL_PRESET
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.console import print_lines
 from sdi_gs.settings.check_names import CheckName
@@ -53,7 +53,7 @@ def doctor(options: Doctor) -> int:
             options.only,
             toybox=preset_named(CPU_PRESET).config,
             smoke=preset_named("smoke").config,
-            stable_diffusion=preset_named(GPU_PRESET).config,
+            stable_diffusion=preset_named(OWN_MODEL_PRESET).config,
             out=options.report,
             as_json=options.json,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sdi_gs.commands.common import pick_device, print_paths
-from sdi_gs.commands.defaults import GPU_PRESET
-from sdi_gs.configs.presets import preset_for_prior, preset_named
+from sdi_gs.commands.defaults import preset_of_prior
+from sdi_gs.configs.presets import preset_named
 from sdi_gs.settings.probe import ProbeOptions
 
 
@@ -15,7 +15,7 @@ def probe(options: ProbeOptions) -> int:
     from sdi_gs.evaluation.probe import run_probe
 
     if options.guidance_scale is None:
-        preset = preset_named(preset_for_prior(options.prior) or GPU_PRESET)
+        preset = preset_named(preset_of_prior(options.prior))
         options = replace(options, guidance_scale=preset.config.guidance.guidance_scale)
     print_paths(run_probe(options, device=pick_device(options.device)))
     return 0

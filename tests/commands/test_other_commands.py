@@ -89,7 +89,8 @@ def test_probe_is_given_its_options_and_a_device(
 
 
 @pytest.mark.parametrize(
-    ("prior", "preset"), [("toybox-ideal", "toybox-ideal"), ("toybox", "toybox"), ("some/folder", "sd21-base")]
+    ("prior", "preset"),
+    [("toybox-ideal", "toybox-ideal"), ("toybox", "toybox"), ("some/folder", "sd21-base"), ("sd21-base", "sd21-fast")],
 )
 def test_probe_guides_as_the_priors_preset_does(
     prior: str, preset: str, probed: list[tuple[ProbeOptions, str]]

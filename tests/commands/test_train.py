@@ -97,4 +97,4 @@ def test_with_cuda_stable_diffusion_is_chosen(
     tier, told = capsys.readouterr().err.splitlines()[:2]
     assert tier.startswith("tier 24 for 11.0 GiB of free memory: ")
     assert told.startswith("prior sd21-base (")
-    assert told.endswith("preset sd21-base, device cuda: found a card")
+    assert told.endswith("preset sd21-fast, device cuda: found a card")
