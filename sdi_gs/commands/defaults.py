@@ -12,8 +12,8 @@ CPU_PRESET = "toybox-ideal"
 """What a run without a GPU starts from if nothing is asked for, its prior included; one line to change, with the README
 and docs/reports/evidence.md, which say why."""
 GPU_PRESET = "sd21-fast"
-"""What a run on a card starts from: minutes, where ``OWN_MODEL_PRESET`` takes hours, and no score on toybox's network was
-worse by it (docs/reports/sd21.md)."""
+"""What a run on a card starts from: minutes, where ``OWN_MODEL_PRESET`` takes hours, and no score on toybox's network
+was worse by it (docs/reports/sd21.md)."""
 OWN_MODEL_PRESET = "sd21-base"
 """What a model of the user's own starts from: every target is new, and nothing about the model is assumed."""
 
