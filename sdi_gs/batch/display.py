@@ -109,11 +109,12 @@ def line_of(event: EngineEvent | None, state: BatchState, ended: int) -> str | N
             return text
         case WorkerLost(worker=worker, reason=reason):
             return f"worker {worker} is lost: {reason}"
-        case RowEvent(event="finished" | "failed" | "stopped"):
+        case RowEvent(event="finished" | "failed" | "stopped" | "lost"):
             known = state[event.key]
             seconds = "" if event.event == "failed" else f", {duration(known.seconds)}"
-            after = f" after step {known.step}" if event.event == "stopped" else ""
-            reason = f": {known.reason}" if known.reason else ""
+            after = f" after step {known.step}" if event.event in ("stopped", "lost") else ""
+            # The reason of a lost row is that of its worker, which has a line of its own.
+            reason = f": {known.reason}" if known.reason and event.event != "lost" else ""
             what = f'"{known.row.prompt}", seed {known.row.seed}'
             return f"{ended}/{len(state.rows)}  {event.event}{after}{seconds}  {what}{reason}"
         case _:

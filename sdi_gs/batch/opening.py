@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,24 @@ def opened_batch(
     """Hold a batch's folder; ``header`` and ``rows`` are those of the command, written if the folder is new.
 
     Rows that the batch does not have yet are added to it. Raises UserError for a folder that another process makes a
-    batch in, that holds another batch, or that holds something else.
+    batch in, that holds another batch, or that holds something else. A UserError inside the context takes back what was
+    begun here, unless something came of it.
     """
+    was_there = out.exists()
     _make_folder(out)
+    try:
+        with _held(out, header, rows, retry_failed=retry_failed) as opened:
+            yield opened
+    finally:
+        if not (out / JOURNAL).exists():
+            for folder in (out / RUNS,) if was_there else (out / RUNS, out):
+                # Not empty, or gone.
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+@contextmanager
+def _held(out: Path, header: BatchHeader, rows: Sequence[Row], *, retry_failed: bool) -> Iterator[OpenBatch]:
     with only_writer(out), Journal(out / JOURNAL) as journal:
         if (out / JOURNAL).stat().st_size == 0:
             journal.append(header, *rows)
@@ -62,13 +77,22 @@ def opened_batch(
         wanted = [state[row.key] for row in rows]
         todo, skipped = _to_do(wanted, out, retry_failed=retry_failed)
         began_with = state.header.version
-        yield OpenBatch(
-            state=state,
-            journal=journal,
-            todo=todo,
-            skipped=skipped,
-            other_version=None if new or began_with == header.version else began_with,
-        )
+        try:
+            yield OpenBatch(
+                state=state,
+                journal=journal,
+                todo=todo,
+                skipped=skipped,
+                other_version=None if new or began_with == header.version else began_with,
+            )
+        except UserError:
+            if (
+                new
+                and {path.name for path in out.iterdir()} <= {JOURNAL, LOCK, RUNS}
+                and not any((out / RUNS).iterdir())
+            ):
+                (out / JOURNAL).unlink()
+            raise
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,8 @@ class RowState:
 
     def after(self, event: RowEvent) -> RowState:
         """Return the state after an event."""
-        begins = event.event == "started"
+        # A run that is found finished has no "started" of its own.
+        begins = event.event == "started" or (event.attempt or 0) > self.attempts
         earlier = self.seconds if begins else self.earlier_seconds
         return RowState(
             row=self.row,

@@ -13,7 +13,12 @@ from sdi_gs.batch.state import BatchState, RowState, Status
 
 MOST_LISTED = 20
 """Rows of one kind that are listed; --json has all."""
-_LISTED: tuple[tuple[Status, str], ...] = (("running", "running"), ("failed", "failed"), ("stopped", "stopped"))
+_LISTED: tuple[tuple[Status, str], ...] = (
+    ("running", "running"),
+    ("lost", "lost"),
+    ("failed", "failed"),
+    ("stopped", "stopped"),
+)
 
 
 def status_json(out: Path, state: BatchState, *, running: bool, keep: int, ranking: Ranking) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import tyro
 from sdi_gs import __version__
 from sdi_gs.batch.display import batch_display, totals_of
 from sdi_gs.batch.driver import drive
-from sdi_gs.batch.engine import Job
+from sdi_gs.batch.engine import Engine, Job
 from sdi_gs.batch.journal import BatchHeader
 from sdi_gs.batch.opening import OpenBatch, opened_batch
 from sdi_gs.batch.page import PageWriter
@@ -110,8 +110,10 @@ def batch(options: Batch) -> int:
     with opened_batch(out, header, planned.rows, retry_failed=options.retry_failed) as opened:
         _say_what_comes(opened, out)
         page = PageWriter(out, keep=options.keep_best, ranking=ranking)
+        # Outside: where there is no engine there is nothing to show.
+        engine = engine_of(options, settings.of({}).prior, out, len(opened.todo)) if opened.todo else None
         try:
-            was_stopped = bool(opened.todo) and _run(options, settings, ranking, opened, out, page)
+            was_stopped = engine is not None and _run(engine, options, settings, ranking, opened, out, page)
         finally:
             page.write(opened.state, running=False)
     print_path(page.path)
@@ -179,11 +181,16 @@ def _say_what_comes(opened: OpenBatch, out: Path) -> None:
 
 
 def _run(
-    options: Batch, settings: BatchSettings, ranking: Ranking, opened: OpenBatch, out: Path, page: PageWriter
+    engine: Engine,
+    options: Batch,
+    settings: BatchSettings,
+    ranking: Ranking,
+    opened: OpenBatch,
+    out: Path,
+    page: PageWriter,
 ) -> bool:
     """Make the rows; return whether a stop was asked for. Raises UserError if no worker is left."""
     scheduler = Scheduler(opened.todo, attempts=options.attempts, max_failures=options.max_failures)
-    engine = engine_of(options, settings.of({}).prior, out, len(opened.todo))
     at_once, scores = True, (ranking.metric,)
     try:
         with (

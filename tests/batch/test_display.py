@@ -110,6 +110,15 @@ def test_a_stopped_row_names_its_step() -> None:
     assert line_of(event, state, 0) == '0/1  stopped after step 30, 4.0 s  "a blue robot", seed 0'
 
 
+def test_a_lost_row_has_a_line_of_its_own_and_is_in_the_status(tmp_path: Path) -> None:
+    state = batch_of("a blue robot")
+    event = RowEvent(event="lost", key=state.rows[0].row.key, step=30, steps=100, seconds=4.0, reason="killed")
+    state.apply(event)
+    assert line_of(event, state, 0) == '0/1  lost after step 30, 4.0 s  "a blue robot", seed 0'
+    lines = list(status_lines(tmp_path, state, running=False, keep=0, ranking=JUDGE))
+    assert lines[1] == 'lost: "a blue robot", seed 0, step 30 of 100, 4.0 s: killed'
+
+
 def test_the_board_follows_rows_from_worker_to_worker() -> None:
     state, board = batch_of("a", "b"), WorkerBoard()
     for event in events_of(state):

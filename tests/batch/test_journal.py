@@ -156,3 +156,15 @@ def test_ten_thousand_rows_replay_within_two_seconds(tmp_path: Path) -> None:
 def test_reading_a_journal_needs_no_torch() -> None:
     code = "import sys, sdi_gs.batch.state; assert not {'torch', 'numpy', 'ray', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_seconds_stay_where_a_later_attempt_finds_the_run_finished(tmp_path: Path) -> None:
+    key = ROWS[0].key
+    write(
+        tmp_path,
+        RowEvent(event="started", key=key, attempt=1),
+        RowEvent(event="checkpoint", key=key, attempt=1, seconds=20.0),
+        RowEvent(event="lost", key=key),
+        RowEvent(event="finished", key=key, attempt=2, seconds=0.5),
+    )
+    assert (replay(tmp_path)[key].seconds, replay(tmp_path)[key].attempts) == (20.5, 2)

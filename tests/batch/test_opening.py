@@ -11,6 +11,7 @@ from sdi_gs.batch.journal import JOURNAL, BatchHeader, RowEvent
 from sdi_gs.batch.opening import differing_settings, opened_batch
 from sdi_gs.batch.rows import Row
 from sdi_gs.errors import UserError
+from sdi_gs.runs.writer_lock import LOCK
 
 ROWS = rows_of("a", "b", "c", "d", "e")
 
@@ -84,6 +85,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         with opened(tmp_path, ROWS):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_a_refusal_takes_back_a_batch_that_nothing_came_of(tmp_path: Path) -> None:
+    for out in (tmp_path / "new", tmp_path):
+        with pytest.raises(UserError, match="no cluster"), opened(out, ROWS):
+            raise UserError("no cluster")
+    assert [path.name for path in tmp_path.iterdir() if path.name != LOCK] == []
+    # A worker has been started, or the batch was there before: it stays.
+    with pytest.raises(UserError, match="no worker"), opened(tmp_path, ROWS):
+        (tmp_path / "logs").mkdir()
+        raise UserError("no worker is left")
+    (tmp_path / "logs").rmdir()
+    with pytest.raises(UserError, match="no cluster"), opened(tmp_path, ROWS):
+        raise UserError("no cluster")
+    assert (tmp_path / JOURNAL).is_file()
 
 
 def test_a_batch_whose_beginning_was_cut_off_begins_anew(tmp_path: Path) -> None:

@@ -37,23 +37,43 @@ def cluster() -> Iterator[Any]:
     cluster.shutdown()
 
 
-def ray_workers() -> list[int]:
-    """Processes of actors."""
+def ray_workers(cluster: Any) -> list[int]:
+    """Processes of actors on the cluster's nodes, and of no other cluster on this machine."""
+    raylets = {one.process.pid for node in cluster.list_all_nodes() for one in node.all_processes["raylet"]}
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            text = path.read_bytes()
+            name = (path / "cmdline").read_bytes()
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if text.startswith(b"ray::RayWorker"):
-            found.append(int(path.parent.name))
+        if name.startswith(b"ray::RayWorker") and parent in raylets:
+            found.append(int(path.name))
     return found
+
+
+class Together(RayEngine):
+    """Reports nothing before all its workers are ready: a late one would find no row left."""
+
+    _held: list[EngineEvent] | None = None
+
+    def poll(self, seconds: float) -> list[EngineEvent]:
+        events = super().poll(seconds)
+        if self._held == []:
+            return events
+        self._held = [*(self._held or ()), *events]
+        ready = sum(isinstance(event, WorkerReady) for event in self._held)
+        if ready < self.room and not any(isinstance(event, WorkerLost) for event in self._held):
+            return []
+        held, self._held = self._held, []
+        return held
 
 
 class KillOnce:
     """Kills one actor's process as soon as a row has a checkpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
         self.killed = False
         self.machines: set[str] = set()
         self.notes: list[str] = []
@@ -65,17 +85,17 @@ class KillOnce:
             self.machines.add(event.machine)
         if isinstance(event, RowEvent) and event.event == "checkpoint" and not self.killed:
             self.killed = True
-            os.kill(ray_workers()[0], signal.SIGKILL)
+            os.kill(ray_workers(self._cluster)[0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("collect", [False, True])
 def test_rows_of_two_nodes_survive_a_killed_worker_and_have_the_bytes_of_single_runs(
     cluster: Any, tmp_path: Path, collect: bool
 ) -> None:
-    out, watched = tmp_path / "out", KillOnce()
+    out, watched = tmp_path / "out", KillOnce(cluster)
     options = RayOptions(address=cluster.address, collect=collect, collect_every=1)
     with opened(out, rows_of(*PROMPTS)) as batch:
-        engine = RayEngine(options, out=out, num_rows=3)
+        engine = Together(options, out=out, num_rows=3)
         assert engine.room == 2
         scheduler = driven(engine, batch, out, observers=[watched])
     assert (scheduler.finished, scheduler.failed) == (3, 0), watched.notes

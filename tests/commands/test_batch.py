@@ -46,7 +46,7 @@ def program(arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def wait_for_checkpoint(out: Path, seconds: float = 240.0) -> None:
+def wait_for_checkpoint(out: Path, seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not list(out.glob("runs/*/checkpoints/step_*")):
         assert time.monotonic() < end, "no checkpoint appeared"
@@ -145,6 +145,7 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     for given, words in ((address, f"no Ray cluster answers at {address}"), ("nonsense", "means nothing")):
         line = refusal_after_lines(batch(prompts, tmp_path / "out", "--engine", "ray", "--ray-address", given), capsys)
         assert words in line
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_status_of_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,13 +171,17 @@ def test_an_interrupted_batch_goes_on_to_the_same_bytes(tmp_path: Path, prompts:
         if end == "Ctrl-C twice":
             time.sleep(0.05)
             process.send_signal(number)
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == (-signal.SIGKILL if end == "kill -9" else 130)
     assert "Traceback" not in err
     statuses = [known.status for known in replay(out).rows]
-    assert "finished" not in statuses
+    # The signal may come late, while the first row is exported.
+    assert statuses.count("finished") < 2
     # A row that is saved between two of them is stopped as after one.
-    assert end == "Ctrl-C twice" or ("stopped" in statuses) == (end in ("Ctrl-C", "SIGTERM"))
+    if end in ("Ctrl-C", "SIGTERM"):
+        assert {"stopped", "finished"} & set(statuses)
+    elif end == "kill -9":
+        assert "stopped" not in statuses
     assert main(batch(prompts, out, *LONG)) == 0
     assert main(batch(prompts, whole, *LONG)) == 0
     for known in replay(out).rows:
@@ -193,6 +198,8 @@ def test_a_second_batch_on_the_same_folder_is_refused_while_the_first_one_lives(
     out = tmp_path / "out"
     with program(batch(prompts, out, *LONG)) as process:
         wait_for_checkpoint(out)
+        # Held where it is, so that it cannot end first.
+        os.kill(process.pid, signal.SIGSTOP)
         line = refusal_after_lines(batch(prompts, out, *LONG), capsys)
         assert f"is being written by another process (process {process.pid} on " in line
         assert main(["batch", "status", str(out)]) == 0
