@@ -1,30 +1,44 @@
-"""Choice of the code that computes: numba kernels for float32 on the CPU, torch operations otherwise."""
+"""Choice of the code that computes: numba kernels on the CPU, Triton's on CUDA, torch operations otherwise."""
 
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 import sys
+import sysconfig
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-Backend = Literal["numba", "torch"]
+Backend = Literal["numba", "triton", "torch"]
 
 
 def backend_for(*tensors: Tensor) -> Backend:
-    """Return numba if every tensor is float32 on the CPU, else torch."""
-    suited = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return "numba" if suited else "torch"
+    """Return numba if every tensor is float32 on the CPU, Triton if on CUDA and it works there, else torch."""
+    kinds = {tensor.device.type if tensor.dtype == torch.float32 else "other" for tensor in tensors}
+    if kinds == {"cpu"}:
+        return "numba"
+    return "triton" if kinds == {"cuda"} and has_triton() else "torch"
 
 
 @functools.cache
 def is_installed(package: str) -> bool:
     """Return whether a package is installed, without importing it."""
     return find_spec(package) is not None
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Return whether Triton is installed, and what it compiles its launcher with: a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("clang") or shutil.which("gcc")
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return is_installed("triton") and compiler is not None and headers.exists()
 
 
 def imported(package: str) -> Any:

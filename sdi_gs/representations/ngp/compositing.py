@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.representations.ngp.backends import Backend, backend_for, imported, is_installed
+from sdi_gs.representations.ngp.backends import Backend, backend_for, has_triton, imported, is_installed
 from sdi_gs.representations.ngp.marching import Samples
+from sdi_gs.representations.ngp.triton_compositing import TritonComposite, mark_visible
 
 MIN_TRANSMITTANCE = 1e-4
 """Transmittance below which samples are not drawn (nerfacc's early stop)."""
 
 _SMALLEST_RAYS = 256
 
-CompositingBackend = Literal["numba", "nerfacc", "torch"]
+CompositingBackend = Literal["numba", "nerfacc", "triton", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,16 @@ class Composite:
 
 
 def compositing_backend(device: torch.device, dtype: torch.dtype) -> CompositingBackend:
-    """Return numba for float32 on the CPU, nerfacc for float32 on CUDA if it is installed, else torch."""
+    """Return numba for float32 on the CPU, for float32 on CUDA nerfacc or Triton if one is there, else torch."""
     if dtype != torch.float32:
         return "torch"
     match device.type:
         case "cpu":
             return "numba"
         case "cuda":
-            return "nerfacc" if is_installed("nerfacc") else "torch"
+            if is_installed("nerfacc"):
+                return "nerfacc"
+            return "triton" if has_triton() else "torch"
         case _:
             return "torch"
 
@@ -61,6 +64,9 @@ def composite(
             return Composite(
                 **dict(zip(("weights", "opacity", "sums"), _Composite.apply(density, values, samples), strict=True))
             )
+        case "triton":
+            weights, opacity, sums = TritonComposite.apply(density, values, samples.ray_starts, samples.step)
+            return Composite(weights=weights, opacity=opacity, sums=sums)
         case "nerfacc":
             return _accumulate(_weights_nerfacc(density, samples), values, samples)
         case "torch":
@@ -78,7 +84,10 @@ def visible(
     backend: Backend | None = None,
 ) -> Tensor:  # [P] bool
     """Mark the samples that light reaches and that absorb at least ``min_alpha`` of it."""
-    if (backend or backend_for(density)) == "numba":
+    backend = backend or backend_for(density)
+    if backend == "triton":
+        return mark_visible(density, samples.ray_starts, samples.step, min_alpha, MIN_TRANSMITTANCE)
+    if backend == "numba":
         from sdi_gs.rasterize.threads import run_on_ranges
         from sdi_gs.representations.ngp.kernels import compositing
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import Rays
 from sdi_gs.representations.ngp.backends import Backend, backend_for
+from sdi_gs.representations.ngp.triton_launch import launch, num_programs, triton_kernels
 
 _SMALLEST_RAYS = 256
 _CANDIDATES_AT_ONCE = 2**23
@@ -77,6 +78,8 @@ def march(
     match backend or backend_for(rays.origins):
         case "numba":
             return _march_numba(rays, near, far, occupied, radius, step, offsets)
+        case "triton":
+            return _march_triton(rays, near, far, occupied, radius, step, offsets)
         case "torch":
             return _march_torch(rays, near, far, occupied, radius, step, offsets)
         case other:
@@ -84,7 +87,7 @@ def march(
 
 
 def candidates_per_ray(radius: float, step: float) -> int:
-    """Return the number of places per ray that the torch code tests: as many as fit the cube's diagonal."""
+    """Return the most places on a ray: as many as fit the cube's diagonal, all of which the torch code tests."""
     # The longest span of these rays would need a transfer from the device.
     return math.ceil(2.0 * math.sqrt(3.0) * radius / step) + 1
 
@@ -149,3 +152,24 @@ def _march_numba(
         *(t.numpy() for t in (distances, points, ray_ids)),
     )
     return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=torch.from_numpy(starts), step=step)
+
+
+def _march_triton(
+    rays: Rays, near: Tensor, far: Tensor, occupied: Tensor, radius: float, step: float, offsets: Tensor
+) -> Samples:
+    kernels, num_rays, side = triton_kernels("marching"), len(rays), occupied.shape[0]
+    where = (rays.origins, rays.directions, near, far, offsets)
+    given = (*(tensor.contiguous() for tensor in where), occupied.contiguous().view(torch.uint8))
+    sizes = (num_rays, candidates_per_ray(radius, step), radius, step, side / (2.0 * radius))
+    programs = (num_programs(num_rays, kernels.RAYS),)
+    # Both walks must round alike.
+    options = {"like": near, "fuse_rounding": False, "SIDE": side, "RAYS": kernels.RAYS}
+    starts = torch.zeros(num_rays + 1, dtype=torch.int64, device=near.device)
+    counts = torch.empty_like(starts[1:])
+    launch(kernels.count_samples, programs, *given, counts, *sizes, **options)
+    torch.cumsum(counts, 0, out=starts[1:])
+    total = int(starts[-1])
+    distances, points = near.new_empty(total), near.new_empty((total, 3))
+    ray_ids = starts.new_empty(total)
+    launch(kernels.write_samples, programs, *given, starts, distances, points, ray_ids, *sizes, **options)
+    return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=starts, step=step)

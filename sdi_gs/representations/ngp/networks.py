@@ -2,9 +2,8 @@
 
     raw = relu(f D) d        logits = relu(f A) a        slopes = d raw / d position
 
-``query`` chooses numba kernels for float32 on the CPU; for float32 on CUDA tiny-cuda-nn's grid or Triton's kernels,
-whichever is installed; and torch operations otherwise. All are differentiable by the table and the weights, slopes
-included.
+``query`` chooses numba kernels for float32 on the CPU; for float32 on CUDA tiny-cuda-nn's grid, if it is installed, or
+Triton's kernels; and torch operations otherwise. All are differentiable by the table and the weights, slopes included.
 
 Letters: P points, L levels, E entries of the table, K hidden units.
 """
@@ -21,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.representations.ngp import tiny_cuda_nn, triton_encoding
+from sdi_gs.representations.ngp import tiny_cuda_nn
 from sdi_gs.representations.ngp.backends import backend_for, is_installed
 from sdi_gs.representations.ngp.hash_grid import FEATURES, GridLayout, encode, layout_arrays
 from sdi_gs.representations.ngp.linear_encoding import encode_linear
+from sdi_gs.representations.ngp.triton_query import TritonQuery
 
 QueryBackend = Literal["numba", "tiny-cuda-nn", "triton", "torch"]
 
@@ -63,7 +63,7 @@ def query_backend(points: Tensor, weights: Weights, layout: GridLayout) -> Query
     suited = points.device.type == "cuda" and points.dtype == weights.table.dtype == torch.float32 and len(points) > 0
     if suited and is_installed("tinycudann") and tiny_cuda_nn.same_grid(layout):
         return "tiny-cuda-nn"
-    return "triton" if suited and is_installed("triton") else backend_for(points, weights.table)
+    return backend_for(points, weights.table)
 
 
 def query(
@@ -83,9 +83,14 @@ def query(
             return QueryResult(
                 raw=raw, logits=logits.T if with_colour else None, slopes=slopes.T if with_slopes else None
             )
-        case "tiny-cuda-nn" | "triton" as name:
-            of_grid = tiny_cuda_nn.encode if name == "tiny-cuda-nn" else triton_encoding.encode
-            encoded = of_grid(points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes)
+        case "triton":
+            given = (points, layout, num_levels, with_colour, with_slopes, *weights.tensors())
+            raw, logits, slopes = TritonQuery.apply(*given)
+            return QueryResult(raw=raw, logits=logits if with_colour else None, slopes=slopes if with_slopes else None)
+        case "tiny-cuda-nn":
+            encoded = tiny_cuda_nn.encode(
+                points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes
+            )
             return _networks(encoded.features, encoded.slopes_along, weights, with_colour=with_colour)
         case "torch":
             encoded_by = encode if points.requires_grad else encode_linear

@@ -1,9 +1,9 @@
-"""The hash encoding's four kernels in Triton: features, slopes along a direction, and the backward pass of each.
+"""The hash encoding's kernels in Triton: features, slopes along directions, and the backward pass of both together.
 
 Imported only where they run, on CUDA; ``TRITON_INTERPRET=1`` runs them on a CPU, as the tests do. Sums over the points
-of one entry are atomic, in no fixed order.
+of one entry are atomic, in no fixed order; everything else has the same bits in every run.
 
-Letters: P points, L levels in use, W = 2 times all levels, E entries.
+Letters: P points, L levels in use, E entries.
 """
 
 # ruff: noqa: N803, N806
@@ -36,6 +36,14 @@ def _row(x, y, z, first, size, resolution, hashed):
 
 
 @triton.jit
+def _level(scales, resolutions, offsets, hashed, level):
+    """Return a level's scale, first entry, number of entries, resolution and whether it is hashed."""
+    first = tl.load(offsets + level)
+    size = tl.load(offsets + level + 1) - first
+    return tl.load(scales + level), first, size, tl.load(resolutions + level), tl.load(hashed + level) != 0
+
+
+@triton.jit
 def features_forward(
     points,  # [P, 3] in [0, 1]
     table,  # [E, 2]
@@ -43,19 +51,15 @@ def features_forward(
     resolutions,  # [L] int64
     offsets,  # [L + 1] int64
     hashed,  # [L] int32
-    features,  # [P, W]
+    features,  # [L, P, 2] written
     count,
-    WIDTH: tl.constexpr,
     POINTS: tl.constexpr,
 ):
     """Write the two features of a level at each point."""
     at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    level = tl.program_id(1)
-    inside = at < count
-    first = tl.load(offsets + level)
-    size, resolution = tl.load(offsets + level + 1) - first, tl.load(resolutions + level)
-    is_hashed = tl.load(hashed + level) != 0
-    x, y, z, u, v, w = _cell(points, at, inside, tl.load(scales + level))
+    inside, level = at < count, tl.program_id(1)
+    scale, first, size, resolution, is_hashed = _level(scales, resolutions, offsets, hashed, level)
+    x, y, z, u, v, w = _cell(points, at, inside, scale)
     left, right = tl.zeros([POINTS], tl.float32), tl.zeros([POINTS], tl.float32)
     for corner in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
         i, j, k = corner // 4, (corner // 2) % 2, corner % 2
@@ -63,40 +67,9 @@ def features_forward(
         share = (u if i else 1.0 - u) * (v if j else 1.0 - v) * (w if k else 1.0 - w)
         left += share * tl.load(table + 2 * row, mask=inside, other=0.0)
         right += share * tl.load(table + 2 * row + 1, mask=inside, other=0.0)
-    place = features + at.to(tl.int64) * WIDTH + 2 * level
+    place = features + 2 * (at.to(tl.int64) + level * count)
     tl.store(place, left, mask=inside)
     tl.store(place + 1, right, mask=inside)
-
-
-@triton.jit
-def features_backward(
-    points,  # [P, 3]
-    scales,  # [L]
-    resolutions,  # [L]
-    offsets,  # [L + 1]
-    hashed,  # [L]
-    grad_features,  # [P, W]
-    grad_table,  # [E, 2], zero before
-    count,
-    WIDTH: tl.constexpr,
-    POINTS: tl.constexpr,
-):
-    """Add a level's share of the gradient to the table's."""
-    at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    level = tl.program_id(1)
-    inside = at < count
-    first = tl.load(offsets + level)
-    size, resolution = tl.load(offsets + level + 1) - first, tl.load(resolutions + level)
-    is_hashed = tl.load(hashed + level) != 0
-    x, y, z, u, v, w = _cell(points, at, inside, tl.load(scales + level))
-    place = grad_features + at.to(tl.int64) * WIDTH + 2 * level
-    left, right = tl.load(place, mask=inside, other=0.0), tl.load(place + 1, mask=inside, other=0.0)
-    for corner in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
-        i, j, k = corner // 4, (corner // 2) % 2, corner % 2
-        row = _row(x + i, y + j, z + k, first, size, resolution, is_hashed)
-        share = (u if i else 1.0 - u) * (v if j else 1.0 - v) * (w if k else 1.0 - w)
-        tl.atomic_add(grad_table + 2 * row, share * left, mask=inside)
-        tl.atomic_add(grad_table + 2 * row + 1, share * right, mask=inside)
 
 
 @triton.jit
@@ -107,11 +80,10 @@ def slopes_forward(
     resolutions,  # [L]
     offsets,  # [L + 1]
     hashed,  # [L]
-    directions,  # [P, W] among the features
-    slopes,  # [P, 3]
+    directions,  # [L, P, 2] among the features
+    slopes,  # [P, 3] written
     count,
     levels,
-    WIDTH: tl.constexpr,
     POINTS: tl.constexpr,
 ):
     """Write the derivatives, by the coordinates, of the features' sum along the directions."""
@@ -120,11 +92,9 @@ def slopes_forward(
     by_x = tl.zeros([POINTS], tl.float32)
     by_y, by_z = tl.zeros([POINTS], tl.float32), tl.zeros([POINTS], tl.float32)
     for level in range(levels):
-        first, scale = tl.load(offsets + level), tl.load(scales + level)
-        size, resolution = tl.load(offsets + level + 1) - first, tl.load(resolutions + level)
-        is_hashed = tl.load(hashed + level) != 0
+        scale, first, size, resolution, is_hashed = _level(scales, resolutions, offsets, hashed, level)
         x, y, z, u, v, w = _cell(points, at, inside, scale)
-        place = directions + at.to(tl.int64) * WIDTH + 2 * level
+        place = directions + 2 * (at.to(tl.int64) + level * count)
         left, right = tl.load(place, mask=inside, other=0.0), tl.load(place + 1, mask=inside, other=0.0)
         for corner in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
             i, j, k = corner // 4, (corner // 2) % 2, corner % 2
@@ -141,36 +111,27 @@ def slopes_forward(
 
 
 @triton.jit
-def slopes_backward(
+def directions_backward(
     points,  # [P, 3]
     table,  # [E, 2]
     scales,  # [L]
     resolutions,  # [L]
     offsets,  # [L + 1]
     hashed,  # [L]
-    directions,  # [P, W]
     grad_slopes,  # [P, 3]
-    grad_directions,  # [P, W]
-    grad_table,  # [E, 2], zero before
+    grad_directions,  # [L, P, 2] written
     count,
-    WIDTH: tl.constexpr,
     POINTS: tl.constexpr,
 ):
-    """Write a level's gradient by the directions, and add its share of the table's."""
+    """Write a level's gradient by the directions along which slopes were computed."""
     at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    level = tl.program_id(1)
-    inside = at < count
-    first, scale = tl.load(offsets + level), tl.load(scales + level)
-    size, resolution = tl.load(offsets + level + 1) - first, tl.load(resolutions + level)
-    is_hashed = tl.load(hashed + level) != 0
+    inside, level = at < count, tl.program_id(1)
+    scale, first, size, resolution, is_hashed = _level(scales, resolutions, offsets, hashed, level)
     x, y, z, u, v, w = _cell(points, at, inside, scale)
     along_x = scale * tl.load(grad_slopes + 3 * at, mask=inside, other=0.0)
     along_y = scale * tl.load(grad_slopes + 3 * at + 1, mask=inside, other=0.0)
     along_z = scale * tl.load(grad_slopes + 3 * at + 2, mask=inside, other=0.0)
-    place = at.to(tl.int64) * WIDTH + 2 * level
-    left = tl.load(directions + place, mask=inside, other=0.0)
-    right = tl.load(directions + place + 1, mask=inside, other=0.0)
-    grad_left, grad_right = tl.zeros([POINTS], tl.float32), tl.zeros([POINTS], tl.float32)
+    left, right = tl.zeros([POINTS], tl.float32), tl.zeros([POINTS], tl.float32)
     for corner in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
         i, j, k = corner // 4, (corner // 2) % 2, corner % 2
         row = _row(x + i, y + j, z + k, first, size, resolution, is_hashed)
@@ -178,9 +139,52 @@ def slopes_backward(
         share = (b * c if i else -(b * c)) * along_x
         share += (a * c if j else -(a * c)) * along_y
         share += (a * b if k else -(a * b)) * along_z
-        grad_left += share * tl.load(table + 2 * row, mask=inside, other=0.0)
-        grad_right += share * tl.load(table + 2 * row + 1, mask=inside, other=0.0)
-        tl.atomic_add(grad_table + 2 * row, share * left, mask=inside)
-        tl.atomic_add(grad_table + 2 * row + 1, share * right, mask=inside)
-    tl.store(grad_directions + place, grad_left, mask=inside)
-    tl.store(grad_directions + place + 1, grad_right, mask=inside)
+        left += share * tl.load(table + 2 * row, mask=inside, other=0.0)
+        right += share * tl.load(table + 2 * row + 1, mask=inside, other=0.0)
+    place = grad_directions + 2 * (at.to(tl.int64) + level * count)
+    tl.store(place, left, mask=inside)
+    tl.store(place + 1, right, mask=inside)
+
+
+@triton.jit
+def table_backward(
+    points,  # [P, 3]
+    scales,  # [L]
+    resolutions,  # [L]
+    offsets,  # [L + 1]
+    hashed,  # [L]
+    grad_features,  # [L, P, 2]
+    directions,  # [L, P, 2] if SLOPES
+    grad_slopes,  # [P, 3] if SLOPES
+    grad_table,  # [E, 2], zero before
+    count,
+    POINTS: tl.constexpr,
+    SLOPES: tl.constexpr,
+):
+    """Add a level's share of the gradient to the table's: that of its features and that of slopes along directions."""
+    at = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
+    inside, level = at < count, tl.program_id(1)
+    scale, first, size, resolution, is_hashed = _level(scales, resolutions, offsets, hashed, level)
+    x, y, z, u, v, w = _cell(points, at, inside, scale)
+    place = 2 * (at.to(tl.int64) + level * count)
+    left = tl.load(grad_features + place, mask=inside, other=0.0)
+    right = tl.load(grad_features + place + 1, mask=inside, other=0.0)
+    if SLOPES:
+        along_x = scale * tl.load(grad_slopes + 3 * at, mask=inside, other=0.0)
+        along_y = scale * tl.load(grad_slopes + 3 * at + 1, mask=inside, other=0.0)
+        along_z = scale * tl.load(grad_slopes + 3 * at + 2, mask=inside, other=0.0)
+        left_direction = tl.load(directions + place, mask=inside, other=0.0)
+        right_direction = tl.load(directions + place + 1, mask=inside, other=0.0)
+    for corner in tl.static_range(8):  # pyright: ignore[reportGeneralTypeIssues]
+        i, j, k = corner // 4, (corner // 2) % 2, corner % 2
+        row = _row(x + i, y + j, z + k, first, size, resolution, is_hashed)
+        a, b, c = u if i else 1.0 - u, v if j else 1.0 - v, w if k else 1.0 - w
+        by_left, by_right = a * b * c * left, a * b * c * right
+        if SLOPES:
+            slope = (b * c if i else -(b * c)) * along_x
+            slope += (a * c if j else -(a * c)) * along_y
+            slope += (a * b if k else -(a * b)) * along_z
+            by_left += slope * left_direction
+            by_right += slope * right_direction
+        tl.atomic_add(grad_table + 2 * row, by_left, mask=inside)
+        tl.atomic_add(grad_table + 2 * row + 1, by_right, mask=inside)
