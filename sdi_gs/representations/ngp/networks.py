@@ -88,9 +88,7 @@ def query(
             raw, logits, slopes = TritonQuery.apply(*given)
             return QueryResult(raw=raw, logits=logits if with_colour else None, slopes=slopes if with_slopes else None)
         case "tiny-cuda-nn":
-            encoded = tiny_cuda_nn.encode(
-                points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes
-            )
+            encoded = tiny_cuda_nn.encode(points, weights.table, layout, num_levels=num_levels, with_slopes=with_slopes)
             return _networks(encoded.features, encoded.slopes_along, weights, with_colour=with_colour)
         case "torch":
             encoded_by = encode if points.requires_grad else encode_linear

@@ -57,9 +57,7 @@ def mark_visible(
     """Mark the samples that light reaches and that absorb at least ``min_alpha`` of it."""
     kernels, mask = triton_kernels("compositing"), torch.empty_like(density, dtype=torch.uint8)
     given = (density.contiguous(), ray_starts, mask, step, min_alpha, min_transmittance)
-    launch(
-        *(kernels.mark_visible, (len(ray_starts) - 1,), *given), like=density, SAMPLES=kernels.SAMPLES, num_warps=1
-    )
+    launch(*(kernels.mark_visible, (len(ray_starts) - 1,), *given), like=density, SAMPLES=kernels.SAMPLES, num_warps=1)
     return mask.view(torch.bool)
 
 

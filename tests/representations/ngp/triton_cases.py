@@ -1,19 +1,26 @@
-"""Triton's kernels in its interpreter, on the CPU; ``test_triton_encoding.py`` runs them in a process of their own.
+"""Triton's kernels in its interpreter, on the CPU; ``test_triton.py`` runs them in a process of their own.
 
-Triton reads ``TRITON_INTERPRET`` when it is imported. The oracle is the reference in float64.
+Triton reads ``TRITON_INTERPRET`` when it is imported. The oracle is torch's way in float64.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from sdi_gs.representations.ngp.hash_grid import GridLayout, encode, grid_layout
+from sdi_gs.cameras import CameraBatch, camera_rays, orbit_cameras
+from sdi_gs.representations.ngp.compositing import CompositingBackend, composite, visible
+from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
+from sdi_gs.representations.ngp.kernels.triton_compositing import SAMPLES
 from sdi_gs.representations.ngp.kernels.triton_encoding import POINTS
-from sdi_gs.representations.ngp.networks import Weights, query
-from sdi_gs.representations.ngp.triton_encoding import encode as encode_by_triton
-from sdi_gs.settings.ngp import HashGridConfig
+from sdi_gs.representations.ngp.kernels.triton_networks import MOST_UNITS
+from sdi_gs.representations.ngp.marching import Samples, march
+from sdi_gs.representations.ngp.networks import QueryBackend, QueryResult, Weights, query
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
 GRID = HashGridConfig(num_levels=4, log2_table_size=12, initial_levels=2)
 """Its first level is dense, and the others are hashed."""
@@ -30,76 +37,177 @@ def drawn(*shape: int, seed: int) -> Tensor:
 
 
 def points_of(count: int) -> Tensor:
-    points = torch.rand(count, 3, generator=torch.Generator().manual_seed(1)).double()
+    points = torch.rand(count, 3, generator=torch.Generator().manual_seed(1))
     # The cube's first and last corner, and one on a face.
-    ends = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.5, 0.0]], dtype=torch.float64)
+    ends = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.5, 0.0]])
     return torch.cat([ends, points])[:count]
 
 
-@pytest.mark.parametrize("num_levels", [4, 2])
-@pytest.mark.parametrize("count", [1, POINTS + 9])
-def test_features_slopes_and_gradients_are_the_references(count: int, num_levels: int) -> None:
-    grid, points = layout(), points_of(count)
+def weights_of(hidden: int, dtype: torch.dtype) -> Weights:
     width = 2 * GRID.num_levels
-    table, along = drawn(grid.num_entries, 2, seed=2), drawn(count, width, seed=3)
-    towards, by_slopes = drawn(count, width, seed=4), drawn(count, 3, seed=5)
+    shapes = {"table": (layout().num_entries, 2), "density_hidden": (width, hidden), "density_out": (hidden,)}
+    shapes |= {"albedo_hidden": (width, hidden), "albedo_out": (hidden, 3)}
+    made = {name: drawn(*shape, seed=place) for place, (name, shape) in enumerate(shapes.items())}
+    return Weights(**{name: value.to(dtype).requires_grad_() for name, value in made.items()})
 
-    own_table, own_along = (value.float().requires_grad_() for value in (table, along))
-    encoded = encode_by_triton(points.float(), own_table, grid, num_levels=num_levels, with_slopes=True)
-    assert encoded.slopes_along is not None
-    slopes = encoded.slopes_along(own_along)
-    loss = (encoded.features * towards.float()).sum() + (slopes * by_slopes.float()).sum()
-    found = torch.autograd.grad(loss, (own_table, own_along))
 
-    table.requires_grad_()
-    along.requires_grad_()
-    features, jacobian = encode(points.float().double(), table, grid, num_levels=num_levels, with_jacobian=True)
-    assert jacobian is not None
-    expected_slopes = (jacobian @ along[:, :, None])[:, :, 0]
-    expected = torch.autograd.grad((features * towards).sum() + (expected_slopes * by_slopes).sum(), (table, along))
+def seen_and_gradients(
+    backend: QueryBackend, dtype: torch.dtype, count: int, num_levels: int, hidden: int, *, colour: bool, slopes: bool
+) -> list[Tensor | None]:
+    """Return the values at points, and the gradients of a random function of them."""
+    weights = weights_of(hidden, dtype)
+    seen: QueryResult = query(
+        points_of(count).to(dtype),
+        weights,
+        layout(),
+        num_levels=num_levels,
+        with_colour=colour,
+        with_slopes=slopes,
+        backend=backend,
+    )
+    loss = torch.zeros((), dtype=dtype)
+    for seed, value in enumerate((seen.raw, seen.logits, seen.slopes)):
+        if value is not None:
+            loss = loss + (drawn(*value.shape, seed=20 + seed).to(dtype) * value).sum()
+    gradients = torch.autograd.grad(loss, weights.tensors(), allow_unused=True)
+    return [seen.raw, seen.logits, seen.slopes, *gradients]
 
+
+def assert_close(own: Sequence[Tensor | None], truth: Sequence[Tensor | None], error: float) -> None:
+    for ours, reference in zip(own, truth, strict=True):
+        assert (ours is None) == (reference is None)
+        if ours is not None and reference is not None:
+            assert ours.dtype == torch.float32 and ours.shape == reference.shape
+            assert (ours - reference).norm() <= error * reference.norm()
+
+
+@pytest.mark.parametrize(
+    ("count", "num_levels", "hidden", "colour", "slopes"),
+    [
+        (POINTS + 9, 4, 8, True, True),
+        (POINTS + 9, 2, 8, True, True),
+        (20, 4, MOST_UNITS + 8, True, True),
+        (20, 4, 20, False, True),
+        (20, 4, 20, True, False),
+        (20, 3, 20, False, False),
+        (1, 4, 8, True, True),
+    ],
+)
+def test_values_and_gradients_at_points_are_the_references(
+    count: int, num_levels: int, hidden: int, colour: bool, slopes: bool
+) -> None:
+    own, truth = (
+        seen_and_gradients(backend, dtype, count, num_levels, hidden, colour=colour, slopes=slopes)
+        for backend, dtype in (("triton", torch.float32), ("torch", torch.float64))
+    )
     # A coordinate of up to 130 cells in float32 is off by 8e-6 of a cell.
-    for own, reference in zip((encoded.features, slopes, *found), (features, expected_slopes, *expected), strict=True):
-        torch.testing.assert_close(
-            own.double(), reference, rtol=1e-4, atol=5e-5 * float(reference.detach().abs().max())
-        )
+    assert_close(own, truth, 2e-5)
 
 
-def test_of_no_points_there_is_nothing() -> None:
-    grid = layout()
-    table = torch.ones(grid.num_entries, 2, requires_grad=True)
-    encoded = encode_by_triton(torch.empty(0, 3), table, grid, num_levels=4, with_slopes=True)
-    assert encoded.slopes_along is not None
-    slopes = encoded.slopes_along(torch.empty(0, 8))
-    assert (encoded.features.shape, slopes.shape) == ((0, 8), (0, 3))
-    (gradient,) = torch.autograd.grad(encoded.features.sum() + slopes.sum(), table)
-    assert not gradient.any()
+def test_gradients_of_weights_are_summed_alike_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdi_gs.representations.ngp import triton_query
+
+    made = []
+    for most in (1024, 1024, 2):
+        monkeypatch.setattr(triton_query, "MOST_PROGRAMS", most)
+        made.append(seen_and_gradients("triton", torch.float32, 90, 4, 8, colour=True, slopes=True)[4:])
+    for first, second, of_two in zip(*made, strict=True):
+        assert first is not None and second is not None and of_two is not None
+        assert torch.equal(first, second)
+        torch.testing.assert_close(of_two, first, rtol=1e-4, atol=1e-4)
 
 
-def test_without_slopes_none_are_offered() -> None:
-    table = torch.ones(layout().num_entries, 2)
-    assert encode_by_triton(points_of(1).float(), table, layout(), num_levels=4).slopes_along is None
+def test_at_no_points_there_is_nothing() -> None:
+    raw, logits, slopes, *gradients = seen_and_gradients("triton", torch.float32, 0, 4, 8, colour=True, slopes=True)
+    assert [value.shape for value in (raw, logits, slopes) if value is not None] == [(0,), (0, 3), (0, 3)]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
-def test_networks_over_triton_are_those_over_torch() -> None:
-    grid, width = layout(), 2 * GRID.num_levels
-    shapes = {"table": (grid.num_entries, 2), "density_hidden": (width, 8), "density_out": (8,)}
-    shapes |= {"albedo_hidden": (width, 8), "albedo_out": (8, 3)}
+def make_samples(counts: Sequence[int], dtype: torch.dtype) -> Samples:
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    nowhere = torch.zeros(len(ids), 3, dtype=dtype)
+    return Samples(distances=nowhere[:, 0], points=nowhere, ray_ids=ids, ray_starts=starts, step=0.1)
+
+
+COUNTS = [7, 0, 1, 2 * SAMPLES, SAMPLES + 1, 3 * SAMPLES - 1]
+
+
+@pytest.mark.parametrize("channels", [0, 1, 5, 8])
+@pytest.mark.parametrize("thickness", [5.0, 60.0])
+def test_blending_and_its_gradients_are_the_references(channels: int, thickness: float) -> None:
+    def blended(backend: CompositingBackend, dtype: torch.dtype) -> list[Tensor]:
+        samples = make_samples(COUNTS, dtype)
+        density = (thickness * drawn(len(samples), seed=1).abs()).float().to(dtype).requires_grad_()
+        values = drawn(len(samples), channels, seed=2).float().to(dtype).requires_grad_()
+        made = composite(density, values, samples, backend=backend)
+        outputs = [made.weights, made.opacity, made.sums]
+        loss = sum((drawn(*o.shape, seed=3).to(dtype) * o.square()).sum() for o in outputs)
+        assert isinstance(loss, Tensor)
+        return [*outputs, *torch.autograd.grad(loss, (density, values))]
+
+    assert_close(blended("triton", torch.float32), blended("torch", torch.float64), 1e-5)
+
+
+def test_thin_samples_keep_their_digits_and_the_front_its_gradient_before_a_wall() -> None:
+    samples = make_samples([4], torch.float32)
+    density = torch.tensor([1e-3, 1e-3, 1e7, 1.0], requires_grad=True)
+    weights = composite(density, torch.zeros(4, 0), samples, backend="triton").weights
+    assert weights.tolist() == pytest.approx([9.9995e-5, 9.9985e-5, 0.9998, 0.0], rel=1e-5)
+    # That the second one's weight falls with the first one's density is all there is in its gradient.
+    (gradient,) = torch.autograd.grad(weights[1], density)
+    assert gradient.tolist() == pytest.approx([-0.1 * 9.9985e-5, 0.1 * 0.9998, 0.0, 0.0], rel=1e-5)
+
+
+def test_the_same_samples_are_visible() -> None:
+    samples = make_samples(COUNTS, torch.float64)
+    density = 5.0 * drawn(len(samples), seed=1).abs().square()
+    density[:3] = torch.tensor([0.0, 9e-4, 1.1e-3])
+    own = visible(density.float(), make_samples(COUNTS, torch.float32), 1e-4, backend="triton")
+    assert own.dtype == torch.bool and 0.1 < own.double().mean() < 0.9
+    assert torch.equal(own, visible(density, samples, 1e-4, backend="torch"))
+
+
+def rays_and_cells(side: int) -> tuple[CameraBatch, Tensor]:
+    cameras = orbit_cameras(
+        *(torch.tensor(values) for values in ([20.0, 130.0], [0.0, 35.0], [3.3, 1.2], [40.0, 60.0])), width=9, height=9
+    )
+    return cameras, torch.rand((side,) * 3, generator=torch.Generator().manual_seed(0)) < 0.3
+
+
+def test_samples_along_rays_are_those_of_torch_to_the_bit() -> None:
+    cameras, occupied = rays_and_cells(16)
+    rays = camera_rays(cameras)
+    offsets = torch.rand(len(rays), generator=torch.Generator().manual_seed(1))
+    own, truth = (
+        march(rays, occupied, 1.0, step=0.05, offsets=offsets, backend=backend) for backend in ("triton", "torch")
+    )
+    assert len(own) > 1000
+    for name in ("distances", "points", "ray_ids", "ray_starts"):
+        assert torch.equal(getattr(own, name), getattr(truth, name)), name
+
+
+def test_empty_cells_and_no_rays_leave_no_samples() -> None:
+    cameras, occupied = rays_and_cells(16)
+    rays = camera_rays(cameras)
+    for chosen in (rays, rays.part(0, 0)):
+        offsets = torch.full((len(chosen),), 0.5)
+        samples = march(chosen, torch.zeros_like(occupied), 1.0, step=0.05, offsets=offsets, backend="triton")
+        assert len(samples) == 0 and samples.ray_starts.tolist() == [0] * (len(chosen) + 1)
+
+
+def test_a_training_render_and_its_gradients_are_those_of_torch() -> None:
     found = []
     for backend in ("triton", "torch"):
-        weights = {name: drawn(*shape, seed=6).float().requires_grad_() for name, shape in shapes.items()}
-        seen = query(
-            points_of(40).float(),
-            Weights(**weights),
-            grid,
-            num_levels=4,
-            with_colour=True,
-            with_slopes=True,
-            backend=backend,
-        )
-        assert seen.logits is not None and seen.slopes is not None
-        loss = seen.raw.sum() + seen.logits.square().sum() + seen.slopes[:, 0].sin().sum()
-        gradients = torch.autograd.grad(loss, list(weights.values()))
-        found.append((seen.raw, seen.logits, seen.slopes, *gradients))
-    for own, reference in zip(*found, strict=True):
-        torch.testing.assert_close(own, reference, rtol=1e-3, atol=1e-4 * float(reference.detach().abs().max()))
+        generator = torch.Generator().manual_seed(0)
+        config = NgpConfig(grid=GRID, hidden_width=8, samples_per_ray=16)
+        ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
+        ngp.field.params["table"].data += 0.1 * drawn(layout().num_entries, 2, seed=3).float()
+        ngp.field.backend = backend
+        cameras = orbit_cameras(*torch.tensor([[20.0], [10.0], [3.3], [40.0]]), width=16, height=16)
+        render = ngp.render_for_training(cameras, torch.ones(1, 3), progress=0.5, generator=generator)
+        assert render.normals is not None
+        (render.rgb.square().mean() + render.normals.square().mean() + render.z_variance.mean()).backward()
+        gradients = [value.grad for value in ngp.parameters().values()]
+        found.append([render.rgb, render.alpha, render.normals, *gradients])
+    assert_close(*found, 1e-5)
