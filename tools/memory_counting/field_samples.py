@@ -13,6 +13,7 @@ from torch import Tensor
 from memory_counting.meter import Assumptions
 from sdi_gs.cameras import camera_rays, sample_cameras
 from sdi_gs.representations.ngp.compositing import visible
+from sdi_gs.representations.ngp.hash_grid import corners, grid_layout
 from sdi_gs.representations.ngp.marching import candidates_per_ray, march
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.compute import fewest
@@ -23,6 +24,8 @@ BATCHES = 32
 """Number of camera batches that are traced."""
 SIDE = 32
 """Side of their pictures in pixels; shares hardly depend on it."""
+WARP, ENTRIES_PER_SECTOR = 32, 4
+"""Points whose reads a card joins, and entries in 32 bytes."""
 OBJECT_RADIUS = 0.5
 """Radius of the object that a mean step marches through, as a share of the field's radius."""
 
@@ -35,6 +38,8 @@ class SamplesPerRay:
     """Samples whose density is evaluated."""
     drawn: float
     """Samples with colour and gradients."""
+    sector_share: float
+    """Sectors of the table that 32 samples after one another read for a corner, per sample."""
 
 
 def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRay, SamplesPerRay]:
@@ -51,7 +56,11 @@ def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRa
     groups = max(round(all_rays / at_once), 1)
     means = torch.stack([group.mean(dim=1) for group in counts.tensor_split(groups, dim=1)])  # [G, N, 3]
     (_, tested, drawn), (most_tested, _, most_drawn) = means.mean(dim=(0, 1)).tolist(), means.amax(dim=(0, 1)).tolist()
-    return SamplesPerRay(tested=tested, drawn=drawn), SamplesPerRay(tested=most_tested, drawn=most_drawn)
+    share = _sector_share(config)
+    return (
+        SamplesPerRay(tested=tested, drawn=drawn, sector_share=share),
+        SamplesPerRay(tested=most_tested, drawn=most_drawn, sector_share=share),
+    )
 
 
 def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
@@ -59,6 +68,7 @@ def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:
     return Assumptions(
         nonzero_share=samples.tested / candidates_per_ray(config.radius, config.step_length),
         mask_share=samples.drawn / max(samples.tested, 1e-9),
+        sector_share=samples.sector_share,
     )
 
 
@@ -89,6 +99,26 @@ def _counts(config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:  # [N, R] each
         of_object.append(inside.ray_starts.diff())
         drawn.append(samples.keep(seen).ray_starts.diff())
     return torch.stack(tested), torch.stack(of_object), torch.stack(drawn)
+
+
+@torch.no_grad()
+def _sector_share(config: RunConfig) -> float:
+    """Return the share for samples of one batch of views in a grid that follows its field, over all levels."""
+    ngp, generator = config.ngp, torch.Generator().manual_seed(config.seed)
+    layout = grid_layout(ngp.grid)
+    cameras = sample_cameras(config.cameras, config.views_per_step, width=SIDE, height=SIDE, generator=generator)
+    rays = camera_rays(cameras)
+    samples = march(
+        rays, _ball(ngp), ngp.radius, step=ngp.step_length, offsets=torch.rand(len(rays), generator=generator)
+    )
+    points = ((samples.points + ngp.radius) / (2.0 * ngp.radius)).clamp(0.0, 1.0)
+    warps = points[: len(points) // WARP * WARP]
+    found = 0
+    for level in range(layout.num_levels):
+        entries, _ = corners(warps, layout, level, with_slopes=False)
+        sectors = (entries // ENTRIES_PER_SECTOR).unflatten(1, (-1, WARP)).sort(dim=-1).values  # [8, points / 32, 32]
+        found += int((sectors.diff(dim=-1) != 0).sum()) + sectors[..., 0].numel()
+    return found / (8 * layout.num_levels * len(warps))
 
 
 def _ball(config: NgpConfig) -> Tensor:  # [G, G, G] bool

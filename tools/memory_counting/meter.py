@@ -57,6 +57,8 @@ class Assumptions:
     """Elements that ``nonzero`` finds in a table."""
     mask_share: float = 0.5
     """Rows that a mask keeps, which ``nonzero`` finds in it."""
+    sector_share: float = 1.0
+    """Sectors of a table that a warp reads, per point and corner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,13 @@ def _march_numba(
     return Samples(distances=distances, points=points, ray_ids=ray_ids, ray_starts=torch.from_numpy(starts), step=step)
 
 
+def num_marched(
+    ray_starts: Tensor,  # [R + 1] int64
+) -> int:
+    """Return P, for which the host waits: the memory for samples is its own to ask for."""
+    return int(ray_starts[-1])
+
+
 def _march_triton(
     rays: Rays, near: Tensor, far: Tensor, occupied: Tensor, radius: float, step: float, offsets: Tensor
 ) -> Samples:
@@ -168,7 +175,7 @@ def _march_triton(
     counts = torch.empty_like(starts[1:])
     launch(kernels.count_samples, programs, *given, counts, *sizes, **options)
     torch.cumsum(counts, 0, out=starts[1:])
-    total = int(starts[-1])
+    total = num_marched(starts)
     distances, points = near.new_empty(total), near.new_empty((total, 3))
     ray_ids = starts.new_empty(total)
     launch(kernels.write_samples, programs, *given, starts, distances, points, ray_ids, *sizes, **options)
