@@ -1,8 +1,10 @@
 """Operators of torch in a step, by part: what a card would launch, counted on the CPU.
 
     python benchmarks/operators.py [--preset toybox] [--steps 4]
+    python benchmarks/operators.py --preset sd21-base --tier 24   # Stable Diffusion's, on tensors without data
 
-Views are counted apart, because they launch nothing. The last line is one JSON object.
+Views are counted apart, because they launch nothing. With ``--tier`` the U-Net's launches are those that CUDA graphs
+take over, at the run's mean number of calls. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -11,14 +13,19 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import tools_on_path  # noqa: F401
 import torch
 import tyro
+from memory_counting.counting import count_step, published_prior
+from memory_counting.prediction import card_precision, mean_calls
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdi_gs
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tiers import TierName, tier_named, under_tier
 from sdi_gs.training.trainer import Trainer
 
 VIEWS = frozenset(
@@ -36,6 +43,8 @@ class Settings:
     representation: str | None = None
     steps: int = 4
     """Steps that are counted, after one that is not."""
+    tier: TierName | None = None
+    """Memory tier of a card for which a late step of Stable Diffusion 2.1 base is counted."""
 
 
 class Counting(TorchDispatchMode):
@@ -70,10 +79,27 @@ class Counting(TorchDispatchMode):
         setattr(owner, method, counted)
 
 
+def on_card(config: RunConfig, tier: TierName) -> dict[str, Any]:
+    """Print and return the launches of a late step by part, those of the U-Net inside CUDA graphs."""
+    config = replace(config, compute=under_tier(config.compute, tier_named(tier).compute))
+    count = count_step(config, published_prior("sd21-base", image_size=512, dtype=card_precision("auto")))
+    launches = Counter(str(operation.part) for operation in count.operations)
+    launches["unet"] = round(launches["unet"] / count.predictor_calls * mean_calls(config))
+    for part, number in launches.most_common():
+        print(f"{part:>12}: {number:8d} launches a step")
+    outside = launches.total() - launches["unet"]
+    print(f"outside graphs: {outside} of {launches.total()}, {outside / launches.total():.3f}")
+    return {"tier": tier, "launches": dict(launches), "outside_graphs": outside / launches.total()}
+
+
 def main(settings: Settings) -> None:
     """Count and print."""
     values = {} if settings.representation is None else {"representation": settings.representation}
     config = sdi_gs.preset(settings.preset, values, prompt=settings.prompt)
+    if settings.tier is not None:
+        found = on_card(config, settings.tier)
+        print(json.dumps({"benchmark": "operators", "preset": settings.preset, **found}))
+        return
     trainer, counting = Trainer(config, sdi_gs.load_prior(config)), Counting()
     trainer.train_step()
     for owner, method, name in (

@@ -13,7 +13,7 @@ from as_if_cuda import CUDA, as_if_cuda
 from torch import Tensor
 
 from sdi_gs.cameras import orbit_cameras
-from sdi_gs.representations.ngp import networks, tiny_cuda_nn
+from sdi_gs.representations.ngp import backends, networks, tiny_cuda_nn
 from sdi_gs.representations.ngp.hash_grid import GridLayout, grid_layout
 from sdi_gs.representations.ngp.networks import QueryBackend, Weights, query, query_backend
 from sdi_gs.representations.ngp.ngp import Ngp
@@ -194,6 +194,7 @@ def test_it_is_chosen_for_float32_on_cuda_where_it_is_installed(monkeypatch: pyt
     def install(*packages: str) -> None:
         monkeypatch.setattr(networks, "is_installed", packages.__contains__)
 
+    monkeypatch.setattr(backends, "has_triton", lambda: False)
     with as_if_cuda():
         weights, doubles = (make_weights(layout, dtype, CUDA) for dtype in (torch.float32, torch.float64))
         points = torch.rand(3, 3, device=CUDA)

@@ -117,6 +117,7 @@ def test_the_backend_follows_device_and_type(monkeypatch: pytest.MonkeyPatch) ->
     assert compositing_backend(torch.device("cpu"), torch.float32) == "numba"
     assert compositing_backend(torch.device("cpu"), torch.float64) == "torch"
     monkeypatch.setattr(module, lambda name: False)
+    monkeypatch.setattr("sdi_gs.representations.ngp.compositing.has_triton", lambda: False)
     assert compositing_backend(torch.device("cuda"), torch.float32) == "torch"
     monkeypatch.setattr(module, lambda name: True)
     assert compositing_backend(torch.device("cuda"), torch.float32) == "nerfacc"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from memory_counting.counted_triton import triton_counted
 from memory_counting.field_samples import OBJECT_RADIUS, SIDE, SamplesPerRay, samples_of_rays, shares_met
 from memory_counting.meter import StepMeter
 
@@ -61,15 +63,48 @@ def test_finer_steps_test_more() -> None:
     assert many > 3 * few
 
 
-def test_a_meter_finds_as_many_samples_as_it_is_told() -> None:
+@pytest.mark.parametrize("by_triton", [False, True])
+def test_a_meter_finds_as_many_samples_as_it_is_told(by_triton: bool) -> None:
     settings = config()
-    told = SamplesPerRay(tested=50.0, drawn=10.0)
+    told = SamplesPerRay(tested=50.0, drawn=10.0, sector_share=0.5)
     cameras = sample_cameras(settings.cameras, 1, width=SIDE, height=SIDE, generator=torch.Generator().manual_seed(0))
     occupied = torch.ones(32, 32, 32, dtype=torch.bool, device="meta")
-    with StepMeter(assumptions=shares_met(settings.ngp, told)):
+    meter = StepMeter(assumptions=shares_met(settings.ngp, told))
+    with meter, triton_counted(meter) if by_triton else nullcontext():
         rays = camera_rays(cameras.to(torch.device("meta")))
         offsets = torch.zeros(len(rays), device="meta")
         samples = march(rays, occupied, settings.ngp.radius, step=settings.ngp.step_length, offsets=offsets)
         kept = samples.keep(samples.distances > 0.0)
     assert len(samples) == pytest.approx(50 * SIDE**2, rel=1e-3)
     assert len(kept) == pytest.approx(10 * SIDE**2, rel=1e-3)
+
+
+def test_samples_after_one_another_share_the_corners_of_a_coarse_grid() -> None:
+    def share(levels: int) -> float:
+        grid = replace(PUBLISHED.grid, num_levels=levels, initial_levels=1)
+        return samples_of_rays(config(replace(PUBLISHED, grid=grid)), image_size=SIDE)[0].sector_share
+
+    # A cell of the coarsest level is 18 steps wide, and neighbours in x lie in one sector.
+    assert 1.0 / 32.0 < share(1) < 4.0 / 18.0
+    assert share(1) < share(8) < share(16) < 1.0
+
+
+def test_a_field_by_triton_moves_less_than_by_torch() -> None:
+    config_of_field = config(rays_at_once=2**14)
+    samples = SamplesPerRay(tested=50.0, drawn=10.0, sector_share=1.0)
+    moved = []
+    for by_triton in (False, True):
+        meter = StepMeter(assumptions=shares_met(config_of_field.ngp, samples))
+        with meter, triton_counted(meter) if by_triton else nullcontext():
+            device = torch.device("meta")
+            generator = torch.Generator().manual_seed(0)
+            ngp = Ngp(config_of_field.ngp, generator=generator, device=device)
+            cameras = sample_cameras(config_of_field.cameras, 1, width=SIDE, height=SIDE, generator=generator)
+            render = ngp.render_for_training(
+                cameras.to(device), torch.ones(1, 3, device=device), progress=1.0, generator=generator
+            )
+            render.rgb.sum().backward()
+        moved.append((sum(operation.traffic for operation in meter.operations), len(meter.operations)))
+    (torch_bytes, torch_launches), (triton_bytes, triton_launches) = moved
+    assert triton_bytes < 0.5 * torch_bytes
+    assert triton_launches < 0.5 * torch_launches
