@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.representations.gaussians import gaussian_optimizers
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.scene import ngp_optimizers
 from sdi_gs.representations.saved_state import require_adam
+from sdi_gs.settings.gaussians import GaussiansConfig
+from sdi_gs.settings.ngp import NgpConfig
 
 WITHOUT_COMPILER = """
 import sys, torch
@@ -79,3 +86,18 @@ def test_a_saved_option_that_is_no_sensible_number_is_refused(number: float) -> 
     saved["param_groups"][0]["weight_decay"] = number
     with pytest.raises(UserError, match="param_groups has another weight_decay"):
         require_adam(saved, adam, "optimizer")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_fused_adam_is_that_of_every_parameter(fused: bool) -> None:
+    names = ("means", "quats", "scales", "opacities", "sh0")
+    gaussians: Any = SimpleNamespace(params={name: torch.ones(2, 3, requires_grad=True) for name in names})
+    field = Ngp(NgpConfig(background="environment"), generator=torch.Generator(), device=torch.device("cpu"))
+    of_gaussians = gaussian_optimizers(gaussians, GaussiansConfig(), fused=fused)
+    of_field = ngp_optimizers(field, fused=fused)
+    assert set(of_gaussians) == set(names) and set(of_field) == {"field", "environment"}
+    groups = [group for adam in (*of_gaussians.values(), *of_field.values()) for group in adam.param_groups]
+    # None leaves the choice to torch, which takes foreach on CUDA.
+    assert {group["fused"] for group in groups} == {True if fused else None}
+    of_all = sum(len(group["params"]) for group in groups)
+    assert of_all == len(names) + len(field.parameters())
