@@ -46,7 +46,7 @@ class TritonQuery(torch.autograd.Function):
         slopes = points.new_empty((count if with_slopes else 0, 3))
         encoding, arrays = triton_kernels("encoding"), _layout_on(layout, num_levels, points.device)
         by_level = (num_programs(count, encoding.POINTS), num_levels)
-        size = {"like": points, "POINTS": encoding.POINTS}
+        size: dict[str, Any] = {"like": points, "POINTS": encoding.POINTS}
         launch(encoding.features_forward, by_level, points, table, *arrays, features, count, **size)
         networks, constants = triton_kernels("networks"), _constants(weights[0])
         launch(
@@ -73,7 +73,7 @@ class TritonQuery(torch.autograd.Function):
         num_levels, count = features.shape[:2]
         encoding, arrays = triton_kernels("encoding"), _layout_on(ctx.layout, num_levels, points.device)
         by_level = (num_programs(count, encoding.POINTS), num_levels)
-        size = {"like": points, "POINTS": encoding.POINTS}
+        size: dict[str, Any] = {"like": points, "POINTS": encoding.POINTS}
         grad_towards = features.new_empty(features.shape if ctx.with_slopes else 0)
         if ctx.with_slopes:
             given = (points, table, *arrays, grad_slopes, grad_towards, count)
@@ -120,7 +120,7 @@ def _summed(
 
 def _constants(
     hidden_layer: Tensor,  # [2 times all levels, K]
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Return the sizes that kernels of networks are compiled for; products need powers of two from 16 on."""
     networks, (width, hidden) = triton_kernels("networks"), hidden_layer.shape
     return {

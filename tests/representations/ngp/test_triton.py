@@ -144,7 +144,8 @@ def test_it_is_chosen_for_float32_on_cuda_where_it_works(
     for module in (networks, compositing):
         monkeypatch.setattr(module, "is_installed", others.__contains__)
     tensor: Any = OnCuda(dtype)
-    weights = Weights(**dict.fromkeys(Weights.__dataclass_fields__, tensor))
+    shared: dict[str, Any] = dict.fromkeys(Weights.__dataclass_fields__, tensor)
+    weights = Weights(**shared)
     of_points = query_backend(tensor, weights, grid_layout(PUBLISHED.grid))
     assert (of_points, backend_for(tensor), compositing_backend(tensor.device, dtype)) == chosen
 

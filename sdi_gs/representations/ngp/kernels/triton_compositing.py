@@ -6,6 +6,7 @@ Letters: R rays, P samples, C channels.
 """
 
 # ruff: noqa: N803
+# pyright: reportOperatorIssue=false
 from __future__ import annotations
 
 import triton

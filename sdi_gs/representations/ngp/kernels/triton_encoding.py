@@ -7,6 +7,7 @@ Letters: P points, L levels in use, E entries.
 """
 
 # ruff: noqa: N803, N806
+# pyright: reportPossiblyUnboundVariable=false
 from __future__ import annotations
 
 import triton

@@ -6,6 +6,7 @@ Letters: R rays, P samples, G cells along a side of the grid.
 """
 
 # ruff: noqa: N803
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import triton
