@@ -19,7 +19,8 @@ from sdi_gs.doctor.check_setup import CheckSetup
 from sdi_gs.doctor.rows import Row, at_most, skipped
 from sdi_gs.representations.ngp.compositing import composite
 from sdi_gs.representations.ngp.marching import Samples
-from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.rendering import FieldRender
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
 PIXEL_LIMIT = 2e-4
@@ -91,7 +92,7 @@ def _cameras(size: int) -> CameraBatch:
     )
 
 
-def _render(field: Ngp, cameras: CameraBatch) -> NgpRender:
+def _render(field: Ngp, cameras: CameraBatch) -> FieldRender:
     """Render over white and leave the gradients in the field's parameters."""
     white = torch.ones(len(cameras), 3, device=field.device)
     render = field.render(cameras.to(field.device), white, with_normals=True)

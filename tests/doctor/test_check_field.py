@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sdi_gs.doctor.check_field import check_field, rough_field
 from sdi_gs.doctor.check_setup import CheckSetup
-from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.rendering import FieldRender
 from sdi_gs.settings.ngp import NgpConfig
 
 pytestmark = pytest.mark.slow
@@ -52,14 +53,14 @@ def test_a_denser_field_is_seen_in_the_picture(setup: CheckSetup, failures: Call
     assert {"rgb: worst pixel", "alpha: worst pixel"} <= set(failures(check_field(setup, tested=tested)))
 
 
-def with_depth(change: Callable[[NgpRender, Tensor], Tensor]) -> Callable[[NgpConfig, torch.device], Ngp]:
+def with_depth(change: Callable[[FieldRender, Tensor], Tensor]) -> Callable[[NgpConfig, torch.device], Ngp]:
     """A field whose depths are what ``change`` makes of a render and its depths."""
 
     def build(config: NgpConfig, device: torch.device) -> Ngp:
         field = rough_field(config, device)
         render = field.render
 
-        def changed(*args: Any, **kwargs: Any) -> NgpRender:
+        def changed(*args: Any, **kwargs: Any) -> FieldRender:
             made = render(*args, **kwargs)
             assert made.depth is not None
             return replace(made, depth=change(made, made.depth))

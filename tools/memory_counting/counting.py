@@ -24,7 +24,7 @@ from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.representations.gaussian_scene import GaussianScene
-from sdi_gs.representations.ngp.ngp import SMALLEST_IMAGE
+from sdi_gs.representations.ngp.rendering import SMALLEST_IMAGE
 from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.replay import TargetViews, most_kept_views

@@ -6,7 +6,6 @@ Letters: P points, L levels, E table entries, K hidden units.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +14,11 @@ from torch import Tensor, nn
 from sdi_gs.representations.ngp.backends import Backend
 from sdi_gs.representations.ngp.hash_grid import FEATURES, grid_layout
 from sdi_gs.representations.ngp.networks import QueryResult, Weights, query
+from sdi_gs.representations.ngp.rendering import FieldValues
 from sdi_gs.settings.ngp import Initialisation, NgpConfig
 
 _TABLE_SPREAD = 1e-4
 """Bound of the table's uniform initial values (Instant NGP)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldValues:
-    """Values of the field at P points."""
-
-    density: Tensor  # [P] per scene unit
-    albedo: Tensor  # [P, 3] in (0, 1)
-    normals: Tensor | None  # [P, 3] world, unit, towards falling density
 
 
 _SQUARED_BOUNDS: dict[Initialisation, float] = {"he": 6.0, "published": 1.0}

@@ -1,58 +1,25 @@
 """The hash-grid field: rendering, schedules and state.
 
-Letters: B views, H W pixels, R rays, P samples, C channels.
+Letters: B views, H W pixels, P points.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdi_gs.cameras import CameraBatch, Rays, camera_rays
-from sdi_gs.contracts import DensityField, RenderOutput, cube
+from sdi_gs.cameras import CameraBatch, camera_rays
+from sdi_gs.contracts import DensityField, cube
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp.background import Environment
-from sdi_gs.representations.ngp.compositing import composite, visible
 from sdi_gs.representations.ngp.field import NgpField
-from sdi_gs.representations.ngp.marching import Samples, march
 from sdi_gs.representations.ngp.occupancy import OccupancyGrid
+from sdi_gs.representations.ngp.rendering import FieldRender, FieldRenderer, FieldValues
 from sdi_gs.representations.ngp.shading import Lighting, draw_lighting, shade
-from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.settings.compute import fewest
 from sdi_gs.settings.ngp import NgpConfig
-
-SMALLEST_IMAGE = 16
-"""Smallest side of an image in pixels."""
-_RAYS_AT_ONCE = 2**15
-"""Rays rendered at a time without gradients: a bound on memory."""
-_POINTS_AT_ONCE = 2**20
-"""Points whose density is evaluated at a time while samples are chosen: a bound on memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NgpRender(RenderOutput):
-    """A render with the tensors that the regularisers need."""
-
-    z_variance: Tensor  # [B, H, W, 1] of the distance along the ray, square scene units
-    normals: Tensor | None  # [B, H, W, 3] world, sums of weight times unit normal
-    sample_weights: Tensor  # [P]
-    sample_normals: Tensor | None  # [P, 3] world, unit
-    sample_directions: Tensor  # [P, 3] world, unit, of their rays
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RayValues:
-    """Blended values of rays."""
-
-    sums: Tensor  # [R, C] rgb, distance and its square less the origin's, normals
-    opacity: Tensor  # [R]
-    weights: Tensor  # [P]
-    normals: Tensor | None  # [P, 3]
-    directions: Tensor  # [P, 3]
 
 
 class Ngp:
@@ -128,7 +95,7 @@ class Ngp:
         *,
         with_depth: bool = False,
         with_normals: bool = False,
-    ) -> NgpRender:
+    ) -> FieldRender:
         """Render the albedo over given colours with rays sampled at fixed places; depth is always included.
 
         Raises UserError for images below 16 pixels.
@@ -144,7 +111,7 @@ class Ngp:
         generator: torch.Generator,
         views_at_once: int = 0,
         rays_at_once: int = 0,
-    ) -> NgpRender:
+    ) -> FieldRender:
         """Render with jittered samples, the config's background and light, and normals if a regulariser needs them.
 
         The tensors kept for the backward pass are those of at most ``views_at_once`` views and ``rays_at_once`` rays
@@ -174,88 +141,23 @@ class Ngp:
         with_normals: bool,
         generator: torch.Generator | None,
         rays_at_once: int = 0,
-    ) -> NgpRender:
-        if min(cameras.width, cameras.height) < SMALLEST_IMAGE:
-            raise UserError(
-                f"images of {cameras.width}x{cameras.height} pixels are too small for a field: "
-                f"use at least {SMALLEST_IMAGE}x{SMALLEST_IMAGE}"
-            )
-        shape = (len(cameras), cameras.height, cameras.width)
-        rays = camera_rays(cameras)
-        if generator is None:
-            offsets = rays.cosines.new_full((len(rays),), 0.5)
-        else:
-            offsets = torch.rand(len(rays), generator=generator, device=self.device)
-        occupied = self.occupancy.occupied()
-        groups = row_groups(len(rays), rays_at_once if torch.is_grad_enabled() else _RAYS_AT_ONCE)
-        trace = self._trace if len(groups) == 1 else partial(recomputed, self._trace)
-        parts = [
-            trace(
-                rays_of_group := rays.part(group.start, group.stop),
-                # Not recomputed: most of a group's work is to find its few visible samples.
-                self._visible_samples(rays_of_group, occupied, offsets[group]),
-                lighting,
-                views=torch.arange(group.start, group.stop, device=self.device) // (shape[1] * shape[2]),
-                with_normals=with_normals or lighting is not None,
-            )
-            for group in groups
-        ]
-        sums, opacity = torch.cat([part.sums for part in parts]), torch.cat([part.opacity for part in parts])
-        colour = sums[:, :3].unflatten(0, (len(cameras), -1))
-        rgb = colour + (1.0 - opacity.unflatten(0, (len(cameras), -1)))[..., None] * background
-        share = opacity.clamp_min(1e-6)
-        mean = sums[:, 3] / share
-        # Sums are relative to the distance of the world's origin, where float32 is finest.
-        depth = rays.cosines * (sums[:, 3] + opacity * rays.origins.norm(dim=-1)) / share
-        return NgpRender(
-            rgb=rgb.reshape(*shape, 3),
-            alpha=opacity.reshape(*shape, 1),
-            depth=depth.reshape(*shape, 1),
-            z_variance=(sums[:, 4] / share - mean.square()).clamp_min(0.0).reshape(*shape, 1),
-            normals=sums[:, 5:].reshape(*shape, 3) if with_normals or lighting is not None else None,
-            sample_weights=torch.cat([part.weights for part in parts]),
-            sample_normals=_cat_or_none([part.normals for part in parts]),
-            sample_directions=torch.cat([part.directions for part in parts]),
-        )
+    ) -> FieldRender:
+        def values_at(points: Tensor, directions: Tensor) -> FieldValues:
+            return self.field.values_at(points, with_normals=with_normals or lighting is not None)
 
-    def _trace(
-        self,
-        rays: Rays,  # R of them
-        samples: Samples,  # P of them
-        lighting: Lighting | None,
-        *,
-        views: Tensor,  # [R] which camera a ray belongs to
-        with_normals: bool,
-    ) -> _RayValues:
-        """Evaluate the field at visible samples, and blend."""
-        values = self.field.values_at(samples.points, with_normals=with_normals)
-        colour = values.albedo
-        if lighting is not None:
-            assert values.normals is not None
-            colour = shade(
-                self.config.shading, lighting, colour, values.normals, samples.points, views[samples.ray_ids]
-            )
-        behind_origin = (samples.distances - rays.origins.norm(dim=-1)[samples.ray_ids])[:, None]
-        channels = [colour, behind_origin, behind_origin.square()]
-        if values.normals is not None:
-            channels.append(values.normals)
-        blended = composite(values.density, torch.cat(channels, dim=-1), samples, backend=self.field.backend)
-        return _RayValues(
-            sums=blended.sums,
-            opacity=blended.opacity,
-            weights=blended.weights,
-            normals=values.normals,
-            directions=rays.directions[samples.ray_ids],
-        )
+        def lit(values: FieldValues, points: Tensor, views: Tensor) -> Tensor:
+            assert lighting is not None and values.normals is not None
+            return shade(self.config.shading, lighting, values.albedo, values.normals, points, views)
 
-    @torch.no_grad()
-    def _visible_samples(self, rays: Rays, occupied: Tensor, offsets: Tensor) -> Samples:
-        """Return samples in occupied cells that absorb some light and that light reaches."""
-        config = self.config
-        backend = self.field.backend
-        samples = march(rays, occupied, config.radius, step=config.step_length, offsets=offsets, backend=backend)
-        density = torch.cat([self.field.density_of(points) for points in samples.points.split(_POINTS_AT_ONCE)])
-        return samples.keep(visible(density, samples, config.empty_alpha, backend=backend))
+        renderer = FieldRenderer(
+            sampling=self.config,
+            occupied=self.occupancy.occupied(),
+            density_of=self.field.density_of,
+            values_at=values_at,
+            backend=self.field.backend,
+            shade=lit if lighting is not None else None,
+        )
+        return renderer.render(cameras, background, generator=generator, rays_at_once=rays_at_once)
 
     # ---- training ----
 
@@ -308,8 +210,3 @@ class Ngp:
         self.occupancy.alphas = state["occupancy"].to(self.device)
         self.field.num_levels = int(state["num_levels"])
         self.steps_since_update = int(state["steps_since_update"])
-
-
-def _cat_or_none(parts: list[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None

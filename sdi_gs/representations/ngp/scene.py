@@ -14,7 +14,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
 from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.catalog import RepresentationEntry
-from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.representations.ngp.regularizers import (
     convexity_loss,
     opaqueness_loss,
@@ -24,6 +24,7 @@ from sdi_gs.representations.ngp.regularizers import (
     sparsity_loss,
     z_variance_loss,
 )
+from sdi_gs.representations.ngp.rendering import FieldRender
 from sdi_gs.representations.saved_state import (
     count_of,
     misfit,
@@ -74,7 +75,7 @@ class NgpScene:
         *,
         progress: float,
         generator: torch.Generator,
-    ) -> NgpRender:
+    ) -> FieldRender:
         """Bring levels and occupancy up to date with ``progress``, then render for training."""
         self._before_render = self.ngp.state()
         self.ngp.before_step(progress, generator, num_steps=self.config.steps)
@@ -89,7 +90,7 @@ class NgpScene:
 
     def losses(self, render: RenderOutput, cameras: CameraBatch, progress: float) -> dict[str, Tensor]:
         """Return the weighted regularisers of a render of ``render``."""
-        assert isinstance(render, NgpRender)
+        assert isinstance(render, FieldRender)
         return ngp_losses(self.config.ngp.losses, render, cameras, progress)
 
     def backward(self, loss: Tensor, render: RenderOutput, *, step: int) -> None:
@@ -159,7 +160,7 @@ def geometry_rate(config: NgpConfig, progress: float) -> float:
 
 def ngp_losses(
     weights: NgpLossConfig,
-    render: NgpRender,  # of B views, for training
+    render: FieldRender,  # of B views, for training
     cameras: CameraBatch,
     progress: float,
 ) -> dict[str, Tensor]:

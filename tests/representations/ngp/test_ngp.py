@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
-from sdi_gs.representations.ngp import ngp as ngp_module
-from sdi_gs.representations.ngp.ngp import Ngp, NgpRender
+from sdi_gs.representations.ngp import rendering
+from sdi_gs.representations.ngp.ngp import Ngp
+from sdi_gs.representations.ngp.rendering import FieldRender
 from sdi_gs.representations.ngp.scene import ngp_losses, ngp_optimizers
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 
@@ -166,7 +167,7 @@ def test_an_image_that_is_too_small_is_refused_in_one_line(
 
 def train(
     ngp: Ngp, cameras: CameraBatch, steps: int, generator: torch.Generator, first: int = 0, num_steps: int = 20
-) -> NgpRender:
+) -> FieldRender:
     """A few steps towards red, all regularisers on."""
     optimizers = ngp_optimizers(ngp)
     render = ngp.render(cameras, WHITE)
@@ -250,7 +251,7 @@ def test_points_that_are_asked_in_several_goes_give_the_same_picture(
     total = sum(asked)
     asked.clear()
     # The last go is not full.
-    monkeypatch.setattr(ngp_module, "_POINTS_AT_ONCE", total // 3)
+    monkeypatch.setattr(rendering, "POINTS_AT_ONCE", total // 3)
     in_turn = scene.render(cameras, WHITE)
     assert sum(asked) == total
     assert max(asked) == total // 3
