@@ -55,7 +55,7 @@ def _presets() -> dict[str, Preset]:
         "toybox-ideal": Preset(
             summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
             config=_toybox_ideal(),
-            by_representation={"ngp": _field_under_toybox_ideal()},
+            by_representation={"ngp": _field_under_toybox_ideal(), "voxels": _voxels_under_toybox_ideal()},
         ),
         "toybox": Preset(
             summary="a minute on two CPU cores under a small trained network; knows what toybox-ideal knows",
@@ -209,6 +209,11 @@ def _field_under_toybox_ideal() -> dict[str, Any]:
         "ngp.losses.convexity": 0.0,
         "ngp.losses.convexity_final": 0.0,
     }
+
+
+def _voxels_under_toybox_ideal() -> dict[str, Any]:
+    """What a field of this preset wants, without the settings of the hash grid."""
+    return {name: value for name, value in _field_under_toybox_ideal().items() if not name.startswith("ngp.")}
 
 
 def _field_under_toybox() -> dict[str, Any]:

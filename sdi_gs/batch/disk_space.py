@@ -13,6 +13,7 @@ from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.runs.finish import SHEET_VIEWS
 from sdi_gs.runs.saving import KEPT, PREVIEW_VIEWS
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.voxels import VoxelsConfig
 from sdi_gs.training.replay import bytes_per_view, most_kept_views
 
 FLOAT = 4
@@ -43,6 +44,11 @@ class DiskSpace:
     """If as many are added as the settings allow."""
 
 
+def numbers_of_voxels(voxels: VoxelsConfig) -> int:
+    """Return the numbers of a grid at its finest: density and colour at every vertex."""
+    return voxels.resolution**3 * (1 + 3 * (voxels.sh_degree + 1) ** 2)
+
+
 def disk_space_of(config: RunConfig) -> DiskSpace:
     """Estimate the bytes that a run with these settings leaves."""
     size, side = config.outputs.turntable_size, _side(config)
@@ -56,6 +62,9 @@ def disk_space_of(config: RunConfig) -> DiskSpace:
         grid = config.ngp.grid
         field = FLOAT * FEATURES * grid.num_levels * 2**grid.log2_table_size
         whole = fixed + KEPT * COPIES * field
+        return DiskSpace(least=whole, most=whole)
+    if config.representation == "voxels":
+        whole = fixed + KEPT * COPIES * FLOAT * numbers_of_voxels(config.voxels)
         return DiskSpace(least=whole, most=whole)
     each = FLOAT * (KEPT * COPIES * PARAMETERS + PLY_COLUMNS)
     start = config.gaussians.num_initial

@@ -13,6 +13,7 @@ import tyro
 REPRESENTATIONS: dict[str, str] = {
     "gaussians": "sdi_gs.representations.gaussian_scene",
     "ngp": "sdi_gs.representations.ngp.scene",
+    "voxels": "sdi_gs.representations.voxels.scene",
 }
 """Module of each representation, imported when the representation is used; checkpoints hold its tensors by the name."""
 

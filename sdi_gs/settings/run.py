@@ -20,6 +20,7 @@ from sdi_gs.settings.priors import IdealPriorConfig, PriorType, lora_and_weight
 from sdi_gs.settings.render_size import RenderConfig
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.representations import RepresentationName
+from sdi_gs.settings.voxels import VoxelsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class RunConfig:
     prior_sums: tuple[str, ...] = ()
     """sha256 of the files of prior, lora and embedding, in this order; filled when a run starts, checked afterwards."""
     representation: RepresentationName = "gaussians"
-    """Representation to optimise: Gaussians (``gaussians``, ``densify``) or a hash-grid field (``ngp``)."""
+    """Representation to optimise: Gaussians (``gaussians``, ``densify``), a hash-grid field (``ngp``) or a dense grid
+    (``voxels``)."""
     steps: Annotated[int, Range(1, 10_000_000)] = 400
     """Optimisation steps; every schedule is tied to this number."""
     extend: Annotated[int, Range(0, 10_000_000)] = 0
@@ -67,6 +69,7 @@ class RunConfig:
     gaussians: GaussiansConfig = field(default_factory=GaussiansConfig)
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     ngp: NgpConfig = field(default_factory=NgpConfig)
+    voxels: VoxelsConfig = field(default_factory=VoxelsConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     ideal_prior: IdealPriorConfig = field(default_factory=IdealPriorConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -108,7 +111,7 @@ class RunConfig:
     @property
     def named_backgrounds(self) -> bool:
         """Whether prompts name the background, where it has a name."""
-        return self.prompt_background and (self.representation == "gaussians" or self.ngp.background == "given")
+        return self.prompt_background and (self.representation != "ngp" or self.ngp.background == "given")
 
     @property
     def total_steps(self) -> int:

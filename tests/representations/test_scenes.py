@@ -17,6 +17,7 @@ from sdi_gs.priors.catalog import load_prior
 from sdi_gs.representations.catalog import make_scene, restore_representation
 from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.ngp.scene import NgpScene
+from sdi_gs.representations.voxels.scene import VoxelScene
 from sdi_gs.runs.checkpoint import pack_state, unpack_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.densify import DensifyConfig
@@ -24,12 +25,13 @@ from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig, NgpLossConfig
 from sdi_gs.settings.representations import REPRESENTATIONS
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.voxels import VoxelsConfig
 from sdi_gs.training.trainer import Trainer
 
-Scene = GaussianScene | NgpScene
-Kind = Literal["gaussians", "ngp"]
+Scene = GaussianScene | NgpScene | VoxelScene
+Kind = Literal["gaussians", "ngp", "voxels"]
 CPU = torch.device("cpu")
-KINDS: tuple[Kind, ...] = ("gaussians", "ngp")
+KINDS: tuple[Kind, ...] = ("gaussians", "ngp", "voxels")
 STEPS = 8
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -52,6 +54,15 @@ def config(kind: Kind, **changes: Any) -> RunConfig:
             occupancy_every=2,
             geometry_lr=0.05,
         ),
+        voxels=VoxelsConfig(
+            resolution=32,
+            samples_per_ray=32,
+            occupancy_resolution=16,
+            occupancy_every=2,
+            upsample_at=(0.3, 0.5),
+            density_lr=1.0,
+            colour_lr=0.5,
+        ),
         ideal_prior=replace(base.ideal_prior, renders_per_view=2, unconditional_renders=4),
     )
     return replace(small, **changes)
@@ -59,7 +70,7 @@ def config(kind: Kind, **changes: Any) -> RunConfig:
 
 def scene_of(settings: RunConfig, saved: dict[str, Any] | None = None) -> Scene:
     scene = make_scene(settings, generator=torch.Generator().manual_seed(1), device=CPU, saved=saved)
-    assert isinstance(scene, GaussianScene | NgpScene)
+    assert isinstance(scene, GaussianScene | NgpScene | VoxelScene)
     return scene
 
 
@@ -110,13 +121,14 @@ def parameters(scene: Scene) -> dict[str, Tensor]:
 def test_the_config_names_the_kind() -> None:
     assert isinstance(scene_of(config("gaussians")), GaussianScene)
     assert isinstance(scene_of(config("ngp")), NgpScene)
+    assert isinstance(scene_of(config("voxels")), VoxelScene)
     assert scene_of(config("gaussians")).representation.num_points == 120
     assert scene_of(config("ngp")).representation.num_points == 0
 
 
 def test_both_kinds_are_in_the_catalogue() -> None:
     assert set(KINDS) == set(REPRESENTATIONS)
-    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, got 'planes'"):
+    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, voxels, got 'planes'"):
         replace(config("ngp"), representation="planes")
 
 
@@ -136,8 +148,9 @@ def test_a_representation_has_splats_and_a_density_or_says_that_it_has_none(kind
     representation = scene_of(config(kind)).representation
     splats, density = representation.splats(), representation.density(resolution=32)
     assert representation.num_points == (0 if splats is None else len(splats))
-    assert (splats is None) == (kind == "ngp")
-    assert representation.describe() == {"gaussians": "120 Gaussians", "ngp": "a field"}[kind]
+    assert (splats is None) == (kind != "gaussians")
+    names = {"gaussians": "120 Gaussians", "ngp": "a field", "voxels": "a voxel grid of 8³"}
+    assert representation.describe() == names[kind]
     low, high = (torch.tensor(corner) for corner in (density.box.low, density.box.high))
     points = low + (high - low) * torch.rand(200, 3, generator=torch.Generator().manual_seed(3))
     assert float(density.density_of(points).min()) >= 0.0

@@ -6,11 +6,12 @@ Letters: G cells along a side, P points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sdi_gs.settings.ngp import NgpConfig
+from sdi_gs.representations.ngp.rendering import Sampling
 
 _PROBES = 2
 """Points along a side of a cell that ``refresh`` evaluates."""
@@ -22,10 +23,24 @@ FADE_SHARE = 0.1
 """Share of a run within which a cell that is no longer dense becomes empty, unless ``occupancy_decay`` is given."""
 
 
+class CellSettings(Sampling, Protocol):
+    """Settings of the cells."""
+
+    @property
+    def occupancy_resolution(self) -> int:
+        """Cells along a side."""
+        ...
+
+    @property
+    def occupancy_decay(self) -> float | None:
+        """Factor on a cell's stored opacity at each update; None for one that follows from the run's length."""
+        ...
+
+
 class OccupancyGrid:
     """The largest opacity of a step found in each cell, decaying from update to update (nerfacc's rule)."""
 
-    def __init__(self, config: NgpConfig, *, device: torch.device) -> None:
+    def __init__(self, config: CellSettings, *, device: torch.device) -> None:
         self.config = config
         side = config.occupancy_resolution
         # Every cell counts as occupied until it is evaluated.
