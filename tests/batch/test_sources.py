@@ -153,6 +153,11 @@ def test_space_grows_with_what_a_run_may_leave() -> None:
         assert disk_space_of(with_values(RunConfig(), larger)).least > plain.least
     field = disk_space_of(with_values(RunConfig(), {"representation": "ngp", "ngp.grid.log2_table_size": 18}))
     assert field.least > disk_space_of(with_values(RunConfig(), {"representation": "ngp"})).least
+    grids = [
+        disk_space_of(with_values(RunConfig(), {"representation": "voxels", "voxels.sh_degree": k})) for k in (0, 1)
+    ]
+    # Two checkpoints of three copies: nine more numbers of four bytes for each of 64^3 vertices.
+    assert grids[1].least - grids[0].least == 2 * 3 * 9 * 4 * 64**3
 
 
 def test_a_list_becomes_rows_with_its_repeats_and_its_disk_space_in_view(tmp_path: Path) -> None:
