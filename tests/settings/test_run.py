@@ -100,7 +100,7 @@ def test_a_bad_value_is_refused_by_its_name(key: str, value: Any, says: str) -> 
 
 
 def test_an_unknown_representation_is_refused_with_the_accepted_names() -> None:
-    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, got 'planes'"):
+    with pytest.raises(ValueError, match="representation must be one of gaussians, ngp, voxels, got 'planes'"):
         RunConfig(representation="planes")  # pyright: ignore[reportArgumentType]
 
 
