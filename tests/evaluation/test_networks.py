@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from tiny_scorers import (
 )
 from torch import Tensor
 
+from sdi_gs.commands.main import main
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.clip_iqa import ANCHORS, iqa
 from sdi_gs.evaluation.networks.clip import ClipNetwork, load_clip
@@ -199,6 +202,31 @@ def test_networks_that_are_not_here_name_the_command(monkeypatch: pytest.MonkeyP
         networks.clip("clip")
     with pytest.raises(UserError, match="is no network for scores"):
         Networks(NetworkOptions(clip="clip-b64")).why_not("clip")
+
+
+@pytest.mark.parametrize("has_safe", [True, False])
+def test_fetch_takes_the_files_that_are_used_and_no_pickle_beside_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_safe: bool
+) -> None:
+    names = ["config.json", "pytorch_model.bin", "tf_model.h5", *(["model.safetensors"] if has_safe else [])]
+    about = SimpleNamespace(sha="a" * 40, siblings=[SimpleNamespace(rfilename=name) for name in names])
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: about)
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda repo_id, **options: asked.append({"id": repo_id, **options}) or tmp_path,
+    )
+    assert main(["priors", "fetch", "clip-b32"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}\n"
+    [call] = asked
+    assert call["id"] == "openai/clip-vit-base-patch32"
+    kept = [
+        name
+        for name in names
+        if any(fnmatch(name, pattern) for pattern in call["allow_patterns"])
+        and not any(fnmatch(name, pattern) for pattern in call["ignore_patterns"])
+    ]
+    assert kept == ["config.json", "model.safetensors" if has_safe else "pytorch_model.bin"]
 
 
 def test_the_manifest_records_files_and_their_sums(clip_folder: Path) -> None:
