@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdi_gs.rasterize.kernels import binning, compositing
+from sdi_gs.rasterize.kernels import binning, compositing, compositing_backward
+from sdi_gs.rasterize.kernels import tiles as tile_loops
 from sdi_gs.rasterize.numba_projection import SMALLEST_ITEMS, View, as_numpy
 from sdi_gs.rasterize.threads import num_threads, run_each, run_interleaved, run_on_ranges
 
 # Pairs that are worth waking a thread for: about 0.1 ms of compositing and of binning.
 _SMALLEST_PAIRS = 2048
 _SMALLEST_BINNED = 16384
+# Shares of the tiles for each thread: pixels that end early make shares with as many pairs unequal.
+_SHARES = 8
+_PAIRS_OF_TILE = 32
 
 _scratch = threading.local()
 
@@ -44,9 +48,16 @@ class Tiles:
     flatten_ids: np.ndarray  # [P] int32
     pair_slots: np.ndarray  # [P] int32
 
-    def order(self) -> np.ndarray:  # [C * tiles]
-        """Return the tiles' numbers, fullest tile first, so that all threads finish at about the same time."""
-        return np.argsort(-np.diff(self.tile_starts), kind="stable")
+    def shares(self) -> np.ndarray:  # [S + 1]
+        """Return the first tile of each of a few shares for every thread, neighbours with about as many pairs."""
+        num_tiles, num_pairs = len(self.tile_starts) - 1, len(self.flatten_ids)
+        threads = num_threads(num_pairs, _SMALLEST_PAIRS)
+        if threads == 1:
+            return np.array([0, num_tiles])
+        # A tile is some work without pairs, too.
+        work = self.tile_starts + _PAIRS_OF_TILE * np.arange(num_tiles + 1)
+        inner = np.searchsorted(work, work[-1] * np.arange(1, _SHARES * threads) / (_SHARES * threads))
+        return np.array([0, *inner, num_tiles])
 
 
 def bin_tiles(
@@ -124,19 +135,20 @@ class Composite(torch.autograd.Function):
         absgrad_owner: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         num_channels = colors.shape[1]
-        records = np.empty((len(means2d), compositing.record_length(num_channels)), np.float32)
+        records = np.empty((len(means2d), tile_loops.record_length(num_channels)), np.float32)
         splats = tuple(map(as_numpy, (means2d, conics, opacities, colors)))
-        run_on_ranges(compositing.write_records, len(records), SMALLEST_ITEMS, tiles.item_starts, *splats, records)
+        run_on_ranges(tile_loops.write_records, len(records), SMALLEST_ITEMS, tiles.item_starts, *splats, records)
         rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
         alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
         pair_blocks = np.empty(len(tiles.flatten_ids), np.uint32)
-        order = tiles.order()
+        shares = tiles.shares()
+        stops = np.empty((len(tiles.tile_starts) - 1, tile_loops.TILE_PIXELS), np.float32)
         run_interleaved(
             compositing.composite,
-            len(order),
+            len(shares) - 1,
             len(tiles.flatten_ids),
             _SMALLEST_PAIRS,
-            order,
+            shares,
             tiles.grid,
             tiles.tile_starts,
             tiles.flatten_ids,
@@ -146,9 +158,10 @@ class Composite(torch.autograd.Function):
             rendered.numpy(),
             alphas[..., 0].numpy(),
             pair_blocks,
+            stops,
         )
         ctx.save_for_backward(conics, opacities, rendered, alphas)
-        ctx.tiles, ctx.records, ctx.order, ctx.pair_blocks = tiles, records, order, pair_blocks
+        ctx.tiles, ctx.records, ctx.pair_blocks, ctx.stops = tiles, records, pair_blocks, stops
         ctx.absgrad_owner = absgrad_owner
         return rendered, alphas
 
@@ -158,19 +171,21 @@ class Composite(torch.autograd.Function):
         conics, opacities, rendered, alphas = ctx.saved_tensors
         tiles: Tiles = ctx.tiles
         num_items, num_channels = len(conics), rendered.shape[-1]
-        pair_shape = (len(tiles.flatten_ids), compositing.pair_length(num_channels))
+        shares = tiles.shares()
+        pair_shape = (len(tiles.flatten_ids), compositing_backward.pair_length(num_channels, absgrad=ctx.absgrad_owner is not None))
         pair_sums = _scratch_floats(pair_shape[0] * pair_shape[1]).reshape(pair_shape)
         run_interleaved(
-            compositing.composite_backward,
-            len(ctx.order),
+            compositing_backward.composite_backward,
+            len(shares) - 1,
             len(tiles.flatten_ids),
             _SMALLEST_PAIRS,
-            ctx.order,
+            shares,
             tiles.grid,
             tiles.tile_starts,
             tiles.flatten_ids,
             tiles.pair_slots,
             ctx.pair_blocks,
+            ctx.stops,
             ctx.records,
             (0,) * num_channels,
             () if ctx.absgrad_owner is None else (0,),
@@ -184,7 +199,7 @@ class Composite(torch.autograd.Function):
         grad_opacities, grad_colors = torch.empty(num_items), torch.empty((num_items, num_channels))
         absgrads = torch.empty((0 if ctx.absgrad_owner is None else num_items, 2))
         run_on_ranges(
-            compositing.gather_gradients,
+            compositing_backward.gather_gradients,
             num_items,
             SMALLEST_ITEMS,
             tiles.item_starts,

@@ -21,6 +21,8 @@ from sdi_gs.rasterize.kernels.jit import has_cpu_feature, kernel
 
 LANES = 16 if has_cpu_feature("avx512f") else 8
 """Floats per vector. On AVX2 a longer one would halve the registers and spill."""
+HAS_SCALE = LANES == 16 and has_cpu_feature("avx512dq")
+"""Whether one instruction takes a fraction, and another multiplies by powers of two."""
 
 FAST_MATH = ("nnan", "ninf", "nsz", "contract", "arcp")
 F32, _I1, _I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -257,29 +259,53 @@ square_root = _unary("sqrt")
 round_up = _unary("ceil")
 round_down = _unary("floor")
 
-# Degree-5 fit of 2**f on [-0.5, 0.5], weighted for relative error (2.0e-7 at most).
-_NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64) * 0.5
+# Degree-5 fit of 2**f where the fraction lies, weighted for relative error (2.0e-7 at most).
+_FRACTIONS = (0.0, 1.0) if HAS_SCALE else (-0.5, 0.5)
+_NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64) * 0.5 + 0.5 * sum(_FRACTIONS)
 _EXP2 = np.polynomial.Polynomial.fit(
-    _NODES, np.exp2(_NODES), 5, domain=[-0.5, 0.5], window=[-0.5, 0.5], w=np.exp2(-_NODES)
+    _NODES, np.exp2(_NODES), 5, domain=_FRACTIONS, window=_FRACTIONS, w=np.exp2(-_NODES)
 )
 _EXP2_COEFFICIENTS = [float(coefficient) for coefficient in _EXP2.coef]
 
 
+def _scaled(builder: Any, power: Any) -> tuple[Any, Any]:
+    """Return the fraction of a power of two and what multiplies a number by two to the rest, by integer arithmetic."""
+    low = constant_vector(-30.0)
+    power = builder.select(builder.fcmp_ordered(">", power, low), power, low)
+    whole = _call(builder, f"llvm.rint.v{LANES}f32", FLOATS, [power])
+
+    def scale(factor: Any) -> Any:
+        exponent = builder.shl(builder.fptosi(whole, INTS), ir.Constant(INTS, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(factor, INTS), exponent), FLOATS)
+
+    return builder.fsub(power, whole, flags=FAST_MATH), scale
+
+
+def _scaled_by_avx512(builder: Any, power: Any) -> tuple[Any, Any]:
+    """Do the same by the two instructions that AVX-512 has for it; the fraction is positive."""
+    all_lanes, no_values = ir.Constant(ir.IntType(LANES), -1), constant_vector(0.0)
+    # 1: rounded down. 4: by the rounding mode in force.
+    down, current = ir.Constant(_I32, 1), ir.Constant(_I32, 4)
+    rest = _call(builder, "llvm.x86.avx512.mask.reduce.ps.512", FLOATS, [power, down, no_values, all_lanes, current])
+
+    def scale(factor: Any) -> Any:
+        operands = [factor, power, no_values, all_lanes, current]
+        return _call(builder, "llvm.x86.avx512.mask.scalef.ps.512", FLOATS, operands)
+
+    return rest, scale
+
+
 @vector_intrinsic
 def exp2(typing_context, value):
-    """Return 2**value for values up to 1; values below -30 give 2**-30, which is below the alpha cut anyway."""
+    """Return 2**value for values up to 1; values below -30 give 2**-30 or less, which is below the alpha cut anyway."""
 
     def emit(context, builder, sig, args):
-        low = constant_vector(-30.0)
-        power = builder.select(builder.fcmp_ordered(">", args[0], low), args[0], low)
-        whole = _call(builder, f"llvm.rint.v{LANES}f32", FLOATS, [power])
-        rest = builder.fsub(power, whole, flags=FAST_MATH)
+        rest, scale = (_scaled_by_avx512 if HAS_SCALE else _scaled)(builder, args[0])
         result = constant_vector(_EXP2_COEFFICIENTS[-1])
         for coefficient in reversed(_EXP2_COEFFICIENTS[:-1]):
             product = builder.fmul(result, rest, flags=FAST_MATH)
             result = builder.fadd(product, constant_vector(coefficient), flags=FAST_MATH)
-        exponent = builder.shl(builder.fptosi(whole, INTS), ir.Constant(INTS, [23] * LANES))
-        return builder.bitcast(builder.add(builder.bitcast(result, INTS), exponent), FLOATS)
+        return scale(result)
 
     return vector(vector), emit
 
