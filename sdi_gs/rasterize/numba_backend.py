@@ -34,12 +34,11 @@ def _colors_per_camera(
     colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
     viewmats: Tensor,  # [C, 4, 4]
     sh_degree: int | None,
-) -> Tensor:  # [C, N, D]
-    """Return each Gaussian's colour in each camera, evaluating harmonics in the direction of view."""
-    own_dims = 2 if sh_degree is None else 3
-    per_camera = colors.expand(len(viewmats), *colors.shape[-own_dims:])
+) -> Tensor:  # [(C,) N, D]
+    """Return each Gaussian's colour, in each camera where they differ; harmonics are evaluated in the view's direction."""
     if sh_degree is None:
-        return per_camera
+        return colors
+    per_camera = colors.expand(len(viewmats), *colors.shape[-3:])
     directions = means - torch.inverse(viewmats)[:, None, :3, 3]
     return (harmonic_colors(sh_degree, directions, per_camera) + 0.5).clamp_min(0.0)
 
@@ -48,17 +47,17 @@ def _choose_channels(
     render_mode: RenderMode,
     colors: Tensor,  # [..., D]
     depths: Tensor,  # [...]
-    background: Tensor,  # [C, D]
-) -> tuple[Tensor, Tensor]:
+    background: Tensor | None,  # [C, D]
+) -> tuple[Tensor, Tensor | None]:
     """Return the channels to composite and their background; depth comes last and has background 0."""
-    no_depth = torch.zeros(len(background), 1)
     match render_mode:
         case "RGB":
             return colors, background
         case "D" | "ED":
-            return depths[..., None], no_depth
+            return depths[..., None], None
         case "RGB+D" | "RGB+ED":
-            return torch.cat([colors, depths[..., None]], dim=-1), torch.cat([background, no_depth], dim=-1)
+            every = torch.cat([colors.expand(*depths.shape, -1), depths[..., None]], dim=-1)
+            return every, None if background is None else torch.nn.functional.pad(background, (0, 1))
         case other:
             assert_never(other)
 
@@ -103,8 +102,8 @@ class _Splats:
     depths: Tensor  # [C, N] or [M]
     conics: Tensor  # [C, N, 3] or [M, 3]
     radii: Tensor  # [C, N, 2] or [M, 2]
-    opacities: Tensor  # [C, N] or [M]
-    colors: Tensor  # [C, N, D] or [M, D]
+    opacities: Tensor  # [(C,) N] or [M]
+    colors: Tensor  # [(C,) N, D] or [M, D]
     tiles_per_gauss: Tensor  # [C, N] or [M]
     image_starts: np.ndarray  # [C + 1] first row of each camera
     camera_ids: Tensor | None = None  # [M]
@@ -113,15 +112,15 @@ class _Splats:
     def visible(self) -> _Splats:
         """Return the visible pairs alone."""
         camera_ids, gaussian_ids = torch.where(self.radii[..., 0] > 0)
-        chosen = (camera_ids, gaussian_ids)
+        chosen, shape = (camera_ids, gaussian_ids), self.depths.shape
         counts = torch.bincount(camera_ids, minlength=len(self.radii)).numpy()
         return _Splats(
             means2d=self.means2d[chosen],
             depths=self.depths[chosen],
             conics=self.conics[chosen],
             radii=self.radii[chosen],
-            opacities=self.opacities[chosen],
-            colors=self.colors[chosen],
+            opacities=self.opacities.expand(shape)[chosen],
+            colors=self.colors.expand(*shape, -1)[chosen],
             tiles_per_gauss=self.tiles_per_gauss[chosen],
             image_starts=np.concatenate([[0], np.cumsum(counts)]),
             camera_ids=camera_ids,
@@ -140,7 +139,7 @@ def _project(request: RenderRequest, view: View) -> _Splats:
         request.means, quats, scales, covars, request.opacities, request.viewmats, request.Ks, view
     )
     num_cameras, num_gaussians = len(request.viewmats), len(request.means)
-    opacities = request.opacities[None].expand(num_cameras, num_gaussians)
+    opacities = request.opacities
     return _Splats(
         means2d=means2d,
         depths=depths,
@@ -161,18 +160,16 @@ def _composite(
     Raises NotImplementedError for absolute gradients over several passes.
     """
     background = request.backgrounds
-    if background is None:
-        background = torch.zeros(len(request.viewmats), splats.colors.shape[-1])
     channels, background = _choose_channels(request.render_mode, splats.colors, splats.depths, background)
     if request.absgrad and channels.shape[-1] > MAX_CHANNELS:
         raise NotImplementedError(f"absgrad on CPU goes with at most {MAX_CHANNELS} channels")
     passes = [
         Composite.apply(
-            splats.means2d.reshape(-1, 2),
-            splats.conics.reshape(-1, 3),
-            splats.opacities.reshape(-1),
-            channels[..., first : first + MAX_CHANNELS].flatten(end_dim=-2),
-            background[:, first : first + MAX_CHANNELS],
+            splats.means2d,
+            splats.conics,
+            splats.opacities,
+            channels if channels.shape[-1] <= MAX_CHANNELS else channels[..., first : first + MAX_CHANNELS],
+            background if background is None else background[:, first : first + MAX_CHANNELS],
             tiles,
             view,
             splats.means2d if request.absgrad else None,
@@ -196,7 +193,7 @@ def _meta(request: RenderRequest, view: View, splats: _Splats, tiles: Tiles) -> 
         "means2d": splats.means2d,
         "depths": splats.depths,
         "conics": splats.conics,
-        "opacities": splats.opacities,
+        "opacities": splats.opacities.expand(splats.depths.shape),
         "tile_width": tiles_x,
         "tile_height": tiles_y,
         "tiles_per_gauss": splats.tiles_per_gauss,

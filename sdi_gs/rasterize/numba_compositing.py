@@ -25,6 +25,8 @@ _SMALLEST_BINNED = 16384
 # Shares of the tiles for each thread: pixels that end early make shares with as many pairs unequal.
 _SHARES = 8
 _PAIRS_OF_TILE = 32
+# Pairs whose gradient sums are computed before they are gathered, 64 bytes each.
+_PAIRS_AT_ONCE = 65536
 
 _scratch = threading.local()
 
@@ -48,16 +50,41 @@ class Tiles:
     flatten_ids: np.ndarray  # [P] int32
     pair_slots: np.ndarray  # [P] int32
 
-    def shares(self) -> np.ndarray:  # [S + 1]
-        """Return the first tile of each of a few shares for every thread, neighbours with about as many pairs."""
-        num_tiles, num_pairs = len(self.tile_starts) - 1, len(self.flatten_ids)
-        threads = num_threads(num_pairs, _SMALLEST_PAIRS)
+    @property
+    def num_images(self) -> int:
+        """C."""
+        return (len(self.tile_starts) - 1) // (self.grid[0] * self.grid[1])
+
+    def shares(self, first: int, last: int) -> np.ndarray:  # [S + 1]
+        """Return the first tile of each of a few shares for every thread, neighbours with about as many pairs.
+
+        The tiles are those of images ``first`` to ``last``.
+        """
+        per_image = self.grid[0] * self.grid[1]
+        begin, end = first * per_image, last * per_image
+        first_slot, last_slot = self.slots(first, last)
+        threads = num_threads(last_slot - first_slot, _SMALLEST_PAIRS)
         if threads == 1:
-            return np.array([0, num_tiles])
+            return np.array([begin, end])
         # A tile is some work without pairs, too.
-        work = self.tile_starts + _PAIRS_OF_TILE * np.arange(num_tiles + 1)
-        inner = np.searchsorted(work, work[-1] * np.arange(1, _SHARES * threads) / (_SHARES * threads))
-        return np.array([0, *inner, num_tiles])
+        work = self.tile_starts[begin : end + 1] + _PAIRS_OF_TILE * np.arange(end + 1 - begin)
+        places = np.arange(1, _SHARES * threads) / (_SHARES * threads)
+        inner = np.searchsorted(work, work[0] + (work[-1] - work[0]) * places)
+        return np.array([begin, *(begin + inner), end])
+
+    def slots(self, first: int, last: int) -> tuple[int, int]:
+        """Return the range of the pairs of images ``first`` to ``last``."""
+        per_image = self.grid[0] * self.grid[1]
+        return int(self.tile_starts[first * per_image]), int(self.tile_starts[last * per_image])
+
+    def groups(self) -> list[tuple[int, int]]:
+        """Return the images in groups, as (first, last + 1), whose sums stay in the processor's cache."""
+        per_image, starts = self.grid[0] * self.grid[1], [0]
+        for image in range(1, self.num_images):
+            pairs = self.tile_starts[(image + 1) * per_image] - self.tile_starts[starts[-1] * per_image]
+            if pairs > _PAIRS_AT_ONCE:
+                starts.append(image)
+        return list(zip(starts, [*starts[1:], self.num_images], strict=True))
 
 
 def bin_tiles(
@@ -120,33 +147,40 @@ def bin_tiles(
 
 
 class Composite(torch.autograd.Function):
-    """means2d, conics, opacities, colors, backgrounds -> rendered colours and alphas."""
+    """means2d, conics, opacities, colors, backgrounds -> rendered colours and alphas.
+
+    Opacities and colours without a camera dimension are those of all cameras. C and N are 1 and M for packed items.
+    """
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
-        means2d: Tensor,  # [M, 2]
-        conics: Tensor,  # [M, 3]
-        opacities: Tensor,  # [M]
-        colors: Tensor,  # [M, D]
-        backgrounds: Tensor,  # [C, D]
+        means2d: Tensor,  # [C, N, 2]
+        conics: Tensor,  # [C, N, 3]
+        opacities: Tensor,  # [(C,) N]
+        colors: Tensor,  # [(C,) N, D]
+        backgrounds: Tensor | None,  # [C, D]
         tiles: Tiles,
         view: View,
         absgrad_owner: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        num_channels = colors.shape[1]
-        records = np.empty((len(means2d), tile_loops.record_length(num_channels)), np.float32)
-        splats = tuple(map(as_numpy, (means2d, conics, opacities, colors)))
-        run_on_ranges(tile_loops.write_records, len(records), SMALLEST_ITEMS, tiles.item_starts, *splats, records)
-        rendered = torch.empty((len(backgrounds), view.height, view.width, num_channels))
-        alphas = torch.empty((len(backgrounds), view.height, view.width, 1))
-        pair_blocks = np.empty(len(tiles.flatten_ids), np.uint32)
-        shares = tiles.shares()
+        num_channels, num_gaussians = colors.shape[-1], means2d.shape[-2]
+        splats = (_rows(means2d), _rows(conics), _rows(opacities[..., None])[:, 0], _rows(colors))
+        num_items, num_images = len(splats[0]), tiles.num_images
+        records = np.empty((num_items, tile_loops.record_length(num_channels)), np.float32)
+        run_on_ranges(
+            tile_loops.write_records, num_items, SMALLEST_ITEMS, num_gaussians, tiles.item_starts, *splats, records
+        )
+        rendered = torch.empty((num_images, view.height, view.width, num_channels))
+        alphas = torch.empty((num_images, view.height, view.width, 1))
+        behind = np.zeros((num_images, num_channels), np.float32) if backgrounds is None else as_numpy(backgrounds)
+        num_pairs, shares = len(tiles.flatten_ids), tiles.shares(0, num_images)
+        pair_blocks = np.empty(num_pairs, np.uint32)
         stops = np.empty((len(tiles.tile_starts) - 1, tile_loops.TILE_PIXELS), np.float32)
         run_interleaved(
             compositing.composite,
             len(shares) - 1,
-            len(tiles.flatten_ids),
+            num_pairs,
             _SMALLEST_PAIRS,
             shares,
             tiles.grid,
@@ -154,30 +188,64 @@ class Composite(torch.autograd.Function):
             tiles.flatten_ids,
             records,
             (0,) * num_channels,
-            as_numpy(backgrounds),
+            behind,
             rendered.numpy(),
-            alphas[..., 0].numpy(),
+            alphas.numpy().reshape(alphas.shape[:3]),
             pair_blocks,
             stops,
         )
         ctx.save_for_backward(conics, opacities, rendered, alphas)
         ctx.tiles, ctx.records, ctx.pair_blocks, ctx.stops = tiles, records, pair_blocks, stops
-        ctx.absgrad_owner = absgrad_owner
+        ctx.colors_shape, ctx.absgrad_owner = colors.shape, absgrad_owner
         return rendered, alphas
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_rendered: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         conics, opacities, rendered, alphas = ctx.saved_tensors
-        tiles: Tiles = ctx.tiles
-        num_items, num_channels = len(conics), rendered.shape[-1]
-        shares = tiles.shares()
-        pair_shape = (len(tiles.flatten_ids), compositing_backward.pair_length(num_channels, absgrad=ctx.absgrad_owner is not None))
-        pair_sums = _scratch_floats(pair_shape[0] * pair_shape[1]).reshape(pair_shape)
+        shape, for_absgrad = conics.shape[:-1], ctx.absgrad_owner is not None
+        grad_means2d, grad_conics = torch.empty((*shape, 2)), torch.empty(conics.shape)
+        grad_opacities, grad_colors = torch.zeros(opacities.shape), torch.zeros(ctx.colors_shape)
+        absgrads = torch.empty((*shape, 2) if for_absgrad else (0, 2))
+        pictures = (rendered, alphas.squeeze(-1), grad_rendered, grad_alphas.squeeze(-1))
+        written = (*map(_rows, (grad_means2d, grad_conics)), grad_opacities.numpy().reshape(-1))
+        _differentiate(
+            ctx,
+            tuple(map(as_numpy, pictures)),
+            (_rows(conics), as_numpy(opacities).reshape(-1)),
+            (*written, _rows(grad_colors), _rows(absgrads)),
+        )
+        if for_absgrad:
+            ctx.absgrad_owner.absgrad = absgrads.reshape(ctx.absgrad_owner.shape)
+        grad_backgrounds = None
+        if ctx.needs_input_grad[4]:
+            grad_backgrounds = (grad_rendered * (1.0 - alphas)).sum(dim=(1, 2))
+        return grad_means2d, grad_conics, grad_opacities, grad_colors, grad_backgrounds, None, None, None
+
+
+def _rows(
+    tensor: Tensor,  # [..., K]
+) -> np.ndarray:  # [R, K]
+    return as_numpy(tensor).reshape(-1, tensor.shape[-1])
+
+
+def _differentiate(
+    ctx: Any, pictures: tuple[np.ndarray, ...], splats: tuple[np.ndarray, ...], written: tuple[np.ndarray, ...]
+) -> None:
+    """Write the gradients of all items, the images in groups."""
+    tiles, (conics, opacities) = ctx.tiles, splats
+    num_channels, for_absgrad = pictures[0].shape[-1], ctx.absgrad_owner is not None
+    sums_length = compositing_backward.pair_length(num_channels, absgrad=for_absgrad)
+    packed = len(ctx.saved_tensors[0].shape) == 2
+    num_gaussians = ctx.saved_tensors[0].shape[-2]
+    for first, last in [(0, tiles.num_images)] if packed else tiles.groups():
+        first_slot, last_slot = tiles.slots(first, last)
+        shares, num_pairs = tiles.shares(first, last), last_slot - first_slot
+        pair_sums = _scratch_floats(num_pairs * sums_length).reshape(num_pairs, sums_length)
         run_interleaved(
             compositing_backward.composite_backward,
             len(shares) - 1,
-            len(tiles.flatten_ids),
+            num_pairs,
             _SMALLEST_PAIRS,
             shares,
             tiles.grid,
@@ -188,29 +256,21 @@ class Composite(torch.autograd.Function):
             ctx.stops,
             ctx.records,
             (0,) * num_channels,
-            () if ctx.absgrad_owner is None else (0,),
-            rendered.numpy(),
-            alphas[..., 0].numpy(),
-            as_numpy(grad_rendered),
-            as_numpy(grad_alphas[..., 0]),
+            (0,) if for_absgrad else (),
+            *pictures,
+            first_slot,
             pair_sums,
         )
-        grad_means2d, grad_conics = torch.empty((num_items, 2)), torch.empty((num_items, 3))
-        grad_opacities, grad_colors = torch.empty(num_items), torch.empty((num_items, num_channels))
-        absgrads = torch.empty((0 if ctx.absgrad_owner is None else num_items, 2))
         run_on_ranges(
             compositing_backward.gather_gradients,
-            num_items,
-            SMALLEST_ITEMS,
+            num_gaussians,
+            SMALLEST_ITEMS // (last - first),
+            (0, 1) if packed else (first, last),
+            num_gaussians,
+            first_slot,
             tiles.item_starts,
             pair_sums,
-            as_numpy(conics),
-            as_numpy(opacities),
-            *(t.numpy() for t in (grad_means2d, grad_conics, grad_opacities, grad_colors, absgrads)),
+            conics,
+            opacities,
+            *written,
         )
-        if ctx.absgrad_owner is not None:
-            ctx.absgrad_owner.absgrad = absgrads.reshape(ctx.absgrad_owner.shape)
-        grad_backgrounds = None
-        if ctx.needs_input_grad[4]:
-            grad_backgrounds = (grad_rendered * (1.0 - alphas)).sum(dim=(1, 2))
-        return grad_means2d, grad_conics, grad_opacities, grad_colors, grad_backgrounds, None, None, None

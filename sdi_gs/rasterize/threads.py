@@ -30,6 +30,9 @@ if hasattr(os, "register_at_fork"):
 
 def _run_all(calls: list[Callable[[], Any]]) -> None:
     """Run the first call on this thread and the others on the pool; raise the exception of any that fails."""
+    if len(calls) == 1:
+        calls[0]()
+        return
     futures = [_pool(torch.get_num_threads() - 1).submit(call) for call in calls[1:]]
     try:
         calls[0]()

@@ -4,7 +4,7 @@ It runs front to back, too. With q the dot product of a Gaussian's colour and th
 remainder, the sum of weight * q over the Gaussians still to come. The remainder starts at the pixel's colour, background
 included, times its gradient; over the transmittance, it is the q of all that lies behind.
 
-Letters: I images, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels, R floats of a
+Letters: I images or C cameras, N Gaussians, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels, R floats of a
 record, S floats of a pair's sums. ``channels`` is a tuple of length D.
 """
 
@@ -64,7 +64,7 @@ def pair_length(num_channels: int, *, absgrad: bool) -> int:
 
 @kernel
 def _differentiate_tile(
-    first, last, flatten_ids, pair_slots, pair_blocks, records, channels, absgrad, x0, y0, planes, stops, pair_sums
+    first, last, flatten_ids, pair_slots, pair_blocks, records, channels, absgrad, x0, y0, planes, stops, first_slot, pair_sums
 ):
     """Write the sums of pairs ``first`` to ``last``; ``planes`` hold transmittance, remainder and channel gradients."""
     columns, rows = lane_grid()
@@ -74,7 +74,7 @@ def _differentiate_tile(
     zero = broadcast(0.0)
     for pair in range(first, last):
         bits = np.int64(pair_blocks[pair])
-        slot = np.uint32(pair_slots[pair]) * sums_stride
+        slot = (np.int64(pair_slots[pair]) - first_slot) * sums_stride
         if bits == 0:
             for part in range(0, sums_stride, LANES):
                 store(flat_sums, slot + part, zero)
@@ -137,6 +137,7 @@ def composite_backward(
     alphas,  # [I, H, W]
     grad_colors,  # [I, H, W, D]
     grad_alphas,  # [I, H, W]
+    first_slot,  # of the first pair of ``pair_sums``
     pair_sums,  # [P, S] written
 ):
     """Write the pairs' gradient sums of the tiles of shares ``begin``, ``begin + step``, ..."""
@@ -175,6 +176,7 @@ def composite_backward(
                 y0,
                 planes,
                 stops[tile],
+                first_slot,
                 pair_sums,
             )
 
@@ -183,37 +185,56 @@ def composite_backward(
 def gather_gradients(
     begin,
     end,
+    cameras,  # (first, last + 1)
+    num_gaussians,  # N; items are C times as many
+    first_slot,  # of the first pair of ``pair_sums``
     item_starts,  # [M + 1] first pair of each item
-    pair_sums,  # [P, S]
+    pair_sums,  # [P, S] of these cameras
     conics,  # [M, 3]
-    opacities,  # [M]
+    opacities,  # [M], or [N] for all cameras alike
     grad_means2d,  # [M, 2] written
     grad_conics,  # [M, 3] written
-    grad_opacities,  # [M] written
-    grad_colors,  # [M, D] written
+    grad_opacities,  # [M] or [N], added to
+    grad_colors,  # [M, D] or [N, D], added to
     absgrads,  # [M, 2] written, or empty
 ):
-    """Sum the pairs of items ``begin`` to ``end`` in tile order, and convert the moments to gradients."""
+    """Sum the pairs of Gaussians ``begin`` to ``end`` in tile order, and convert the moments to gradients.
+
+    What all cameras share is summed over the cameras in order.
+    """
     flat_sums, stride = pair_sums.reshape(-1), pair_sums.shape[1]
     total = np.empty(stride, np.float32)
-    for item in range(begin, end):
-        first, last = item_starts[item], item_starts[item + 1]
-        for part in range(0, stride, LANES):
-            sums = broadcast(0.0)
-            for slot in range(first, last):
-                sums = sums + load(flat_sums, slot * stride + part)
-            store(total, part, sums)
-        a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
-        grad_means2d[item, 0] = a * total[MOMENT_X] + b * total[MOMENT_Y]
-        grad_means2d[item, 1] = b * total[MOMENT_X] + c * total[MOMENT_Y]
-        grad_conics[item, 0] = np.float32(-0.5) * total[MOMENT_XX]
-        grad_conics[item, 1] = -total[MOMENT_XY]
-        grad_conics[item, 2] = np.float32(-0.5) * total[MOMENT_YY]
-        grad_opacities[item] = total[MOMENT] / opacities[item] if first < last else np.float32(0.0)
-        for k in range(grad_colors.shape[1]):
-            grad_colors[item, k] = total[PAIR_COLOR + k]
-        if len(absgrads) > 0:
-            absolute_x = PAIR_COLOR + grad_colors.shape[1]
-            # The record's quadratic is the conic times -log2(e).
-            absgrads[item, 0] = np.float32(1.0 / LOG2_E) * total[absolute_x]
-            absgrads[item, 1] = np.float32(1.0 / LOG2_E) * total[absolute_x + 1]
+    shared_opacities, shared_colors = len(opacities) == num_gaussians, len(grad_colors) == num_gaussians
+    for camera in range(cameras[0], cameras[1]):
+        for gaussian in range(begin, end):
+            item = camera * num_gaussians + gaussian
+            first, last = item_starts[item] - first_slot, item_starts[item + 1] - first_slot
+            if first == last:
+                for k in range(2):
+                    grad_means2d[item, k] = 0.0
+                for k in range(3):
+                    grad_conics[item, k] = 0.0
+                if len(absgrads) > 0:
+                    absgrads[item, 0], absgrads[item, 1] = 0.0, 0.0
+                continue
+            for part in range(0, stride, LANES):
+                sums = load(flat_sums, first * stride + part)
+                for slot in range(first + 1, last):
+                    sums = sums + load(flat_sums, slot * stride + part)
+                store(total, part, sums)
+            a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
+            grad_means2d[item, 0] = a * total[MOMENT_X] + b * total[MOMENT_Y]
+            grad_means2d[item, 1] = b * total[MOMENT_X] + c * total[MOMENT_Y]
+            grad_conics[item, 0] = np.float32(-0.5) * total[MOMENT_XX]
+            grad_conics[item, 1] = -total[MOMENT_XY]
+            grad_conics[item, 2] = np.float32(-0.5) * total[MOMENT_YY]
+            own = gaussian if shared_opacities else item
+            grad_opacities[own] += total[MOMENT] / opacities[own]
+            grad_color = grad_colors[gaussian if shared_colors else item]
+            for k in range(len(grad_color)):
+                grad_color[k] += total[PAIR_COLOR + k]
+            if len(absgrads) > 0:
+                absolute_x = PAIR_COLOR + grad_colors.shape[1]
+                # The record's quadratic is the conic times -log2(e).
+                absgrads[item, 0] = np.float32(1.0 / LOG2_E) * total[absolute_x]
+                absgrads[item, 1] = np.float32(1.0 / LOG2_E) * total[absolute_x + 1]

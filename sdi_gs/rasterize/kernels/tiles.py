@@ -2,7 +2,7 @@
 
 A tile is 16x16 pixels, a block one vector of 4x4 or 4x2 of them. A plane holds one value per pixel, block by block.
 
-Letters: M items (a Gaussian in an image), D channels, R floats of a record.
+Letters: C cameras, N Gaussians, M items (a Gaussian in an image), D channels, R floats of a record.
 """
 
 from __future__ import annotations
@@ -44,27 +44,31 @@ def record_length(num_channels: int) -> int:
 def write_records(
     begin,
     end,
+    num_gaussians,  # N; items are C times as many
     item_starts,  # [M + 1] first pair of each item
     means2d,  # [M, 2]
     conics,  # [M, 3]
-    opacities,  # [M]
-    colors,  # [M, D]
+    opacities,  # [M], or [N] for all cameras alike
+    colors,  # [M, D] or [N, D]
     records,  # [M, R] written where an item has pairs
 ):
     """Write one record for each of items ``begin`` to ``end``: the values that the tile loops read."""
+    shared_opacities, shared_colors = len(opacities) == num_gaussians, len(colors) == num_gaussians
     for item in range(begin, end):
         if item_starts[item] == item_starts[item + 1]:
             continue
+        gaussian = item % num_gaussians
         record = records[item]
         a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
         record[CENTER_X], record[CENTER_Y] = means2d[item, 0], means2d[item, 1]
         record[QUADRATIC_XX] = np.float32(-0.5 * LOG2_E) * a
         record[QUADRATIC_XY] = np.float32(-LOG2_E) * b
         record[QUADRATIC_YY] = np.float32(-0.5 * LOG2_E) * c
-        record[LOG2_OPACITY] = math.log2(opacities[item])
+        record[LOG2_OPACITY] = math.log2(opacities[gaussian if shared_opacities else item])
         record[RIDGE_X], record[RIDGE_Y] = -b / a, -b / c
+        color = colors[gaussian if shared_colors else item]
         for k in range(colors.shape[1]):
-            record[RECORD_COLOR + k] = colors[item, k]
+            record[RECORD_COLOR + k] = color[k]
 
 
 @kernel
