@@ -125,9 +125,9 @@ def diagnose(*, presets_by_device: dict[str, tuple[str, str]]) -> Diagnosis:
 def kernel_cache() -> KernelCache:
     """Return numba's cache folder of the rasteriser's kernels, and whether they are compiled."""
     from sdi_gs.files.kernel_cache import is_compiled
-    from sdi_gs.rasterize.kernels import compositing
+    from sdi_gs.rasterize.kernels import compositing_backward
 
-    kernel: Any = compositing.composite_backward
+    kernel: Any = compositing_backward.composite_backward
     if kernel.stats.cache_path is None:
         return KernelCache(path=None, writable=False, compiled=False)
     folder = Path(kernel.stats.cache_path)

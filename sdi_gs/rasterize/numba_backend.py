@@ -35,7 +35,7 @@ def _colors_per_camera(
     viewmats: Tensor,  # [C, 4, 4]
     sh_degree: int | None,
 ) -> Tensor:  # [(C,) N, D]
-    """Return each Gaussian's colour, in each camera where they differ; harmonics are evaluated in the view's direction."""
+    """Return each Gaussian's colour, for each camera if it has harmonics, evaluated in the view's direction."""
     if sh_degree is None:
         return colors
     per_camera = colors.expand(len(viewmats), *colors.shape[-3:])

@@ -123,7 +123,7 @@ def test_the_folder_of_compiled_kernels_is_known() -> None:
 
 def test_kernels_that_no_folder_takes_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     uncached = SimpleNamespace(stats=SimpleNamespace(cache_path=None))
-    monkeypatch.setattr("sdi_gs.rasterize.kernels.compositing.composite_backward", uncached)
+    monkeypatch.setattr("sdi_gs.rasterize.kernels.compositing_backward.composite_backward", uncached)
     told = examined()
     assert not told.kernel_cache.compiled
     assert problems(told, "numba may write nowhere") == ["set NUMBA_CACHE_DIR to a folder of yours"]

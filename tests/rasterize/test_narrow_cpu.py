@@ -54,7 +54,7 @@ import re
 import torch
 from llvmlite import binding
 from sdi_gs.rasterize import rasterization
-from sdi_gs.rasterize.kernels import compositing, projection, projection_backward
+from sdi_gs.rasterize.kernels import compositing, compositing_backward, projection, projection_backward
 
 means = torch.rand(50, 3).requires_grad_()
 K = torch.tensor([[[20.0, 0.0, 8.0], [0.0, 20.0, 8.0], [0.0, 0.0, 1.0]]])
@@ -68,7 +68,8 @@ binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
 arm = binding.Target.from_triple("aarch64-unknown-linux-gnu").create_target_machine(cpu="cortex-a72", opt=3)
 kernels = (
-    compositing.composite, compositing.composite_backward, projection.project, projection_backward.project_backward
+    compositing.composite, compositing_backward.composite_backward,
+    projection.project, projection_backward.project_backward,
 )
 for kernel in kernels:
     (code,) = kernel.inspect_llvm().values()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from sdi_gs.rasterize.kernels import channels, simd
+from sdi_gs.rasterize.kernels import channels, pair_bits, simd
 from sdi_gs.rasterize.kernels.jit import KERNEL_OPTIONS
 from sdi_gs.rasterize.kernels.simd import LANES
 
@@ -92,6 +92,41 @@ def test_channel_tuples_agree_with_numpy(num_channels: int) -> None:
     np.testing.assert_allclose(sums.reshape(-1, LANES), spread[:, None] * np.arange(LANES), rtol=1e-6)
     np.testing.assert_allclose(dot, spread @ planes, atol=1e-5)
     np.testing.assert_allclose(totals[:num_channels], planes.sum(1), atol=1e-5)
+
+
+@njit(**KERNEL_OPTIONS)
+def _pixels(image, first, stride, like, planes, copy):
+    block = channels.channel_load(planes, 0, LANES, like)
+    channels.store_pixels(copy, first, stride, block)
+    channels.channel_store(planes, 0, LANES, channels.load_pixels(image, first, stride, like))
+
+
+@pytest.mark.parametrize("num_channels", [1, 3, 4])
+def test_blocks_of_pixels_are_read_and_written_in_place(num_channels: int) -> None:
+    rows, generator = LANES // 4, np.random.default_rng(2)
+    image = generator.random((rows + 2, 9, num_channels), np.float32)
+    planes = generator.random((num_channels, rows, 4), np.float32)
+    expected, copy, block = image.copy(), image.copy(), planes.copy()
+    expected[1 : 1 + rows, 3:7] = planes.transpose(1, 2, 0)
+    _pixels(image.ravel(), (9 + 3) * num_channels, 9 * num_channels, (0,) * num_channels, block.ravel(), copy.ravel())
+    np.testing.assert_array_equal(copy, expected)
+    np.testing.assert_array_equal(block, image[1 : 1 + rows, 3:7].transpose(2, 0, 1))
+
+
+@njit(**KERNEL_OPTIONS)
+def _turned(words, bit, marked):
+    found = pair_bits.words_with(words, bit)
+    pair_bits.set_in_words(marked, bit, found)
+    return found
+
+
+@pytest.mark.parametrize("bit", [0, 7, 31])
+def test_bits_of_words_are_found_and_set(bit: int) -> None:
+    words = np.random.default_rng(bit).integers(0, 2**32, pair_bits.BATCH, np.uint32)
+    marked = np.ones(pair_bits.BATCH, np.uint32)
+    is_set = words >> np.uint32(bit) & 1 == 1
+    assert _turned(words, bit, marked) % 2**64 == sum(1 << int(k) for k in np.flatnonzero(is_set))
+    np.testing.assert_array_equal(marked, np.where(is_set, 1 | np.uint32(1 << bit), 1))
 
 
 @njit(**KERNEL_OPTIONS)

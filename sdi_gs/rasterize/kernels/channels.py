@@ -159,3 +159,74 @@ def store_lane_sums(typing_context, array, index, vectors):
         return context.get_dummy_value()
 
     return types.void(array, index, vectors), emit
+
+
+def _pick(builder: Any, value: Any, lanes: list[int | None]) -> Any:
+    """Return the lanes of a vector in another order and number; None for those that are not read."""
+    undefined = ir.Constant(value.type, ir.Undefined)
+    places = ir.Constant(
+        ir.VectorType(INTS.element, len(lanes)),
+        [ir.Constant(INTS.element, ir.Undefined if lane is None else lane) for lane in lanes],
+    )
+    return builder.shuffle_vector(value, undefined, places)
+
+
+def _merged(builder: Any, values: list[Any], owners: list[int]) -> Any:
+    """Return a vector whose lane k is that of ``values[owners[k]]``."""
+    result = values[0]
+    for number, value in enumerate(values[1:], start=1):
+        lanes = [k + len(owners) * (owner == number) for k, owner in enumerate(owners)]
+        result = builder.shuffle_vector(result, value, ir.Constant(ir.VectorType(INTS.element, len(owners)), lanes))
+    return result
+
+
+def _pixel_rows(context: Any, builder: Any, sig: Any, args: Any, floats: int) -> list[Any]:
+    """Return pointers to the block's rows of four pixels: ``args`` are array, index of the first, floats of a row."""
+    data = context.make_array(sig.args[0])(context, builder, args[0]).data
+    position = context.cast(builder, args[1], sig.args[1], types.intp)
+    stride = context.cast(builder, args[2], sig.args[2], types.intp)
+    pointers = []
+    for _ in range(LANES // 4):
+        pointers.append(builder.bitcast(builder.gep(data, [position]), ir.PointerType(ir.VectorType(F32, floats))))
+        position = builder.add(position, stride)
+    return pointers
+
+
+@vector_intrinsic
+def store_pixels(typing_context, array, index, stride, values):
+    """Write the channels of a block's pixels to an image, four pixels to a row of ``stride`` floats."""
+
+    def emit(context, builder, sig, args):
+        channels = len(sig.args[3])
+        planes = [builder.extract_value(args[3], k) for k in range(channels)]
+        owners = [place % channels for place in range(4 * channels)]
+        for row, pointer in enumerate(_pixel_rows(context, builder, sig, args, 4 * channels)):
+            lanes: list[int | None] = [4 * row + place // channels for place in range(4 * channels)]
+            builder.store(
+                _merged(builder, [_pick(builder, plane, lanes) for plane in planes], owners), pointer, align=4
+            )
+        return context.get_dummy_value()
+
+    return types.void(array, index, stride, values), emit
+
+
+@vector_intrinsic
+def load_pixels(typing_context, array, index, stride, channels):
+    """Read the channels of a block's pixels from an image; see ``store_pixels``."""
+    result = types.UniTuple(vector, len(channels))
+
+    def emit(context, builder, sig, args):
+        count = len(sig.return_type)
+        floats = ir.VectorType(F32, 4 * count)
+        rows = [
+            builder.load(pointer, align=4, typ=floats)
+            for pointer in _pixel_rows(context, builder, sig, args, 4 * count)
+        ]
+        planes = []
+        for channel in range(count):
+            lanes: list[int | None] = [lane % 4 * count + channel for lane in range(LANES)]
+            picked = [_pick(builder, row, lanes) for row in rows]
+            planes.append(_merged(builder, picked, [lane // 4 for lane in range(LANES)]))
+        return context.make_tuple(builder, sig.return_type, planes)
+
+    return result(array, index, stride, channels), emit

@@ -21,6 +21,7 @@ from sdi_gs.rasterize.kernels.channels import (
     channel_broadcast,
     channel_load,
     channel_store,
+    store_pixels,
 )
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.pair_bits import BATCH, set_in_words, words_with
@@ -46,6 +47,7 @@ from sdi_gs.rasterize.kernels.tiles import (
     CENTER_X,
     CENTER_Y,
     MAX_ALPHA,
+    MOST_SHUFFLED,
     NUM_BLOCKS,
     RECORD_COLOR,
     RIDGE_X,
@@ -177,6 +179,21 @@ def _blend_tile(
 
 
 @kernel
+def _write_tile(image, x0, y0, planes, channels, backgrounds, colors, alphas):
+    """Write the pixels of a tile that lies inside the image."""
+    width, depth = alphas.shape[2], len(channels)
+    flat_colors, flat_alphas = colors.reshape(-1), alphas.reshape(-1)
+    behind = channel_broadcast(backgrounds.reshape(-1), image * depth, channels)
+    for block in range(NUM_BLOCKS):
+        row, column = y0 + block // BLOCKS_ACROSS * BLOCK_ROWS, x0 + block % BLOCKS_ACROSS * BLOCK_COLUMNS
+        pixel, start = (image * alphas.shape[1] + row) * width + column, block * LANES
+        transmittance = load(planes, start)
+        seen = channel_load(planes, start + TILE_PIXELS, TILE_PIXELS, channels)
+        store_pixels(flat_colors, pixel * depth, width * depth, channel_add_scaled(seen, transmittance, behind))
+        store_pixels(flat_alphas, pixel, width, (1.0 - transmittance,))
+
+
+@kernel
 def composite(
     begin,
     step,
@@ -226,6 +243,9 @@ def composite(
                 block_bits,
                 pair_blocks,
             )
+            if len(channels) <= MOST_SHUFFLED and num_columns == TILE_SIZE and num_rows == TILE_SIZE:
+                _write_tile(image, x0, y0, planes, channels, backgrounds, colors, alphas)
+                continue
             for row in range(num_rows):
                 start = row_start(row)
                 row_alphas, row_colors = alphas[image, y0 + row, x0:], colors[image, y0 + row, x0:]

@@ -1,11 +1,11 @@
 """The gradient of compositing, one 16x16 tile at a time; see ``compositing``.
 
 It runs front to back, too. With q the dot product of a Gaussian's colour and the pixel's gradient, it keeps the
-remainder, the sum of weight * q over the Gaussians still to come. The remainder starts at the pixel's colour, background
+remainder, the sum of weight * q over the Gaussians still to come. It starts at the pixel's colour, background
 included, times its gradient; over the transmittance, it is the q of all that lies behind.
 
-Letters: I images or C cameras, N Gaussians, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D channels, R floats of a
-record, S floats of a pair's sums. ``channels`` is a tuple of length D.
+Letters: I images or C cameras, N Gaussians, H W pixels, M items (a Gaussian in an image), P (Gaussian, tile) pairs, D
+channels, R floats of a record, S floats of a pair's sums. ``channels`` is a tuple of length D.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from sdi_gs.rasterize.kernels.channels import (
     channel_broadcast,
     channel_dot,
     channel_load,
+    channel_store,
     channel_zeros,
+    load_pixels,
     store_lane_sums,
 )
 from sdi_gs.rasterize.kernels.jit import kernel
-from sdi_gs.rasterize.kernels.projection import MIN_ALPHA
+from sdi_gs.rasterize.kernels.projection import MIN_ALPHA, TILE_SIZE
 from sdi_gs.rasterize.kernels.simd import (
     LANES,
     absolute,
@@ -34,12 +36,17 @@ from sdi_gs.rasterize.kernels.simd import (
     store,
 )
 from sdi_gs.rasterize.kernels.tiles import (
+    BLOCK_COLUMNS,
     BLOCK_LEFT,
+    BLOCK_ROWS,
     BLOCK_TOP,
+    BLOCKS_ACROSS,
     CENTER_X,
     CENTER_Y,
     LOG2_E,
     MAX_ALPHA,
+    MOST_SHUFFLED,
+    NUM_BLOCKS,
     QUADRATIC_XX,
     QUADRATIC_XY,
     QUADRATIC_YY,
@@ -64,7 +71,20 @@ def pair_length(num_channels: int, *, absgrad: bool) -> int:
 
 @kernel
 def _differentiate_tile(
-    first, last, flatten_ids, pair_slots, pair_blocks, records, channels, absgrad, x0, y0, planes, stops, first_slot, pair_sums
+    first,
+    last,
+    flatten_ids,
+    pair_slots,
+    pair_blocks,
+    records,
+    channels,
+    absgrad,
+    x0,
+    y0,
+    planes,
+    stops,
+    first_slot,
+    pair_sums,
 ):
     """Write the sums of pairs ``first`` to ``last``; ``planes`` hold transmittance, remainder and channel gradients."""
     columns, rows = lane_grid()
@@ -120,6 +140,23 @@ def _differentiate_tile(
 
 
 @kernel
+def _read_tile(image, x0, y0, planes, channels, colors, alphas, grad_colors, grad_alphas):
+    """Write the remainders and the gradients of a tile's pixels to their planes; the tile lies inside the image."""
+    width, depth = alphas.shape[2], len(channels)
+    flat_colors, flat_grad_colors = colors.reshape(-1), grad_colors.reshape(-1)
+    flat_alphas, flat_grad_alphas = alphas.reshape(-1), grad_alphas.reshape(-1)
+    for block in range(NUM_BLOCKS):
+        row, column = y0 + block // BLOCKS_ACROSS * BLOCK_ROWS, x0 + block % BLOCKS_ACROSS * BLOCK_COLUMNS
+        pixel, start = (image * alphas.shape[1] + row) * width + column, block * LANES
+        (alpha,) = load_pixels(flat_alphas, pixel, width, (0,))
+        (grad_alpha,) = load_pixels(flat_grad_alphas, pixel, width, (0,))
+        seen = load_pixels(flat_colors, pixel * depth, width * depth, channels)
+        gradient = load_pixels(flat_grad_colors, pixel * depth, width * depth, channels)
+        store(planes, start + TILE_PIXELS, (alpha - 1.0) * grad_alpha + channel_dot(gradient, seen))
+        channel_store(planes, start + 2 * TILE_PIXELS, TILE_PIXELS, gradient)
+
+
+@kernel
 def composite_backward(
     begin,
     step,
@@ -150,19 +187,22 @@ def composite_backward(
                 continue
             image, x0, y0, num_columns, num_rows = tile_place(tile, grid, width, height)
             planes[:TILE_PIXELS] = 1.0
-            planes[TILE_PIXELS:] = 0.0
-            for row in range(num_rows):
-                start, y = row_start(row), y0 + row
-                row_alphas, row_colors = alphas[image, y, x0:], colors[image, y, x0:]
-                row_grad_alphas, row_grad_colors = grad_alphas[image, y, x0:], grad_colors[image, y, x0:]
-                for column in range(num_columns):
-                    pixel = pixel_of(start, column)
-                    remainder = (row_alphas[column] - np.float32(1.0)) * row_grad_alphas[column]
-                    for k in range(len(channels)):
-                        gradient = row_grad_colors[column, k]
-                        planes[(2 + k) * TILE_PIXELS + pixel] = gradient
-                        remainder += gradient * row_colors[column, k]
-                    planes[TILE_PIXELS + pixel] = remainder
+            if len(channels) <= MOST_SHUFFLED and num_columns == TILE_SIZE and num_rows == TILE_SIZE:
+                _read_tile(image, x0, y0, planes, channels, colors, alphas, grad_colors, grad_alphas)
+            else:
+                planes[TILE_PIXELS:] = 0.0
+                for row in range(num_rows):
+                    start, y = row_start(row), y0 + row
+                    row_alphas, row_colors = alphas[image, y, x0:], colors[image, y, x0:]
+                    row_grad_alphas, row_grad_colors = grad_alphas[image, y, x0:], grad_colors[image, y, x0:]
+                    for column in range(num_columns):
+                        pixel = pixel_of(start, column)
+                        remainder = (row_alphas[column] - np.float32(1.0)) * row_grad_alphas[column]
+                        for k in range(len(channels)):
+                            gradient = row_grad_colors[column, k]
+                            planes[(2 + k) * TILE_PIXELS + pixel] = gradient
+                            remainder += gradient * row_colors[column, k]
+                        planes[TILE_PIXELS + pixel] = remainder
             _differentiate_tile(
                 first,
                 last,

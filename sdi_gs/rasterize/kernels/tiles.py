@@ -16,6 +16,8 @@ from sdi_gs.rasterize.kernels.projection import TILE_SIZE
 from sdi_gs.rasterize.kernels.simd import LANES, lane_numbers, round_down
 
 MAX_ALPHA = 0.999
+MOST_SHUFFLED = 4
+"""Channels whose pixels are read and written by vectors: more would take too long to compile."""
 
 TILE_PIXELS = TILE_SIZE * TILE_SIZE
 # A block is one vector, four pixels across; a tile is four blocks across. Both fit the lanes' grid of four across.
@@ -54,10 +56,13 @@ def write_records(
 ):
     """Write one record for each of items ``begin`` to ``end``: the values that the tile loops read."""
     shared_opacities, shared_colors = len(opacities) == num_gaussians, len(colors) == num_gaussians
+    gaussian = begin % max(num_gaussians, 1) - 1
     for item in range(begin, end):
+        gaussian += 1
+        if gaussian == num_gaussians:
+            gaussian = 0
         if item_starts[item] == item_starts[item + 1]:
             continue
-        gaussian = item % num_gaussians
         record = records[item]
         a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
         record[CENTER_X], record[CENTER_Y] = means2d[item, 0], means2d[item, 1]
