@@ -196,7 +196,7 @@ class Composite(torch.autograd.Function):
         )
         ctx.save_for_backward(conics, opacities, rendered, alphas)
         ctx.tiles, ctx.records, ctx.pair_blocks, ctx.stops = tiles, records, pair_blocks, stops
-        ctx.colors_shape, ctx.absgrad_owner = colors.shape, absgrad_owner
+        ctx.colors_shape, ctx.absgrad_owner, ctx.packed = colors.shape, absgrad_owner, means2d.dim() == 2
         return rendered, alphas
 
     @staticmethod
@@ -236,8 +236,8 @@ def _differentiate(
     tiles, (conics, opacities) = ctx.tiles, splats
     num_channels, for_absgrad = pictures[0].shape[-1], ctx.absgrad_owner is not None
     sums_length = compositing_backward.pair_length(num_channels, absgrad=for_absgrad)
-    packed = len(ctx.saved_tensors[0].shape) == 2
-    num_gaussians = ctx.saved_tensors[0].shape[-2]
+    # Packed items are those of one camera, all in a group.
+    packed, num_gaussians = ctx.packed, ctx.colors_shape[-2]
     for first, last in [(0, tiles.num_images)] if packed else tiles.groups():
         first_slot, last_slot = tiles.slots(first, last)
         shares, num_pairs = tiles.shares(first, last), last_slot - first_slot
