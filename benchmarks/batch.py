@@ -81,8 +81,9 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = list_of(folder, arguments.prompts)
-        # Compiled kernels are kept on the disk: without this run the first arm alone would pay for them.
-        single_runs(folder / "warm", 1, ["--device", "cpu", "--steps", "2"])
+        # Compiled kernels and toybox's pictures of a prompt are kept on the disk: without these runs the first arm alone
+        # would pay for them.
+        single_runs(folder / "warm", arguments.prompts, ["--device", "cpu", "--steps", "2"])
         for repeat in range(arguments.repeats):
             for arm, engine in engines.items():
                 out = folder / f"{arm}-{repeat}"
