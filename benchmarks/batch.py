@@ -81,7 +81,7 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = list_of(folder, arguments.prompts)
-        # Compiled kernels and toybox's pictures of a prompt are kept on the disk: without these runs the first arm alone
+        # Compiled kernels and toybox's pictures of a prompt are kept on the disk: without this the first arm alone
         # would pay for them.
         single_runs(folder / "warm", arguments.prompts, ["--device", "cpu", "--steps", "2"])
         for repeat in range(arguments.repeats):
