@@ -158,7 +158,7 @@ def test_every_module_of_kernels_is_found_from_those_that_use_it() -> None:
     kernels = Path(kernel_cache.__file__).parents[1] / "rasterize/kernels"
     digests = {kernel_cache.sources_digest(path) for path in kernels.glob("*.py")}
     assert len(digests) == len(list(kernels.glob("*.py")))
-    found, waiting = set(), [kernels / "compositing.py"]
+    found, waiting = set(), [kernels / "compositing.py", kernels / "compositing_backward.py"]
     while waiting:
         source = waiting.pop()
         if source.is_file() and source not in found:
