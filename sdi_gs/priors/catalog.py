@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
 from sdi_gs.priors.hub_names import hub_name
+from sdi_gs.priors.kinds import views_at
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.guidance import require_cameras
 from sdi_gs.settings.priors import lora_and_weight
@@ -53,11 +54,11 @@ def _entry_of(config: RunConfig) -> CatalogEntry | None:
     entry = entry_named(name)
     if entry is None and not names_a_model(name):
         raise unknown_prior(name)
+    together = views_at(Path(name)) if entry is None else entry.views_per_group
     if config.guidance.views == "cameras":
         # Now rather than after a download.
-        require_cameras(name, known=entry is not None and entry.knows_cameras)
-    if entry is not None:
-        require_groups(name, entry.views_per_group, config)
+        require_cameras(name, known=together > 1 if entry is None else entry.knows_cameras)
+    require_groups(name, together, config)
     return entry
 
 

@@ -43,6 +43,8 @@ class PriorReport:
     same_cost: ModelName | None
     """The published model whose size the networks have, and whose time and memory; None for other sizes."""
     notes: list[str]
+    views_per_group: int = 1
+    """Views of one object that it denoises together."""
 
     def lines(self) -> list[str]:
         """Write the report for people."""
@@ -54,8 +56,14 @@ class PriorReport:
             f"    predicts {self.prediction_type}, images of {self.image_size} x {self.image_size} pixels",
             f"    {len(levels)} timesteps, levels {levels[0]:.4f} to {levels[-1]:.2g}, grid "
             f'"{self.schedule.timestep_spacing}" with offset {self.schedule.steps_offset}',
+            *self._of_groups(),
             *(f"    {note}" for note in self.notes),
         ]
+
+    def _of_groups(self) -> list[str]:
+        group = self.views_per_group
+        needs = f"--guidance.views cameras --cameras.views-per-group {group}"
+        return [] if group == 1 else [f"    denoises {group} views of one object together: {needs}"]
 
 
 def check_prior(name: str, *, add_ons: AddOns | None = None) -> PriorReport | str:
@@ -116,7 +124,8 @@ def _report(name: str, path: Path, kind: str, parts: Parts, add_ons: AddOns, siz
         image_size=prior.image_size,
         schedule=prior.schedule,
         size_bytes=size_bytes,
-        same_cost=_same_cost(parts.unet, prior.image_size),
+        same_cost=None if prior.knows_cameras else _same_cost(parts.unet, prior.image_size),
+        views_per_group=prior.views_per_group,
         notes=[*prior.notes, *notes_on_loras(add_ons.loras)],
     )
 

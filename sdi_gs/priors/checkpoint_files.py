@@ -29,6 +29,9 @@ UNET, VAE, CLIP, OPEN_CLIP = (
 V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
 """Names of empty tensors by which a file states its prediction type and its schedule (ComfyUI's convention)."""
 
+CAMERA_MLP = f"{UNET}camera_embed."
+"""Prefix of the weights that embed the cameras of views that are denoised together (MVDream)."""
+
 _OTHERS = (
     (re.compile(r"^conditioner\.embedders\."), "a checkpoint of Stable Diffusion XL"),
     (re.compile(r"joint_blocks\.0\."), "a checkpoint of Stable Diffusion 3"),
@@ -59,6 +62,8 @@ class CheckpointFile:
     """What the U-Net predicts, and where the file states it; None if it does not."""
     norm_of_rule: str | None
     """Name of the tensor by which a 2.x file without a statement is told apart."""
+    takes_cameras: bool
+    """Whether it denoises four views together, from their cameras."""
     image_size: int | None
     """Side of the images that its metadata name, in pixels."""
 
@@ -88,6 +93,7 @@ def inspect_checkpoint(path: Path) -> CheckpointFile:
         zero_snr=ZERO_SNR_MARKER in header.shapes,
         stated_type=_stated_type(header),
         norm_of_rule=norms[max(norms)] if norms else None,
+        takes_cameras=f"{CAMERA_MLP}0.weight" in header.shapes,
         image_size=_stated_size(header.metadata),
     )
 
@@ -137,6 +143,8 @@ def _stated_type(header: Header) -> tuple[PredictionType, str] | None:
     architecture = header.metadata.get("modelspec.architecture", "")
     if architecture.startswith("stable-diffusion-v"):
         return ("v_prediction" if architecture.endswith("-v") else "epsilon"), "its metadata"
+    if f"{CAMERA_MLP}0.weight" in header.shapes:
+        return "epsilon", "its embedding of cameras, MVDream's"
     if V_MARKER in header.shapes:
         return "v_prediction", "a marker in it"
     beside = header.path.with_suffix(".yaml")

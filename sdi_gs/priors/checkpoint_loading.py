@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdi_gs.contracts import PredictionType
 from sdi_gs.errors import UserError
-from sdi_gs.priors.checkpoint_files import OPEN_CLIP, UNET, VAE, CheckpointFile, Family
+from sdi_gs.priors.checkpoint_files import CAMERA_MLP, OPEN_CLIP, UNET, VAE, CheckpointFile, Family
 from sdi_gs.priors.clip_tokenizer import END, clip_tokenizer
 from sdi_gs.priors.kinds import SUPPORTED
 from sdi_gs.priors.layout import in_one_line
@@ -49,6 +49,12 @@ def published_architecture(family: Family, prediction_type: PredictionType) -> A
     )
 
 
+def of_four_views(unet: Mapping[str, Any]) -> dict[str, Any]:
+    """Return MVDream's config of a U-Net from 2.1-base's: pictures of 256 pixels, and cameras as class labels."""
+    cameras = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
+    return {**unet, "sample_size": 32, **cameras}
+
+
 def load_checkpoint_parts(
     file: CheckpointFile, placement: Placement, *, prediction_type: PredictionType | None
 ) -> Parts:
@@ -66,6 +72,8 @@ def load_checkpoint_parts(
     unet_config = dict(architecture.unet)
     if file.image_size is not None:
         unet_config["sample_size"] = file.image_size // 2 ** (len(architecture.vae["block_out_channels"]) - 1)
+    if file.takes_cameras:
+        unet_config = of_four_views(unet_config)
     with _reading(file):
         networks = (
             _text_encoder(file, tensors, architecture.text_encoder, placement),
@@ -127,8 +135,9 @@ def _unet(file: CheckpointFile, tensors: Mapping[str, Tensor], config: dict[str,
     weights = {name: value for name, value in tensors.items() if name.startswith((UNET, "model_ema."))}
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
+    named = {name.replace(CAMERA_MLP, f"{UNET}label_emb.0."): value for name, value in weights.items()}
     with without_messages():
-        converted = convert_ldm_unet_checkpoint(weights, config=dict(unet.config), extract_ema=file.has_ema)
+        converted = convert_ldm_unet_checkpoint(named, config=dict(unet.config), extract_ema=file.has_ema)
     return _filled(unet, converted, "unet", file, placement.device, placement.dtype)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sdi_gs.cameras import orbit_cameras
 from sdi_gs.errors import UserError
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.layout import ALTERNATIVES, in_one_line
@@ -121,7 +122,11 @@ def require_usable(prior: LatentDiffusionPrior, folder: Path) -> None:
         if tuple(latents.shape) != expected:
             raise UserError(f"its latents are {tuple(latents.shape)}, and the unet's are {expected}")
     with component_errors("unet", folder):
-        noise = prior.predict_noise(latents, prior.schedule.num_timesteps // 2, embeddings)
+        views = prior.views_per_group
+        turns = torch.arange(float(views)) * 360.0 / views
+        cameras = orbit_cameras(turns, 0 * turns, 0 * turns + 3.0, 0 * turns + 40.0, width=size, height=size)
+        latents, embeddings = latents.expand(views, -1, -1, -1), embeddings.expand(views, -1, -1)
+        noise = prior.predict_noise(latents, prior.schedule.num_timesteps // 2, embeddings, cameras)
         if noise.shape != latents.shape:
             raise UserError(f"its predictions are {tuple(noise.shape)}, and its latents {tuple(latents.shape)}")
 

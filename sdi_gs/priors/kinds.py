@@ -32,6 +32,17 @@ _OWN_NAMES = ("modelspec.title", "ss_output_name")
 _DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
+def views_of(unet: Mapping[str, Any]) -> int:
+    """Return how many views a U-Net of that config denoises together: four if it takes 4 x 4 cameras, as MVDream's."""
+    takes_cameras = unet.get("class_embed_type") == "projection"
+    return 4 if takes_cameras and unet.get("projection_class_embeddings_input_dim") == 16 else 1
+
+
+def views_at(folder: Path) -> int:
+    """Return how many views a folder's U-Net denoises together; 1 where there is no such config."""
+    return views_of(_read_if_sound(folder / "unet" / "config.json"))
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Return a config's content; ValueError if it is not a JSON object."""
     try:

@@ -20,7 +20,9 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
+from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.model_fit import require_one_model, vae_factor
+from sdi_gs.priors.multiview import seen_from
 from sdi_gs.priors.tuning import (
     faster,
     laid_out,
@@ -62,8 +64,6 @@ class LatentDiffusionPrior:
     which gradients are scaled (``half_vae``).
     """
 
-    knows_cameras = False
-
     def __init__(
         self,
         *,
@@ -90,6 +90,10 @@ class LatentDiffusionPrior:
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
         self._loaded_vae = self.vae
+        self.views_per_group = views_of(self.unet.config)
+        self.knows_cameras = self.views_per_group > 1
+        if self.knows_cameras:
+            set_attention(self.unet, "sdpa")
         self.image_size: int = self.unet.config.sample_size * vae_factor(self.vae.config)
         self.compute = ComputeConfig()
         self._answering_unet: Any = self.unet
@@ -267,7 +271,7 @@ class LatentDiffusionPrior:
         embeddings: Tensor,  # [B, L, E]
         cameras: CameraBatch | None = None,
     ) -> Tensor:
-        """Return the noise [B, C, h, w], converted from the U-Net's own type of prediction; cameras are ignored."""
+        """Return the noise [B, C, h, w], converted from the U-Net's type of prediction; it may ignore the cameras."""
         latents = _at_least_float32(noised_latents)
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
@@ -275,7 +279,10 @@ class LatentDiffusionPrior:
         shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
         with _without_autocast(latents.device):
             predicted = self._answering_unet(
-                shown, timesteps, encoder_hidden_states=embeddings.to(self.unet.dtype)
+                shown,
+                timesteps,
+                encoder_hidden_states=embeddings.to(self.unet.dtype),
+                **seen_from(self.unet, cameras, len(latents), name=self.name),
             ).sample
         # A compiled call that is launched as a whole writes each result over the one before.
         kept = self.compute.compile_mode == "reduce-overhead"

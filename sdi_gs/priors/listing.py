@@ -11,6 +11,7 @@ from sdi_gs.files import is_there
 from sdi_gs.priors.catalog import CATALOG, entry_named, names_a_model, unknown_prior
 from sdi_gs.priors.fetch import fetch_from_mirrors, folder_of, folder_on_disk, readable_size
 from sdi_gs.priors.hub_names import hub_name
+from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.layout import missing_part
 from sdi_gs.priors.model_folder import ModelFolder, inspect_folder, model_at
 from sdi_gs.priors.sources import CatalogEntry, HubSource
@@ -128,9 +129,11 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
 def _status_at(name: str, path: Path) -> PriorStatus:
     model = model_at(path)
     if isinstance(model, ModelFolder):
+        together = views_of(model.configs["unet"])
         summary, predicts = "a folder in Stable Diffusion's layout", model.prediction_type
         size = model.size_bytes
     else:
+        together = 1
         summary = f"a single file of Stable Diffusion {model.family}"
         predicts, size = None if model.stated_type is None else model.stated_type[0], path.stat().st_size
     return PriorStatus(
@@ -142,6 +145,8 @@ def _status_at(name: str, path: Path) -> PriorStatus:
         size_bytes=size,
         on_disk=True,
         folder=str(path),
+        knows_cameras=together > 1,
+        views_per_group=together,
     )
 
 

@@ -17,6 +17,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.graphed_unet import GraphedUnet, cuda_recorder
+from sdi_gs.priors.kinds import views_of
+from sdi_gs.priors.multiview import AcrossViews
 from sdi_gs.priors.openvino_unet import OpenVinoUnet
 from sdi_gs.row_groups import recomputed
 from sdi_gs.settings.compute import Attention, CompileMode, ComputeConfig
@@ -76,11 +78,12 @@ def set_attention(unet: Any, attention: Attention) -> None:
 
     match attention:
         case "sdpa":
-            unet.set_attn_processor(AttnProcessor2_0())
+            processor = AttnProcessor2_0()
         case "plain":
-            unet.set_attn_processor(AttnProcessor())
+            processor = AttnProcessor()
         case _:
             assert_never(attention)
+    unet.set_attn_processor(processor if views_of(unet.config) == 1 else AcrossViews(processor))
 
 
 def set_channels_last(network: Any, channels_last: bool) -> None:
@@ -110,6 +113,9 @@ def faster(unet: Any, compute: ComputeConfig) -> Any:
 
     Raises UserError where a compiler, an engine or the device for it is missing.
     """
+    if views_of(unet.config) > 1 and (compute.unet_engine != "torch" or compute.cuda_graphs):
+        option = "--compute.cuda-graphs" if compute.cuda_graphs else "--compute.unet-engine"
+        raise UserError(f"{option} is for networks of single views, and this one takes several: leave it out")
     if compute.unet_engine == "openvino":
         return OpenVinoUnet(unet)
     if compute.cuda_graphs:
