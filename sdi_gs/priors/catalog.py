@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import is_there
+from sdi_gs.priors.checkpoint_files import views_at
 from sdi_gs.priors.hub_names import hub_name
-from sdi_gs.priors.kinds import views_at
 from sdi_gs.priors.sources import CatalogEntry, HubSource
 from sdi_gs.settings.guidance import require_cameras
 from sdi_gs.settings.priors import lora_and_weight

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sdi_gs.errors import UserError
-from sdi_gs.priors.kinds import SUPPORTED
+from sdi_gs.priors.kinds import SUPPORTED, read_if_sound, views_of
 from sdi_gs.priors.safetensors_header import Header, read_header
 
 if TYPE_CHECKING:
@@ -96,6 +96,17 @@ def inspect_checkpoint(path: Path) -> CheckpointFile:
         takes_cameras=f"{CAMERA_MLP}0.weight" in header.shapes,
         image_size=_stated_size(header.metadata),
     )
+
+
+def views_at(path: Path) -> int:
+    """Return how many views the U-Net of a folder or file denoises together; 1 where that cannot be read."""
+    if path.suffix != ".safetensors":
+        return views_of(read_if_sound(path / "unet" / "config.json"))
+    try:
+        return 4 if f"{CAMERA_MLP}0.weight" in read_header(path).shapes else 1
+    except UserError:
+        # Loading names what is wrong with it.
+        return 1
 
 
 def refuse_add_ons(header: Header) -> None:

@@ -38,11 +38,6 @@ def views_of(unet: Mapping[str, Any]) -> int:
     return 4 if takes_cameras and unet.get("projection_class_embeddings_input_dim") == 16 else 1
 
 
-def views_at(folder: Path) -> int:
-    """Return how many views a folder's U-Net denoises together; 1 where there is no such config."""
-    return views_of(_read_if_sound(folder / "unet" / "config.json"))
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """Return a config's content; ValueError if it is not a JSON object."""
     try:
@@ -65,17 +60,17 @@ def refuse_other_kind(folder: Path) -> None:
     """Raise UserError, with the class's own name, for a folder of another kind of model; silent on broken files."""
     index = folder / "model_index.json"
     if index.is_file():
-        refuse_other_pipeline(_read_if_sound(index), str(folder))
+        refuse_other_pipeline(read_if_sound(index), str(folder))
     files = sorted(file.name for file in folder.glob("*.safetensors"))
     if files and not any((folder / name).is_dir() for name in (*_COMPONENT_CLASSES, *_FOREIGN_FOLDERS)):
         raise UserError(f"{folder} has no unet/ but single files: give the path of one, such as {folder / files[0]}")
     for name in _FOREIGN_FOLDERS:
         if (folder / name).is_dir():
-            config = _read_if_sound(folder / name / "config.json")
+            config = read_if_sound(folder / name / "config.json")
             named = config.get("_class_name") or next(iter(config.get("architectures", [])), "no part of the layout")
             raise UserError(f"{folder} has a {name} ({named}), which cannot be used: {SUPPORTED}")
     for component, expected in _COMPONENT_CLASSES.items():
-        named = _read_if_sound(folder / component / "config.json").get("_class_name", expected)
+        named = read_if_sound(folder / component / "config.json").get("_class_name", expected)
         if named != expected:
             raise UserError(f"the {component} in {folder} is {named}, where {expected} is needed: {SUPPORTED}")
 
@@ -126,7 +121,8 @@ def distillation_note(sign: str) -> str:
     )
 
 
-def _read_if_sound(file: Path) -> dict[str, Any]:
+def read_if_sound(file: Path) -> dict[str, Any]:
+    """Return a config's content; nothing for a broken one."""
     # Loading names broken files; here they only do not speak for another kind.
     try:
         return read_json(file)

@@ -133,7 +133,7 @@ def _status_at(name: str, path: Path) -> PriorStatus:
         summary, predicts = "a folder in Stable Diffusion's layout", model.prediction_type
         size = model.size_bytes
     else:
-        together = 1
+        together = 4 if model.takes_cameras else 1
         summary = f"a single file of Stable Diffusion {model.family}"
         predicts, size = None if model.stated_type is None else model.stated_type[0], path.stat().st_size
     return PriorStatus(

@@ -20,7 +20,7 @@ from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.priors.checkpoint_files import CAMERA_MLP, UNET
+from sdi_gs.priors.checkpoint_files import CAMERA_MLP, UNET, views_at
 from sdi_gs.priors.checkpoint_loading import of_four_views
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.multiview import camera_numbers
@@ -337,6 +337,17 @@ def finished(config: RunConfig, path: Path, *, stop: int | None = None) -> bytes
 def test_a_stopped_run_under_a_folder_ends_with_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     config = settings(folder)
     assert finished(config, tmp_path / "whole") == finished(config, tmp_path / "stopped", stop=9)
+
+
+def test_a_single_file_is_known_by_its_embedding_of_cameras(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    for name, views in ((f"{CAMERA_MLP}0.weight", 4), (f"{UNET}time_embed.0.weight", 1)):
+        save_file({name: torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+        assert views_at(tmp_path / "model.safetensors") == views
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    assert views_at(tmp_path / "model.safetensors") == views_at(tmp_path / "none") == 1
+    assert views_at(folder) == 4
 
 
 def test_listing_and_checking_name_the_groups(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
