@@ -100,7 +100,7 @@ def inspect_checkpoint(path: Path) -> CheckpointFile:
 
 def views_at(path: Path) -> int:
     """Return how many views the U-Net of a folder or file denoises together; 1 where that cannot be read."""
-    if path.suffix != ".safetensors":
+    if not path.is_file():
         return views_of(read_if_sound(path / "unet" / "config.json"))
     try:
         return 4 if f"{CAMERA_MLP}0.weight" in read_header(path).shapes else 1
