@@ -17,9 +17,9 @@ SMALLEST_RESOLUTION = 8
 class VoxelLossConfig:
     """Weights of the regularisers, beside a distillation term of 0.5 * mean squared distance."""
 
-    tv_density: Annotated[float, WEIGHT] = 0.05
+    tv_density: Annotated[float, WEIGHT] = 0.01
     """Weight of the total variation of opacity, mean over the grid (Plenoxels' idea, on opacities)."""
-    tv_colour: Annotated[float, WEIGHT] = 0.02
+    tv_colour: Annotated[float, WEIGHT] = 0.005
     """Weight of the total variation of colour, mean over the grid."""
     sparsity: Annotated[float, WEIGHT] = 0.015
     """Weight of mean opacity at the start of the run, falling linearly to 0."""
@@ -61,7 +61,7 @@ class VoxelsConfig:
     """Factor on a cell's stored opacity at each update; None for one that empties a cell within a tenth of the run."""
     empty_alpha: Annotated[float, Range(0.0, 0.1, high_open=True)] = 1e-4
     """Cells and samples with less opacity per step are skipped."""
-    density_lr: Annotated[float, RATE] = 0.3
+    density_lr: Annotated[float, RATE] = 1.5
     """Adam step of the density before its softplus."""
     colour_lr: Annotated[float, RATE] = 0.05
     """Adam step of the colour before its sigmoid."""

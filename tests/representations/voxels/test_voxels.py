@@ -131,7 +131,7 @@ def test_the_grid_doubles_at_its_shares_and_adam_goes_on() -> None:
         assert value is scene.voxels.params[name] and set(optimizer.state) == {value}
         assert optimizer.state[value]["step"] == 10
         assert optimizer.state[value]["exp_avg_sq"].shape == value.shape
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * {"density": 0.3, "colour": 0.05}[name])
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * {"density": 1.5, "colour": 0.05}[name])
 
 
 @pytest.mark.parametrize("left_out", ["tv_density", "tv_colour", "sparsity", "opaqueness", "z_variance"])
