@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sdi_gs.errors import UserError
+from sdi_gs.priors.compiled_unet import CompiledUnet
 from sdi_gs.priors.graphed_unet import GraphedUnet, cuda_recorder
 from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.multiview import AcrossViews
@@ -138,7 +139,7 @@ def compiled(unet: Any, mode: CompileMode = "default") -> Any:
         raise UserError(
             f"the U-Net cannot be compiled without {needed}: install it, or leave --compute.compile-unet out"
         )
-    return torch.compile(unet, mode=None if mode == "default" else mode)
+    return CompiledUnet(unet, lambda unet: torch.compile(unet, mode=None if mode == "default" else mode))
 
 
 def _cross_attentions(unet: Any) -> list[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
+from sdi_gs.priors.compiled_unet import CompiledUnet
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.tuning import RememberedLinear
@@ -206,6 +209,35 @@ def test_without_a_compiler_compiling_is_refused_and_nothing_changes(
     with pytest.raises(UserError, match=r"without a C\+\+ compiler: install it, or leave --compute.compile-unet out"):
         prior.configure(ComputeConfig(compile_unet=True, views_at_once=1))
     assert prior.compute == ComputeConfig()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_unet_that_cannot_be_compiled_goes_on_uncompiled_with_one_line(
+    load: Callable[..., LatentDiffusionPrior], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise ValueError("no such instruction: fma\nfour hundred lines of assembly")
+
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=failing))
+    plain, broken = load(torch.float32), load(torch.float32, compile_unet=True)
+    with pytest.warns(UserWarning, match="runs uncompiled from here: ValueError: no such instruction: fma$") as said:
+        first = predicted(broken, 4)
+    assert "\n" not in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(predicted(broken, 4), first)
+    assert torch.equal(first, predicted(plain, 4))
+
+
+def test_memory_that_runs_out_while_compiling_is_a_matter_of_tiers() -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def full(*_: object, **__: object) -> None:
+        raise BackendCompilerFailed("inductor", torch.OutOfMemoryError("CUDA out of memory"), None)
+
+    unet = CompiledUnet(None, lambda _: full)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        unet(torch.zeros(1), torch.zeros(1), encoder_hidden_states=torch.zeros(1))
 
 
 # ---- whole steps ----
