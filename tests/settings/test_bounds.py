@@ -124,7 +124,7 @@ CONFIGS = (
     StagesConfig(),
     ProbeOptions(prompt="a red ball"),
     Render(source=Path("run")),
-    Eval(source=Path("run")),
+    Eval(sources=(Path("run"),)),
     View(source=Path("run")),
 )
 
@@ -221,7 +221,7 @@ def test_numbers_that_no_float_can_hold_are_refused_without_being_written_out() 
             {"renders_per_view": 600, "image_size": 1024, "unconditional_renders": 1},
             "renders_per_view must be at most 476 with image_size 1024, 500 million pixels, got 600",
         ),
-        (Eval(source=Path("run")), {"image_size": 1024}, "image_size must be 16 to 512, got 1024"),
+        (Eval(sources=(Path("run"),)), {"image_size": 1024}, "image_size must be 16 to 512, got 1024"),
     ],
     ids=str,
 )

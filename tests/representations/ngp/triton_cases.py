@@ -96,9 +96,10 @@ def assert_close(own: Sequence[Tensor | None], truth: Sequence[Tensor | None], e
 def test_values_and_gradients_at_points_are_the_references(
     count: int, num_levels: int, hidden: int, colour: bool, slopes: bool
 ) -> None:
+    sides: tuple[tuple[QueryBackend, torch.dtype], ...] = (("triton", torch.float32), ("torch", torch.float64))
     own, truth = (
         seen_and_gradients(backend, dtype, count, num_levels, hidden, colour=colour, slopes=slopes)
-        for backend, dtype in (("triton", torch.float32), ("torch", torch.float64))
+        for backend, dtype in sides
     )
     # A coordinate of up to 130 cells in float32 is off by 8e-6 of a cell.
     assert_close(own, truth, 2e-5)
@@ -210,4 +211,5 @@ def test_a_training_render_and_its_gradients_are_those_of_torch() -> None:
         (render.rgb.square().mean() + render.normals.square().mean() + render.z_variance.mean()).backward()
         gradients = [value.grad for value in ngp.parameters().values()]
         found.append([render.rgb, render.alpha, render.normals, *gradients])
-    assert_close(*found, 1e-5)
+    own, truth = found
+    assert_close(own, truth, 1e-5)
