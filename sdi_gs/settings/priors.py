@@ -54,8 +54,8 @@ class IdealPriorConfig:
     elevation_window_deg: Annotated[float, Range(5.0, 180.0)] = 20.0
     """Width of the elevations that a camera may stand for."""
     view_words_dropped: Annotated[float, SHARE] = 0.0
-    """Share of cases in which a view word is forgotten, so that any side but the top may be seen; above 0, two fronts
-    become likely, as under networks that hear view words badly (docs/janus.md)."""
+    """Share of cases in which a view word is forgotten, so that any side but the top may be seen; above 0, sides
+    come out alike and objects turned, as under networks that hear view words badly (docs/janus.md)."""
     component_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.3
     """Width s of the mixture in latent units, where white is 1 and black is -1."""
     styled_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.1
