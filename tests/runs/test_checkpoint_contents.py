@@ -89,7 +89,7 @@ SHOWN: dict[str, tuple[Edit, str]] = {
     "a step that is a switch": (put("step", value=True), "step must be a whole number"),
     "no settings": (put("meta", "config", value=None), "config is missing"),
     "settings that are a list": (put("meta", "config", value=[1]), "config must be a table, found a list"),
-    "a setting of no use": (put("meta", "config", "representation", value="voxels"), "representation is 'voxels'"),
+    "a setting of no use": (put("meta", "config", "representation", value="mesh"), "representation is 'mesh'"),
     "no state": (put("meta", "state", value="nothing"), "state must be a table, found a text"),
 }
 """Found by whatever loads the checkpoint."""

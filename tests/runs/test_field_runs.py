@@ -132,7 +132,7 @@ def test_a_field_is_rendered(field: Path, here: Path) -> None:
 def test_a_field_is_scored_and_has_a_ceiling_of_its_own_kind(
     field: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--json", "--draws", "2", "--image-size", "32", "--device", "cpu"]
+    options = ["--json", "--ceiling", "--draws", "2", "--image-size", "32", "--device", "cpu"]
     assert main(["eval", str(field), *options]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert (scores["prompt"], scores["step"]) == ("a blue robot", 6)
