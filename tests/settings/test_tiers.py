@@ -100,7 +100,7 @@ def test_the_card_decides_unless_a_tier_is_named() -> None:
         # Of a field its own need decides, of a prior that was not counted the tier's name.
         ("sdi-paper-ngp", {}, 24.0, "40"),
         ("sdi-paper-ngp", {}, 15.0, "40"),
-        ("sdi-paper-ngp", {}, 9.0, "16"),
+        ("sdi-paper-ngp", {}, 10.0, "16"),
         ("sdi-paper-ngp", {}, 8.5, "12"),
         ("sd15", {}, 22.0, "40"),
         ("toybox", {}, 22.0, "24"),
