@@ -93,5 +93,5 @@ def test_a_page_whose_program_ends_offers_nothing(
     browser.control(labels.PAUSE)
     live_run.viewer.end_run("training has ended; the run is in x")
     wait_until(lambda: all(state_of(browser, label, "disabled") for label in OF_TRAINING))
+    wait_until(lambda: labels.ENDED_NOTE in browser.texts())
     assert state_of(browser, labels.TRAIN_ON, "visible") is False
-    assert labels.ENDED_NOTE in browser.texts()
