@@ -90,7 +90,8 @@ def test_a_page_whose_program_ends_offers_nothing(
     live_run: Any, browsers: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     browser = browsers(live_run.port)
-    browser.control(labels.PAUSE)
+    # All of the page is there before the run ends.
+    assert not any(state_of(browser, label, "disabled") for label in (*OF_TRAINING, labels.TRAIN_ON))
     live_run.viewer.end_run("training has ended; the run is in x")
     wait_until(lambda: all(state_of(browser, label, "disabled") for label in OF_TRAINING))
     wait_until(lambda: labels.ENDED_NOTE in browser.texts())
