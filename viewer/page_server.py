@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,12 @@ MAX_ERRORS_REMEMBERED = 100
 """Different errors whose last report is remembered; their texts are unbounded, so their number must not be."""
 LAST_MESSAGE_SECONDS = 0.5
 """Time for the last message to be sent before the server stops."""
+LAST_TURNS = 10
+"""Turns of the server's thread in that time; a message takes a few, however long a busy machine makes each of them."""
+NO_CLIENT_SECONDS = 0.1
+"""The same time where no client is known: viser counts one only after its first camera, and may be about to."""
+LAST_PATIENCE = 10.0
+"""Seconds after which the server is stopped all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +128,9 @@ class PageServer:
         self.page.show_last(message)
         self.page.notify(labels.ENDED_TITLE, message)
         self.server.flush()
-        if self.server.get_clients():
-            time.sleep(LAST_MESSAGE_SECONDS)
+        seconds = LAST_MESSAGE_SECONDS if self.server.get_clients() else NO_CLIENT_SECONDS
+        turns = asyncio.run_coroutine_threadsafe(_take_turns(seconds), self.server.get_event_loop())
+        wait([turns], timeout=LAST_PATIENCE)
         with quiet():
             self.server.stop()
 
@@ -192,3 +201,9 @@ class PageServer:
 
     def _on_disconnect(self, client: viser.ClientHandle) -> None:
         self.worker.remove_client(client.client_id)
+
+
+async def _take_turns(seconds: float) -> None:
+    """Wait for these seconds, and until the event loop has come round as often as a message needs."""
+    for _ in range(LAST_TURNS):
+        await asyncio.sleep(seconds / LAST_TURNS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sdi_gs.runs.loop import train_on
 from sdi_gs.viewer import labels
+from sdi_gs.viewer.page_server import LAST_MESSAGE_SECONDS
 from sdi_gs.viewer.server import LiveViewer
 
 OF_TRAINING = (labels.PAUSE, labels.RESUME, labels.STEP_ONCE, labels.STOP_AND_SAVE, labels.APPLY, labels.TRAINING_SHARE)
@@ -92,6 +94,8 @@ def test_a_page_whose_program_ends_offers_nothing(
     browser = browsers(live_run.port)
     # All of the page is there before the run ends.
     assert not any(state_of(browser, label, "disabled") for label in (*OF_TRAINING, labels.TRAIN_ON))
+    # The server's thread does not get to run for longer than the last message's usual time.
+    live_run.viewer.server.get_event_loop().call_soon_threadsafe(time.sleep, 3 * LAST_MESSAGE_SECONDS)
     live_run.viewer.end_run("training has ended; the run is in x")
     wait_until(lambda: all(state_of(browser, label, "disabled") for label in OF_TRAINING))
     wait_until(lambda: labels.ENDED_NOTE in browser.texts())
