@@ -8,7 +8,7 @@ from typing import Any
 
 from sdi_gs.console import printable
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
+from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow, has_value
 from sdi_gs.evaluation.metrics.table import METRICS
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.evaluation.networks.kept import Networks
@@ -53,10 +53,14 @@ class Evaluation:
 
         title = self.prompt if self.source is None else f"{self.prompt}: {self.source}"
         table = Table(title=Text(printable(title)), title_justify="left")
-        for column in ("", "score", "ceiling (converged)", "floor"):
-            table.add_column(column, justify="left" if not column else "right")
-        for row in self.rows:
-            table.add_row(*row.cells(self.scores))
+        # Rows and columns without any value are left out: most scenes have no ceiling, and many scores are of styles.
+        rows = [cells for row in self.rows if has_value((cells := row.cells(self.scores))[1:])]
+        columns = list(zip(("", "score", "ceiling (converged)", "floor"), *rows, strict=True))
+        columns = [column for column in columns if not column[0] or has_value(column[1:])]
+        for column in columns:
+            table.add_column(column[0], justify="left" if not column[0] else "right")
+        for cells in zip(*(column[1:] for column in columns), strict=True):
+            table.add_row(*cells)
         console = Console(highlight=False)
         console.print(table, markup=False)
         if self.instrument is not None:

@@ -6,6 +6,7 @@ here, and the module that its loader imports.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -232,18 +233,12 @@ TOYBOX_IDEAL = CatalogEntry(
     load=_load_ideal,
 )
 
-TOYBOX_IDEAL_4VIEW = CatalogEntry(
+TOYBOX_IDEAL_4VIEW = replace(
+    TOYBOX_IDEAL,
     name="toybox-ideal-4view",
     summary="exact joint denoiser of four renders of one toybox object, in closed form",
-    sources=(),
-    licence="Apache-2.0",
-    download_bytes=0,
-    prediction_type="epsilon",
-    is_instrument=True,
-    knows_cameras=True,
     views_per_group=4,
     check_prompt=_plain_toybox_words,
-    load=_load_ideal,
 )
 
 TOYBOX = CatalogEntry(

@@ -215,6 +215,7 @@ def test_the_table_for_people_calls_toybox_an_instrument(
     assert "toybox is an instrument" in said
     assert PROMPT in said
     assert f"{evaluation.scores['psnr_best']:.3f}" in said
+    assert "ceiling (converged)" in said
 
 
 def darkness(subject: Subject) -> dict[str, Any]:
@@ -242,6 +243,13 @@ def test_a_metric_of_your_own_runs_on_a_prompt_without_truth(
     assert re.search(rf"darkness +│ +{scored.scores['darkness']:.3f} │", said)
     assert re.search(r"Gaussians +│ +300 │", said)
     assert "toybox" not in said
+    # Columns and rows without a value are left out.
+    assert "score" in said
+    assert "ceiling" not in said
+    assert "floor" not in said
+    empty = TableRow(title="nothing", score="{absent} ({absent})", floor="- ({absent})")
+    replace(scored, rows=(*scored.rows, empty)).print()
+    assert capsys.readouterr().out == said
 
 
 def test_without_a_truth_everything_else_is_reported_and_one_line_says_why(red_ball: Gaussians) -> None:

@@ -5,7 +5,7 @@ Letters: V views, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -103,9 +103,14 @@ class TableRow:
         """Return the four texts with the scores filled in; "-" stands for a score that was not computed."""
         shown = _Shown({key: _number(value) for key, value in scores.items()})
         title, *values = (text.format_map(shown) for text in (self.title, self.score, self.ceiling, self.floor))
-        # "- (-)" says no more than "-".
-        score, ceiling, floor = ("-" if text and set(text) <= set("- ()") else text for text in values)
+        # "- (-)" says no more than "-", and "no (-)" no more than "no".
+        score, ceiling, floor = (text.removesuffix(" (-)") for text in values)
         return title, score, ceiling, floor
+
+
+def has_value(cells: Sequence[str]) -> bool:
+    """Return whether any of a row's or a column's texts says something."""
+    return any(set(text) - set("- (),") for text in cells)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdi_gs.contracts import Representation
+from sdi_gs.cameras import CameraBatch
+from sdi_gs.contracts import RenderOutput, Representation
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
 from sdi_gs.pictures.views import render_views
+from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.judge import load_judge
 from sdi_gs.toybox.pair_score import PairScore, score_pair
 from sdi_gs.toybox.truth import held_out_cameras
@@ -21,24 +23,22 @@ def score_objects(representation: Representation, prompt: str, *, image_size: in
     if wanted.second is None:
         raise UserError(f'"{prompt}" names one object; this metric needs two, as in "a red ball on a blue cube"')
     cameras = held_out_cameras(image_size)
-    views = render_views(representation, cameras)
-    return score_pair(
-        views, wanted, load_judge(), TruthRenders(cameras), lambda turned: render_views(representation, turned)
-    )
+    return _scored(representation, render_views(representation, cameras), cameras, wanted)
 
 
 def _compute(subject: Subject) -> dict[str, Any]:
     assert subject.toybox is not None
     if subject.toybox.second is None:
         return {}
-    score = score_pair(
-        subject.views,
-        subject.toybox,
-        load_judge(),
-        TruthRenders(subject.cameras),
-        lambda turned: render_views(subject.representation, turned),
+    return _scored(subject.representation, subject.views, subject.cameras, subject.toybox).as_json()
+
+
+def _scored(
+    representation: Representation, views: RenderOutput, cameras: CameraBatch, wanted: ToyboxPrompt
+) -> PairScore:
+    return score_pair(
+        views, wanted, load_judge(), TruthRenders(cameras), lambda turned: render_views(representation, turned)
     )
-    return score.as_json()
 
 
 OBJECTS = Metric(
