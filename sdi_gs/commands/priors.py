@@ -36,7 +36,7 @@ class Priors:
 def priors(options: Priors) -> int:
     """List priors, fetch one and print the folder of its weights, or check one."""
     from sdi_gs.evaluation.networks.files import fetch_network
-    from sdi_gs.evaluation.networks.known import known_network
+    from sdi_gs.evaluation.networks.published import known_network
     from sdi_gs.priors.listing import fetch_prior, known_priors, prior_status, status_lines
 
     match options.action:

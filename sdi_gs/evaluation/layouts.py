@@ -19,9 +19,9 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import Representation
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.extent import extent_of, matter_of
+from sdi_gs.evaluation.foreign_scenes import BlankScene
 from sdi_gs.evaluation.many import Entry
-from sdi_gs.evaluation.shown import PLACES, cameras_of
-from sdi_gs.evaluation.stand_ins import BlankScene
+from sdi_gs.evaluation.protocol_views import PLACES, cameras_of
 from sdi_gs.files import make_new_folder, write_atomically
 from sdi_gs.pictures.images import png_of, to_uint8
 from sdi_gs.pictures.views import split_cameras

@@ -9,9 +9,9 @@ from typing import Any
 
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.evaluate import Evaluation, evaluate
+from sdi_gs.evaluation.foreign_scenes import BlankScene
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric
 from sdi_gs.evaluation.networks.kept import Networks
-from sdi_gs.evaluation.stand_ins import BlankScene
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.settings.protocols import ORBIT, ViewProtocol
 from sdi_gs.settings.run import RunConfig

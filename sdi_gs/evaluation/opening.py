@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.stand_ins import mesh_scene
+from sdi_gs.evaluation.foreign_scenes import mesh_scene
 from sdi_gs.files import is_there
 from sdi_gs.runs.loading import SavedScene, load
 from sdi_gs.runs.showing import shown_scene

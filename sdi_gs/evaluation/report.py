@@ -13,7 +13,7 @@ import torch
 
 from sdi_gs.evaluation.aggregates import aggregates, as_json
 from sdi_gs.evaluation.many import Scored, Scoring
-from sdi_gs.evaluation.shown import cameras_of
+from sdi_gs.evaluation.protocol_views import cameras_of
 from sdi_gs.files import make_new_folder, write_atomically
 from sdi_gs.runs.provenance import versions
 from sdi_gs.toybox.truth import held_out_cameras

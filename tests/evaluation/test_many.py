@@ -16,11 +16,11 @@ from tiny_scorers import open_clip_state, transformers_clip, write_image_reward
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.aggregates import aggregates
 from sdi_gs.evaluation.evaluate import Evaluation
+from sdi_gs.evaluation.foreign_scenes import BlankScene
 from sdi_gs.evaluation.many import Entry, Scored, Scoring, score_all
 from sdi_gs.evaluation.metrics.table import METRICS, metric_named
 from sdi_gs.evaluation.networks.kept import Networks
 from sdi_gs.evaluation.report import report_json, write_report
-from sdi_gs.evaluation.stand_ins import BlankScene
 from sdi_gs.representations.gaussians import gaussians_from_splats
 from sdi_gs.runs.loading import SavedScene
 from sdi_gs.settings.protocols import ViewOptions, protocol_with
@@ -103,7 +103,7 @@ def test_scores_are_means_of_the_networks_own(scored: list[Scored], networks: Ne
     subject_scores = scored[0].evaluation.scores
     # One picture at a time, by the networks themselves.
     from sdi_gs.evaluation.extent import extent_of, matter_of
-    from sdi_gs.evaluation.shown import cameras_of, shown_views
+    from sdi_gs.evaluation.protocol_views import cameras_of, shown_views
 
     scene = open_scene(Path("red-0")).representation
     shown = shown_views(scene, cameras_of(SMALL, extent_of(scene, matter_of(scene))), SMALL)

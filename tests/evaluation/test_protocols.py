@@ -12,7 +12,7 @@ import torch
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.extent import Extent
 from sdi_gs.evaluation.icosphere import icosphere
-from sdi_gs.evaluation.shown import cameras_of
+from sdi_gs.evaluation.protocol_views import cameras_of
 from sdi_gs.settings.protocols import PROTOCOLS, ProtocolName, ViewOptions, protocol_with
 from sdi_gs.splats.sight import MARGIN
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from sdi_gs.evaluation.evaluate import evaluate
 from sdi_gs.evaluation.extent import Matter, extent_of, matter_of
 from sdi_gs.evaluation.floating import connected, floating_share
+from sdi_gs.evaluation.foreign_scenes import BlankScene, mesh_scene
 from sdi_gs.evaluation.icosphere import icosphere
 from sdi_gs.evaluation.layouts import normals_from_depth
 from sdi_gs.evaluation.metrics.divergence import DIVERGENCE, edge_alpha, empty_views
 from sdi_gs.evaluation.metrics.image_reward import t3bench_quality
 from sdi_gs.evaluation.metrics.shape import SHAPE, saturation, sharpness
-from sdi_gs.evaluation.shown import cameras_of
-from sdi_gs.evaluation.stand_ins import BlankScene, mesh_scene
+from sdi_gs.evaluation.protocol_views import cameras_of
 from sdi_gs.representations.gaussians import Gaussians, gaussians_from_splats
 from sdi_gs.settings.protocols import ViewOptions, protocol_with
 from sdi_gs.splats.splat_cloud import SplatCloud

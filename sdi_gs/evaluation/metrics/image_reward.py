@@ -8,7 +8,7 @@ import numpy as np
 
 from sdi_gs.evaluation.icosphere import icosphere
 from sdi_gs.evaluation.metrics.metric import Metric, Subject
-from sdi_gs.evaluation.shown import SUBDIVISIONS
+from sdi_gs.evaluation.protocol_views import SUBDIVISIONS
 
 ROUNDS = 3
 """In which T3Bench averages the rewards of neighbouring places."""

@@ -12,7 +12,7 @@ import torch
 
 from sdi_gs.cameras import VIEW_WORDS
 from sdi_gs.evaluation.metrics.metric import Metric, Subject, TableRow
-from sdi_gs.evaluation.shown import cameras_of, shown_views
+from sdi_gs.evaluation.protocol_views import cameras_of, shown_views
 from sdi_gs.pictures.views import render_views
 from sdi_gs.settings.protocols import ORBIT, ViewProtocol, ring_azimuths
 from sdi_gs.toybox.judge import JUDGE_IMAGE_SIZE, load_judge

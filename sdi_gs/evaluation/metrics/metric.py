@@ -16,7 +16,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, Representation
 from sdi_gs.evaluation.extent import Extent, Matter, extent_of, matter_of
 from sdi_gs.evaluation.networks.kept import Networks
-from sdi_gs.evaluation.shown import Shown, cameras_of, shown_views
+from sdi_gs.evaluation.protocol_views import Shown, cameras_of, shown_views
 from sdi_gs.pictures.views import render_views
 from sdi_gs.runs.loading import RunOrigin
 from sdi_gs.settings.protocols import ORBIT, ViewProtocol

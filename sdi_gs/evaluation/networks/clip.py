@@ -18,7 +18,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.evaluation.networks.files import NetworkFiles
 from sdi_gs.evaluation.networks.open_clip_layout import as_transformers, clip_config, is_open_clip
 from sdi_gs.evaluation.networks.pixels import network_input
-from sdi_gs.evaluation.networks.states import fill, other_layout, read_state
+from sdi_gs.evaluation.networks.weights import fill, other_layout, read_state
 from sdi_gs.priors.clip_tokenizer import END, clip_tokenizer
 from sdi_gs.priors.kinds import read_json
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.networks.known import KNOWN, HubFiles, KnownNetwork, known_network
+from sdi_gs.evaluation.networks.published import KNOWN, HubFiles, KnownNetwork, known_network
 from sdi_gs.files import is_there
 from sdi_gs.priors.fetch import SourceUnavailableError, files_of, readable_size, sha256_of
 from sdi_gs.priors.hub_names import hub_name

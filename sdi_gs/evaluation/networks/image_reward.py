@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.networks.files import NetworkFiles
 from sdi_gs.evaluation.networks.pixels import network_input
-from sdi_gs.evaluation.networks.states import fill, other_layout, read_state
+from sdi_gs.evaluation.networks.weights import fill, other_layout, read_state
 
 LAYOUT = "ImageReward's"
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sdi_gs.evaluation.networks.states import other_layout
+from sdi_gs.evaluation.networks.weights import other_layout
 
 if TYPE_CHECKING:
     from transformers import CLIPConfig
