@@ -52,7 +52,7 @@ class Evaluation:
         from rich.text import Text
 
         title = self.prompt if self.source is None else f"{self.prompt}: {self.source}"
-        table = Table(title=Text(printable(title)), title_justify="left")
+        table = Table()
         # Rows and columns without any value are left out: most scenes have no ceiling, and many scores are of styles.
         rows = [cells for row in self.rows if has_value((cells := row.cells(self.scores))[1:])]
         columns = list(zip(("", "score", "ceiling (converged)", "floor"), *rows, strict=True))
@@ -62,6 +62,8 @@ class Evaluation:
         for cells in zip(*(column[1:] for column in columns), strict=True):
             table.add_row(*cells)
         console = Console(highlight=False)
+        # As a line of its own: a table's title is broken to the table's width.
+        console.print(Text(printable(title)), soft_wrap=True)
         console.print(table, markup=False)
         if self.instrument is not None:
             console.print(INSTRUMENT_REMARK, soft_wrap=True)
