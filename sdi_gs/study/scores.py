@@ -1,0 +1,64 @@
+"""The scores that a study can show: from which metric, how written, and which way is better. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdi_gs.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A column of the tables."""
+
+    title: str
+    form: str
+    """Format of its values."""
+    metric: str
+    """Metric of ``sdi_gs.evaluation`` that computes it."""
+    better: int = 1
+    """1 if more is better, -1 if less is."""
+    of: Callable[[float], float] = float
+    """From the metric's value to what is shown."""
+    key: str = ""
+    """Key among the metric's values; empty for that of the table."""
+
+
+SCORES: dict[str, Score] = {
+    "psnr_best": Score(title="PSNR fixed yaw", form=".1f", metric="truth"),
+    "psnr_free": Score(title="PSNR", form=".1f", metric="truth"),
+    "iou_best": Score(title="IoU fixed yaw", form=".3f", metric="truth"),
+    "iou_free": Score(title="IoU", form=".3f", metric="truth"),
+    "detail": Score(title="detail", form=".2f", metric="truth"),
+    "detail_inside": Score(title="detail inside", form=".2f", metric="truth"),
+    "sharpness_ratio": Score(title="sharpness", form=".2f", metric="truth"),
+    "saturation": Score(
+        title="saturation error", form=".3f", metric="truth", better=-1, of=abs, key="saturation_error"
+    ),
+    "fog": Score(title="fog", form=".3f", metric="truth", better=-1),
+    "view_accuracy": Score(title="sides right", form=".2f", metric="truth"),
+    "judge_class": Score(title="judge: class", form=".2f", metric="judge"),
+    "judge_colour": Score(title="judge: colour", form=".2f", metric="judge"),
+    "judge_view": Score(title="judge: view", form=".2f", metric="judge"),
+    "judge_back_as_front": Score(title="judge: back as front", form=".2f", metric="judge", better=-1),
+}
+"""Every score, by the key that studies name it by; a new one is a row over a metric of the table of metrics."""
+
+
+def require_score(name: str, where: str) -> None:
+    """Raise UserError for a key that is no score."""
+    if name not in SCORES:
+        raise UserError(f"{where}: unknown metric {name}; accepted: {', '.join(SCORES)}")
+
+
+def value_of(key: str, scores: Mapping[str, Any]) -> float | None:
+    """Return a score from a run's values; None where it does not apply."""
+    value = scores.get(SCORES[key].key or key)
+    return None if value is None else SCORES[key].of(float(value))
+
+
+def metrics_of(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the metrics that compute some scores, each once."""
+    return tuple(dict.fromkeys(SCORES[key].metric for key in keys))
