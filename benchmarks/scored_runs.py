@@ -1,17 +1,16 @@
-"""Shared by the comparisons: prompts, training and scoring of a run, and writing tables into pages."""
+"""Shared by scripts that train in their own process: training and scoring a run, writing tables into pages."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from sdi_gs.cameras import VIEW_WORDS, ViewWord, sample_cameras
 from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.evaluation.metrics.judge import judge_scene
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
@@ -21,27 +20,12 @@ from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.study.warm_up import warm_up
 from sdi_gs.toybox.truth import held_out_cameras
 from sdi_gs.toybox.truth_renders import TruthRenders
 from sdi_gs.training.trainer import Trainer
 
 Item = TypeVar("Item")
-
-PROMPTS = (
-    "a blue robot",
-    "a red mushroom",
-    "a yellow car",
-    "a green chair",
-    "a white mug",
-    "a snowman with an orange hat",
-    "a house with a purple roof",
-    "a pink donut",
-    "a brown table",
-    "a black lamp",
-    "a green tree",
-    "an orange rocket",
-)
-"""Every colour at least once; the yellow car and the purple house are held-out pairs."""
 
 CPU = torch.device("cpu")
 
@@ -106,25 +90,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"a shard is k/n with k from 1 to n, as in 1/2, got {text}")
     return int(number), int(count)
-
-
-def warm_up(trainer: Trainer) -> None:
-    """Warm up before the first step: rendered mixtures, compiled kernels. Leaves the generators unchanged."""
-    prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
-    size = prior.image_size
-    latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
-    views: Sequence[ViewWord | None] = VIEW_WORDS
-    cameras = None
-    if trainer.config.guidance.views == "cameras":
-        draws = torch.Generator().manual_seed(0)
-        views = [None]
-        cameras = sample_cameras(trainer.config.cameras, 2, width=size, height=size, generator=draws).rows(slice(1))
-    prior.predict_noise(latents, 500, conditions.negative_embeddings(1), cameras)
-    for view in views:
-        for background in backgrounds:
-            prior.predict_noise(latents, 500, conditions.prompt_embeddings([view], [background]), cameras)
-    # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
-    Trainer(replace(trainer.config, steps=1), prior, device=CPU).train_step()
 
 
 def insert_table(page: Path, table: str, marks: tuple[str, str]) -> None:

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from sdi_gs import __version__
-from sdi_gs.batch.display import batch_display, totals_of
-from sdi_gs.batch.driver import drive
-from sdi_gs.batch.engine import Engine, Job
+from sdi_gs.batch.display import totals_of
+from sdi_gs.batch.engine import Job
 from sdi_gs.batch.journal import BatchHeader
 from sdi_gs.batch.opening import OpenBatch, opened_batch
 from sdi_gs.batch.page import PageWriter
-from sdi_gs.batch.ranking import Ranking, metrics_for, ranking_named, require_scores
-from sdi_gs.batch.scheduler import Scheduler
+from sdi_gs.batch.ranking import metrics_for, ranking_named, require_scores
 from sdi_gs.batch.state import RowState
-from sdi_gs.commands.batch_engine import EngineOptions, engine_of, require_engine
+from sdi_gs.commands.batch_engine import EngineOptions, engine_of, make_rows, require_engine
 from sdi_gs.commands.common import EXIT_INTERRUPTED
 from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import print_path, say
 from sdi_gs.errors import UserError
 from sdi_gs.runs.folder import slug
-from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.bounds import SEED, Range, check_settings
 from sdi_gs.settings.run import RunConfig
@@ -113,7 +110,14 @@ def batch(options: Batch) -> int:
         # Outside: where there is no engine there is nothing to show.
         engine = engine_of(options, settings.of({}).prior, out, len(opened.todo)) if opened.todo else None
         try:
-            was_stopped = engine is not None and _run(engine, options, settings, ranking, opened, out, page)
+            was_stopped = engine is not None and make_rows(
+                engine,
+                opened,
+                page,
+                job_of=lambda state, attempt: settings.job_of(state, attempt, out, (ranking.metric,)),
+                attempts=options.attempts,
+                max_failures=options.max_failures,
+            )
         finally:
             page.write(opened.state, running=False)
     print_path(page.path)
@@ -178,41 +182,3 @@ def _say_what_comes(opened: OpenBatch, out: Path) -> None:
         say(f"{len(opened.skipped)} rows failed before and are left out; --retry-failed tries them again")
     if opened.other_version is not None:
         say(f"the batch was begun with version {opened.other_version}, this is {__version__}: results may differ")
-
-
-def _run(
-    engine: Engine,
-    options: Batch,
-    settings: BatchSettings,
-    ranking: Ranking,
-    opened: OpenBatch,
-    out: Path,
-    page: PageWriter,
-) -> bool:
-    """Make the rows; return whether a stop was asked for. Raises UserError if no worker is left."""
-    scheduler = Scheduler(opened.todo, attempts=options.attempts, max_failures=options.max_failures)
-    at_once, scores = True, (ranking.metric,)
-    try:
-        with (
-            Interrupts("stopping: the workers save what they have; Ctrl-C once more stops at once") as interrupts,
-            batch_display() as display,
-        ):
-            engine.start()
-            drive(
-                engine,
-                scheduler,
-                opened.state,
-                opened.journal,
-                lambda state, attempt: settings.job_of(state, attempt, out, scores),
-                observers=[display, page],
-                should_stop=lambda: interrupts.requested,
-            )
-        at_once = False
-    except StoppedAtOnce:
-        return True
-    finally:
-        engine.close(at_once=at_once)
-    if not scheduler.is_done:
-        name, reason = next(iter(scheduler.given_up.items()))
-        raise UserError(f"no worker is left; {name} ended again and again, last: {reason}")
-    return interrupts.requested

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from sdi_gs.batch.display import batch_display
+from sdi_gs.batch.driver import MakeJob, drive
 from sdi_gs.batch.engine import Engine
 from sdi_gs.batch.local_engine import LocalEngine, local_workers
+from sdi_gs.batch.opening import OpenBatch
+from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.ray_engine import RayEngine, RayOptions, require_ray
+from sdi_gs.batch.scheduler import Scheduler
 from sdi_gs.batch.threads import threads_per_worker
 from sdi_gs.commands.common import pick_device
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
+from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.settings.bounds import Range
 
 _RAY_ONLY = ("ray_address", "cpus_per_run", "collect", "collect_every")
@@ -70,6 +76,47 @@ def engine_of(options: EngineOptions, prior: str, out: Path, num_rows: int) -> E
     threads = threads_per_worker(len(workers))
     say(f"{', '.join(worker.name for worker in workers)}: {threads} thread{'s' * (threads > 1)} each")
     return LocalEngine(workers, threads=threads, out=out)
+
+
+def make_rows(
+    engine: Engine,
+    opened: OpenBatch,
+    page: PageWriter,
+    *,
+    job_of: MakeJob,
+    attempts: int,
+    max_failures: int | None,
+) -> bool:
+    """Make the rows that a batch still has to; return whether a stop was asked for. The engine is closed.
+
+    Raises UserError if no worker is left.
+    """
+    scheduler = Scheduler(opened.todo, attempts=attempts, max_failures=max_failures)
+    at_once = True
+    try:
+        with (
+            Interrupts("stopping: the workers save what they have; Ctrl-C once more stops at once") as interrupts,
+            batch_display() as display,
+        ):
+            engine.start()
+            drive(
+                engine,
+                scheduler,
+                opened.state,
+                opened.journal,
+                job_of,
+                observers=[display, page],
+                should_stop=lambda: interrupts.requested,
+            )
+        at_once = False
+    except StoppedAtOnce:
+        return True
+    finally:
+        engine.close(at_once=at_once)
+    if not scheduler.is_done:
+        name, reason = next(iter(scheduler.given_up.items()))
+        raise UserError(f"no worker is left; {name} ended again and again, last: {reason}")
+    return interrupts.requested
 
 
 def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) -> RayEngine:

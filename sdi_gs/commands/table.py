@@ -15,6 +15,7 @@ from sdi_gs.commands.export import Export, export_file
 from sdi_gs.commands.priors import Priors, priors
 from sdi_gs.commands.probe import probe
 from sdi_gs.commands.render import Render, render
+from sdi_gs.commands.study import Study, study
 from sdi_gs.commands.train import Train, train
 from sdi_gs.commands.train_help import show_help
 from sdi_gs.commands.view import View, view
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(Train, train, show_help),
     "batch": Command(Batch, batch, show_batch_help),
     "batch-status": Command(BatchStatus, batch_status),
+    "study": Command(Study, study),
     "render": Command(Render, render),
     "view": Command(View, view),
     "export": Command(Export, export_file),

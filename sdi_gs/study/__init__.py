@@ -1,1 +1,1 @@
-"""Studies: arms, prompts, seeds and budgets to runs, and their runs to tables, intervals and figures (docs/studies.md)."""
+"""Studies: from arms, prompts, seeds and budgets to runs, and from runs to tables and figures (docs/studies.md)."""

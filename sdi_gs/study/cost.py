@@ -1,4 +1,4 @@
-"""What a run of the comparison costs: its predictor calls, and its CPU seconds from costs measured beforehand."""
+"""What a run costs: its predictor calls, and its CPU seconds from costs measured beforehand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from scored_runs import CPU, warm_up
 
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
@@ -18,10 +17,13 @@ from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.pictures.views import ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
+from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.study.warm_up import warm_up
 from sdi_gs.training.trainer import Trainer
 
+CPU = torch.device("cpu")
 MEASURED_ROUNDS = 8
 FIRST_ROUNDS = 16
 """Rounds before the measured ones: an object takes shape, and Gaussians render faster than their first ball."""
@@ -36,13 +38,15 @@ class Calls:
     conditional: int = 0
     unconditional: int = 0
     both: int = 0
+    perp_neg: int = 0
+    """Calls of four branches."""
     inverted_rounds: int = 0
     """Rounds whose inversion needs the unconditional branch, and whose target does not."""
 
     @property
     def total(self) -> int:
         """Return the calls counted in a run's log."""
-        return self.conditional + self.unconditional + self.both
+        return self.conditional + self.unconditional + self.both + self.perp_neg
 
 
 def rounds_of(config: RunConfig) -> int:
@@ -59,16 +63,12 @@ def without_replay(config: RunConfig) -> RunConfig:
 
 
 def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
-    """Return the calls that a run will make, from its schedule and without a prior.
-
-    Raises SystemExit for guidance with unknown calls.
-    """
+    """Return the calls that a run will make, from its schedule and without a prior."""
     guidance = config.guidance
-    scales = {"inversion": guidance.resolved_inversion_scale, "interval": 0.0, "random": 0.0}
-    if guidance.perp_neg or guidance.noise not in scales:
-        raise SystemExit(f"no budget for noise {guidance.noise} with perp_neg {guidance.perp_neg}")
-    target, inversion = (needed_branches(scale) for scale in (guidance.guidance_scale, scales[guidance.noise]))
-    counts, inverted_rounds = {"conditional": 0, "unconditional": 0, "all": 0}, 0
+    perp_neg, every_call = guidance.perp_neg, guidance.perp_neg_calls == "all"
+    target = _branches(guidance.guidance_scale, perp_neg=perp_neg)
+    inversion = _branches(_inferring_scale(guidance), perp_neg=perp_neg and every_call)
+    counts, inverted_rounds = {"conditional": 0, "unconditional": 0, "all": 0, "perp_neg": 0}, 0
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(0, config.steps, config.replay.steps_per_target):
         plan = plan_step(guidance, step, config.steps, num_timesteps=schedule.num_timesteps, generator=generator)
@@ -80,8 +80,25 @@ def count_calls(config: RunConfig, schedule: NoiseSchedule) -> Calls:
         conditional=counts["conditional"],
         unconditional=counts["unconditional"],
         both=counts["all"],
+        perp_neg=counts["perp_neg"],
         inverted_rounds=inverted_rounds,
     )
+
+
+def _inferring_scale(guidance: GuidanceConfig) -> float:
+    """Return the guidance scale at which a noise source calls the predictor, if it does."""
+    match guidance.noise:
+        case "inversion":
+            return guidance.resolved_inversion_scale
+        case "interval" | "unconditional":
+            return 0.0
+        case _:
+            return guidance.guidance_scale
+
+
+def _branches(scale: float, *, perp_neg: bool) -> str:
+    needed = needed_branches(scale, perp_neg=perp_neg)
+    return "perp_neg" if perp_neg and needed == "all" else needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +126,9 @@ class Cost:
             steps = config.steps * self.alone
         else:
             steps = rounds * self.first + (config.steps - rounds) * self.further
-        return steps + guidance + calls.both * self.both + calls.inverted_rounds * self.new_cameras
+        return (
+            steps + guidance + (calls.both + 2 * calls.perp_neg) * self.both + calls.inverted_rounds * self.new_cameras
+        )
 
 
 def measure_cost(base: RunConfig) -> Cost:
@@ -117,7 +136,7 @@ def measure_cost(base: RunConfig) -> Cost:
 
     The prompt is the base's: what a call costs depends on the world that it names.
     """
-    guidance = replace(base.guidance, noise="random")
+    guidance = replace(base.guidance, noise="random", perp_neg=False)
     replayed = replace(base, guidance=guidance)
     rounds, inner = FIRST_ROUNDS + MEASURED_ROUNDS, base.replay.steps_per_target
     replayed = replace(replayed, steps=rounds * inner)

@@ -242,13 +242,11 @@ def _comparisons(top: _Table, arms: Sequence[str]) -> tuple[tuple[str, str], ...
     return tuple(found)
 
 
-def _claims(
-    top: _Table, arms: Sequence[str], settings: Sequence[Setting], scores: Sequence[str]
-) -> tuple[Claim, ...]:
+def _claims(top: _Table, arms: Sequence[str], settings: Sequence[Setting], scores: Sequence[str]) -> tuple[Claim, ...]:
     names, found = tuple(setting.name for setting in settings), []
     for own in top.rows("claims"):
-        own.require_keys({"name", "first", "second", "setting", "expect", "on", "nowhere_behind"})
-        on = own.names("on", scores[:1])
+        own.require_keys({"name", "first", "second", "setting", "expect", "scores", "nowhere_behind"})
+        on = own.names("scores", scores[:1])
         for score in on:
             require_score(score, own.where)
             if score not in scores:

@@ -1,0 +1,150 @@
+"""What a study leaves: study.md, study.json, a figure and contact sheets per setting."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sdi_gs.errors import UserError
+from sdi_gs.evaluation.plots import new_figure, save_figure
+from sdi_gs.files import disk_errors, write_atomically
+from sdi_gs.runs.provenance import versions
+from sdi_gs.study.differences import (
+    Result,
+    answer,
+    by_prompt,
+    cells_of,
+    contrasts_of,
+    findings_of,
+    table_of,
+    verdict,
+)
+from sdi_gs.study.intervals import bootstrap
+from sdi_gs.study.results import results_as_json
+from sdi_gs.study.scores import SCORES
+from sdi_gs.study.spec import Study
+from sdi_gs.study.tables import claim_tables, means_of, page_tables
+
+PAGE, DATA = "study.md", "study.json"
+MOST_PANELS = 4
+"""Scores that a figure shows."""
+
+READING = (
+    "Means over runs of complete groups of prompt and seed. Differences are paired by prompt and seed, with 95 % "
+    "intervals of 10 000 bootstrap resamplings in two stages, prompts first and then the seeds of each; bold where "
+    "they exclude 0. Ahead and behind say on which side."
+)
+
+
+def write_report(
+    study: Study,
+    results: Sequence[Result],
+    out: Path,
+    *,
+    command: str,
+    complete: tuple[int, int],
+    sheets: Sequence[Path] = (),
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Write all files, over those of an earlier report, and return their paths; ``complete`` counts groups."""
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    figures = _figures(study, results, out, say=say)
+    page, data = out / PAGE, out / DATA
+    write_atomically(page, _page(study, results, command, complete, [*figures, *sheets]).encode(), overwrite=True)
+    write_atomically(data, f"{json.dumps(_data(study, results, command), indent=1)}\n".encode(), overwrite=True)
+    return [page, data, *figures, *sheets]
+
+
+def _page(
+    study: Study, results: Sequence[Result], command: str, complete: tuple[int, int], pictures: Sequence[Path]
+) -> str:
+    parts = [f"# {study.title}", "", *([study.about, ""] if study.about else []), "```bash", command, "```", ""]
+    done, total = complete
+    parts += [f"{done} of {total} groups of prompt and seed are complete. {READING}", ""]
+    claims = claim_tables(study, results)
+    parts += ["## Claims", "", claims, ""] if claims else []
+    parts += ["## Tables", "", page_tables(study, results)]
+    parts += [f"![{picture.stem}]({picture.name})\n" for picture in pictures]
+    return "\n".join(parts)
+
+
+def _data(study: Study, results: Sequence[Result], command: str) -> dict[str, Any]:
+    """Return all means, differences, answers and results as plain values."""
+    contrasts, keys = contrasts_of(study, results), (*study.means, *study.scores)
+    return {
+        "study": study.name,
+        "command": command,
+        "versions": versions(),
+        "arms": [
+            {"setting": setting.name, "arm": arm, "budget": budget, "runs": len(found), "means": means_of(found, keys)}
+            for setting in study.settings
+            for (arm, budget), found in cells_of(study, results, setting.name).items()
+        ],
+        "differences": [
+            asdict(one) | {"scores": {key: asdict(value) for key, value in found.items()}} | verdict(found)
+            for one, found in contrasts.items()
+        ],
+        "claims": [{**asdict(claim), "holds": answer(study, claim, contrasts)} for claim in study.claims],
+        "findings": [
+            {
+                "claim": found.claim.name,
+                "budget": found.budget,
+                "score": found.score,
+                **asdict(found.interval),
+                "p_holm": found.corrected_p,
+            }
+            for found in findings_of(study, contrasts)
+        ],
+        "results": results_as_json(results),
+    }
+
+
+def _figures(study: Study, results: Sequence[Result], out: Path, *, say: Callable[[str], None]) -> list[Path]:
+    """Draw a figure per setting; without matplotlib one line says how to get it."""
+    paths = []
+    for setting in study.settings:
+        cells = cells_of(study, results, setting.name)
+        if not cells:
+            continue
+        path = out / f"figure-{setting.name}.png"
+        try:
+            draw_means(study, cells, path)
+        except UserError as error:
+            say(str(error))
+            return []
+        paths.append(path)
+    return paths
+
+
+def draw_means(study: Study, cells: Mapping[tuple[str, Any], Sequence[Result]], path: Path) -> None:
+    """Draw each arm's mean and interval over prompts for the study's first scores, a panel each."""
+    keys = study.scores[:MOST_PANELS]
+    figure = new_figure(3.4 * len(keys) + 1.5, 0.32 * len(cells) + 1.3)
+    panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
+    several = len(study.budgets) > 1
+    names = [f"{study.arm(arm).title}{f', equal {budget}' if several else ''}" for arm, budget in cells]
+    for panel, key in zip(panels, keys, strict=True):
+        for row, (cell, runs) in enumerate(cells.items()):
+            values = table_of(runs, key)
+            if values:
+                found = bootstrap(by_prompt(values))
+                reach = [[max(found.mean - found.low, 0.0)], [max(found.high - found.mean, 0.0)]]
+                colour = f"C{study.budgets.index(cell[1])}"
+                panel.scatter(list(values.values()), [row] * len(values), s=6, color="0.75")
+                panel.errorbar(found.mean, row, xerr=reach, fmt="o", color=colour, markersize=5, capsize=2)
+        better = "more" if SCORES[key].better > 0 else "less"
+        panel.set(title=f"{SCORES[key].title} ({better} is better)", ylim=(len(cells) - 0.5, -0.5))
+        panel.grid(alpha=0.3, axis="x")
+    panels[0].set_yticks(range(len(names)), names, fontsize=8)
+    path.unlink(missing_ok=True)
+    save_figure(figure, path)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Return a command as it is typed."""
+    return shlex.join(words)

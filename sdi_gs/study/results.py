@@ -1,0 +1,161 @@
+"""The finished runs of a study: their scores from the shared folder, and what a study's own file keeps of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from sdi_gs.batch.ranking import metrics_for
+from sdi_gs.batch.rows import Row
+from sdi_gs.batch.state import BatchState
+from sdi_gs.errors import UserError
+from sdi_gs.files import disk_errors, require_file, write_atomically
+from sdi_gs.runs.finish import read_summary
+from sdi_gs.runs.folder import RunFolder
+from sdi_gs.settings.compute import ComputeConfig
+from sdi_gs.settings.run import RunConfig
+from sdi_gs.settings.tree import config_from_dict, differing_keys
+from sdi_gs.study.differences import Result
+from sdi_gs.study.plan import Plan, PlannedRun
+from sdi_gs.study.scores import metrics_of
+from sdi_gs.study.spec import BUDGETS, Study
+
+SCORES_FOLDER = "scores"
+"""Folder in the shared one with the scores that were computed after a run's end, a file per row."""
+
+Scorer = Callable[[Path, Sequence[str]], Mapping[str, Any]]
+"""Returns the values of some metrics of a finished run, by key: all that a study knows of evaluation."""
+
+
+def score_run(folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the values of metrics of a run by key."""
+    import torch
+
+    from sdi_gs.evaluation.evaluate import evaluate
+    from sdi_gs.evaluation.metrics.table import metric_named
+    from sdi_gs.runs.loading import load
+
+    scene = load(folder, device=torch.device("cpu"))
+    return evaluate(scene, metrics=[metric_named(name) for name in metrics]).scores
+
+
+def wanted_metrics(study: Study, row: Row, config: RunConfig) -> tuple[str, ...]:
+    """Return the metrics of a study that can score a run."""
+    wanted = metrics_of((*study.means, *study.scores))
+    return metrics_for(wanted, prompt=row.prompt, prior=config.prior)
+
+
+def is_finished(state: BatchState | None, run: PlannedRun) -> bool:
+    """Return whether the shared folder holds a run's result."""
+    return state is not None and run.row.key in state and state[run.row.key].status == "finished"
+
+
+def complete_results(plan: Plan, state: BatchState, runs: Path, *, score: Scorer = score_run) -> list[Result]:
+    """Return the runs of the groups of which every run is finished.
+
+    Scores that no worker computed are computed now and kept. Raises UserError for a run that was made with other
+    settings than the study's.
+    """
+    found: dict[tuple[Any, ...], Result] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for group in plan.groups:
+        if not all(is_finished(state, run) for run in group):
+            continue
+        for run in group:
+            key = run.row.key
+            if key not in values:
+                values[key] = _values_of(plan.study, run, state, runs, score)
+            result = Result(
+                setting=run.setting,
+                arm=run.arm,
+                budget=run.budget,
+                prompt=run.plain_prompt,
+                seed=run.config.seed,
+                scores=values[key],
+            )
+            found[run.setting, run.arm, run.budget, run.plain_prompt, run.config.seed] = result
+    return list(found.values())
+
+
+def _values_of(study: Study, run: PlannedRun, state: BatchState, runs: Path, score: Scorer) -> dict[str, Any]:
+    """Return a run's costs and scores."""
+    folder = run.row.folder(runs)
+    summary = read_summary(RunFolder(folder)) or {}
+    _require_same(folder, summary, run.config)
+    known = {**state[run.row.key].scores, **_kept(runs, run.row.key)}
+    missing = [name for name in wanted_metrics(study, run.row, run.config) if not _has(known, name)]
+    if missing:
+        fresh = {key: value for key, value in score(folder, missing).items() if _is_plain(value)}
+        known |= fresh
+        _keep(runs, run.row.key, {**_kept(runs, run.row.key), **fresh})
+    return {
+        **known,
+        "steps": run.config.steps,
+        "steps_per_target": run.config.replay.steps_per_target,
+        "predictor_calls": summary.get("predictor_calls"),
+        "seconds": summary.get("train_seconds"),
+    }
+
+
+def _require_same(folder: Path, summary: Mapping[str, Any], wanted: RunConfig) -> None:
+    """Raise UserError for a run of other settings; those of the machine and of its files may differ."""
+    made = config_from_dict(dict(summary.get("config") or {}))
+    common = {"compute": ComputeConfig(), "outputs": wanted.outputs, "prior_sums": ()}
+    keys = differing_keys(replace(made, **common), replace(wanted, **common))
+    if keys:
+        raise UserError(f"{folder} was made with another {keys[0]}: give another --runs-dir, or remove that folder")
+
+
+_FIRST_KEYS = {"truth": "psnr_free", "judge": "judge_class"}
+"""A score that the metric always gives."""
+
+
+def _has(known: Mapping[str, Any], metric: str) -> bool:
+    return _FIRST_KEYS.get(metric, metric) in known
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _kept(runs: Path, key: str) -> dict[str, Any]:
+    path = runs / SCORES_FOLDER / f"{key}.json"
+    if not path.is_file():
+        return {}
+    with disk_errors(path, "read"):
+        return json.loads(path.read_text())
+
+
+def _keep(runs: Path, key: str, values: Mapping[str, Any]) -> None:
+    path = runs / SCORES_FOLDER / f"{key}.json"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(values, indent=1).encode(), overwrite=True)
+
+
+def results_as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return plain values; ``read_results`` reads them."""
+    return [asdict(result) for result in results]
+
+
+def read_results(path: Path, study: Study) -> list[Result]:
+    """Return the results in a study.json; UserError for another file, and for results of no arm of the study."""
+    require_file(path)
+    with disk_errors(path, "read"):
+        text = path.read_bytes()
+    try:
+        results = [Result(**row) for row in json.loads(text)["results"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} holds no results of a study: give a study.json") from error
+    arms, settings = {arm.name for arm in study.arms}, {setting.name for setting in study.settings}
+    for result in results:
+        if result.arm not in arms or result.setting not in settings or result.budget not in BUDGETS:
+            raise UserError(
+                f"{path} has a result of {result.setting}, {result.arm}, {result.budget}, which is no part of study "
+                f"{study.name}: give the file of this study"
+            )
+    return results
