@@ -86,7 +86,7 @@ def study(options: Study) -> int:
     from sdi_gs.study.prediction import Predictor
 
     runs = options.runs_dir or out.parent / "study-runs"
-    predictor = Predictor(runs, keep=not options.dry_run, say=say)
+    predictor = Predictor(runs, say=say)
     plan = plan_study(
         studied,
         preset=preset,
@@ -98,7 +98,7 @@ def study(options: Study) -> int:
     _print_plan(plan, predictor, state, runs)
     if options.dry_run:
         return 0
-    state, was_stopped = _make(options, plan, runs)
+    state, was_stopped = _make(options, plan, runs, predictor)
     _write(options, plan, state, runs, out)
     if was_stopped:
         say("stopped; the same command again goes on")
@@ -161,7 +161,7 @@ def _print_plan(plan: Plan, predictor: Predictor, state: BatchState | None, runs
     say(f"{total} runs in {runs}, {total - missing} finished, {missing} to make: {calls_left} calls, {hours}")
 
 
-def _make(options: Study, plan: Plan, runs: Path) -> tuple[BatchState, bool]:
+def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple[BatchState, bool]:
     """Make the missing rows; return the state of the shared folder and whether a stop was asked for."""
     from sdi_gs.study.results import wanted_metrics
 
@@ -181,6 +181,8 @@ def _make(options: Study, plan: Plan, runs: Path) -> tuple[BatchState, bool]:
         )
 
     with opened_batch(runs, header, [run.row for run in planned.values()], retry_failed=options.retry_failed) as opened:
+        # The folder is a batch's by now, and may hold more.
+        predictor.save()
         if opened.skipped:
             say(f"{len(opened.skipped)} runs failed before and are left out; --retry-failed tries them again")
         page = PageWriter(runs)

@@ -74,7 +74,7 @@ def plan_study(
     seen: set[RunConfig] = set()
     for (setting, arm), config in configs.items():
         try:
-            require_runnable(config)
+            require_runnable(replace(config, prompt=study.setting(setting).prompt(study.blocks[0].prompts[0])))
         except UserError as error:
             raise UserError(f"study {study.name}, {setting}, arm {arm}: {error}") from error
     cells: dict[tuple[str, str, Budget], RunConfig] = {}

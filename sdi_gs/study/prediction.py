@@ -27,16 +27,10 @@ class Predictor:
     """Noise schedules of priors, and the CPU seconds of runs."""
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        keep: bool,
-        say: Callable[[str], None],
-        measure: Callable[[RunConfig], Cost] = measure_cost,
+        self, folder: Path, *, say: Callable[[str], None], measure: Callable[[RunConfig], Cost] = measure_cost
     ) -> None:
-        """Costs are read from ``folder``, and with ``keep`` written there."""
+        """Costs are read from ``folder``; ``save`` writes those that were measured."""
         self._folder = folder / COSTS
-        self._keep = keep
         self._say = say
         self._measure = measure
         self._costs: dict[str, Cost] = {}
@@ -52,6 +46,15 @@ class Predictor:
     def seconds(self, config: RunConfig) -> float:
         """Return the predicted CPU seconds of a run, without loading and scoring; UserError where none is known."""
         return self._cost(config).seconds(config, self.schedule(config))
+
+    def save(self) -> None:
+        """Write the costs that are not in the folder yet."""
+        for key, cost in self._costs.items():
+            path = self._folder / f"{key}.json"
+            if not path.is_file():
+                with disk_errors(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, json.dumps(asdict(cost), indent=1).encode())
 
     def _cost(self, config: RunConfig) -> Cost:
         if not is_instrument(config.prior):
@@ -74,12 +77,7 @@ class Predictor:
             except (ValueError, TypeError):
                 raise UserError(f"{path} holds no measured cost: remove it, and it is measured anew") from None
         self._say(f"measuring the seconds of a step, a round and a call ({config.prior}, {config.representation}) ...")
-        cost = self._measure(config)
-        if self._keep:
-            with disk_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(asdict(cost), indent=1).encode())
-        return cost
+        return self._measure(config)
 
 
 def _what_costs(config: RunConfig) -> RunConfig:
