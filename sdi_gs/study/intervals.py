@@ -71,7 +71,8 @@ def bootstrap(
         mean=float(np.nanmean(values, axis=1).mean()),
         low=float(low),
         high=float(high),
-        p=min(1.0, 2.0 * (beyond + 1) / (count + 1)),
+        # Nor do the signs of a few prompts: of P that all agree, 2 in 2^P would by chance.
+        p=min(1.0, max(2.0 * (beyond + 1) / (count + 1), 2.0 ** (1 - len(values)))),
     )
 
 
