@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from intervals import Interval, bootstrap, resampled_means
+
+from sdi_gs.study.intervals import Interval, bootstrap, holm, resampled_means
 
 NORMAL_975 = 1.959964
 
@@ -69,7 +72,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 def test_equal_runs_leave_no_doubt_and_the_same_seed_no_noise() -> None:
-    assert bootstrap(np.full((3, 2), 0.5)) == Interval(mean=0.5, low=0.5, high=0.5)
+    assert bootstrap(np.full((3, 2), 0.5)) == Interval(mean=0.5, low=0.5, high=0.5, p=0.25)
     assert bootstrap(table()) == bootstrap(table())
     assert bootstrap(table()) != bootstrap(table(), seed=1)
 
@@ -83,3 +86,22 @@ def test_a_difference_is_one_where_its_interval_excludes_zero(low: float, high: 
 def test_nothing_is_averaged_out_of_nothing(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="prompts x seeds"):
         bootstrap(values)
+
+
+def test_a_p_value_is_that_of_the_normal_and_no_smaller_than_the_signs_of_the_prompts_allow() -> None:
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(400, 1))
+    values += 0.1 - values.mean()
+    error = values.std() / 20.0
+    expected = math.erfc(0.1 / error / math.sqrt(2.0))
+    assert bootstrap(values, count=40_000).p == pytest.approx(expected, rel=0.1)
+    assert bootstrap(np.full((3, 1), 9.0)).p == 0.25
+    assert bootstrap(-np.full((3, 1), 9.0)).p == 0.25
+    assert bootstrap(np.full((30, 1), 9.0)).p == pytest.approx(2 / 10_001)
+
+
+def test_holm_corrects_the_smallest_most_and_keeps_the_order() -> None:
+    # By hand: 4 x 0.01, 3 x 0.02, 2 x 0.04 (0.08), and 0.03 between them 2 x 0.03 is 0.06, at least the one before.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
