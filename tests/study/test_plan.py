@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from small_studies import ARMS, BASE, BLOCKS, COST, SCHEDULE, a_study, planned, seconds
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.commands.study import SHIPPED
 from sdi_gs.configs.presets import preset
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import load_prior
-from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import with_values
 from sdi_gs.study.arms import settings_apart_from_defaults
 from sdi_gs.study.budgets import budgeted, rounds_for, with_rounds
-from sdi_gs.study.cost import Cost, count_calls, measure_cost, rounds_of, without_replay
-from sdi_gs.study.plan import Plan, plan_study
+from sdi_gs.study.cost import count_calls, measure_cost, rounds_of, without_replay
 from sdi_gs.study.reading import read_study
-from sdi_gs.study.spec import Arm, Block, Setting, Study
 from sdi_gs.toybox.captions import parse_prompt
 from sdi_gs.training.trainer import Trainer
-
-SCHEDULE = scaled_linear_schedule()
-COST = Cost(alone=0.05, first=0.03, further=0.01, conditional=0.02, unconditional=0.03, both=0.05)
-BASE: dict[str, Any] = {
-    "steps": 60,
-    "replay.steps_per_target": 4,
-    "replay.views": 12,
-    "losses.space": "pixels",
-    "guidance.inversion_order": 1,
-    "guidance.guidance_scale": 2.5,
-    "guidance.views": "words",
-}
-ARMS: dict[str, dict[str, Any]] = {
-    "sds": {"guidance.noise": "random", "guidance.annealing": "uniform"},
-    "sds-annealed": {"guidance.noise": "random"},
-    "sdi": {"guidance.noise": "inversion"},
-    "sdi-0": {"guidance.noise": "inversion", "guidance.inversion_guidance_scale": 0.0},
-    "ism": {"guidance.noise": "interval"},
-    "fixed-point": {"guidance.noise": "fixed-point", "guidance.fixed_point_iterations": 3},
-    "perp-neg": {"guidance.noise": "inversion", "guidance.perp_neg": True},
-    "perp-neg-last": {
-        "guidance.noise": "inversion",
-        "guidance.perp_neg": True,
-        "guidance.perp_neg_calls": "last",
-    },
-    "sdi-no-replay": {
-        "guidance.noise": "inversion",
-        "replay.steps_per_target": 1,
-        "replay.views": None,
-        "losses.space": "latents",
-    },
-}
 
 
 def arm_config(name: str, **changes: Any) -> RunConfig:
@@ -65,10 +30,6 @@ def arm_config(name: str, **changes: Any) -> RunConfig:
 
 
 REFERENCE = arm_config("sdi")
-
-
-def seconds(config: RunConfig) -> float:
-    return COST.seconds(config, SCHEDULE)
 
 
 def tiny_config(name: str) -> RunConfig:
@@ -178,47 +139,6 @@ def test_the_nearest_number_of_rounds_is_found() -> None:
 
 
 # The plan.
-
-BLOCKS = (
-    Block(
-        setting="plain",
-        arms=("sdi", "sds"),
-        budgets=("steps", "calls"),
-        prompts=("a blue robot", "an orange rocket"),
-        seeds=(0,),
-    ),
-    Block(
-        setting="detailed",
-        arms=("sdi", "sds"),
-        budgets=("calls",),
-        prompts=("a blue robot", "a snowman with an orange hat"),
-        seeds=(0, 1),
-    ),
-)
-
-
-def a_study(arms: Mapping[str, Mapping[str, Any]] | None = None, **changes: Any) -> Study:
-    arms = arms or {name: ARMS[name] for name in ("sdi", "sds")}
-    values: dict[str, Any] = {
-        "name": "tried",
-        "title": "Tried",
-        "about": "",
-        "arms": tuple(Arm(name=name, title=name.upper(), changes=own) for name, own in arms.items()),
-        "reference": next(iter(arms)),
-        "settings": (
-            Setting(name="plain", preset="toybox-ideal", changes=BASE),
-            Setting(name="detailed", preset="toybox-ideal", style="patchwork", changes=BASE),
-        ),
-        "blocks": BLOCKS,
-        "scores": ("psnr_free", "detail"),
-    }
-    return Study(**{**values, **changes})
-
-
-def planned(study: Study, changes: Mapping[str, Any] | None = None) -> Plan:
-    return plan_study(
-        study, preset=preset, schedule_of=lambda config: SCHEDULE, seconds_of=seconds, changes=changes or {}
-    )
 
 
 def test_a_groups_runs_share_prompt_seed_and_world() -> None:
