@@ -121,13 +121,17 @@ def contrasts_of_claim(claim: Claim, contrasts: Mapping[Contrast, Any]) -> list[
 
 
 def budgets_of_claim(study: Study, claim: Claim) -> set[Budget]:
-    """Return the budgets at which the study runs both arms of a claim."""
-    return {
-        budget
-        for block in study.blocks
-        if block.setting == claim.setting and {claim.first, claim.second} <= set(block.arms)
-        for budget in block.budgets
-    }
+    """Return the budgets at which the study runs both arms of a claim, in the same block or in two."""
+    first, second = (
+        {
+            budget
+            for block in study.blocks
+            if block.setting == claim.setting and arm in block.arms
+            for budget in block.budgets
+        }
+        for arm in (claim.first, claim.second)
+    )
+    return first & second
 
 
 def answer(

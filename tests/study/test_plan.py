@@ -181,7 +181,7 @@ def test_a_row_holds_all_that_its_run_needs() -> None:
         ({"a": {}, "b": {"guidance.noise": "random"}}, "arm b changes nothing: guidance.noise is so without it"),
         ({"a": {}, "b": {"guidance.inversion_steps": 3}}, "has no effect with guidance.noise random"),
         ({"a": {}, "b": {"ngp.levels": 3}}, "tried, plain, arm b: config: unknown key"),
-        ({"a": {}, "b": {"ngp.empty_alpha": 0.3}}, "has no effect with representation gaussians"),
+        ({"a": {}, "b": {"ngp.empty_alpha": 0.05}}, "has no effect with representation gaussians"),
         ({"a": {"steps": 3}, "b": {"steps": 3}}, "arms a and b do not differ"),
         ({"a": {}, "b": {"steps": 0}}, "study tried, plain, arm b: config: "),
     ],
