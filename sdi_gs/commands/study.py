@@ -18,7 +18,7 @@ from sdi_gs.batch.journal import JOURNAL, BatchHeader
 from sdi_gs.batch.opening import opened_batch
 from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.state import BatchState, RowState, replay
-from sdi_gs.commands.batch_engine import EngineOptions, make_rows, require_engine
+from sdi_gs.commands.batch_engine import EngineOptions, engine_of, make_rows, require_engine
 from sdi_gs.commands.common import EXIT_INTERRUPTED, print_paths
 from sdi_gs.configs.presets import preset
 from sdi_gs.console import say
@@ -186,19 +186,12 @@ def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple
         if opened.skipped:
             say(f"{len(opened.skipped)} runs failed before and are left out; --retry-failed tries them again")
         page = PageWriter(runs)
-        was_stopped = False
+        prior = next(iter(planned.values())).config.prior
+        engine = engine_of(options, prior, runs, len(opened.todo)) if opened.todo else None
         try:
-            if opened.todo:
-                was_stopped = make_rows(
-                    options,
-                    opened,
-                    runs,
-                    page,
-                    prior=next(iter(planned.values())).config.prior,
-                    job_of=job_of,
-                    attempts=options.attempts,
-                    max_failures=options.max_failures,
-                )
+            was_stopped = engine is not None and make_rows(
+                engine, opened, page, job_of=job_of, attempts=options.attempts, max_failures=options.max_failures
+            )
         finally:
             page.write(opened.state, running=False)
         say(totals_of(opened.state, None))
