@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scored_runs import PROMPTS, Shared, insert_table, shared_by, train_and_score
+from scored_runs import Shared, insert_table, shared_by, train_and_score
 
 from sdi_gs.configs.presets import preset
 from sdi_gs.files import write_atomically
 from sdi_gs.runs.folder import slug
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.study.intervals import bootstrap
+from sdi_gs.study.spec import TWELVE as PROMPTS
 
 STEPS, PER_TARGET, VIEWS = 150, 4, 4
 _CHEAPER = {"guidance.inversion_steps": 5, "guidance.perp_neg_calls": "last"}

@@ -26,7 +26,7 @@ from statistics import mean
 from typing import Any
 
 import yaml
-from scored_runs import PROMPTS, insert_table, of_shard, parse_shard, sheet, train_and_score
+from scored_runs import insert_table, of_shard, parse_shard, sheet, train_and_score
 
 from sdi_gs.configs.presets import preset
 from sdi_gs.errors import UserError
@@ -35,6 +35,7 @@ from sdi_gs.files import write_atomically
 from sdi_gs.runs.folder import slug
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys
+from sdi_gs.study.spec import TWELVE as PROMPTS
 
 MARKS = ("<!-- tables: benchmarks/gallery.py -->", "<!-- end of tables -->")
 
