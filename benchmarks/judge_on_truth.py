@@ -12,10 +12,9 @@ import argparse
 import json
 from statistics import mean
 
-from scored_runs import PROMPTS
-
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
 from sdi_gs.evaluation.metrics.truth import toybox_prompt
+from sdi_gs.study.spec import TWELVE as PROMPTS
 from sdi_gs.toybox.judge import JudgeScore, load_judge
 from sdi_gs.toybox.truth import held_out_cameras, render_truth, truth_draws
 

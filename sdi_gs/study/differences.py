@@ -5,7 +5,7 @@ Letters: P prompts, S seeds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
@@ -120,18 +120,14 @@ def contrasts_of_claim(claim: Claim, contrasts: Mapping[Contrast, Any]) -> list[
     return [one for one in contrasts if (one.setting, one.first, one.second) == wanted]
 
 
-def budgets_of_claim(study: Study, claim: Claim) -> Collection[Budget]:
+def budgets_of_claim(study: Study, claim: Claim) -> set[Budget]:
     """Return the budgets at which the study runs both arms of a claim, in the same block or in two."""
-    first, second = (
-        {
-            budget
-            for block in study.blocks
-            if block.setting == claim.setting and arm in block.arms
-            for budget in block.budgets
-        }
-        for arm in (claim.first, claim.second)
-    )
-    return first & second
+    at: dict[str, set[Budget]] = {claim.first: set(), claim.second: set()}
+    for block in study.blocks:
+        for arm in at.keys() & set(block.arms):
+            if block.setting == claim.setting:
+                at[arm].update(block.budgets)
+    return at[claim.first] & at[claim.second]
 
 
 def answer(
@@ -139,7 +135,7 @@ def answer(
 ) -> Literal["yes", "no", "not run"]:
     """Return whether a claim holds, for each of its scores at every budget."""
     own = contrasts_of_claim(claim, contrasts)
-    if {one.budget for one in own} != set(budgets_of_claim(study, claim)) or not own:
+    if {one.budget for one in own} != budgets_of_claim(study, claim) or not own:
         return "not run"
     return "yes" if all(_holds(claim, contrasts[one]) for one in own) else "no"
 
