@@ -17,6 +17,9 @@ PresetOf = Callable[[str, Mapping[str, Any]], RunConfig]
 INVERTING = ("inversion", "unconditional", "interval")
 """Noise sources that take inversion steps."""
 
+OWNERS = {"gaussians": "gaussians", "densify": "gaussians", "ngp": "ngp", "voxels": "voxels"}
+"""The representation that a group of settings is for."""
+
 QUIET: Mapping[str, Any] = {"outputs.preview_every": 0, "outputs.turntable_frames": 0}
 """Files that no study looks at; a study may ask for them."""
 
@@ -76,7 +79,8 @@ def _why_without_effect(name: str, config: RunConfig) -> str | None:
         return f"{name} has no effect with guidance.noise {noise}"
     if name == "guidance.perp_neg_calls" and not config.guidance.perp_neg:
         return f"{name} has no effect without guidance.perp_neg"
-    if group in ("gaussians", "densify", "ngp") and (group == "ngp") != (config.representation == "ngp"):
+    owner = OWNERS.get(group)
+    if owner is not None and owner != config.representation:
         return f"{name} has no effect with representation {config.representation}"
     if name == "replay.views" and config.replay.steps_per_target == 1:
         return f"{name} has no effect with replay.steps_per_target 1"

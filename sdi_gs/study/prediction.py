@@ -18,6 +18,7 @@ from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
 from sdi_gs.study.cost import Cost, measure_cost
+from sdi_gs.toybox.captions import style_in
 
 COSTS = "costs"
 """Folder of the measured costs in the folder of the runs."""
@@ -90,10 +91,10 @@ def _what_costs(config: RunConfig) -> RunConfig:
         renoise=config.guidance.renoise,
     )
     # A styled object's calls take ten times as long as a plain one's.
-    styled = "patchwork" in config.prompt
+    style = style_in(config.prompt)
     return replace(
         config,
-        prompt="a patchwork blue robot" if styled else "a blue robot",
+        prompt="a blue robot" if style is None else f"a {style} blue robot",
         seed=0,
         steps=default.steps,
         guidance=guidance,
