@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.gaussians import Gaussians
+from sdi_gs.representations.optimizers import Optimizers
 from sdi_gs.representations.relocation import device_dispatch
 from sdi_gs.representations.saved_state import misfit, part_of, require_names, require_tensor
 from sdi_gs.representations.strategies import BoundedStrategy, GuardedMCMC, PruneRule
@@ -56,7 +57,7 @@ class Densifier:
     def before_backward(
         self,
         gaussians: Gaussians,
-        optimizers: dict[str, torch.optim.Optimizer],
+        optimizers: Optimizers,
         step: int,
         meta: dict[str, Any],
     ) -> None:
@@ -67,7 +68,7 @@ class Densifier:
     def after_step(
         self,
         gaussians: Gaussians,
-        optimizers: dict[str, torch.optim.Optimizer],
+        optimizers: Optimizers,
         step: int,
         meta: dict[str, Any],
         generator: torch.Generator,
@@ -101,7 +102,7 @@ class Densifier:
     def _refine(
         self,
         gaussians: Gaussians,
-        optimizers: dict[str, torch.optim.Optimizer],
+        optimizers: Optimizers,
         step: int,
         meta: dict[str, Any],
     ) -> None:

@@ -22,7 +22,16 @@ from sdi_gs.representations.gaussians import (
     set_learning_rates,
 )
 from sdi_gs.representations.initial_gaussians import initial_gaussians, kind_of_start
-from sdi_gs.representations.saved_state import misfit, part_of, require_adam, require_names, require_tensor
+from sdi_gs.representations.optimizers import (
+    Optimizers,
+    clear_gradients,
+    gradients_of,
+    load_states,
+    require_states,
+    states_of,
+    take_step,
+)
+from sdi_gs.representations.saved_state import misfit, part_of, require_names, require_tensor
 from sdi_gs.representations.shape_guards import cap_axis_ratio, widen_axes
 from sdi_gs.representations.view_groups import render_in_groups
 from sdi_gs.settings.run import RunConfig
@@ -112,12 +121,11 @@ class GaussianScene:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of all parameters that have one, by name."""
-        return {name: value.grad for name, value in self.gaussians.params.items() if value.grad is not None}
+        return gradients_of(self.gaussians.params)
 
     def drop_gradients(self) -> None:
         """Clear the gradients of a step that failed."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self.optimizers)
 
     def update(
         self,
@@ -130,9 +138,7 @@ class GaussianScene:
         """Take one step of every optimiser, limit the axes if configured, then densify."""
         own = self.config.gaussians
         self._set_rates(self.optimizers, self.config.scheduled(step) / max(self.config.steps - 1, 1))
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers)
         if own.axis_ratio_cap is not None:
             cap_axis_ratio(self.gaussians.params["scales"], own.axis_ratio_cap)
         if own.smallest_scale is not None:
@@ -153,7 +159,7 @@ class GaussianScene:
         """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
         return {
             "gaussians": {name: value.detach() for name, value in self.gaussians.params.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": states_of(self.optimizers),
             "densify": self.densifier.state,
         }
 
@@ -161,27 +167,23 @@ class GaussianScene:
         """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
         gaussians = restore_gaussians(self.config, state, device=self.device)
         optimizers = self._new_optimizers(gaussians)
-        saved = part_of(state, "optimizers", dict)
-        require_names(saved, optimizers, "optimizers")
-        for name, optimizer in optimizers.items():
-            require_adam(saved[name], optimizer, f"optimizers/{name}")
+        saved = require_states(state, optimizers)
         densify = part_of(state, "densify", dict)
         self.densifier.require_state(densify, gaussians)
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(saved[name])
+        load_states(optimizers, saved)
         self.gaussians, self.optimizers = gaussians, optimizers
         self.densifier.state = {
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in densify.items()
         }
 
-    def _new_optimizers(self, gaussians: Gaussians) -> dict[str, torch.optim.Optimizer]:
+    def _new_optimizers(self, gaussians: Gaussians) -> Optimizers:
         """Return fresh optimisers at the rates of the run's start."""
         fused = self.config.compute.fused_adam
         optimizers = gaussian_optimizers(gaussians, self.config.gaussians, fused=fused)
         self._set_rates(optimizers, 0.0)
         return optimizers
 
-    def _set_rates(self, optimizers: dict[str, torch.optim.Optimizer], progress: float) -> None:
+    def _set_rates(self, optimizers: Optimizers, progress: float) -> None:
         """Set all learning rates to those of a share of the run."""
         set_learning_rates(optimizers, self.config.gaussians, progress, factor=self.config.learning_rate_scale)
 

@@ -18,6 +18,7 @@ from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.rasterize import rasterization
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.representations.optimizers import Optimizers
 from sdi_gs.settings.gaussians import GaussiansConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
 
@@ -142,9 +143,7 @@ def _require_shapes(params: dict[str, Tensor]) -> None:
         raise UserError(f"shN has the wrong shape: expected ({count}, K, 3), found {tuple(rest.shape)}")
 
 
-def gaussian_optimizers(
-    gaussians: Gaussians, config: GaussiansConfig, *, fused: bool = False
-) -> dict[str, torch.optim.Optimizer]:
+def gaussian_optimizers(gaussians: Gaussians, config: GaussiansConfig, *, fused: bool = False) -> Optimizers:
     """Return one Adam per parameter, as gsplat's strategies require; ``fused`` updates each in one kernel."""
     return {
         name: RunAdam(
@@ -159,7 +158,7 @@ def gaussian_optimizers(
 
 
 def set_learning_rates(
-    optimizers: dict[str, torch.optim.Optimizer], config: GaussiansConfig, progress: float, *, factor: float = 1.0
+    optimizers: Optimizers, config: GaussiansConfig, progress: float, *, factor: float = 1.0
 ) -> None:
     """Set the learning rates of optimisers made by ``gaussian_optimizers`` to those of a share of the run, scaled."""
     for name, optimizer in optimizers.items():

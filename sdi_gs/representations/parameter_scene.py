@@ -14,6 +14,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import DensityField, RenderOutput
 from sdi_gs.errors import UserError
 from sdi_gs.representations.adam import RunAdam
+from sdi_gs.representations.optimizers import gradients_of
 from sdi_gs.representations.saved_state import part_of, require_adam
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
@@ -105,7 +106,7 @@ class ParameterScene(ABC):
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of all parameters that have one, by name."""
-        return {name: value.grad for name, value in self.params.items() if value.grad is not None}
+        return gradients_of(self.params)
 
     def drop_gradients(self) -> None:
         """Clear the gradients of a step that failed."""

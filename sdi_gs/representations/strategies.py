@@ -16,10 +16,10 @@ from gsplat import DefaultStrategy, MCMCStrategy
 from gsplat.strategy.ops import relocate, remove
 from torch import Tensor
 
+from sdi_gs.representations.optimizers import Optimizers
 from sdi_gs.representations.shape_guards import floaters
 
 Params = dict[str, torch.nn.Parameter] | torch.nn.ParameterDict
-Optimizers = dict[str, torch.optim.Optimizer]
 
 
 @dataclass(frozen=True, kw_only=True)

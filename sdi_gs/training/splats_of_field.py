@@ -18,6 +18,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.pictures.framing import Framing
 from sdi_gs.pictures.views import render_views
 from sdi_gs.representations.gaussians import Gaussians, gaussian_optimizers, set_learning_rates
+from sdi_gs.representations.optimizers import take_step
 from sdi_gs.representations.surface_sampling import surface_gaussians
 from sdi_gs.settings.gaussians import GaussiansConfig
 
@@ -108,9 +109,7 @@ def fit(
         rendered = gaussians.render(_rows(views, chosen).to(device), torch.full((len(chosen), 3), shade, device=device))
         target = wanted.rgb[chosen] + (1.0 - wanted.alpha[chosen]) * shade
         (rendered.rgb - target.to(device)).square().mean().backward()
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        take_step(optimizers)
         if after_step is not None:
             after_step(step + 1)
 

@@ -25,14 +25,16 @@ from sdi_gs.representations.ngp.regularizers import (
     z_variance_loss,
 )
 from sdi_gs.representations.ngp.rendering import FieldRender
-from sdi_gs.representations.saved_state import (
-    count_of,
-    misfit,
-    part_of,
-    require_adam,
-    require_names,
-    require_tensor,
+from sdi_gs.representations.optimizers import (
+    Optimizers,
+    clear_gradients,
+    gradients_of,
+    load_states,
+    require_states,
+    states_of,
+    take_step,
 )
+from sdi_gs.representations.saved_state import count_of, misfit, part_of, require_tensor
 from sdi_gs.settings.ngp import NgpConfig, NgpLossConfig
 from sdi_gs.settings.run import RunConfig
 
@@ -99,12 +101,11 @@ class NgpScene:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of all parameters that have one, by name."""
-        return {name: value.grad for name, value in self.ngp.parameters().items() if value.grad is not None}
+        return gradients_of(self.ngp.parameters())
 
     def drop_gradients(self) -> None:
         """Clear the gradients of a step that failed, and undo what its render brought up to date."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self.optimizers)
         self.ngp.load_state(self._before_render)
 
     def update(
@@ -120,9 +121,7 @@ class NgpScene:
         field["lr"] = self.config.learning_rate_scale * geometry_rate(
             self.config.ngp, self.config.scheduled(step) / max(self.config.steps - 1, 1)
         )
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers)
 
     def finalize(self) -> None:
         """Turn on all levels, and recompute the occupancy grid."""
@@ -137,19 +136,14 @@ class NgpScene:
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
-        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        return {"ngp": self.ngp.state(), "optimizers": optimizers}
+        return {"ngp": self.ngp.state(), "optimizers": states_of(self.optimizers)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
         require_field(self.ngp, state)
-        saved = part_of(state, "optimizers", dict)
-        require_names(saved, self.optimizers, "optimizers")
-        for name, optimizer in self.optimizers.items():
-            require_adam(saved[name], optimizer, f"optimizers/{name}")
+        saved = require_states(state, self.optimizers)
         self.ngp.load_state(state["ngp"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved[name])
+        load_states(self.optimizers, saved)
 
 
 def geometry_rate(config: NgpConfig, progress: float) -> float:
@@ -193,7 +187,7 @@ def ngp_losses(
     return terms
 
 
-def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> dict[str, torch.optim.Optimizer]:
+def ngp_optimizers(ngp: Ngp, *, fused: bool = False) -> Optimizers:
     """Return one Adam for the field and one for the environment, if there is one (published rates).
 
     ``fused`` updates each parameter in one kernel.

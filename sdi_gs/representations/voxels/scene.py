@@ -16,14 +16,16 @@ from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.catalog import RepresentationEntry
 from sdi_gs.representations.ngp.regularizers import opaqueness_loss, scheduled, sparsity_loss, z_variance_loss
 from sdi_gs.representations.ngp.rendering import FieldRender
-from sdi_gs.representations.saved_state import (
-    count_of,
-    misfit,
-    part_of,
-    require_adam,
-    require_names,
-    require_tensor,
+from sdi_gs.representations.optimizers import (
+    Optimizers,
+    clear_gradients,
+    gradients_of,
+    load_states,
+    require_states,
+    states_of,
+    take_step,
 )
+from sdi_gs.representations.saved_state import count_of, misfit, part_of, require_names, require_tensor
 from sdi_gs.representations.voxels.voxels import Voxels, resampled
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.voxels import VoxelLossConfig, VoxelsConfig
@@ -89,12 +91,11 @@ class VoxelScene:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of all parameters that have one, by name."""
-        return {name: value.grad for name, value in self.voxels.params.items() if value.grad is not None}
+        return gradients_of(self.voxels.params)
 
     def drop_gradients(self) -> None:
         """Clear the gradients of a step that failed, and undo what its render brought up to date."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        clear_gradients(self.optimizers)
         self.voxels.occupancy.alphas, self.voxels.steps_since_update = self._before_render
 
     def update(
@@ -110,8 +111,7 @@ class VoxelScene:
         share = settings.final_rate ** (self.config.scheduled(step) / max(steps - 1, 1))
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = self.config.learning_rate_scale * share * _rate(settings, name)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers)
         side = settings.resolution_at(self.config.scheduled(step + 1) / steps)
         if side > self.voxels.resolution:
             self._refine(side)
@@ -129,22 +129,16 @@ class VoxelScene:
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as nested dicts of tensors and numbers."""
-        optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        return {"voxels": self.voxels.state(), "optimizers": optimizers}
+        return {"voxels": self.voxels.state(), "optimizers": states_of(self.optimizers)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned; UserError, with everything as it was, for a state that does not fit."""
         require_voxels(self.config.voxels, state)
-        saved = part_of(state, "optimizers", dict)
         # Optimisers of the saved size: that of the run may be another.
         voxels = Voxels(self.config.voxels, device=self.device)
         voxels.load_state(state["voxels"])
         optimizers = voxel_optimizers(voxels, fused=self.config.compute.fused_adam)
-        require_names(saved, optimizers, "optimizers")
-        for name, optimizer in optimizers.items():
-            require_adam(saved[name], optimizer, f"optimizers/{name}")
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(saved[name])
+        load_states(optimizers, require_states(state, optimizers))
         voxels.backend = self.voxels.backend
         self.voxels, self.optimizers = voxels, optimizers
 
@@ -196,7 +190,7 @@ def total_variation(
     return (squares + 1e-8).sqrt().mean()
 
 
-def voxel_optimizers(voxels: Voxels, *, fused: bool = False) -> dict[str, torch.optim.Optimizer]:
+def voxel_optimizers(voxels: Voxels, *, fused: bool = False) -> Optimizers:
     """Return an Adam per tensor; ``fused`` updates each in one kernel."""
     config = voxels.config
     return {
