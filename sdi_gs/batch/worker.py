@@ -17,7 +17,7 @@ from sdi_gs.batch.engine import Job, RowProgress
 from sdi_gs.batch.journal import EventName, RowEvent
 from sdi_gs.batch.kept_prior import KeptPrior
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.evaluate import evaluate
+from sdi_gs.evaluation.evaluate import evaluate, truth_renders_for
 from sdi_gs.evaluation.metrics.table import metric_named
 from sdi_gs.priors.catalog import is_in_closed_form
 from sdi_gs.runs.checkpoint import list_checkpoints
@@ -56,6 +56,7 @@ class Worker:
         self.machine = machine
         self.device = device
         self.prior = KeptPrior()
+        self.truth_renders = truth_renders_for()
         self._memory = _card_memory(device, share)
 
     def make(self, job: Job, report: Report, should_stop: Callable[[], bool]) -> None:
@@ -202,7 +203,8 @@ class _Row:
         if not self.job.scores:
             return {}
         scene = load(self.folder.path, device=self.worker.device)
-        evaluation = evaluate(scene, metrics=[metric_named(name) for name in self.job.scores])
+        metrics = [metric_named(name) for name in self.job.scores]
+        evaluation = evaluate(scene, metrics=metrics, truth_renders=self.worker.truth_renders)
         return {
             name: float(value)
             for name, value in evaluation.scores.items()

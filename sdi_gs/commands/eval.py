@@ -49,6 +49,8 @@ class Eval:
     networks: NetworkOptions = field(default_factory=NetworkOptions)
     prompts: Path | None = None
     """List of prompts that r-precision chooses among, beside the scenes' own: as sdi-gs batch takes it."""
+    key: str | None = None
+    """Which list of a prompt library (.json) --prompts means, where it holds several."""
     draws: Annotated[int, Range(1, 4096)] = 32
     """K of "best of K": random objects that the prompt may mean."""
     ceiling: bool = False
@@ -98,7 +100,7 @@ def evaluate_scene(options: Eval) -> int:
         image_size=options.image_size,
         ceiling_of=_ceiling_config if options.ceiling else lambda _: None,
         protocol=protocol,
-        prompts=_listed_prompts(options.prompts),
+        prompts=_listed_prompts(options),
         networks=Networks(options.networks, device=device),
     )
     scored = score_all(entries, scoring, open_scene=open_scene)
@@ -159,10 +161,14 @@ def _rows_of(batch: Path, prompt: str | None) -> list[Entry]:
     return rows
 
 
-def _listed_prompts(path: Path | None) -> tuple[str, ...]:
+def _listed_prompts(options: Eval) -> tuple[str, ...]:
     from sdi_gs.files.prompt_lists import read_prompts
 
-    return () if path is None else tuple(dict.fromkeys(row.prompt for row in read_prompts(path)))
+    if options.prompts is None:
+        if options.key is not None:
+            raise UserError(f"--key {options.key} chooses a list of a prompt library: add --prompts FILE")
+        return ()
+    return tuple(dict.fromkeys(row.prompt for row in read_prompts(options.prompts, options.key)))
 
 
 def _ceiling_config(scene: SavedScene) -> RunConfig:

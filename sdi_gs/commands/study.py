@@ -26,7 +26,8 @@ from sdi_gs.errors import UserError
 from sdi_gs.settings.bounds import SEED, Range, check_settings
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
-from sdi_gs.study.reading import read_study, study_file
+from sdi_gs.study.page import require_own_page
+from sdi_gs.study.reading import listed_prompts, read_study, study_file
 from sdi_gs.study.spec import Study as Studied
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Study(EngineOptions):
     """A study.json of the same study, whose tables and figures are written again; nothing is made."""
     prompts: Annotated[int | None, Range(1, 100_000)] = None
     """Only the first so many prompts of each block."""
+    prompt_list: Path | None = None
+    """Prompts of this list instead of the study's, as sdi-gs batch takes it (docs/batch.md)."""
+    key: str | None = None
+    """Which list of a prompt library (.json) to take, where it holds several."""
     seeds: Annotated[tuple[int, ...], SEED] = ()
     """These seeds instead of the study's."""
     blocks: Annotated[tuple[int, ...], Range(1, 1000)] = ()
@@ -80,6 +85,7 @@ def study(options: Study) -> int:
     require_engine(options)
     studied = _chosen(read_study(study_file(options.source, SHIPPED)), options)
     out = options.output_dir or Path("outputs") / f"study-{studied.name}"
+    require_own_page(out)
     if options.results is not None:
         return _report_again(options, studied, out)
     from sdi_gs.study.plan import plan_study
@@ -99,7 +105,7 @@ def study(options: Study) -> int:
     if options.dry_run:
         return 0
     state, was_stopped = _make(options, plan, runs, predictor)
-    _write(options, plan, state, runs, out)
+    _write(options, plan, predictor, state, runs, out)
     if was_stopped:
         say("stopped; the same command again goes on")
         return EXIT_INTERRUPTED
@@ -111,8 +117,11 @@ def _chosen(studied: Studied, options: Study) -> Studied:
     numbers = options.blocks or tuple(range(1, len(studied.blocks) + 1))
     if max(numbers) > len(studied.blocks):
         raise UserError(f"--blocks: study {studied.name} has blocks 1 to {len(studied.blocks)}, got {max(numbers)}")
+    if options.key is not None and options.prompt_list is None:
+        raise UserError(f"--key {options.key} chooses a list of a prompt library: add --prompt-list FILE")
+    listed = None if options.prompt_list is None else listed_prompts(options.prompt_list, options.key)
     blocks = [
-        replace(block, prompts=block.prompts[: options.prompts], seeds=options.seeds or block.seeds)
+        replace(block, prompts=(listed or block.prompts)[: options.prompts], seeds=options.seeds or block.seeds)
         for block in (studied.blocks[number - 1] for number in dict.fromkeys(numbers))
     ]
     return replace(studied, blocks=tuple(blocks))
@@ -198,7 +207,7 @@ def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple
         return opened.state, was_stopped
 
 
-def _write(options: Study, plan: Plan, state: BatchState, runs: Path, out: Path) -> None:
+def _write(options: Study, plan: Plan, predictor: Predictor, state: BatchState, runs: Path, out: Path) -> None:
     from sdi_gs.study.report import write_report
     from sdi_gs.study.results import complete_results, is_finished
     from sdi_gs.study.sheets import write_sheets
@@ -210,7 +219,7 @@ def _write(options: Study, plan: Plan, state: BatchState, runs: Path, out: Path)
     print_paths(
         write_report(
             plan.study,
-            complete_results(plan, state, runs),
+            complete_results(plan, state, runs, seconds_of=predictor.seconds),
             out,
             command=_command(options),
             complete=(complete, len(plan.groups)),
@@ -239,7 +248,13 @@ def _command(options: Study) -> str:
     from sdi_gs.study.report import command_line
 
     words: list[str] = ["sdi-gs", "study", options.source]
-    told: Mapping[str, Any] = {"prompts": options.prompts, "seeds": options.seeds, "blocks": options.blocks}
+    told: Mapping[str, Any] = {
+        "prompt-list": options.prompt_list,
+        "key": options.key,
+        "prompts": options.prompts,
+        "seeds": options.seeds,
+        "blocks": options.blocks,
+    }
     for name, value in told.items():
         if value:
             words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]

@@ -16,8 +16,11 @@ from sdi_gs.runs.loading import AnyScene, SavedScene, representation_of
 from sdi_gs.settings.protocols import ORBIT, ViewProtocol
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.captions import ToyboxPrompt
-from sdi_gs.toybox.truth import NUM_DRAWS
+from sdi_gs.toybox.truth import NUM_DRAWS, held_out_cameras
+from sdi_gs.toybox.truth_renders import TruthRenders
 
+KEPT_BYTES = 160 * 2**20
+"""Memory for true objects between scenes: those of two prompts. Runs of one prompt follow one another."""
 INSTRUMENT_REMARK = "toybox is an instrument: it measures the method on toy objects, not quality in the wild"
 
 
@@ -82,13 +85,15 @@ def evaluate(
     protocol: ViewProtocol = ORBIT,
     prompts: Sequence[str] = (),
     networks: Networks | None = None,
+    truth_renders: TruthRenders | None = None,
 ) -> Evaluation:
     """Score a loaded scene, ``trainer.scene`` or a representation under a prompt; a run has one of its own.
 
     Without ``metrics`` all of ``METRICS`` that apply are computed; those that need a truth apply to toybox prompts.
     ``ceiling_config`` is the run whose settings the ceiling is fitted with; None for no ceiling. ``protocol`` places
     the cameras of the metrics without a truth, ``prompts`` are those among which a picture has to find its own, and
-    ``networks`` keeps the networks of the learned metrics for the next scene.
+    ``networks`` keeps the networks of the learned metrics for the next scene, ``truth_renders`` the true objects of
+    toybox in the held-out views (``truth_renders_for``).
 
     Raises UserError without a prompt, and if one of the given ``metrics`` needs a truth that the prompt does
     not have or a network that is not here.
@@ -109,6 +114,7 @@ def evaluate(
         protocol=protocol,
         prompts=tuple(dict.fromkeys([*prompts, prompt])),
         networks=networks or Networks(device=representation_of(scene).device),
+        truth_renders=truth_renders,
     )
     rows, skipped = _compute(subject, chosen, named=metrics is not None)
     return Evaluation(
@@ -120,6 +126,11 @@ def evaluate(
         left_out=left_out,
         skipped=skipped if metrics is None else None,
     )
+
+
+def truth_renders_for(image_size: int = IMAGE_SIZE, *, most_bytes: int = KEPT_BYTES) -> TruthRenders:
+    """Return what keeps true objects in the held-out views for one scene after the other: ``evaluate``."""
+    return TruthRenders(held_out_cameras(image_size), most_bytes=most_bytes)
 
 
 def _applicable(

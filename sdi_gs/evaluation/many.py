@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sdi_gs.errors import UserError
-from sdi_gs.evaluation.evaluate import Evaluation, evaluate
+from sdi_gs.evaluation.evaluate import Evaluation, evaluate, truth_renders_for
 from sdi_gs.evaluation.foreign_scenes import BlankScene
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric
 from sdi_gs.evaluation.networks.kept import Networks
@@ -16,6 +17,7 @@ from sdi_gs.runs.loading import SavedScene
 from sdi_gs.settings.protocols import ORBIT, ViewProtocol
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.toybox.truth import NUM_DRAWS
+from sdi_gs.toybox.truth_renders import TruthRenders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,11 @@ class Scoring:
     """Prompts beside the scenes' own, among which a picture has to find its own."""
     networks: Networks = field(default_factory=Networks)
 
+    @cached_property
+    def truth_renders(self) -> TruthRenders:
+        """Renders of true objects, for all scenes."""
+        return truth_renders_for(self.image_size)
+
     def of(self, scene: SavedScene, prompt: str | None = None) -> Evaluation:
         """Score one scene (UserError as ``evaluate``)."""
         return evaluate(
@@ -85,6 +92,7 @@ class Scoring:
             protocol=self.protocol,
             prompts=self.prompts,
             networks=self.networks,
+            truth_renders=self.truth_renders,
         )
 
 

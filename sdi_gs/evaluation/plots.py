@@ -25,10 +25,17 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=110)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a new PNG file; UserError where ``path`` exists and for a full disk."""
-    with replacement_for(path, overwrite=False) as aside:
-        figure.savefig(aside, format="png")
+def save_figure(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
+    """Write a PNG or SVG file, by the ending; UserError where ``path`` exists (unless ``overwrite``), for a full disk.
+
+    Equal figures give equal files.
+    """
+    import matplotlib
+
+    # Without a date, and with names that do not change from call to call.
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with replacement_for(path, overwrite=overwrite) as aside, matplotlib.rc_context({"svg.hashsalt": "sdi-gs"}):
+        figure.savefig(aside, format=path.suffix.removeprefix("."), metadata=metadata)
 
 
 def draw_curves(

@@ -132,11 +132,13 @@ def budgets_of_claim(study: Study, claim: Claim) -> set[Budget]:
 
 def answer(
     study: Study, claim: Claim, contrasts: Mapping[Contrast, Mapping[str, Interval]]
-) -> Literal["yes", "no", "not run"]:
-    """Return whether a claim holds, for each of its scores at every budget."""
+) -> Literal["yes", "no", "not run", "one prompt"]:
+    """Return whether a claim holds, for each of its scores at every budget; one prompt alone does not show it."""
     own = contrasts_of_claim(claim, contrasts)
     if {one.budget for one in own} != budgets_of_claim(study, claim) or not own:
         return "not run"
+    if any(found.single for one in own for found in contrasts[one].values()):
+        return "one prompt"
     return "yes" if all(_holds(claim, contrasts[one]) for one in own) else "no"
 
 

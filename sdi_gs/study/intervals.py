@@ -26,11 +26,13 @@ class Interval:
     high: float
     p: float = 1.0
     """Two-sided p-value that the mean is 0, from the same resamplings: twice the share on the other side of 0."""
+    single: bool = False
+    """Whether it is of one prompt, which says nothing of the spread over prompts."""
 
     @property
     def excludes_zero(self) -> bool:
-        """Return whether the interval excludes 0."""
-        return self.low > 0.0 or self.high < 0.0
+        """Return whether the interval excludes 0; that of a single prompt is none."""
+        return not self.single and (self.low > 0.0 or self.high < 0.0)
 
 
 def resampled_means(
@@ -73,6 +75,7 @@ def bootstrap(
         high=float(high),
         # Nor do the signs of a few prompts: of P that all agree, 2 in 2^P would by chance.
         p=min(1.0, max(2.0 * (beyond + 1) / (count + 1), 2.0 ** (1 - len(values)))),
+        single=len(values) == 1,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdi_gs.errors import UserError
 from sdi_gs.files import require_file
-from sdi_gs.files.prompt_lists import read_prompt_list
+from sdi_gs.files.prompt_lists import read_prompts
 from sdi_gs.files.yaml_tables import read_yaml_table
 from sdi_gs.settings.bounds import SEED
 from sdi_gs.settings.shown import shown
@@ -205,18 +205,24 @@ def _prompts(table: _Table, path: Path) -> tuple[str, ...]:
         if not prompts or not all(map(str.strip, prompts)):
             raise UserError(f"{table.where}: prompts must be sentences, got {shown(value)}")
         return prompts
+    if isinstance(value, Mapping):
+        own = table.table("prompts")
+        own.require_keys({"file", "key"})
+        return listed_prompts(path.parent / own.text("file"), own.text("key") if "key" in own.values else None)
     if not isinstance(value, str) or not Path(value).suffix:
         raise UserError(
             f"{table.where}: prompts must be a list, a file, or one of {', '.join(PROMPT_LISTS)}, got {shown(value)}"
         )
-    file = path.parent / value
-    listed = read_prompt_list(file)
-    for bad in listed.bad:
-        raise UserError(f"{file}, line {bad.line}: {bad.reason}")
-    for row in listed.rows:
+    return listed_prompts(path.parent / value, None)
+
+
+def listed_prompts(file: Path, key: str | None) -> tuple[str, ...]:
+    """Return the prompts of a list's file, each once; UserError for rows with more than a prompt and a name."""
+    rows = read_prompts(file, key)
+    for row in rows:
         if row.seed is not None or row.settings:
             raise UserError(f"{file}, line {row.line}: a study's prompts have no seeds and settings of their own")
-    return tuple(dict.fromkeys(row.prompt for row in listed.rows))
+    return tuple(dict.fromkeys(row.prompt for row in rows))
 
 
 def _seeds(table: _Table) -> tuple[int, ...]:

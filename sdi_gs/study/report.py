@@ -25,19 +25,23 @@ from sdi_gs.study.differences import (
 )
 from sdi_gs.study.intervals import bootstrap
 from sdi_gs.study.results import results_as_json
+from sdi_gs.study.page import MARKS, PAGE, kept_reading
 from sdi_gs.study.scores import SCORES
 from sdi_gs.study.spec import Study
 from sdi_gs.study.tables import claim_tables, means_of, page_tables
 
-PAGE, DATA = "study.md", "study.json"
+DATA = "study.json"
 MOST_PANELS = 4
 """Scores that a figure shows."""
 
 READING = (
     "Means over runs of complete groups of prompt and seed. Differences are paired by prompt and seed, with 95 % "
     "intervals of 10 000 bootstrap resamplings in two stages, prompts first and then the seeds of each; bold where "
-    "they exclude 0. Ahead and behind say on which side."
+    "they exclude 0, and ahead or behind by the side. Of few prompts such intervals are too narrow, of one there is "
+    "none. Many differences are shown: some exclude 0 by chance."
 )
+FIGURE_CAPTION = "*Means with their intervals; grey: single runs.*"
+SHEET_CAPTION = "*Each object from the front and from behind.*"
 
 
 def write_report(
@@ -50,26 +54,41 @@ def write_report(
     sheets: Sequence[Path] = (),
     say: Callable[[str], None],
 ) -> list[Path]:
-    """Write all files, over those of an earlier report, and return their paths; ``complete`` counts groups."""
+    """Write all files, over those of an earlier report, and return their paths; ``complete`` counts groups.
+
+    What stands between the marks of an earlier page is kept.
+    """
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     figures = _figures(study, results, out, say=say)
     page, data = out / PAGE, out / DATA
-    write_atomically(page, _page(study, results, command, complete, [*figures, *sheets]).encode(), overwrite=True)
+    text = _page(study, results, command, complete, kept_reading(out), figures, sheets)
+    write_atomically(page, text.encode(), overwrite=True)
     write_atomically(data, f"{json.dumps(_data(study, results, command), indent=1)}\n".encode(), overwrite=True)
     return [page, data, *figures, *sheets]
 
 
 def _page(
-    study: Study, results: Sequence[Result], command: str, complete: tuple[int, int], pictures: Sequence[Path]
+    study: Study,
+    results: Sequence[Result],
+    command: str,
+    complete: tuple[int, int],
+    reading: str,
+    figures: Sequence[Path],
+    sheets: Sequence[Path],
 ) -> str:
     parts = [f"# {study.title}", "", *([study.about, ""] if study.about else []), "```bash", command, "```", ""]
+    parts += [MARKS[0], "", *([reading, ""] if reading else []), MARKS[1], ""]
     done, total = complete
-    parts += [f"{done} of {total} groups of prompt and seed are complete. {READING}", ""]
+    groups = "All" if done == total else f"{done} of"
+    parts += [f"{groups} {total} groups of prompt and seed are complete. {READING}", ""]
     claims = claim_tables(study, results)
     parts += ["## Claims", "", claims, ""] if claims else []
     parts += ["## Tables", "", page_tables(study, results)]
-    parts += [f"![{picture.stem}]({picture.name})\n" for picture in pictures]
+    parts += ["## Pictures", ""] if figures or sheets else []
+    for pictures, caption in ((figures, FIGURE_CAPTION), (sheets, SHEET_CAPTION)):
+        for picture in pictures:
+            parts += [f"![{picture.stem}]({picture.name})", "", caption, ""]
     return "\n".join(parts)
 
 
@@ -111,7 +130,7 @@ def _figures(study: Study, results: Sequence[Result], out: Path, *, say: Callabl
         cells = cells_of(study, results, setting.name)
         if not cells:
             continue
-        path = out / f"figure-{setting.name}.png"
+        path = out / f"figure-{setting.name}.svg"
         try:
             draw_means(study, cells, path)
         except UserError as error:
@@ -133,7 +152,8 @@ def draw_means(study: Study, cells: Mapping[tuple[str, Any], Sequence[Result]], 
             values = table_of(runs, key)
             if values:
                 found = bootstrap(by_prompt(values))
-                reach = [[max(found.mean - found.low, 0.0)], [max(found.high - found.mean, 0.0)]]
+                ends = (0.0, 0.0) if found.single else (found.mean - found.low, found.high - found.mean)
+                reach = [[max(end, 0.0)] for end in ends]
                 colour = f"C{study.budgets.index(cell[1])}"
                 panel.scatter(list(values.values()), [row] * len(values), s=6, color="0.75")
                 panel.errorbar(found.mean, row, xerr=reach, fmt="o", color=colour, markersize=5, capsize=2)
@@ -141,8 +161,7 @@ def draw_means(study: Study, cells: Mapping[tuple[str, Any], Sequence[Result]], 
         panel.set(title=f"{SCORES[key].title} ({better} is better)", ylim=(len(cells) - 0.5, -0.5))
         panel.grid(alpha=0.3, axis="x")
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
-    path.unlink(missing_ok=True)
-    save_figure(figure, path)
+    save_figure(figure, path, overwrite=True)
 
 
 def command_line(words: Sequence[str]) -> str:

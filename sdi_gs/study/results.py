@@ -14,13 +14,14 @@ from sdi_gs.batch.rows import Row
 from sdi_gs.batch.state import BatchState
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, require_file, write_atomically
+from sdi_gs.priors.catalog import is_instrument
 from sdi_gs.runs.finish import read_summary
 from sdi_gs.runs.folder import RunFolder
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict, differing_keys
 from sdi_gs.study.differences import Result
-from sdi_gs.study.plan import Plan, PlannedRun
+from sdi_gs.study.plan import Plan, PlannedRun, SecondsOf
 from sdi_gs.study.scores import metrics_of
 from sdi_gs.study.spec import BUDGETS, Study
 
@@ -31,16 +32,21 @@ Scorer = Callable[[Path, Sequence[str]], Mapping[str, Any]]
 """Returns the values of some metrics of a finished run, by key: all that a study knows of evaluation."""
 
 
-def score_run(folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
-    """Return the values of metrics of a run by key."""
+def scorer_of_runs() -> Scorer:
+    """Return a scorer that keeps true objects from one run to the next."""
     import torch
 
-    from sdi_gs.evaluation.evaluate import evaluate
+    from sdi_gs.evaluation.evaluate import evaluate, truth_renders_for
     from sdi_gs.evaluation.metrics.table import metric_named
     from sdi_gs.runs.loading import load
 
-    scene = load(folder, device=torch.device("cpu"))
-    return evaluate(scene, metrics=[metric_named(name) for name in metrics]).scores
+    renders = truth_renders_for()
+
+    def score(folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
+        scene = load(folder, device=torch.device("cpu"))
+        return evaluate(scene, metrics=[metric_named(name) for name in metrics], truth_renders=renders).scores
+
+    return score
 
 
 def wanted_metrics(study: Study, row: Row, config: RunConfig) -> tuple[str, ...]:
@@ -54,12 +60,20 @@ def is_finished(state: BatchState | None, run: PlannedRun) -> bool:
     return state is not None and run.row.key in state and state[run.row.key].status == "finished"
 
 
-def complete_results(plan: Plan, state: BatchState, runs: Path, *, score: Scorer = score_run) -> list[Result]:
+def complete_results(
+    plan: Plan,
+    state: BatchState,
+    runs: Path,
+    *,
+    score: Scorer | None = None,
+    seconds_of: SecondsOf | None = None,
+) -> list[Result]:
     """Return the runs of the groups of which every run is finished.
 
-    Scores that no worker computed are computed now and kept. Raises UserError for a run that was made with other
-    settings than the study's.
+    Scores that no worker computed are computed now and kept. ``seconds_of`` predicts the CPU seconds of a run of an
+    instrument. Raises UserError for a run that was made with other settings than the study's.
     """
+    score = score or scorer_of_runs()
     found: dict[tuple[Any, ...], Result] = {}
     values: dict[str, dict[str, Any]] = {}
     for group in plan.groups:
@@ -69,6 +83,8 @@ def complete_results(plan: Plan, state: BatchState, runs: Path, *, score: Scorer
             key = run.row.key
             if key not in values:
                 values[key] = _values_of(plan.study, run, state, runs, score)
+                if seconds_of is not None and is_instrument(run.config.prior):
+                    values[key]["predicted_cpu_seconds"] = seconds_of(run.config)
             result = Result(
                 setting=run.setting,
                 arm=run.arm,
@@ -110,7 +126,7 @@ def _require_same(folder: Path, summary: Mapping[str, Any], wanted: RunConfig) -
         raise UserError(f"{folder} was made with another {keys[0]}: give another --runs-dir, or remove that folder")
 
 
-_FIRST_KEYS = {"truth": "psnr_free", "judge": "judge_class"}
+_FIRST_KEYS = {"truth": "psnr_free", "judge": "judge_class", "objects": "bound"}
 """A score that the metric always gives."""
 
 

@@ -43,6 +43,15 @@ SCORES: dict[str, Score] = {
     "judge_colour": Score(title="judge: colour", form=".2f", metric="judge"),
     "judge_view": Score(title="judge: view", form=".2f", metric="judge"),
     "judge_back_as_front": Score(title="judge: back as front", form=".2f", metric="judge", better=-1),
+    "bound": Score(title="both, own colours", form=".2f", metric="objects"),
+    "first_present": Score(title="first there", form=".2f", metric="objects"),
+    "second_present": Score(title="second there", form=".2f", metric="objects"),
+    "colours_swapped": Score(title="colours swapped", form=".2f", metric="objects", better=-1),
+    "relation_right": Score(title="relation", form=".2f", metric="objects"),
+    "first_judge_class": Score(title="judge: first", form=".2f", metric="objects"),
+    "second_judge_class": Score(title="judge: second", form=".2f", metric="objects"),
+    "first_judge_colour": Score(title="judge: first's colour", form=".2f", metric="objects"),
+    "second_judge_colour": Score(title="judge: second's colour", form=".2f", metric="objects"),
 }
 """Every score, by the key that studies name it by; a new one is a row over a metric of the table of metrics."""
 

@@ -21,7 +21,9 @@ from sdi_gs.study.intervals import Interval
 from sdi_gs.study.scores import SCORES
 from sdi_gs.study.spec import PromptTable, Study
 
-COSTS = ("predictor_calls", "loop_cpu_seconds", "seconds")
+_TIMES = {"loop_cpu_seconds": "CPU s", "predicted_cpu_seconds": "CPU s, predicted", "seconds": "s"}
+"""Titles of the seconds: of the processor as stored comparisons measured them, as runs are planned by, on the wall."""
+COSTS = ("predictor_calls", *_TIMES)
 
 
 def page_tables(study: Study, results: Sequence[Result]) -> str:
@@ -40,9 +42,8 @@ def page_tables(study: Study, results: Sequence[Result]) -> str:
 
 def arm_table(study: Study, cells: Mapping[Cell, Sequence[Result]]) -> str:
     """Format a row per arm and budget: costs and mean scores."""
-    # Seconds of stored comparisons are of the processor, those of runs in a batch are wall-clock.
-    time = "loop_cpu_seconds" if _all_have(cells, "loop_cpu_seconds") else "seconds"
-    titles = ["arm", "equal", "runs", "steps × per target", "calls", "CPU s" if time == "loop_cpu_seconds" else "s"]
+    time = next((key for key in _TIMES if _all_have(cells, key)), "seconds")
+    titles = ["arm", "equal", "runs", "steps × per target", "calls", _TIMES[time]]
     titles += [SCORES[key].title for key in (*study.means, *study.scores)]
     lines = [_line(*titles), "|---" * len(titles) + "|"]
     for (arm, budget), results in cells.items():
@@ -137,4 +138,6 @@ def _cell(found: Interval | None, form: str) -> str:
     form = f"+{form}"
     mean = format(found.mean, form)
     shown = f"**{mean}**" if found.excludes_zero else mean
+    if found.single:
+        return shown
     return f"{shown} [{format(found.low, form)}, {format(found.high, form)}]"

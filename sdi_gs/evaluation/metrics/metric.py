@@ -24,6 +24,7 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.scoring import Role
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.truth import NUM_DRAWS, held_out_cameras
+from sdi_gs.toybox.truth_renders import TruthRenders
 
 IMAGE_SIZE = 64
 """Side of the held-out views in pixels, that of the images which the toybox priors know."""
@@ -56,6 +57,8 @@ class Subject:
     """The networks of the learned metrics, which all subjects of an evaluation share."""
     kept: dict[str, Tensor] = field(default_factory=dict)
     """Embeddings of ``shown`` by network, for the metrics that share them."""
+    truth_renders: TruthRenders | None = None
+    """Renders of true objects in the held-out views that earlier subjects left; None for this subject's own."""
 
     @cached_property
     def cameras(self) -> CameraBatch:
@@ -66,6 +69,11 @@ class Subject:
     def views(self) -> RenderOutput:
         """Renders of the held-out cameras over white: rgb [V, H, W, 3] in [0, 1], alpha [V, H, W, 1], on the CPU."""
         return render_views(self.representation, self.cameras)
+
+    @cached_property
+    def truth(self) -> TruthRenders:
+        """Renders of true objects in the held-out views, which the metrics share."""
+        return TruthRenders(self.cameras) if self.truth_renders is None else self.truth_renders
 
     @cached_property
     def matter(self) -> Matter | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, Representation
 from sdi_gs.errors import UserError
 from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE, Metric, Subject, TableRow
@@ -23,22 +22,20 @@ def score_objects(representation: Representation, prompt: str, *, image_size: in
     if wanted.second is None:
         raise UserError(f'"{prompt}" names one object; this metric needs two, as in "a red ball on a blue cube"')
     cameras = held_out_cameras(image_size)
-    return _scored(representation, render_views(representation, cameras), cameras, wanted)
+    return _scored(representation, render_views(representation, cameras), wanted, TruthRenders(cameras))
 
 
 def _compute(subject: Subject) -> dict[str, Any]:
     assert subject.toybox is not None
     if subject.toybox.second is None:
         return {}
-    return _scored(subject.representation, subject.views, subject.cameras, subject.toybox).as_json()
+    return _scored(subject.representation, subject.views, subject.toybox, subject.truth).as_json()
 
 
 def _scored(
-    representation: Representation, views: RenderOutput, cameras: CameraBatch, wanted: ToyboxPrompt
+    representation: Representation, views: RenderOutput, wanted: ToyboxPrompt, renders: TruthRenders
 ) -> PairScore:
-    return score_pair(
-        views, wanted, load_judge(), TruthRenders(cameras), lambda turned: render_views(representation, turned)
-    )
+    return score_pair(views, wanted, load_judge(), renders, lambda turned: render_views(representation, turned))
 
 
 OBJECTS = Metric(

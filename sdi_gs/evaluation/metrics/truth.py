@@ -66,6 +66,7 @@ def _compute(subject: Subject) -> dict[str, Any]:
         subject.toybox,
         subject.num_draws,
         render=lambda turned: render_views(subject.representation, turned),
+        renders=subject.truth,
     )
     return score.as_json()
 
