@@ -104,6 +104,12 @@ class BatchState:
         """Return the state of the row with this key; KeyError if there is none."""
         return self._rows[key]
 
+    def part(self, keys: Iterable[str]) -> BatchState:
+        """Return these rows as they are now, without the others; KeyError for one that is not there."""
+        part = BatchState(self.header)
+        part._rows = {key: self._rows[key] for key in keys}
+        return part
+
     def add(self, row: Row) -> None:
         """Add a row, or replace what is known of where it stands in the source; its progress stays."""
         known = self._rows.get(row.key)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from sdi_gs.batch.display import batch_display
-from sdi_gs.batch.driver import MakeJob, drive
-from sdi_gs.batch.engine import Engine
+from sdi_gs.batch.driver import BatchObserver, MakeJob, drive
+from sdi_gs.batch.engine import Engine, EngineEvent
 from sdi_gs.batch.local_engine import LocalEngine, local_workers
 from sdi_gs.batch.opening import OpenBatch
 from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.ray_engine import RayEngine, RayOptions, require_ray
 from sdi_gs.batch.scheduler import Scheduler
+from sdi_gs.batch.state import BatchState
 from sdi_gs.batch.threads import threads_per_worker
 from sdi_gs.commands.common import pick_device
 from sdi_gs.console import say
@@ -86,9 +88,11 @@ def make_rows(
     job_of: MakeJob,
     attempts: int,
     max_failures: int | None,
+    shown: Collection[str] | None = None,
 ) -> bool:
     """Make the rows that a batch still has to; return whether a stop was asked for. The engine is closed.
 
+    What is printed is about the rows with the keys ``shown``, about all if not given; the page is of the whole batch.
     Raises UserError if no worker is left.
     """
     scheduler = Scheduler(opened.todo, attempts=attempts, max_failures=max_failures)
@@ -105,7 +109,7 @@ def make_rows(
                 opened.state,
                 opened.journal,
                 job_of,
-                observers=[display, page],
+                observers=[display if shown is None else _PartOfBatch(display, shown), page],
                 should_stop=lambda: interrupts.requested,
             )
         at_once = False
@@ -117,6 +121,18 @@ def make_rows(
         name, reason = next(iter(scheduler.given_up.items()))
         raise UserError(f"no worker is left; {name} ended again and again, last: {reason}")
     return interrupts.requested
+
+
+class _PartOfBatch:
+    """Shows an observer some of a batch's rows alone."""
+
+    def __init__(self, observer: BatchObserver, keys: Collection[str]) -> None:
+        self._observer = observer
+        self._keys = keys
+
+    def observe(self, event: EngineEvent | None, state: BatchState) -> None:
+        """Pass an event on; rows that other commands put into the folder are not made, and have none."""
+        self._observer.observe(event, state.part(self._keys))
 
 
 def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) -> RayEngine:

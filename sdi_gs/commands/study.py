@@ -199,11 +199,17 @@ def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple
         engine = engine_of(options, prior, runs, len(opened.todo)) if opened.todo else None
         try:
             was_stopped = engine is not None and make_rows(
-                engine, opened, page, job_of=job_of, attempts=options.attempts, max_failures=options.max_failures
+                engine,
+                opened,
+                page,
+                job_of=job_of,
+                attempts=options.attempts,
+                max_failures=options.max_failures,
+                shown=tuple(planned),
             )
         finally:
             page.write(opened.state, running=False)
-        say(totals_of(opened.state, None))
+        say(totals_of(opened.state.part(planned), None))
         return opened.state, was_stopped
 
 

@@ -32,9 +32,10 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
     """
     import matplotlib
 
-    # Without a date, and with names that do not change from call to call.
+    # Texts as texts, names that do not change from call to call, and no date.
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "sdi-gs"}
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with replacement_for(path, overwrite=overwrite) as aside, matplotlib.rc_context({"svg.hashsalt": "sdi-gs"}):
+    with replacement_for(path, overwrite=overwrite) as aside, matplotlib.rc_context(settings):
         figure.savefig(aside, format=path.suffix.removeprefix("."), metadata=metadata)
 
 

@@ -229,7 +229,9 @@ def _library(path: Path, text: str, key: str | None) -> Iterator[_Raw]:
         chosen = [member for member in lists if member.name == key] if key is not None else lists
         if len(chosen) != 1:
             known = f"its keys are {shown(', '.join(str(member.name) for member in lists))[1:-1]}"
-            problem = f"has {len(lists)} lists: choose one by --key" if key is None else f"has no key {shown(key)}"
+            problem = (
+                f"has {len(lists)} lists: choose one by its key (--key)" if key is None else f"has no key {shown(key)}"
+            )
             raise UserError(f"{path} {problem}; {known}")
         members = list(members_of(text, chosen[0].start))
     for member in members:

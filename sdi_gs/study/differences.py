@@ -137,7 +137,7 @@ def answer(
     own = contrasts_of_claim(claim, contrasts)
     if {one.budget for one in own} != budgets_of_claim(study, claim) or not own:
         return "not run"
-    if any(found.single for one in own for found in contrasts[one].values()):
+    if any(contrasts[one][key].single for one in own for key in claim.on if key in contrasts[one]):
         return "one prompt"
     return "yes" if all(_holds(claim, contrasts[one]) for one in own) else "no"
 

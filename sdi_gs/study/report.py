@@ -24,8 +24,8 @@ from sdi_gs.study.differences import (
     verdict,
 )
 from sdi_gs.study.intervals import bootstrap
-from sdi_gs.study.results import results_as_json
 from sdi_gs.study.page import MARKS, PAGE, kept_reading
+from sdi_gs.study.results import results_as_json
 from sdi_gs.study.scores import SCORES
 from sdi_gs.study.spec import Study
 from sdi_gs.study.tables import claim_tables, means_of, page_tables

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SIDE, VIEWS = 96, 2
 """Pixels of a view, and views of each object: from the front, and from behind."""
-MARGIN, HEAD = 100, 34
+MARGIN, HEAD = 116, 34
 """Pixels left of the pictures, for the prompts, and above them, for the arms."""
-TEXT_SIZE, LETTERS = 11, (15, 30)
+TEXT_SIZE, LETTERS = 11, (15, 27)
 """Pixels of a letter, and letters in a line of a prompt and of an arm."""
 QUALITY = 88
 """Of the WebP file, up to 100: colours stay, and a sheet of a study has tens of kilobytes."""
@@ -88,7 +88,11 @@ def _picture(run: PlannedRun | None, runs: Path) -> np.ndarray:  # [H, W, 3] uin
 
 
 def _font() -> FreeTypeFont | ImageFont:
-    """Return PIL's own font, which has few letters beyond Latin ones."""
+    """Return the font of figures, which has Greek letters and signs; without matplotlib PIL's own, which has none."""
     from PIL import ImageFont
 
-    return ImageFont.load_default(TEXT_SIZE)
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return ImageFont.load_default(TEXT_SIZE)
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT_SIZE)

@@ -13,6 +13,7 @@ from sdi_gs.commands import study as command
 from sdi_gs.commands.main import main
 from sdi_gs.study import prediction
 from sdi_gs.study.cost import Cost
+from sdi_gs.study.page import MARKS
 
 TEXT = """
 title: Tried
@@ -63,7 +64,8 @@ def test_a_study_is_made_once_and_another_one_shares_its_runs(
     page, told = (out / "study.md").read_text(), json.loads((out / "study.json").read_text())
     assert "| SDI minus SDS | steps | 1 |" in page
     assert [row["arm"] for row in told["results"]] == ["sdi", "sds"]
-    assert (out / "sheet-main-steps.png").is_file()
+    assert (out / "sheet-main-steps.webp").is_file() and (out / "figure-main.svg").is_file()
+    (out / "study.md").write_text(page.replace(MARKS[1], f"It runs.\n\n{MARKS[1]}"))
     other = tmp_path / "other.yaml"
     other.write_text(TEXT.replace("sds: {title: SDS", "third: {title: more, set: {steps: 5}}\n  sds: {title: SDS"))
     capsys.readouterr()
@@ -72,6 +74,11 @@ def test_a_study_is_made_once_and_another_one_shares_its_runs(
     assert len(replay(runs).rows) == 3
     again = {path.name: path.stat().st_mtime_ns for path in (runs / "runs").glob("*/summary.json")}
     assert first.items() <= again.items()
+    # Another study's runs in the same folder are not counted, and what a reader wrote stays.
+    capsys.readouterr()
+    assert main(run(tried, out)) == 0
+    assert "\n2 runs: 2 finished\n" in capsys.readouterr().err
+    assert (out / "study.md").read_text() == page.replace(MARKS[1], f"It runs.\n\n{MARKS[1]}")
     # The stored results alone make the same page again, but for the command.
     assert main(["study", str(tried), "--results", str(out / "study.json"), "--output-dir", str(tmp_path / "x")]) == 0
     assert page.partition("## Tables")[2].partition("![")[0] in (tmp_path / "x" / "study.md").read_text()
@@ -99,6 +106,8 @@ def test_a_stopped_study_goes_on(tried: Path, tmp_path: Path, monkeypatch: pytes
         (["--results", "none.json"], "cannot read none.json"),
         (["--set", "guidance.noise=random"], "arm sds changes nothing"),
         (["--ray-address", "auto"], "--ray-address is for Ray"),
+        (["--key", "mine"], "--key mine chooses a list of a prompt library: add --prompt-list FILE"),
+        (["--prompt-list", "none.txt"], "cannot read none.txt"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -108,6 +117,33 @@ def test_what_cannot_be_is_refused_in_one_line(
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists() and not (tmp_path / "study-runs").exists()
+
+
+def test_the_prompts_of_a_list_take_the_place_of_the_studys(
+    tried: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = tmp_path / "library.json"
+    library.write_text('{"mine": ["a red ball", "a blue robot", "a green tree"], "theirs": ["a corgi"]}')
+    chosen = ["--prompt-list", str(library), "--key", "mine"]
+    assert main(run(tried, tmp_path / "out", "--dry-run", *chosen)) == 0
+    assert "6 runs in " in capsys.readouterr().err
+    assert main(run(tried, tmp_path / "out", "--dry-run", *chosen[:3], "theirs")) == 2
+    assert 'prompt "a corgi"' in capsys.readouterr().err
+    library.write_text("[3]")
+    assert main(run(tried, tmp_path / "out", "--dry-run", *chosen[:2])) == 2
+    assert f"{library}, line 1: 3 is no prompt" in capsys.readouterr().err
+
+
+def test_a_page_of_another_hand_is_refused_before_anything_is_made(
+    tried: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "out" / "study.md"
+    page.parent.mkdir()
+    page.write_text("# Mine\n")
+    assert main(run(tried, page.parent)) == 2
+    said = capsys.readouterr().err
+    assert f"{page} is not written by sdi-gs study" in said and said.count("\n") == 1
+    assert page.read_text() == "# Mine\n" and not (tmp_path / "study-runs").exists()
 
 
 def test_an_unknown_study_names_those_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from sdi_gs.runs.loading import SavedScene
 from sdi_gs.settings.protocols import ViewOptions, protocol_with
 from sdi_gs.settings.scoring import NetworkOptions
 from sdi_gs.splats.splat_cloud import SplatCloud
+from sdi_gs.toybox import truth_renders
 
 DOCS = Path(__file__).parents[2] / "docs/eval.md"
 LEARNED = ("janus", "clip", "r-precision", "image-reward", "clip-iqa", "hps")
@@ -189,3 +190,23 @@ def test_a_blank_scene_has_scores_under_every_metric_without_networks(tmp_path: 
     assert (scores["iou_best"], scores["diverged_as"], scores["box_ratio"]) == (0.0, "empty", None)
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     assert {metric.name for metric in METRICS} > set(one.evaluation.skipped or {})
+
+
+def test_true_objects_are_rendered_for_the_first_scene_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scoring = Scoring(metrics=[metric_named("truth")], num_draws=2, image_size=16)
+    alone = [replace(scoring).of(open_scene(Path(name)), "a red ball") for name in ("red-0", "blue-0")]
+    rendered, whole = [], truth_renders.render_truth
+    monkeypatch.setattr(
+        truth_renders, "render_truth", lambda items, cameras: rendered.append(len(items)) or whole(items, cameras)
+    )
+    counts = []
+    for scene, expected in zip(("red-0", "blue-0"), alone, strict=True):
+        [scored] = score_all([Entry(path=Path(scene), prompt="a red ball")], scoring, open_scene=open_scene)
+        assert scored.evaluation.scores == expected.scores
+        counts.append(len(rendered))
+    both = score_all(
+        [Entry(path=Path(scene), prompt="a red ball") for scene in ("red-0", "red-1")], scoring, open_scene=open_scene
+    )
+    # A scene that looks alike needs nothing that the first one did not.
+    assert counts[0] > 0 and len(rendered) == counts[1] + counts[0]
+    assert both[0].evaluation.scores == both[1].evaluation.scores

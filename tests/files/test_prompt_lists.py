@@ -120,7 +120,9 @@ def test_a_library_has_lists_and_named_prompts_by_key(tmp_path: Path) -> None:
         (5, 'a "blue" robot', None, "first"),
         (7, "a red mug", None, "second"),
     ]
-    with pytest.raises(UserError, match="has 2 lists: choose one by --key; its keys are dreamfusion, mine"):
+    with pytest.raises(
+        UserError, match="has 2 lists: choose one by its key \\(--key\\); its keys are dreamfusion, mine"
+    ):
         read_prompt_list(file)
     with pytest.raises(UserError, match="has no key 'yours'; its keys are dreamfusion, mine"):
         read_prompt_list(file, "yours")

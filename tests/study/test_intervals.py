@@ -82,6 +82,13 @@ def test_a_difference_is_one_where_its_interval_excludes_zero(low: float, high: 
     assert Interval(mean=0.5 * (low + high), low=low, high=high).excludes_zero == excludes
 
 
+def test_one_prompt_has_no_interval_over_prompts_however_many_seeds() -> None:
+    found = bootstrap(np.array([[3.0, 4.0, 5.0]]))
+    assert found.mean == 4.0 and found.low > 0.0
+    assert not found.excludes_zero
+    assert bootstrap(np.array([[3.0], [4.0]])).excludes_zero
+
+
 @pytest.mark.parametrize("values", [np.zeros((0, 2)), np.zeros(3), np.array([[np.nan, 1.0]]), np.array([[np.inf]])])
 def test_nothing_is_averaged_out_of_nothing(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="prompts x seeds"):

@@ -41,6 +41,21 @@ def test_prompts_come_from_a_file_beside_the_study(tmp_path: Path) -> None:
     assert study.blocks[0].prompts == ("a blue robot", "a red ball")
 
 
+def test_a_prompt_librarys_list_is_chosen_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "library.json").write_text('{"mine": ["a blue robot", "a red ball"], "theirs": ["a tree"]}')
+    text = GOOD.replace("[a blue robot]", "{file: library.json, key: mine}")
+    assert read_study(written(tmp_path, text)).blocks[0].prompts == ("a blue robot", "a red ball")
+    for value, words in (
+        ("library.json", "has 2 lists: choose one by its key (--key); its keys are mine, theirs"),
+        ("{file: library.json, key: ours}", "has no key 'ours'; its keys are mine, theirs"),
+        ("{key: mine}", "prompts: file must be a text"),
+        ("{file: library.json, list: mine}", "unknown key"),
+    ):
+        with pytest.raises(UserError) as error:
+            read_study(written(tmp_path, GOOD.replace("[a blue robot]", value)))
+        assert words in str(error.value)
+
+
 def test_a_style_goes_after_the_article() -> None:
     setting = read_study(SHIPPED / "evidence.yaml").setting("detailed-cameras")
     assert setting.prompt("an orange rocket") == "a patchwork orange rocket"

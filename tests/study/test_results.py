@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_studies import a_study, planned
+from small_studies import a_study, planned, seconds
 from sources import ROOT
 
 from sdi_gs.batch.journal import BatchHeader, RowEvent
@@ -22,9 +23,12 @@ from sdi_gs.study.differences import Result, answer, contrasts_of, differences, 
 from sdi_gs.study.intervals import Interval
 from sdi_gs.study.plan import Plan
 from sdi_gs.study.reading import read_study
-from sdi_gs.study.results import complete_results, read_results, results_as_json
+from sdi_gs.study.results import complete_results, read_results, results_as_json, wanted_metrics
+from sdi_gs.study.scores import value_of
 from sdi_gs.study.spec import Claim
 from sdi_gs.study.tables import claim_tables, page_tables
+from sdi_gs.toybox.captions import parse_prompt
+from sdi_gs.toybox.pairs import RELATIONS
 
 CLAIM = Claim(name="C", first="sdi", second="sds", setting="plain", expect="ahead", on=("psnr_free",))
 STUDY = a_study(
@@ -79,6 +83,25 @@ def test_tables_show_means_paired_differences_and_verdicts(tmp_path: Path) -> No
     assert "| C | plain | SDI ahead of SDS in PSNR | yes |" in claims
     # Of two prompts that agree, the signs alone are chance with 1/2.
     assert "| C | steps | PSNR | **+2.0** [+2.0, +2.0] | 0.5000 | 1.0000 |" in claims
+
+
+def test_one_prompt_alone_shows_nothing(tmp_path: Path) -> None:
+    results = [result for result in results_of(tmp_path) if "robot" in result.prompt]
+    row = next(line for line in page_tables(STUDY, results).splitlines() if line.startswith("| SDI minus SDS | steps"))
+    assert row == "| SDI minus SDS | steps | 1 | +2.0 | +0.100 | +0.00 | +0.010 | level |"
+    for expect in ("ahead", "behind", "level", "not behind"):
+        claim = replace(CLAIM, expect=expect)
+        assert answer(STUDY, claim, contrasts_of(STUDY, results)) == "one prompt"
+
+
+def test_seconds_are_predicted_where_they_can_be(tmp_path: Path) -> None:
+    plan = planned(STUDY)
+    results = complete_results(plan, made(plan, tmp_path), tmp_path, score=no_scorer, seconds_of=seconds)
+    assert [result.scores["predicted_cpu_seconds"] for result in results] == [seconds(run.config) for run in plan.runs]
+    tables = page_tables(STUDY, results)
+    assert "| calls | CPU s, predicted | PSNR fixed yaw |" in tables
+    steps = next(run for run in plan.runs if (run.arm, run.budget) == ("sdi", "steps"))
+    assert f"| SDI | steps | 2 | 60 × 4 | 9 | {seconds(steps.config):.0f} | 19.0 |" in tables
 
 
 def test_an_incomplete_group_does_not_count(tmp_path: Path) -> None:
@@ -155,6 +178,19 @@ def test_a_claim_holds_where_its_scores_do_at_every_budget(expect: Any, psnr: tu
     assert answer(STUDY, claim, {first: found, second: found}) == holds
     assert answer(STUDY, replace(claim, nowhere_behind=True), {first: found, second: found}) == "no"
     assert verdict(found)["behind"][-1] == "saturation"
+
+
+def test_scores_of_two_objects_are_those_of_their_metric() -> None:
+    study = read_study(SHIPPED / "two-objects.yaml")
+    plan = planned(study)
+    asked = {wanted_metrics(study, run.row, run.config) for run in plan.rows.values()}
+    assert asked == {("objects", "truth")}
+    parsed = [parse_prompt(prompt).second for prompt in study.blocks[0].prompts]
+    assert Counter(second.relation for second in parsed if second is not None) == dict.fromkeys(RELATIONS, 2)
+    # A journal keeps truths as numbers, a file of scores as truths.
+    assert value_of("bound", {"bound": True}) == value_of("bound", {"bound": 1.0}) == 1.0
+    swapped = {"colours_swapped": Interval(mean=0.5, low=0.2, high=0.9)}
+    assert verdict(swapped) == {"ahead": [], "behind": ["colours_swapped"]}
 
 
 def _result(arm: str, budget: Any) -> Result:
