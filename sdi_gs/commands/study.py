@@ -19,7 +19,7 @@ from sdi_gs.batch.opening import opened_batch
 from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.state import BatchState, RowState, replay
 from sdi_gs.commands.batch_engine import EngineOptions, engine_of, make_rows, require_engine
-from sdi_gs.commands.common import EXIT_INTERRUPTED, print_paths
+from sdi_gs.commands.common import EXIT_INTERRUPTED, pick_device, print_paths
 from sdi_gs.configs.presets import preset
 from sdi_gs.console import say
 from sdi_gs.errors import UserError
@@ -90,6 +90,7 @@ def study(options: Study) -> int:
         return _report_again(options, studied, out)
     from sdi_gs.study.plan import plan_study
     from sdi_gs.study.prediction import Predictor
+    from sdi_gs.study.results import require_scores
 
     runs = options.runs_dir or out.parent / "study-runs"
     predictor = Predictor(runs, say=say)
@@ -100,6 +101,7 @@ def study(options: Study) -> int:
         seconds_of=predictor.seconds,
         changes=_changes(options.set),
     )
+    require_scores(studied, [run.config for run in plan.rows.values()])
     state = replay(runs) if (runs / JOURNAL).is_file() else None
     _print_plan(plan, predictor, state, runs)
     if options.dry_run:
@@ -172,7 +174,7 @@ def _print_plan(plan: Plan, predictor: Predictor, state: BatchState | None, runs
 
 def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple[BatchState, bool]:
     """Make the missing rows; return the state of the shared folder and whether a stop was asked for."""
-    from sdi_gs.study.results import wanted_metrics
+    from sdi_gs.study.results import workers_metrics
 
     planned = plan.rows
     base = config_to_dict(RunConfig())
@@ -186,7 +188,7 @@ def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple
             config=base,
             given=run.row.given,
             attempt=attempt,
-            scores=wanted_metrics(plan.study, run.row, run.config),
+            scores=workers_metrics(plan.study, run.row, run.config),
         )
 
     with opened_batch(runs, header, [run.row for run in planned.values()], retry_failed=options.retry_failed) as opened:
@@ -215,7 +217,7 @@ def _make(options: Study, plan: Plan, runs: Path, predictor: Predictor) -> tuple
 
 def _write(options: Study, plan: Plan, predictor: Predictor, state: BatchState, runs: Path, out: Path) -> None:
     from sdi_gs.study.report import write_report
-    from sdi_gs.study.results import complete_results, is_finished
+    from sdi_gs.study.results import complete_results, is_finished, scorer_of_runs
     from sdi_gs.study.sheets import write_sheets
 
     complete = sum(all(is_finished(state, run) for run in group) for group in plan.groups)
@@ -225,7 +227,13 @@ def _write(options: Study, plan: Plan, predictor: Predictor, state: BatchState, 
     print_paths(
         write_report(
             plan.study,
-            complete_results(plan, state, runs, seconds_of=predictor.seconds),
+            complete_results(
+                plan,
+                state,
+                runs,
+                score=scorer_of_runs(str(pick_device(options.device))),
+                seconds_of=predictor.seconds,
+            ),
             out,
             command=_command(options),
             complete=(complete, len(plan.groups)),

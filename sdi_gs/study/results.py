@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict, differing_keys
 from sdi_gs.study.differences import Result
 from sdi_gs.study.plan import Plan, PlannedRun, SecondsOf
-from sdi_gs.study.scores import metrics_of
+from sdi_gs.study.scores import SCORES, metrics_of
 from sdi_gs.study.spec import BUDGETS, Study
 
 SCORES_FOLDER = "scores"
@@ -32,27 +32,50 @@ Scorer = Callable[[Path, Sequence[str]], Mapping[str, Any]]
 """Returns the values of some metrics of a finished run, by key: all that a study knows of evaluation."""
 
 
-def scorer_of_runs() -> Scorer:
-    """Return a scorer that keeps true objects from one run to the next."""
+def scorer_of_runs(device: str = "cpu") -> Scorer:
+    """Return a scorer that keeps networks and true objects from one run to the next."""
     import torch
 
     from sdi_gs.evaluation.evaluate import evaluate, truth_renders_for
     from sdi_gs.evaluation.metrics.table import metric_named
+    from sdi_gs.evaluation.networks.kept import Networks
     from sdi_gs.runs.loading import load
 
-    renders = truth_renders_for()
+    renders, networks = truth_renders_for(), Networks(device=device)
 
     def score(folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
-        scene = load(folder, device=torch.device("cpu"))
-        return evaluate(scene, metrics=[metric_named(name) for name in metrics], truth_renders=renders).scores
+        scene, chosen = load(folder, device=torch.device(device)), [metric_named(name) for name in metrics]
+        return evaluate(scene, metrics=chosen, networks=networks, truth_renders=renders).scores
 
     return score
+
+
+def require_scores(study: Study, configs: Iterable[RunConfig]) -> None:
+    """Raise UserError for a score whose network is not here, or that needs a truth where no run has one."""
+    from sdi_gs.evaluation.metrics.table import metric_named
+    from sdi_gs.evaluation.networks.kept import Networks
+
+    networks, priors = Networks(), {config.prior for config in configs}
+    for key in (*study.means, *study.scores):
+        score = SCORES[key]
+        reason = None if score.network is None else networks.why_not(score.network)
+        if metric_named(score.metric).needs_truth and not any(map(is_instrument, priors)):
+            others = ", ".join(name for name, other in SCORES.items() if not metric_named(other.metric).needs_truth)
+            reason = f"toybox alone has a truth, not {', '.join(sorted(priors))}; without one there are {others}"
+        if reason is not None:
+            raise UserError(f"study {study.name}: metric {key}: {reason}")
 
 
 def wanted_metrics(study: Study, row: Row, config: RunConfig) -> tuple[str, ...]:
     """Return the metrics of a study that can score a run."""
     wanted = metrics_of((*study.means, *study.scores))
     return metrics_for(wanted, prompt=row.prompt, prior=config.prior)
+
+
+def workers_metrics(study: Study, row: Row, config: RunConfig) -> tuple[str, ...]:
+    """Return those that its worker computes; networks would have to share its card with the prior."""
+    learned = {score.metric for score in SCORES.values() if score.network is not None}
+    return tuple(name for name in wanted_metrics(study, row, config) if name not in learned)
 
 
 def is_finished(state: BatchState | None, run: PlannedRun) -> bool:
@@ -126,12 +149,8 @@ def _require_same(folder: Path, summary: Mapping[str, Any], wanted: RunConfig) -
         raise UserError(f"{folder} was made with another {keys[0]}: give another --runs-dir, or remove that folder")
 
 
-_FIRST_KEYS = {"truth": "psnr_free", "judge": "judge_class", "objects": "bound"}
-"""A score that the metric always gives."""
-
-
 def _has(known: Mapping[str, Any], metric: str) -> bool:
-    return _FIRST_KEYS.get(metric, metric) in known
+    return any((score.key or key) in known for key, score in SCORES.items() if score.metric == metric)
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdi_gs.errors import UserError
+from sdi_gs.settings.scoring import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Score:
     """From the metric's value to what is shown."""
     key: str = ""
     """Key among the metric's values; empty for that of the table."""
+    network: Role | None = None
+    """The network that the metric needs; None where it needs none."""
 
 
 SCORES: dict[str, Score] = {
@@ -52,6 +55,15 @@ SCORES: dict[str, Score] = {
     "second_judge_class": Score(title="judge: second", form=".2f", metric="objects"),
     "first_judge_colour": Score(title="judge: first's colour", form=".2f", metric="objects"),
     "second_judge_colour": Score(title="judge: second's colour", form=".2f", metric="objects"),
+    "clip_score": Score(title="CLIP", form=".2f", metric="clip", network="clip"),
+    "image_reward": Score(title="ImageReward", form=".3f", metric="image-reward", network="image-reward"),
+    "clip_iqa_quality": Score(title="CLIP-IQA: quality", form=".3f", metric="clip-iqa", network="clip-iqa"),
+    "clip_iqa_sharpness": Score(title="CLIP-IQA: sharpness", form=".3f", metric="clip-iqa", network="clip-iqa"),
+    "clip_iqa_real": Score(title="CLIP-IQA: real", form=".3f", metric="clip-iqa", network="clip-iqa"),
+    "hps": Score(title="HPS", form=".4f", metric="hps", network="hps"),
+    "janus_front_back": Score(title="front like back", form=".3f", metric="janus", better=-1, network="clip"),
+    "diverged": Score(title="diverged", form=".2f", metric="divergence", better=-1),
+    "floating_opacity": Score(title="floating", form=".3f", metric="shape", better=-1),
 }
 """Every score, by the key that studies name it by; a new one is a row over a metric of the table of metrics."""
 

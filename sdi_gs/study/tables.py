@@ -19,10 +19,16 @@ from sdi_gs.study.differences import (
 )
 from sdi_gs.study.intervals import Interval
 from sdi_gs.study.scores import SCORES
-from sdi_gs.study.spec import PromptTable, Study
+from sdi_gs.study.spec import Expectation, PromptTable, Study
 
 _TIMES = {"loop_cpu_seconds": "CPU s", "predicted_cpu_seconds": "CPU s, predicted", "seconds": "s"}
 """Titles of the seconds: of the processor as stored comparisons measured them, as runs are planned by, on the wall."""
+_WORDS: Mapping[Expectation, str] = {
+    "ahead": "ahead of",
+    "behind": "behind",
+    "level": "level with",
+    "not behind": "not behind",
+}
 COSTS = ("predictor_calls", *_TIMES)
 
 
@@ -81,9 +87,7 @@ def claim_tables(study: Study, results: Sequence[Result]) -> str:
     contrasts = contrasts_of(study, results)
     lines = [_line("claim", "setting", "expected", "holds"), "|---|---|---|---|"]
     for claim in study.claims:
-        words = f"{study.arm(claim.first).title} {claim.expect} of {study.arm(claim.second).title}"
-        if claim.expect == "level":
-            words = f"{study.arm(claim.first).title} level with {study.arm(claim.second).title}"
+        words = f"{study.arm(claim.first).title} {_WORDS[claim.expect]} {study.arm(claim.second).title}"
         on = ", ".join(SCORES[key].title for key in claim.on)
         words = f"{words} in {on}{', and behind in no other score' if claim.nowhere_behind else ''}"
         lines.append(_line(claim.name, claim.setting, words, answer(study, claim, contrasts)))

@@ -134,6 +134,33 @@ def test_the_prompts_of_a_list_take_the_place_of_the_studys(
     assert f"{library}, line 1: 3 is no prompt" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ("metrics: [clip_score]", "metric clip_score: no weights of clip-b32 here: sdi-gs priors fetch clip-b32"),
+        ("metrics: [psnr]", "unknown metric psnr; accepted: psnr_best, "),
+        ("metrics: [bound]\nprompts: [a corgi]", 'prompt "a corgi"'),
+    ],
+)
+def test_scores_that_cannot_be_computed_are_refused_before_the_first_run(
+    tried: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: str,
+    words: str,
+) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    text = TEXT.replace("prompts: [a blue robot]\n", "") if "prompts" in changes else TEXT
+    tried.write_text(text.replace("metrics: [judge_class]", changes))
+    assert main(run(tried, tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+    assert not (tmp_path / "study-runs").exists()
+
+
 def test_a_page_of_another_hand_is_refused_before_anything_is_made(
     tried: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,14 @@ from sdi_gs.study.differences import Result, answer, contrasts_of, differences, 
 from sdi_gs.study.intervals import Interval
 from sdi_gs.study.plan import Plan
 from sdi_gs.study.reading import read_study
-from sdi_gs.study.results import complete_results, read_results, results_as_json, wanted_metrics
+from sdi_gs.study.results import (
+    complete_results,
+    read_results,
+    require_scores,
+    results_as_json,
+    wanted_metrics,
+    workers_metrics,
+)
 from sdi_gs.study.scores import value_of
 from sdi_gs.study.spec import Claim
 from sdi_gs.study.tables import claim_tables, page_tables
@@ -191,6 +198,20 @@ def test_scores_of_two_objects_are_those_of_their_metric() -> None:
     assert value_of("bound", {"bound": True}) == value_of("bound", {"bound": 1.0}) == 1.0
     swapped = {"colours_swapped": Interval(mean=0.5, low=0.2, high=0.9)}
     assert verdict(swapped) == {"ahead": [], "behind": ["colours_swapped"]}
+
+
+def test_without_a_truth_there_are_the_scores_of_the_field() -> None:
+    study = replace(STUDY, scores=("psnr_free",), means=())
+    configs = [run.config for run in planned(STUDY).runs]
+    require_scores(study, configs)
+    others = [replace(config, prior="sd21-base") for config in configs]
+    require_scores(study, [*configs, *others])
+    with pytest.raises(UserError, match="metric psnr_free: toybox alone has a truth, not sd21-base; .*clip_score"):
+        require_scores(study, others)
+    # A worker's card has no room for the networks of scores beside the prior.
+    study, run = replace(study, scores=("clip_score", "diverged")), planned(STUDY).runs[0]
+    assert wanted_metrics(study, run.row, others[0]) == ("clip", "divergence")
+    assert workers_metrics(study, run.row, others[0]) == ("divergence",)
 
 
 def _result(arm: str, budget: Any) -> Result:
