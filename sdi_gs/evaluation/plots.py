@@ -33,9 +33,9 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
     import matplotlib
 
     # Texts as texts, names that do not change from call to call, and no date.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "sdi-gs"}
+    fixed = matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sdi-gs"})
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with replacement_for(path, overwrite=overwrite) as aside, matplotlib.rc_context(settings):
+    with replacement_for(path, overwrite=overwrite) as aside, fixed:
         figure.savefig(aside, format=path.suffix.removeprefix("."), metadata=metadata)
 
 
