@@ -70,7 +70,12 @@ class CheckpointFile:
 
 def inspect_checkpoint(path: Path) -> CheckpointFile:
     """Return what a file is; UserError, naming what it is instead, for every other kind of file."""
-    header = read_header(path)
+    return checkpoint_of(read_header(path))
+
+
+def checkpoint_of(header: Header) -> CheckpointFile:
+    """Return what a file is by its tensors' names and shapes (``inspect_checkpoint``)."""
+    path = header.path
     refuse_add_ons(header)
     for pattern, what in _OTHERS:
         if any(pattern.search(name) for name in header.shapes):

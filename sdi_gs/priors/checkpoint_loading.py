@@ -58,22 +58,31 @@ def of_four_views(unet: Mapping[str, Any]) -> dict[str, Any]:
 def load_checkpoint_parts(
     file: CheckpointFile, placement: Placement, *, prediction_type: PredictionType | None
 ) -> Parts:
-    """Convert a file's weights; UserError if they are not those of the published architecture.
+    """Read a file's weights and convert them (``parts_of_tensors``).
 
     On the meta device no weights are read, but the few by which the prediction type may be known.
     """
     with _reading(file):
         tensors = _tensors(file, placement.device)
+    return parts_of_tensors(file, tensors, placement, prediction_type=prediction_type)
+
+
+def parts_of_tensors(
+    file: CheckpointFile,
+    tensors: Mapping[str, Tensor],
+    placement: Placement,
+    *,
+    prediction_type: PredictionType | None = None,
+) -> Parts:
+    """Return the networks of a file's tensors; UserError if these are not of the published architecture."""
     predicted, reason = prediction_of(file, tensors, asked=prediction_type)
     architecture = published_architecture(file.family, predicted)
     notes = [f"{file.path.name}: Stable Diffusion {file.family}, predicts {predicted} (by {reason})"]
     if file.has_ema:
         notes.append(f"{file.path.name}: the running average (EMA) of the U-Net's weights is used")
-    unet_config = dict(architecture.unet)
+    unet_config = of_four_views(architecture.unet) if file.takes_cameras else dict(architecture.unet)
     if file.image_size is not None:
         unet_config["sample_size"] = file.image_size // 2 ** (len(architecture.vae["block_out_channels"]) - 1)
-    if file.takes_cameras:
-        unet_config = of_four_views(unet_config)
     with _reading(file):
         networks = (
             _text_encoder(file, tensors, architecture.text_encoder, placement),
@@ -133,12 +142,22 @@ def _unet(file: CheckpointFile, tensors: Mapping[str, Tensor], config: dict[str,
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     weights = {name: value for name, value in tensors.items() if name.startswith((UNET, "model_ema."))}
+    if file.takes_cameras:
+        _require_cameras_mlp(file, weights)
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
     named = {name.replace(CAMERA_MLP, f"{UNET}label_emb.0."): value for name, value in weights.items()}
     with without_messages():
         converted = convert_ldm_unet_checkpoint(named, config=dict(unet.config), extract_ema=file.has_ema)
     return _filled(unet, converted, "unet", file, placement.device, placement.dtype)
+
+
+def _require_cameras_mlp(file: CheckpointFile, weights: Mapping[str, Tensor]) -> None:
+    """Raise UserError unless both layers that embed the cameras are whole."""
+    needed = [f"{CAMERA_MLP}{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
+    gaps = [name for name in needed if name not in weights]
+    if gaps:
+        raise UserError(f"{file.path} lacks {len(gaps)} weights of the unet ({gaps[0]}, ...): download it again")
 
 
 def _vae(file: CheckpointFile, tensors: Mapping[str, Tensor], config: Mapping[str, Any], placement: Placement) -> Any:

@@ -88,8 +88,8 @@ def pickles_instead(component: str, names: Collection[str]) -> list[str]:
 def pickle_error(what: str) -> UserError:
     """Return the error for a file that can run code when it is opened."""
     return UserError(
-        f"{what} is a pickle, which can run code when it is opened, and is never opened: take its .safetensors twin, "
-        "or convert it where you trust it (A1111: Checkpoint Merger with one model, safetensors)"
+        f"{what} is a pickle, which can run code when it is opened, and is no prior: take its .safetensors twin, or, "
+        "of a whole model, sdi-gs priors convert FILE FOLDER, which reads tensors and nothing else"
     )
 
 

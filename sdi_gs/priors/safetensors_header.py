@@ -17,6 +17,7 @@ _OTHER_FILES = (
     (b"GGUF", "is a GGUF file, which cannot be read: take its .safetensors twin"),
     (b"<", "is a web page, not the file itself: download it again, logged in where its site asks for that"),
 )
+_PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +33,22 @@ class Header:
     """Free text by key, as the file's maker wrote it."""
 
 
+def is_pickle(path: Path) -> bool:
+    """Return whether a file is a pickle, by its name or its first bytes; UserError for a pointer, a page, a GGUF."""
+    with path.open("rb") as file:
+        begin = file.read(24)
+    for magic, message in _OTHER_FILES:
+        if begin.startswith(magic):
+            raise UserError(f"{path} {message}")
+    return path.suffix.lower() in PICKLES or begin.startswith(_PICKLED)
+
+
 def read_header(path: Path) -> Header:
     """Return a file's header; UserError for pickles, for other kinds of files and for files that are cut short."""
-    if path.suffix.lower() in PICKLES:
+    if path.suffix.lower() in PICKLES or is_pickle(path):
         raise pickle_error(str(path))
     with path.open("rb") as file:
         start = file.read(8)
-        begin = start + file.read(16)
-        for magic, message in _OTHER_FILES:
-            if begin.startswith(magic):
-                raise UserError(f"{path} {message}")
-        if begin.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
-            raise pickle_error(str(path))
         length = int.from_bytes(start, "little")
         size = path.stat().st_size
         if len(start) < 8 or not 2 <= length <= min(_LONGEST_HEADER, size):

@@ -48,12 +48,18 @@ _CLIP_ENDS = {
 }
 
 
-def use_toy_architecture(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a folder's architecture and tokenizer stand for the published ones, so that single files of it load."""
+def use_toy_architecture(model: Path, monkeypatch: pytest.MonkeyPatch, *, vae_size: int | None = None) -> None:
+    """Let a folder's architecture and tokenizer stand for the published ones, so that single files of it load.
+
+    ``vae_size`` is the side of the pictures that the VAE is said to be made for, if not the folder's.
+    """
     networks: dict[str, dict[str, Any]] = {}
     for component in ("unet", "vae", "text_encoder"):
         stored = json.loads((model / component / "config.json").read_text())
         networks[component] = {key: value for key, value in stored.items() if not key.startswith("_")}
+
+    if vae_size is not None:
+        networks["vae"]["sample_size"] = vae_size
 
     def toy(family: str, prediction_type: PredictionType) -> Architecture:
         return Architecture(**networks, pad_token="!")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.layout import in_one_line
+from sdi_gs.priors.pickled_weights import read_pickle
 
 COUNTS = ("position_ids", "attn_mask", "num_batches_tracked")
 """Ends of entries that are counted, not learned: in some releases of a library only."""
@@ -26,17 +25,13 @@ def read_state(files: Sequence[Path]) -> dict[str, Tensor]:
 
     state: dict[str, Tensor] = {}
     for file in files:
+        if file.suffix != ".safetensors":
+            state |= read_pickle(file)
+            continue
         try:
-            if file.suffix == ".safetensors":
-                content = load_file(file)
-            else:
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+            state |= load_file(file)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise UserError(f"{file} cannot be read as weights ({in_one_line(error)}): download it again") from error
-        content = content.get("state_dict", content) if isinstance(content, Mapping) else content
-        if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-            raise UserError(f"{file} holds no weights: a table of tensors is expected")
-        state.update({str(name): value for name, value in content.items()})
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
