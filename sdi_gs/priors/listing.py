@@ -28,7 +28,7 @@ class PriorStatus:
     prediction_type: str | None
     """Prediction type of its network; None if it is only known from files that are not here."""
     sources: tuple[str, ...]
-    """Sources as ``owner/name@commit``, in the order in which they are tried."""
+    """Sources as ``owner/name@commit``, with the file of single ones, in the order in which they are tried."""
     licence: str
     """Licence of the weights."""
     size_bytes: int | None
@@ -45,6 +45,8 @@ class PriorStatus:
     """Whether it can be given the camera instead of a view word."""
     views_per_group: int = 1
     """Views of one object that it denoises together."""
+    sums: tuple[str, ...] | None = None
+    """Files whose sha256 is known, which a download must match; None where nothing is fetched by the catalogue."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -114,7 +116,7 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
         name=entry.name,
         summary=entry.summary,
         prediction_type=entry.prediction_type,
-        sources=tuple(f"{source.repo_id}@{source.revision}" for source in entry.sources),
+        sources=tuple(source.text for source in entry.sources),
         licence=entry.licence,
         size_bytes=size,
         on_disk=here,
@@ -123,6 +125,9 @@ def _status_of_entry(entry: CatalogEntry) -> PriorStatus:
         is_packaged=entry.packaged is not None,
         knows_cameras=entry.knows_cameras,
         views_per_group=entry.views_per_group,
+        sums=tuple(sorted({name for source in entry.sources for name in source.known_sha256}))
+        if entry.sources
+        else None,
     )
 
 
@@ -169,6 +174,8 @@ def status_lines(statuses: Sequence[PriorStatus]) -> list[str]:
         lines.append(f"    {size}, licence {status.licence}")
         for word, source in zip(["from", *["else"] * len(status.sources)], status.sources, strict=False):
             lines.append(f"    {word} {source}")
+        if status.sums is not None:
+            lines.append(f"    sha256 compared: {', '.join(status.sums) or 'none, the published sums are unknown'}")
         if status.folder is not None:
             lines.append(f"    {'in the package' if status.is_packaged else 'on disk'}: {status.folder}")
         elif status.is_packaged:

@@ -35,6 +35,14 @@ class HubSource:
     """Commit, so that a name always means the same weights; None for the newest."""
     known_sha256: Mapping[str, str] = field(default_factory=dict)
     """Published sha256 sums of files, which a download must match."""
+    pickle: str | None = None
+    """File with the whole model, where there are pickles only: fetching converts it, once."""
+
+    @property
+    def text(self) -> str:
+        """The source as people read it: repository, commit, and the file where it is a single one."""
+        file = "" if self.pickle is None else f", {self.pickle}"
+        return f"{self.repo_id}@{self.revision}{file}"
 
 
 @dataclass(frozen=True, kw_only=True)

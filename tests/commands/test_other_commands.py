@@ -107,6 +107,7 @@ def test_probe_guides_as_the_priors_preset_does(
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache of the hub's client, and nobody where its hub should be."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
 
 
@@ -122,6 +123,7 @@ def test_priors_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFix
         ("sd21", False, False),
         ("sd15", False, False),
         ("toybox-ideal-4view", True, True),
+        ("mvdream", False, False),
     ]
     assert main(["priors"]) == 0
     said = capsys.readouterr().out

@@ -90,6 +90,7 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """An empty cache of the hub's client, so that no test finds real weights."""
     cache = tmp_path_factory.mktemp("hub-cache")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("hub-assets")))
     return cache
 
 

@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from original_layout import use_toy_architecture, write_checkpoint
@@ -19,6 +21,9 @@ from torch import Tensor
 
 from sdi_gs.cameras import orbit_cameras
 from sdi_gs.commands.main import main
+from sdi_gs.configs.presets import preset
+from sdi_gs.errors import UserError
+from sdi_gs.priors.catalog import MVDREAM, load_prior
 from sdi_gs.priors.checkpoint_files import CAMERA_MLP, UNET
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
 from sdi_gs.priors.multiview import camera_numbers
@@ -237,3 +242,63 @@ def test_a_disk_without_room_and_an_interruption_leave_nothing(
         patch.setattr("sdi_gs.priors.convert.inspect_folder", interrupt)
         assert main(command) == 130
     assert sorted(tmp_path.iterdir()) == before
+
+
+# MVDream by its name in the catalogue.
+
+
+@pytest.fixture
+def served(hub: Any, tensors: dict[str, Tensor], tmp_path: Path) -> Path:
+    """MVDream's repository on the hub, with its file at toy size."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    hub.repositories["MVDream/MVDream"] = repository
+    return saved(tensors, repository / "sd-v2.1-base-4view.pt")
+
+
+def test_mvdream_is_fetched_converted_once_and_loaded(
+    served: Path, hub: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["priors", "list", "mvdream"]) == main(["priors", "check", "mvdream"]) == 0
+    said = capsys.readouterr().out
+    assert "from MVDream/MVDream@d14ac9d78c48c266005729f2d5633f6c265da467, sd-v2.1-base-4view.pt" in said
+    assert "sha256 compared: none, the published sums are unknown" in said
+    assert "mvdream: not on this machine; sdi-gs priors fetch mvdream downloads MVDream/MVDream@d14" in said
+    assert hub.downloads() == []
+    assert main(["priors", "fetch", "mvdream"]) == 0
+    told = capsys.readouterr()
+    folder = Path(told.out.strip())
+    assert "its tensors alone are read" in told.err
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+    asked = len(hub.asked)
+    assert main(["priors", "fetch", "mvdream"]) == main(["priors", "list", "mvdream"]) == 0
+    assert f"on disk: {folder}" in capsys.readouterr().out
+    config = preset("toybox-ideal-4view", prior="mvdream", prompt="a corgi")
+    prior = load_prior(config)
+    assert (prior.name, prior.knows_cameras, prior.image_size) == ("MVDream/MVDream", True, 256)
+    assert main(["priors", "check", "mvdream"]) == 0
+    assert "denoises 4 views of one object together" in capsys.readouterr().out
+    assert len(hub.asked) == asked
+
+
+def test_mvdream_with_another_sum_or_without_a_hub_is_one_line(
+    served: Path, hub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [source] = MVDREAM.sources
+    summed = replace(MVDREAM, sources=(replace(source, known_sha256={served.name: "0" * 64}),))
+    with monkeypatch.context() as patch:
+        patch.setattr("sdi_gs.priors.listing.entry_named", lambda _: summed)
+        refused(["priors", "fetch", "mvdream"], "is damaged or not the published file", capsys)
+    del hub.repositories["MVDream/MVDream"]
+    shutil.rmtree(Path(huggingface_hub.constants.HF_HUB_CACHE))
+    refused(["priors", "fetch", "mvdream"], "no mvdream: no MVDream/MVDream.* from the hub", capsys)
+
+
+def test_a_run_under_mvdream_needs_groups_and_cameras_before_anything_is_fetched(hub: Any) -> None:
+    for changes, says in (
+        ({"cameras.views_per_group": 1}, "mvdream denoises 4 views of one object together"),
+        ({"guidance.views": "words"}, "mvdream needs to know the cameras"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load_prior(preset("toybox-ideal-4view", {"prior": "mvdream", "prompt": "a corgi", **changes}))
+    assert hub.asked == []
