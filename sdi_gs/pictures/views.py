@@ -32,15 +32,19 @@ def render_views(
     representation: Representation,
     cameras: CameraBatch,  # V of them
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    *,
+    with_depth: bool = False,
 ) -> RenderOutput:
-    """Render pictures [V, H, W, 3] in [0, 1] and alpha [V, H, W, 1], returned on the CPU."""
+    """Render pictures [V, H, W, 3] in [0, 1], alpha and, if asked for, depth [V, H, W, 1], returned on the CPU."""
     device = representation.device
-    rgb, alpha = [], []
+    rgb, alpha, depth = [], [], []
     for part in split_cameras(cameras):
-        render = representation.render(part.to(device), torch.tensor(background, device=device).expand(len(part), 3))
+        seen, colours = part.to(device), torch.tensor(background, device=device).expand(len(part), 3)
+        render = representation.render(seen, colours, **({"with_depth": True} if with_depth else {}))
         rgb.append(render.rgb.clamp(0.0, 1.0).cpu())
         alpha.append(render.alpha.cpu())
-    return RenderOutput(rgb=torch.cat(rgb), alpha=torch.cat(alpha))
+        depth += [] if render.depth is None else [render.depth.cpu()]
+    return RenderOutput(rgb=torch.cat(rgb), alpha=torch.cat(alpha), depth=torch.cat(depth) if depth else None)
 
 
 def split_cameras(cameras: CameraBatch, size: int = VIEWS_AT_ONCE) -> Iterator[CameraBatch]:

@@ -30,7 +30,7 @@ from torch import Tensor
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, wrap_degrees
 from sdi_gs.errors import UserError
 from sdi_gs.priors.camera_windows import TOLERANCE_DEG, CameraWindows, Window
-from sdi_gs.priors.ideal_conditions import side_cameras
+from sdi_gs.priors.ideal_conditions import heard_views, side_cameras
 from sdi_gs.priors.ideal_worlds import ALONE, World
 from sdi_gs.priors.kept_renders import kept_renders
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
@@ -142,19 +142,29 @@ class IdealPrior:
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
         """Return the mixture of one embedding [E]: a single rendered set, or several weighted by view."""
-        content, views, background = self.world.properties_of(embedding)
-        views = _weakened(views, self.config.view_words_dropped)
+        content, named, background = self.world.properties_of(embedding)
+        views = heard_views(self.config, named)
         weights: list[tuple[ViewWord, float]] = [
             (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
         if len(weights) < 2:
             return self._mixture(content, weights[0][0] if weights else None, background)
-        parts = [(self._mixture(content, word, background), weight) for word, weight in weights]
-        return Mixture(
-            centres=torch.cat([part.centres for part, _ in parts]),
-            log_weights=torch.cat([part.log_weights + math.log(weight) for part, weight in parts]),
-            half_norms=torch.cat([part.half_norms for part, _ in parts]),
-        )
+        several = self._mixture_of_views(content, [word for word, _ in weights], background)
+        count = self.config.renders_per_view
+        shares = torch.tensor([math.log(weight) for _, weight in weights], device=self.device)
+        return replace(several, log_weights=several.log_weights + shares.repeat_interleave(count))
+
+    def _mixture_of_views(self, content: _Content, words: Sequence[ViewWord], background: BackgroundName | None) -> Mixture:
+        """Return the mixtures of some view words one after the other, cached: they take long to copy."""
+        key = (*content, *words, background)
+        if key not in self._mixtures:
+            parts = [self._composite(self._rendered(content, word), background) for word in words]
+            self._mixtures[key] = Mixture(
+                centres=torch.cat([part.centres for part in parts]),
+                log_weights=torch.cat([part.log_weights for part in parts]),
+                half_norms=torch.cat([part.half_norms for part in parts]),
+            )
+        return self._mixtures[key]
 
     def _windows_of_groups(self, cameras: CameraBatch) -> list[Window]:
         """Return the window near the first camera of each group; UserError unless the others stand around it."""
@@ -248,22 +258,6 @@ class IdealPrior:
             log_weights=torch.full((len(rgb),), -math.log(len(rgb)), device=self.device),
             half_norms=0.5 * centres.square().sum(dim=1),
         )
-
-
-def _weakened(
-    views: Sequence[float],  # weights of VIEW_WORDS
-    dropped: float,
-) -> list[float]:
-    """Return the weights where a word is forgotten in a share of all cases; front, sides and back are then as likely
-    as they are wide. No word at all stays none."""
-    if dropped == 0.0 or not any(views):
-        return list(views)
-    around: dict[ViewWord, float] = {"front view": 0.25, "side view": 0.5, "back view": 0.25}
-    total = sum(views)
-    return [
-        (1.0 - dropped) * weight + dropped * total * around.get(word, 0.0)
-        for word, weight in zip(VIEW_WORDS, views, strict=True)
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)

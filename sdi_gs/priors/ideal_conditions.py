@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord, orbit_cameras
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
-from sdi_gs.settings.priors import IdealPriorConfig
+from sdi_gs.settings.priors import EVEN_FRONT_SHARE, IdealPriorConfig
 from sdi_gs.toybox.captions import ToyboxPrompt
 from sdi_gs.toybox.classes import CLASSES, COLOUR_NAMES, ClassName
 
@@ -49,6 +49,29 @@ def properties_of(
         views.tolist(),
         chosen(BACKGROUND_NAMES, backgrounds),
     )
+
+
+def heard_views(
+    config: IdealPriorConfig,
+    named: Sequence[float],  # weights of VIEW_WORDS, all 0 without a word
+) -> list[float]:
+    """Return the weights of the view words that a prompt comes to, some of its words forgotten.
+
+    Without a word they stay all 0, which stands for every side alike, unless fronts are more or less than that.
+    """
+    total, front = sum(named), config.front_share
+    dropped = config.view_words_dropped if total > 0.0 else 1.0
+    if dropped == 0.0 or (total == 0.0 and front == EVEN_FRONT_SHARE):
+        return list(named)
+    seen: dict[ViewWord, float] = {
+        "front view": front,
+        "side view": 2.0 * (1.0 - front) / 3.0,
+        "back view": (1.0 - front) / 3.0,
+    }
+    return [
+        (1.0 - dropped) * weight + dropped * (total or 1.0) * seen.get(word, 0.0)
+        for word, weight in zip(VIEW_WORDS, named, strict=True)
+    ]
 
 
 def side_cameras(config: IdealPriorConfig, view: ViewWord | None, count: int, rng: np.random.Generator) -> CameraBatch:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
 from sdi_gs.errors import UserError
-from sdi_gs.priors.ideal_conditions import embed, properties_of, side_cameras
+from sdi_gs.priors.ideal_conditions import embed, heard_views, properties_of, side_cameras
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.priors.patch_mixture import TWO_SHADES, PatchComponents, PatchMixture, components_of, join, patch_noise
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
@@ -111,7 +111,7 @@ class IdealPatchPrior:
         level = self.schedule.alpha_cumprod(timestep)
         predicted = torch.empty_like(noised_latents)
         for row, embedding in enumerate(embeddings[:, 0].cpu()):
-            wanted = _wanted(embedding)
+            wanted = _wanted(embedding, self.config)
             shades = TWO_SHADES if wanted.class_name is not None else OPEN_SHADES
             if cameras is None:
                 mixture = self._seen_from_sides(wanted)
@@ -181,9 +181,11 @@ class IdealPatchPrior:
 
 def _wanted(
     embedding: Tensor,  # [E]
+    config: IdealPriorConfig,
 ) -> _Wanted:
-    """Return what an embedding stands for."""
-    class_name, colour, views, background = properties_of(embedding)
+    """Return what an embedding stands for to the prior."""
+    class_name, colour, named, background = properties_of(embedding)
+    views = heard_views(config, named)
     return _Wanted(
         class_name=class_name,
         colour=colour,

@@ -47,7 +47,7 @@ def kept_renders(
         return dict(zip(("foreground", "alpha"), (tensor.numpy() for tensor in render()), strict=True))
 
     # Widths and weights of the mixture come later.
-    later = ("component_std", "styled_std", "view_words_dropped")
+    later = ("component_std", "styled_std", "view_words_dropped", "front_share")
     pictures = {name: value for name, value in asdict(config).items() if name not in later}
     arrays = kept_arrays(digest_of([json.dumps([pictures, names]), _machine()], _sources()), make)
     return torch.from_numpy(arrays["foreground"]), torch.from_numpy(arrays["alpha"])

@@ -35,6 +35,10 @@ MAX_PIXELS = 500_000_000
 """Most pixels of the renders of one object, of which each takes 32 bytes while it is made."""
 
 
+EVEN_FRONT_SHARE = 0.25
+"""Share of the full turn in which a front is seen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class IdealPriorConfig:
     """The set of renders in the closed-form toybox prior, and the width of the mixture around them."""
@@ -54,8 +58,11 @@ class IdealPriorConfig:
     elevation_window_deg: Annotated[float, Range(5.0, 180.0)] = 20.0
     """Width of the elevations that a camera may stand for."""
     view_words_dropped: Annotated[float, SHARE] = 0.0
-    """Share of cases in which a view word is forgotten, so that any side but the top may be seen; above 0, sides
-    come out alike and objects turned, as under networks that hear view words badly (docs/janus.md)."""
+    """Share of cases in which a view word is forgotten, as by networks that hear view words badly; any side but the top
+    may then be seen, as often as ``front_share`` says (docs/janus.md)."""
+    front_share: Annotated[float, SHARE] = EVEN_FRONT_SHARE
+    """Share of fronts among the pictures that no view word is heard for, the rest being sides and backs, two to one; a
+    quarter is every side as often as it is wide, photographs show more fronts, and two faces come of it."""
     component_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.3
     """Width s of the mixture in latent units, where white is 1 and black is -1."""
     styled_std: Annotated[float, Range(0.0, 100.0, low_open=True)] = 0.1

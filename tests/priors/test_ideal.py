@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +112,48 @@ def test_mixed_view_weights_are_a_mixture_of_the_views(prior: IdealPrior, share:
     noise = prior.predict_noise(latents, timestep, blended)
     torch.testing.assert_close(noise, expected, atol=1e-4, rtol=1e-3)
     assert not torch.allclose(noises[0], noises[1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "dropped", "front_share", "weights"),
+    [
+        ("a red chair, back view", 0.6, 0.25, (0.15, 0.3, 0.55)),
+        ("a red chair, back view", 0.6, 0.7, (0.42, 0.12, 0.46)),
+        ("a red chair, front view", 0.5, 1.0, (1.0, 0.0, 0.0)),
+        ("a red chair, side view", 1.0, 0.4, (0.4, 0.4, 0.2)),
+        # What names no view is seen as often as in photographs.
+        ("a red chair", 0.0, 0.7, (0.7, 0.2, 0.1)),
+        ("", 0.0, 0.7, (0.7, 0.2, 0.1)),
+    ],
+)
+def test_forgotten_words_leave_the_sides_that_pictures_show(
+    prompt: str, dropped: float, front_share: float, weights: tuple[float, ...]
+) -> None:
+    weak = IdealPrior(replace(SMALL, view_words_dropped=dropped, front_share=front_share))
+    exact = IdealPrior(SMALL)
+    timestep, latents = 700, some_latents()
+    level = weak.schedule.alpha_cumprod(timestep)
+    named = prompt.partition(",")[0]
+    embeddings = exact.embed_prompts([f"a red chair, {word}" for word in VIEW_WORDS[:3]])
+    if not named:
+        embeddings = embeddings - exact.embed_prompts(["a red chair"])
+    noises, log_densities = [], []
+    for embedding, weight in zip(embeddings, weights, strict=True):
+        noises.append(exact.predict_noise(latents, timestep, embedding.expand(3, 1, -1)))
+        density = log_density(latents.flatten(1).double(), exact._mixture_of(embedding[0]), level)
+        log_densities.append(math.log(weight) + density if weight else torch.full_like(density, -math.inf))
+    responsibilities = torch.softmax(torch.stack(log_densities), dim=0).float()
+    expected = (responsibilities[:, :, None, None, None] * torch.stack(noises)).sum(dim=0)
+    noise = weak.predict_noise(latents, timestep, weak.embed_prompts([prompt]).expand(3, 1, -1))
+    torch.testing.assert_close(noise, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_as_many_fronts_as_there_are_sides_change_nothing_without_a_word() -> None:
+    config = replace(SMALL, view_words_dropped=0.5)
+    weak, exact, latents = IdealPrior(config), IdealPrior(SMALL), some_latents()
+    for prompt in ("", "a red chair"):
+        embeddings = exact.embed_prompts([prompt]).expand(3, 1, -1)
+        assert torch.equal(*(one.predict_noise(latents, 300, embeddings) for one in (weak, exact)))
 
 
 def test_the_empty_prompt_is_all_zeros_and_stands_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from sdi_gs.evaluation.metrics.clip_iqa import CLIP_IQA
 from sdi_gs.evaluation.metrics.clip_score import CLIP_SCORE
 from sdi_gs.evaluation.metrics.cost import COST
 from sdi_gs.evaluation.metrics.divergence import DIVERGENCE
+from sdi_gs.evaluation.metrics.fronts import FRONTS
 from sdi_gs.evaluation.metrics.hps import HPS
 from sdi_gs.evaluation.metrics.image_reward import IMAGE_REWARD
 from sdi_gs.evaluation.metrics.janus import JANUS
@@ -23,6 +24,7 @@ from sdi_gs.settings.named import row_named
 METRICS: tuple[Metric, ...] = (
     TRUTH,
     JUDGE,
+    FRONTS,
     CEILING,
     OBJECTS,
     SIZE,
