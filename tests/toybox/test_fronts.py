@@ -90,7 +90,7 @@ def test_blur_and_speckle_make_no_front_and_hide_none(class_name: ClassName) -> 
     item, generator = member(class_name), torch.Generator().manual_seed(0)
 
     def spoilt(views: RenderOutput) -> RenderOutput:
-        blurred = torch.nn.functional.avg_pool2d(views.rgb.permute(0, 3, 1, 2), 5, stride=1, padding=2)
+        blurred = torch.nn.functional.avg_pool2d(views.rgb.permute(0, 3, 1, 2), 3, stride=1, padding=1)
         noise = 0.1 * torch.randn(views.rgb.shape, generator=generator)
         return replace(views, rgb=(blurred.permute(0, 2, 3, 1) + noise).clamp(0.0, 1.0))
 
