@@ -8,8 +8,10 @@ Letters: P prompts, S seeds, R resamplings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -77,6 +79,17 @@ def bootstrap(
         p=min(1.0, max(2.0 * (beyond + 1) / (count + 1), 2.0 ** (1 - len(values)))),
         single=len(values) == 1,
     )
+
+
+def share_interval(count: int, runs: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's interval of the share of runs that have something; runs count as independent.
+
+    Resampling cannot bound a share of which no run has any, or every one.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    middle = (count + z * z / 2) / (runs + z * z)
+    reach = z / (runs + z * z) * math.sqrt(count * (runs - count) / runs + z * z / 4)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -22,6 +22,10 @@ SecondsOf = Callable[[RunConfig], float]
 """Returns the predicted CPU seconds of a run."""
 
 
+PROMPT_HERE = "{prompt}"
+"""Stands for the run's prompt in an arm's negative prompt."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run of a study; runs with the same settings are one row."""
@@ -74,7 +78,7 @@ def plan_study(
     seen: set[RunConfig] = set()
     for (setting, arm), config in configs.items():
         try:
-            require_runnable(replace(config, prompt=study.setting(setting).prompt(study.blocks[0].prompts[0])))
+            require_runnable(for_prompt(config, study.setting(setting).prompt(study.blocks[0].prompts[0])))
         except UserError as error:
             raise UserError(f"study {study.name}, {setting}, arm {arm}: {error}") from error
     cells: dict[tuple[str, str, Budget], RunConfig] = {}
@@ -92,22 +96,27 @@ def plan_study(
                         reference,
                         budget,
                         schedule=schedule_of(reference),
-                        seconds=lambda config, words=words: seconds_of(replace(config, prompt=words)),
+                        seconds=lambda config, words=words: seconds_of(for_prompt(config, words)),
                     )
                     settings[cell] = settings_apart_from_defaults(cells[cell])
         for seed in block.seeds:
             for prompt in block.prompts:
                 words = setting.prompt(prompt)
-                _require_prompt(replace(reference, prompt=words), study, seen)
+                _require_prompt(for_prompt(reference, words), study, seen)
                 groups.append(
                     tuple(
-                        _run(key, prompt, replace(cells[key], prompt=words, seed=seed), settings[key])
+                        _run(key, prompt, for_prompt(replace(cells[key], seed=seed), words), settings[key])
                         for budget in block.budgets
                         for arm in block.arms
                         if (key := (setting.name, arm, budget))
                     )
                 )
     return Plan(study=study, groups=tuple(groups))
+
+
+def for_prompt(config: RunConfig, prompt: str) -> RunConfig:
+    """Return the settings of a run of a prompt, which the negative prompt may contain as ``{prompt}``."""
+    return replace(config, prompt=prompt, negative_prompt=config.negative_prompt.replace(PROMPT_HERE, prompt))
 
 
 def _require_prompt(config: RunConfig, study: Study, seen: set[RunConfig]) -> None:
@@ -122,6 +131,8 @@ def _require_prompt(config: RunConfig, study: Study, seen: set[RunConfig]) -> No
 
 def _run(cell: tuple[str, str, Budget], prompt: str, config: RunConfig, settings: Mapping[str, Any]) -> PlannedRun:
     setting, arm, budget = cell
+    if "negative_prompt" in settings:
+        settings = {**settings, "negative_prompt": config.negative_prompt}
     row = new_row(
         index=0,
         line=1,

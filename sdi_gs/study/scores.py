@@ -27,6 +27,8 @@ class Score:
     """Key among the metric's values; empty for that of the table."""
     network: Role | None = None
     """The network that the metric needs; None where it needs none."""
+    is_share: bool = False
+    """Whether a run has it or not, so that a mean is the share of runs, shown with its interval."""
 
 
 SCORES: dict[str, Score] = {
@@ -42,6 +44,17 @@ SCORES: dict[str, Score] = {
     ),
     "fog": Score(title="fog", form=".3f", metric="truth", better=-1),
     "view_accuracy": Score(title="sides right", form=".2f", metric="truth"),
+    "two_fronts": Score(title="two fronts", form=".0%", metric="fronts", better=-1, is_share=True),
+    "no_front": Score(
+        title="no front", form=".0%", metric="fronts", better=-1, of=lambda fronts: float(fronts == 0), key="fronts", is_share=True
+    ),
+    "turned": Score(
+        title="turned", form=".0%", metric="fronts", better=-1, of=lambda turn: float(abs(turn) > 45), key="turn_deg", is_share=True
+    ),
+    "sides_agree": Score(title="sides agree", form=".2f", metric="fronts"),
+    "sides_right": Score(title="sides right, every 15°", form=".2f", metric="fronts"),
+    "psnr_turned": Score(title="PSNR, any turn", form=".1f", metric="fronts"),
+    "hollow": Score(title="hollow", form=".2f", metric="fronts", better=-1),
     "judge_class": Score(title="judge: class", form=".2f", metric="judge"),
     "judge_colour": Score(title="judge: colour", form=".2f", metric="judge"),
     "judge_view": Score(title="judge: view", form=".2f", metric="judge"),

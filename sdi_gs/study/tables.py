@@ -17,7 +17,7 @@ from sdi_gs.study.differences import (
     table_of,
     verdict,
 )
-from sdi_gs.study.intervals import Interval
+from sdi_gs.study.intervals import Interval, share_interval
 from sdi_gs.study.scores import SCORES
 from sdi_gs.study.spec import Expectation, PromptTable, Study
 
@@ -56,11 +56,21 @@ def arm_table(study: Study, cells: Mapping[Cell, Sequence[Result]]) -> str:
         means, first = means_of(results, (*study.means, *study.scores)), results[0].scores
         costs = [f"{first['steps']} × {first['steps_per_target']}"]
         costs += [f"{means[key]:.0f}" if key in means else "–" for key in ("predictor_calls", time)]
-        scores = [
-            format(means[key], SCORES[key].form) if key in means else "–" for key in (*study.means, *study.scores)
-        ]
+        scores = [_mean(results, key, means) for key in (*study.means, *study.scores)]
         lines.append(_line(study.arm(arm).title, budget, str(len(results)), *costs, *scores))
     return "\n".join(lines)
+
+
+def _mean(results: Sequence[Result], key: str, means: Mapping[str, float]) -> str:
+    """Format a mean, with its interval if it is a share of runs."""
+    if key not in means:
+        return "–"
+    shown = format(means[key], SCORES[key].form)
+    if not SCORES[key].is_share:
+        return shown
+    values = table_of(results, key).values()
+    low, high = share_interval(round(sum(values)), len(values))
+    return f"{shown} [{format(low, SCORES[key].form)}, {format(high, SCORES[key].form)}]"
 
 
 def difference_table(

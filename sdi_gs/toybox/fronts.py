@@ -61,6 +61,10 @@ class Fronts:
     """The turn from truth, from +x towards +y, at which most views show the side that they should."""
     sides_agree: float
     """Share of the views that show the side that they should, within 45 degrees, at that turn: 1 for a whole object."""
+    sides_right: float
+    """The same for the object as it stands, not turned."""
+    psnr_turned: float
+    """Mean PSNR over the views against the best member at its best turn, all around, dB."""
     hollow: float | None
     """Share of the pixels that lie 0.15 units or more behind the surface that the view looks like; None without depth."""
 
@@ -91,13 +95,16 @@ def count_fronts(
     distances = torch.cdist(rgb, pictures, compute_mode="donot_use_mm_for_euclid_dist").square()  # [A, K A]
     nearest = distances.argmin(dim=1)
     sides = STEP_DEG * (nearest % AZIMUTHS).double()
-    turn, agreeing = _turn_of(sides)
+    agreement = _agreement(sides)
+    turn = agreement.index(max(agreement))
     fronts = _apart(_front_views(distances, pictures))
     return Fronts(
         fronts=fronts,
         two_fronts=fronts > 1,
-        turn_deg=turn,
-        sides_agree=agreeing,
+        turn_deg=float(_wrapped(torch.tensor(STEP_DEG * turn))),
+        sides_agree=agreement[turn][0],
+        sides_right=agreement[0][0],
+        psnr_turned=_psnr_turned(distances / rgb.shape[1]),
         hollow=None if views.depth is None else _hollow(views, truth, nearest),
     )
 
@@ -128,15 +135,24 @@ def _apart(views: Sequence[int]) -> int:
     return most
 
 
-def _turn_of(
+def _agreement(
     sides: Tensor,  # [A] degrees, the side that each view of the ring shows
-) -> tuple[float, float]:
-    """Return the turn at which most views show the side that they should, and their share; of equals the middle one."""
-    turns = STEP_DEG * torch.arange(AZIMUTHS)
-    off = _wrapped(sides[None] - (STEP_DEG * torch.arange(AZIMUTHS)[None] - turns[:, None])).abs()  # [turns, A]
-    agreeing = (off <= AGREES_DEG).double().mean(dim=1)
-    best = int((agreeing - 1e-6 * off.mean(dim=1)).argmax())
-    return float(_wrapped(turns[best])), float(agreeing[best])
+) -> list[tuple[float, float]]:
+    """Return, for every turn of the ring, the share of views that show the side that they should, and minus the error."""
+    azimuths = STEP_DEG * torch.arange(AZIMUTHS)
+    off = _wrapped(sides[None] - (azimuths[None] - azimuths[:, None])).abs()
+    shares = (off <= AGREES_DEG).double().mean(dim=1)
+    return list(zip(shares.tolist(), (-off.mean(dim=1)).tolist(), strict=True))
+
+
+def _psnr_turned(
+    errors: Tensor,  # [A, K A] mean squared
+) -> float:
+    """Return the highest mean PSNR over the ring, of any member at any turn."""
+    by_member = -10.0 * errors.clamp_min(metrics.MSE_FLOOR).log10().unflatten(1, (-1, AZIMUTHS))  # [A, K, A]
+    numbers = torch.arange(AZIMUTHS)
+    means = [by_member[numbers, :, (numbers - turn) % AZIMUTHS].mean(dim=0) for turn in range(AZIMUTHS)]
+    return float(torch.stack(means).max())
 
 
 def _hollow(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sdi_gs.study.intervals import Interval, bootstrap, holm, resampled_means
+from sdi_gs.study.intervals import Interval, bootstrap, holm, resampled_means, share_interval
 
 NORMAL_975 = 1.959964
 
@@ -112,3 +112,11 @@ def test_holm_corrects_the_smallest_most_and_keeps_the_order() -> None:
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("count", "runs"), [(0, 120), (1, 30), (17, 24), (24, 24)])
+def test_the_interval_of_a_share_is_scipys(count: int, runs: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(count, runs).proportion_ci(method="wilson")
+    assert share_interval(count, runs) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert share_interval(count, runs)[0] <= count / runs <= share_interval(count, runs)[1]

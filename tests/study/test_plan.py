@@ -175,6 +175,18 @@ def test_a_row_holds_all_that_its_run_needs() -> None:
     assert with_values(RunConfig(), settings_apart_from_defaults(config)) == config
 
 
+def test_a_negative_prompt_may_contain_the_runs_own() -> None:
+    arms = {"a": {}, "b": {"negative_prompt": "{prompt}, front view", "guidance.guidance_scale": 3.0}}
+    runs = planned(a_study(arms, blocks=(replace(BLOCKS[1], arms=("a", "b")),))).runs
+    negatives = {run.config.negative_prompt for run in runs if run.arm == "b"}
+    assert negatives == {
+        "a patchwork blue robot, front view",
+        "a patchwork snowman with an orange hat, front view",
+    }
+    for run in runs:
+        assert with_values(RunConfig(), run.row.given) == run.config
+
+
 @pytest.mark.parametrize(
     ("arms", "words"),
     [

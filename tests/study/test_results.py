@@ -111,6 +111,17 @@ def test_seconds_are_predicted_where_they_can_be(tmp_path: Path) -> None:
     assert f"| SDI | steps | 2 | 60 × 4 | 9 | {seconds(steps.config):.0f} | 19.0 |" in tables
 
 
+def test_a_share_of_runs_is_shown_with_its_interval(tmp_path: Path) -> None:
+    study = replace(STUDY, scores=("two_fronts", "no_front"), claims=())
+    results = [
+        replace(result, scores={**result.scores, "two_fronts": index == 0, "fronts": 2 - (index > 0)})
+        for index, result in enumerate(r for r in results_of(tmp_path) if (r.setting, r.arm) == ("plain", "sdi"))
+    ]
+    assert len(results) == 4
+    # Wilson's interval of one in two at each budget, and of none.
+    assert "| 50% [9%, 91%] | 0% [0%, 66%] |" in page_tables(study, results)
+
+
 def test_an_incomplete_group_does_not_count(tmp_path: Path) -> None:
     plan, whole = planned(STUDY), results_of(tmp_path)
     assert len(whole) == len(plan.runs)

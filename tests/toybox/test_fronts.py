@@ -13,10 +13,21 @@ from torch import Tensor
 from sdi_gs.cameras import joined_cameras
 from sdi_gs.contracts import RenderOutput
 from sdi_gs.toybox.classes import ClassName
-from sdi_gs.toybox.fronts import APART_DEG, AZIMUTHS, HOLLOW, STEP_DEG, Fronts, _apart, count_fronts, front_cameras
-from sdi_gs.toybox.objects import CLASSES_WITH_FRONT, PlacedObject, sample_object
+from sdi_gs.toybox.fronts import (
+    APART_DEG,
+    AZIMUTHS,
+    HOLLOW,
+    MEMBERS,
+    STEP_DEG,
+    Fronts,
+    _apart,
+    count_fronts,
+    front_cameras,
+)
+from sdi_gs.toybox.metrics import psnr
+from sdi_gs.toybox.objects import CLASSES_WITH_FRONT, PlacedObject, canonical_object, sample_object
 from sdi_gs.toybox.splits import split_seed
-from sdi_gs.toybox.truth import render_truth
+from sdi_gs.toybox.truth import render_truth, truth_draws
 from sdi_gs.toybox.truth_yaw import turned
 
 CAMERAS = front_cameras(48)
@@ -54,6 +65,8 @@ def test_a_whole_object_has_one_front_however_it_is_turned(class_name: ClassName
     assert (found.fronts, found.two_fronts) == (1, False)
     assert abs((found.turn_deg - yaw_deg + 180.0) % 360.0 - 180.0) <= STEP_DEG
     assert found.sides_agree > 0.95
+    assert (found.sides_right > 0.95) == (yaw_deg == 0.0)
+    assert found.psnr_turned > 17.0
     assert found.hollow is not None and found.hollow < 0.05
 
 
@@ -111,6 +124,21 @@ def test_hollow_is_behind_the_surface_that_is_shown() -> None:
     assert flat < 0.05
     assert deep > 0.9
     assert counted(replace(views, depth=None), item).hollow is None
+
+
+def test_psnr_is_that_of_the_best_member_at_its_best_turn() -> None:
+    members = [canonical_object("car", "blue"), *truth_draws("car", "blue", MEMBERS - 1)]
+    turns = [STEP_DEG * number for number in range(AZIMUTHS)]
+    noise = 0.1 * torch.randn(AZIMUTHS, 48, 48, 3, generator=torch.Generator().manual_seed(2))
+    views = shown(members[5], lambda azimuth: azimuth - 75.0)
+    views = replace(views, rgb=views.rgb + noise)
+    expected = max(
+        psnr(views.rgb, shown(item, lambda azimuth, turn=turn: azimuth - turn).rgb).mean().item()
+        for item in members[4:6]
+        for turn in turns
+    )
+    assert counted(views, members[5]).psnr_turned == pytest.approx(expected, abs=1e-3)
+    assert expected == pytest.approx(20.0, abs=0.1)
 
 
 def test_most_views_apart_are_those_of_all_subsets() -> None:
