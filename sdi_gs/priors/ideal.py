@@ -154,7 +154,9 @@ class IdealPrior:
         shares = torch.tensor([math.log(weight) for _, weight in weights], device=self.device)
         return replace(several, log_weights=several.log_weights + shares.repeat_interleave(count))
 
-    def _mixture_of_views(self, content: _Content, words: Sequence[ViewWord], background: BackgroundName | None) -> Mixture:
+    def _mixture_of_views(
+        self, content: _Content, words: Sequence[ViewWord], background: BackgroundName | None
+    ) -> Mixture:
         """Return the mixtures of some view words one after the other, cached: they take long to copy."""
         key = (*content, *words, background)
         if key not in self._mixtures:

@@ -31,6 +31,9 @@ class Score:
     """Whether a run has it or not, so that a mean is the share of runs, shown with its interval."""
 
 
+MOST_TURN_DEG = 45.0
+"""Half of the quarter that a view word names: an object that is turned by more contradicts most of its words."""
+
 SCORES: dict[str, Score] = {
     "psnr_best": Score(title="PSNR fixed yaw", form=".1f", metric="truth"),
     "psnr_free": Score(title="PSNR", form=".1f", metric="truth"),
@@ -46,10 +49,22 @@ SCORES: dict[str, Score] = {
     "view_accuracy": Score(title="sides right", form=".2f", metric="truth"),
     "two_fronts": Score(title="two fronts", form=".0%", metric="fronts", better=-1, is_share=True),
     "no_front": Score(
-        title="no front", form=".0%", metric="fronts", better=-1, of=lambda fronts: float(fronts == 0), key="fronts", is_share=True
+        title="no front",
+        form=".0%",
+        metric="fronts",
+        better=-1,
+        of=lambda fronts: float(fronts == 0),
+        key="fronts",
+        is_share=True,
     ),
     "turned": Score(
-        title="turned", form=".0%", metric="fronts", better=-1, of=lambda turn: float(abs(turn) > 45), key="turn_deg", is_share=True
+        title="turned",
+        form=".0%",
+        metric="fronts",
+        better=-1,
+        of=lambda turn_deg: float(abs(turn_deg) > MOST_TURN_DEG),
+        key="turn_deg",
+        is_share=True,
     ),
     "sides_agree": Score(title="sides agree", form=".2f", metric="fronts"),
     "sides_right": Score(title="sides right, every 15°", form=".2f", metric="fronts"),

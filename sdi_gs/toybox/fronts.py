@@ -5,8 +5,9 @@ of these pictures is what the view looks like: an object's side by its angle, wh
 prompt says, so that an object that is whole but turned has one front as well.
 
 A view shows the front if the nearest picture is one of a front, within ``FRONT_DEG``, and the view is clearly one: on
-the line between this picture and the nearest one of another side, beyond ``OTHER_DEG``, it lies in the third next to the
-front. What is half front and half back is thus no front, and neither is what looks alike from all sides without one.
+the line between this picture and the nearest one of another side, beyond ``OTHER_DEG``, it lies in the third next to
+the front. What is half front and half back is thus no front, and neither is what looks alike from all sides without
+one.
 
 Letters: A azimuths of the ring, K members, H W pixels.
 """
@@ -66,7 +67,7 @@ class Fronts:
     psnr_turned: float
     """Mean PSNR over the views against the best member at its best turn, all around, dB."""
     hollow: float | None
-    """Share of the pixels that lie 0.15 units or more behind the surface that the view looks like; None without depth."""
+    """Share of the pixels that lie 0.15 units or more behind the surface that is shown; None without depth."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON keys and values."""
@@ -138,7 +139,7 @@ def _apart(views: Sequence[int]) -> int:
 def _agreement(
     sides: Tensor,  # [A] degrees, the side that each view of the ring shows
 ) -> list[tuple[float, float]]:
-    """Return, for every turn of the ring, the share of views that show the side that they should, and minus the error."""
+    """Return, for every turn of the ring, the share of views that show the side they should, and minus the error."""
     azimuths = STEP_DEG * torch.arange(AZIMUTHS)
     off = _wrapped(sides[None] - (azimuths[None] - azimuths[:, None])).abs()
     shares = (off <= AGREES_DEG).double().mean(dim=1)
