@@ -14,7 +14,6 @@ from sdi_gs.contracts import DiffusionPrior, NoiseSchedule
 from sdi_gs.guidance.guided_predictor import needed_branches
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step
-from sdi_gs.pictures.views import ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.backgrounds import BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.guidance import GuidanceConfig
@@ -190,7 +189,8 @@ def _calls_of_every_kind(trainer: Trainer, prior: DiffusionPrior) -> list[Callab
     """Return the conditional, unconditional and both branches of a round's views, as guidance passes them."""
     config = trainer.config
     views = config.views_per_step
-    cameras = ring_cameras(config.cameras, views, prior.image_size, elevation_deg=15.0)
+    draws, size = torch.Generator().manual_seed(config.seed), prior.image_size
+    cameras = sample_cameras(config.cameras, views, width=size, height=size, generator=draws)
     grounds: list[BackgroundName] = [BACKGROUND_NAMES[index % len(BACKGROUND_NAMES)] for index in range(views)]
     conditions = trainer.conditions.for_cameras(cameras, grounds, perp_neg=False)
     prompt, negative, told = conditions.prompt_embeddings, conditions.negative_embeddings, conditions.cameras

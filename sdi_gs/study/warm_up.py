@@ -15,16 +15,19 @@ def warm_up(trainer: Trainer) -> None:
     """Warm up before the first step: rendered mixtures, compiled kernels. Leaves the generators unchanged."""
     prior, conditions, backgrounds = trainer.prior, trainer.conditions, trainer.config.backgrounds
     size = prior.image_size
-    latents = prior.encode_images(torch.zeros(1, size, size, 3), torch.Generator().manual_seed(0)).detach()
+    group = trainer.config.cameras.views_per_group
+    latents = prior.encode_images(torch.zeros(group, size, size, 3), torch.Generator().manual_seed(0)).detach()
     views: Sequence[ViewWord | None] = VIEW_WORDS
     cameras = None
     if trainer.config.guidance.views == "cameras":
         draws = torch.Generator().manual_seed(0)
         views = [None]
-        cameras = sample_cameras(trainer.config.cameras, 2, width=size, height=size, generator=draws).rows(slice(1))
-    prior.predict_noise(latents, 500, conditions.negative_embeddings(1), cameras)
+        drawn = sample_cameras(trainer.config.cameras, 2 * group, width=size, height=size, generator=draws)
+        cameras = drawn.rows(slice(group))
+    prior.predict_noise(latents, 500, conditions.negative_embeddings(group), cameras)
     for view in views:
         for background in backgrounds:
-            prior.predict_noise(latents, 500, conditions.prompt_embeddings([view], [background]), cameras)
+            embeddings = conditions.prompt_embeddings([view] * group, [background] * group)
+            prior.predict_noise(latents, 500, embeddings, cameras)
     # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
     Trainer(replace(trainer.config, steps=1), prior, device=trainer.device).train_step()

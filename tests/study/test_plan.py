@@ -130,6 +130,20 @@ def test_costs_are_measured_under_replay_and_without() -> None:
     assert cost.further < 5.0 * (cost.first + cost.conditional)
 
 
+def test_costs_of_a_prior_of_four_views_are_measured_in_whole_groups() -> None:
+    values = {
+        "ideal_prior.image_size": 16,
+        "ideal_prior.renders_per_window": 8,
+        "ideal_prior.azimuth_window_deg": 60.0,
+        "gaussians.num_initial": 20,
+        "replay.steps_per_target": 2,
+        "replay.views": 16,
+        "views_per_step": 8,
+    }
+    cost = measure_cost(preset("toybox-ideal-4view", values, prompt="a red mug"))
+    assert min(cost.alone, cost.conditional, cost.unconditional, cost.both) > 0.0
+
+
 def test_the_nearest_number_of_rounds_is_found() -> None:
     for target, rounds in ((0.5, 1), (10.0, 10), (10.4, 10), (10.6, 11), (777.0, 777)):
         assert rounds_for(REFERENCE, target, lambda config: config.steps / 4) == rounds
