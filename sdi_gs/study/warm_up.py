@@ -27,7 +27,7 @@ def warm_up(trainer: Trainer) -> None:
     prior.predict_noise(latents, 500, conditions.negative_embeddings(group), cameras)
     for view in views:
         for background in backgrounds:
-            several = [view for _ in range(group)], [background for _ in range(group)]
-            prior.predict_noise(latents, 500, conditions.prompt_embeddings(*several), cameras)
+            embeddings = conditions.prompt_embeddings((view,) * group, (background,) * group)
+            prior.predict_noise(latents, 500, embeddings, cameras)
     # The step of a twin compiles the rasteriser's kernels, forwards and backwards.
     Trainer(replace(trainer.config, steps=1), prior, device=trainer.device).train_step()
