@@ -70,15 +70,16 @@ def by_prompt(values: Mapping[tuple[str, int], float]) -> np.ndarray:  # [P, S],
     return np.array([row + [np.nan] * (seeds - len(row)) for row in prompts.values()])
 
 
+def paired(first: Sequence[Result], second: Sequence[Result], key: str) -> dict[tuple[str, int], float]:
+    """Return a score's differences by prompt and seed."""
+    one, other = table_of(first, key), table_of(second, key)
+    return {run: one[run] - other[run] for run in one if run in other}
+
+
 def differences(first: Sequence[Result], second: Sequence[Result], keys: Sequence[str]) -> dict[str, Interval]:
     """Return every score's mean paired difference with its interval; without scores that no pair has."""
-    found = {}
-    for key in keys:
-        one, other = table_of(first, key), table_of(second, key)
-        pairs = {run: one[run] - other[run] for run in one if run in other}
-        if pairs:
-            found[key] = bootstrap(by_prompt(pairs))
-    return found
+    pairs = {key: paired(first, second, key) for key in keys}
+    return {key: bootstrap(by_prompt(values)) for key, values in pairs.items() if values}
 
 
 def verdict(found: Mapping[str, Interval]) -> dict[str, list[str]]:

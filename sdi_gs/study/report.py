@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdi_gs.errors import UserError
-from sdi_gs.evaluation.plots import new_figure, save_figure
 from sdi_gs.files import disk_errors, write_atomically
 from sdi_gs.runs.provenance import versions
 from sdi_gs.study.differences import (
     Result,
     answer,
-    by_prompt,
     cells_of,
     contrasts_of,
     findings_of,
-    table_of,
     verdict,
 )
-from sdi_gs.study.intervals import bootstrap
+from sdi_gs.study.figures import write_figures
 from sdi_gs.study.page import MARKS, PAGE, kept_reading
 from sdi_gs.study.results import results_as_json
-from sdi_gs.study.scores import SCORES
 from sdi_gs.study.spec import Study
 from sdi_gs.study.tables import claim_tables, means_of, page_tables
 
 DATA = "study.json"
-MOST_PANELS = 4
-"""Scores that a figure shows."""
 
 READING = (
     "Means over runs of complete groups of prompt and seed. Differences are paired by prompt and seed, with 95 % "
@@ -40,7 +33,7 @@ READING = (
     "they exclude 0, and ahead or behind by the side. Of few prompts such intervals are too narrow, of one there is "
     "none. Many differences are shown: some exclude 0 by chance."
 )
-FIGURE_CAPTION = "*Means with their intervals; grey: single runs.*"
+FIGURE_CAPTION = "*Means with their intervals over prompts; grey: single runs, or pairs of them.*"
 SHEET_CAPTION = "*Each object from the front and from behind.*"
 
 
@@ -60,7 +53,7 @@ def write_report(
     """
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    figures = _figures(study, results, out, say=say)
+    figures = write_figures(study, results, out, say=say)
     page, data = out / PAGE, out / DATA
     text = _page(study, results, command, complete, kept_reading(out), figures, sheets)
     write_atomically(page, text.encode(), overwrite=True)
@@ -121,47 +114,6 @@ def _data(study: Study, results: Sequence[Result], command: str) -> dict[str, An
         ],
         "results": results_as_json(results),
     }
-
-
-def _figures(study: Study, results: Sequence[Result], out: Path, *, say: Callable[[str], None]) -> list[Path]:
-    """Draw a figure per setting; without matplotlib one line says how to get it."""
-    paths = []
-    for setting in study.settings:
-        cells = cells_of(study, results, setting.name)
-        if not cells:
-            continue
-        path = out / f"figure-{setting.name}.svg"
-        try:
-            draw_means(study, cells, path)
-        except UserError as error:
-            say(str(error))
-            return []
-        paths.append(path)
-    return paths
-
-
-def draw_means(study: Study, cells: Mapping[tuple[str, Any], Sequence[Result]], path: Path) -> None:
-    """Draw each arm's mean and interval over prompts for the study's first scores, a panel each."""
-    keys = study.scores[:MOST_PANELS]
-    figure = new_figure(3.4 * len(keys) + 1.5, 0.32 * len(cells) + 1.3)
-    panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
-    several = len(study.budgets) > 1
-    names = [f"{study.arm(arm).title}{f', equal {budget}' if several else ''}" for arm, budget in cells]
-    for panel, key in zip(panels, keys, strict=True):
-        for row, (cell, runs) in enumerate(cells.items()):
-            values = table_of(runs, key)
-            if values:
-                found = bootstrap(by_prompt(values))
-                ends = (0.0, 0.0) if found.single else (found.mean - found.low, found.high - found.mean)
-                reach = [[max(end, 0.0)] for end in ends]
-                colour = f"C{study.budgets.index(cell[1])}"
-                panel.scatter(list(values.values()), [row] * len(values), s=6, color="0.75")
-                panel.errorbar(found.mean, row, xerr=reach, fmt="o", color=colour, markersize=5, capsize=2)
-        better = "more" if SCORES[key].better > 0 else "less"
-        panel.set(title=f"{SCORES[key].title} ({better} is better)", ylim=(len(cells) - 0.5, -0.5))
-        panel.grid(alpha=0.3, axis="x")
-    panels[0].set_yticks(range(len(names)), names, fontsize=8)
-    save_figure(figure, path, overwrite=True)
 
 
 def command_line(words: Sequence[str]) -> str:

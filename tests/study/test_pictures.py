@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,15 @@ import pytest
 from PIL import Image
 from small_studies import a_study
 
-from sdi_gs.study.differences import Result, cells_of
-from sdi_gs.study.report import draw_means
+from sdi_gs.study.differences import Result, cells_of, contrasts_of
+from sdi_gs.study.figures import figure_rows, write_figures
 from sdi_gs.study.sheets import HEAD, MARGIN, labelled_sheet
+from sdi_gs.study.spec import Block
 
+STUDY = replace(
+    a_study(comparisons=(("sdi", "sds"),)),
+    blocks=(Block(setting="plain", arms=("sdi", "sds"), budgets=("steps",), prompts=("a blue robot",), seeds=(0,)),),
+)
 COLOURS = ((250, 20, 20), (20, 200, 20), (20, 20, 250), (240, 200, 20))
 
 
@@ -75,15 +81,33 @@ def results() -> list[Result]:
     ]
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_equal_numbers_give_equal_figures(tmp_path: Path, count: int) -> None:
     pytest.importorskip("matplotlib")
-    study = a_study()
-    found = [result for result in results() if result.prompt in [row.prompt for row in results()][:count]]
-    cells = cells_of(study, found, "plain")
+    prompts = [row.prompt for row in results()][:count]
+    found = [result for result in results() if result.prompt in prompts]
     for _ in range(2):
-        draw_means(study, cells, tmp_path / "one.svg")
-    draw_means(study, cells, tmp_path / "other.svg")
-    text = (tmp_path / "one.svg").read_bytes()
-    assert text == (tmp_path / "other.svg").read_bytes()
-    assert text.startswith(b"<?xml") and len(text) < 100_000
+        [path] = write_figures(STUDY, found, tmp_path, say=print)
+    text = path.read_bytes()
+    [other] = write_figures(STUDY, found, made(tmp_path / "other"), say=print)
+    assert text == other.read_bytes()
+    assert text.startswith(b"<?xml") and len(text) < 60_000
+    # Texts stay texts, which a search finds.
+    assert b"minus SDS" in text and b"PSNR (more is better)" in text
+
+
+def test_a_figure_shows_pairs_and_of_a_study_without_comparisons_its_arms() -> None:
+    cells = cells_of(STUDY, results(), "plain")
+    [row] = figure_rows(STUDY, cells, list(contrasts_of(STUDY, results())))
+    assert (row.title, row.is_difference) == ("SDI\nminus SDS", True)
+    assert row.values["psnr_free"] == {
+        (prompt, 0): 2.0 for prompt in ("a blue robot", "a red mushroom", "a green tree")
+    }
+    arms = figure_rows(STUDY, cells, [])
+    assert [(row.title, row.is_difference) for row in arms] == [("SDI", False), ("SDS", False)]
+    assert list(arms[1].values["psnr_free"].values()) == [20.0, 21.0, 22.0]
