@@ -57,7 +57,7 @@ def write_report(
     page, data = out / PAGE, out / DATA
     text = _page(study, results, command, complete, kept_reading(out), figures, sheets)
     write_atomically(page, text.encode(), overwrite=True)
-    write_atomically(data, f"{json.dumps(_data(study, results, command), indent=1)}\n".encode(), overwrite=True)
+    write_atomically(data, _as_text(_data(study, results, command)).encode(), overwrite=True)
     return [page, data, *figures, *sheets]
 
 
@@ -114,6 +114,12 @@ def _data(study: Study, results: Sequence[Result], command: str) -> dict[str, An
         ],
         "results": results_as_json(results),
     }
+
+
+def _as_text(data: dict[str, Any]) -> str:
+    """Return JSON with a line per result, of which there are hundreds."""
+    lines = ",\n".join(json.dumps(row) for row in data.pop("results"))
+    return f'{json.dumps(data, indent=1)[:-2]},\n "results": [\n{lines}\n ]\n}}\n'
 
 
 def command_line(words: Sequence[str]) -> str:
