@@ -102,8 +102,8 @@ def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return [name for name in names if before.get(name, default.get(name)) != now.get(name, default.get(name))]
 
 
-def _make_folder(out: Path) -> None:
-    """Make the batch's folder, or take one that is empty or holds a batch; UserError for any other."""
+def require_batch_folder(out: Path, option: str = "--output-dir") -> None:
+    """Raise UserError for a path that is neither free, nor an empty folder, nor a batch's."""
     refuse_impossible(out)
     with disk_errors(out):
         if (
@@ -111,7 +111,13 @@ def _make_folder(out: Path) -> None:
             and not (out / JOURNAL).exists()
             and any(path.name not in (LOCK, RUNS) for path in out.iterdir())
         ):
-            raise UserError(f"{out} holds something else than a batch: choose another --output-dir")
+            raise UserError(f"{out} holds something else than a batch: choose another {option}")
+
+
+def _make_folder(out: Path) -> None:
+    """Make the batch's folder, or take one that is empty or holds a batch; UserError for any other."""
+    require_batch_folder(out)
+    with disk_errors(out):
         (out / RUNS).mkdir(parents=True, exist_ok=True)
 
 

@@ -15,7 +15,7 @@ from sdi_gs import __version__
 from sdi_gs.batch.display import totals_of
 from sdi_gs.batch.engine import Job
 from sdi_gs.batch.journal import JOURNAL, BatchHeader
-from sdi_gs.batch.opening import opened_batch
+from sdi_gs.batch.opening import opened_batch, require_batch_folder
 from sdi_gs.batch.page import PageWriter
 from sdi_gs.batch.state import BatchState, RowState, replay
 from sdi_gs.commands.batch_engine import EngineOptions, engine_of, make_rows, require_engine
@@ -26,7 +26,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.settings.bounds import SEED, Range, check_settings
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
-from sdi_gs.study.page import require_own_page
+from sdi_gs.study.page import require_folder
 from sdi_gs.study.reading import listed_prompts, read_study, study_file
 from sdi_gs.study.spec import Study as Studied
 
@@ -85,7 +85,7 @@ def study(options: Study) -> int:
     require_engine(options)
     studied = _chosen(read_study(study_file(options.source, SHIPPED)), options)
     out = options.output_dir or Path("outputs") / f"study-{studied.name}"
-    require_own_page(out)
+    require_folder(out)
     if options.results is not None:
         return _report_again(options, studied, out)
     from sdi_gs.study.plan import plan_study
@@ -93,6 +93,7 @@ def study(options: Study) -> int:
     from sdi_gs.study.results import require_scores
 
     runs = options.runs_dir or out.parent / "study-runs"
+    require_batch_folder(runs, "--runs-dir")
     predictor = Predictor(runs, say=say)
     plan = plan_study(
         studied,

@@ -16,10 +16,10 @@ DEEPEST, MOST_EVENTS = 16, 5000
 """Tables in tables, and values and brackets of all of them; settings have 4 and about 400."""
 
 
-def read_yaml_table(file: Path) -> dict[Any, Any]:
+def read_yaml_table(file: Path, *, fix: str = "mend it, or start the run anew") -> dict[Any, Any]:
     """Return a file's mapping; UserError for a file that is missing, too large, or anything else than a mapping.
 
-    Tags of types are refused, as is nesting without end.
+    Tags of types are refused, as is nesting without end. ``fix`` ends the messages.
     """
     with disk_errors(file, "read"), file.open("rb") as opened:
         text = opened.read(LARGEST_FILE + 1)
@@ -30,9 +30,9 @@ def read_yaml_table(file: Path) -> dict[Any, Any]:
         table = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         # ValueError for what looks like a date and is none, and for numbers of thousands of digits.
-        raise UserError(f"{file} is damaged (not YAML): mend it, or start the run anew") from error
+        raise UserError(f"{file} is damaged (not YAML): {fix}") from error
     if not isinstance(table, dict):
-        raise UserError(f"{file} holds no settings: mend it, or start the run anew")
+        raise UserError(f"{file} holds no settings: {fix}")
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdi_gs.errors import UserError
-from sdi_gs.files import disk_errors, is_there
+from sdi_gs.files import disk_errors, is_there, refuse_impossible
 
 PAGE = "study.md"
 MARKS = ("<!-- reading: kept when this page is written again -->", "<!-- end of reading -->")
@@ -29,6 +29,9 @@ def kept_reading(out: Path) -> str:
     return kept.strip()
 
 
-def require_own_page(out: Path) -> None:
-    """Raise UserError where the page that is there could not be written over."""
+def require_folder(out: Path) -> None:
+    """Raise UserError where a page could not be written: into a file, over another hand's page."""
+    refuse_impossible(out)
+    if is_there(out) and not out.is_dir():
+        raise UserError(f"{out} is a file: give a folder as --output-dir")
     kept_reading(out)

@@ -49,7 +49,7 @@ def study_file(name: str, shipped: Path) -> Path:
 
 def read_study(path: Path) -> Study:
     """Return the study of a file; UserError for unknown keys, names, metrics, prompts, and values of another kind."""
-    top = _Table(read_yaml_table(path), str(path))
+    top = _Table(read_yaml_table(path, fix="mend it"), str(path))
     top.require_keys(_TOP)
     arms = _arms(top)
     names = tuple(arm.name for arm in arms)
@@ -252,6 +252,9 @@ def _claims(top: _Table, arms: Sequence[str], settings: Sequence[Setting], score
     names, found = tuple(setting.name for setting in settings), []
     for own in top.rows("claims"):
         own.require_keys({"name", "first", "second", "setting", "expect", "scores", "nowhere_behind"})
+        first, second = own.one_of("first", arms), own.one_of("second", arms)
+        if first == second:
+            raise UserError(f"{own.where}: first and second are both {first}; a claim compares two arms")
         on = own.names("scores", scores[:1])
         for score in on:
             require_score(score, own.where)
@@ -260,8 +263,8 @@ def _claims(top: _Table, arms: Sequence[str], settings: Sequence[Setting], score
         found.append(
             Claim(
                 name=own.text("name", f"claim {len(found) + 1}"),
-                first=own.one_of("first", arms),
-                second=own.one_of("second", arms),
+                first=first,
+                second=second,
                 setting=own.one_of("setting", names, names[0]),
                 expect=own.one_of("expect", EXPECTATIONS, "ahead"),  # pyright: ignore[reportArgumentType]
                 on=on,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sdi_gs.batch.state import BatchState
-from sdi_gs.files import write_atomically
+from sdi_gs.files import disk_errors, write_atomically
 from sdi_gs.pictures.images import to_uint8
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.runs.loading import load
@@ -51,7 +51,8 @@ def write_sheets(plan: Plan, state: BatchState, runs: Path, out: Path) -> list[P
                 continue
             pictures = [[_picture(row.get(arm.name), runs) for arm in arms] for row in rows.values()]
             path = out / f"sheet-{setting.name}-{budget}.webp"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with disk_errors(out):
+                out.mkdir(parents=True, exist_ok=True)
             sheet = labelled_sheet(pictures, rows=list(rows), columns=[arm.title for arm in arms])
             write_atomically(path, sheet, overwrite=True)
             paths.append(path)

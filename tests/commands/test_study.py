@@ -161,6 +161,22 @@ def test_scores_that_cannot_be_computed_are_refused_before_the_first_run(
     assert not (tmp_path / "study-runs").exists()
 
 
+@pytest.mark.parametrize("option", ["--output-dir", "--runs-dir"])
+def test_a_place_that_is_taken_is_refused_before_anything_is_measured(
+    tried: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("mine")
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    for taken in (file, *([other] if option == "--runs-dir" else [])):
+        assert main([*run(tried, tmp_path / "out"), option, str(taken)]) == 2
+        said = capsys.readouterr().err
+        assert str(taken) in said and said.count("\n") == 1
+    assert file.read_text() == "mine" and [path.name for path in other.iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_page_of_another_hand_is_refused_before_anything_is_made(
     tried: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_style_goes_after_the_article() -> None:
         ("prompts: [a blue robot]", "reference: c", "reference must be one of a, b, got"),
         ("prompts: [a blue robot]", "comparisons: [[a, c]]", "comparisons[0] must be two of the arms a, b"),
         ("prompts: [a blue robot]", "claims: [{first: a, second: c}]", "claims[0]: second must be one of a, b"),
+        ("prompts: [a blue robot]", "claims: [{first: a, second: a}]", "first and second are both a"),
         ("prompts: [a blue robot]", "claims: [{first: a, second: b, scores: [fog]}]", "fog is none of the study's"),
         ("prompts: [a blue robot]", "blocks: [{setting: other}]", "blocks[0]: setting must be one of main"),
         ("set: {guidance.noise: inversion}", "set: {prompt: a ball}", "must not set prompt"),
