@@ -90,7 +90,7 @@ def study(options: Study) -> int:
         return _report_again(options, studied, out)
     from sdi_gs.study.plan import plan_study
     from sdi_gs.study.prediction import Predictor
-    from sdi_gs.study.results import require_scores
+    from sdi_gs.study.results import is_made, require_scores
 
     runs = options.runs_dir or out.parent / "study-runs"
     require_batch_folder(runs, "--runs-dir")
@@ -107,7 +107,12 @@ def study(options: Study) -> int:
     _print_plan(plan, predictor, state, runs)
     if options.dry_run:
         return 0
-    state, was_stopped = _make(options, plan, runs, predictor)
+    if state is not None and all(is_made(state, run, runs) for run in plan.rows.values()):
+        # Another study may be making runs in the same folder.
+        was_stopped = False
+        predictor.save()
+    else:
+        state, was_stopped = _make(options, plan, runs, predictor)
     _write(options, plan, predictor, state, runs, out)
     if was_stopped:
         say("stopped; the same command again goes on")

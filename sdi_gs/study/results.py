@@ -83,6 +83,11 @@ def is_finished(state: BatchState | None, run: PlannedRun) -> bool:
     return state is not None and run.row.key in state and state[run.row.key].status == "finished"
 
 
+def is_made(state: BatchState, run: PlannedRun, runs: Path) -> bool:
+    """Return whether a run's result is there: whoever removes its summary wants it made again."""
+    return is_finished(state, run) and RunFolder(run.row.folder(runs)).summary.is_file()
+
+
 def complete_results(
     plan: Plan,
     state: BatchState,

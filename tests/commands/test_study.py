@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from sdi_gs.batch.state import replay
 from sdi_gs.commands import study as command
 from sdi_gs.commands.main import main
+from sdi_gs.runs.writer_lock import only_writer
 from sdi_gs.study import prediction
 from sdi_gs.study.cost import Cost
 from sdi_gs.study.page import MARKS
@@ -60,7 +62,7 @@ def test_a_study_is_made_once_and_another_one_shares_its_runs(
     out = tmp_path / "out"
     assert main(run(tried, out)) == 0
     runs = tmp_path / "study-runs"
-    first = {path.name: path.stat().st_mtime_ns for path in (runs / "runs").glob("*/summary.json")}
+    first = {path.parent.name: path.stat().st_mtime_ns for path in (runs / "runs").glob("*/summary.json")}
     page, told = (out / "study.md").read_text(), json.loads((out / "study.json").read_text())
     assert "| SDI minus SDS | steps | 1 |" in page
     assert [row["arm"] for row in told["results"]] == ["sdi", "sds"]
@@ -72,10 +74,17 @@ def test_a_study_is_made_once_and_another_one_shares_its_runs(
     assert main(run(other, tmp_path / "more")) == 0
     assert "3 runs in" in (said := capsys.readouterr().err) and "2 finished, 1 to make" in said
     assert len(replay(runs).rows) == 3
-    again = {path.name: path.stat().st_mtime_ns for path in (runs / "runs").glob("*/summary.json")}
+    again = {path.parent.name: path.stat().st_mtime_ns for path in (runs / "runs").glob("*/summary.json")}
     assert first.items() <= again.items()
-    # Another study's runs in the same folder are not counted, and what a reader wrote stays.
+    # Another study's runs in the same folder are not counted, what a reader wrote stays, and whoever has made all of a
+    # study's runs can write its page while another study holds the folder.
     capsys.readouterr()
+    with only_writer(runs):
+        assert main(run(tried, out)) == 0
+    assert "2 runs in " in (said := capsys.readouterr().err) and "2 finished, 0 to make" in said
+    shutil.rmtree(runs / "runs" / next(iter(first)))
+    with only_writer(runs):
+        assert main(run(tried, out)) == 2
     assert main(run(tried, out)) == 0
     assert "\n2 runs: 2 finished\n" in capsys.readouterr().err
     assert (out / "study.md").read_text() == page.replace(MARKS[1], f"It runs.\n\n{MARKS[1]}")
