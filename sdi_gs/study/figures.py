@@ -82,15 +82,19 @@ def save_intervals(study: Study, rows: Sequence[FigureRow], path: Path) -> None:
     figure = new_figure(3.0 * len(keys) + 2.4, 0.36 * len(rows) + 0.9)
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for panel, key in zip(panels, keys, strict=True):
-        for height, row in enumerate(rows):
-            values = row.values[key]
-            if values:
-                found = bootstrap(by_prompt(values))
-                ends = (0.0, 0.0) if found.single else (found.mean - found.low, found.high - found.mean)
-                reach = [[max(end, 0.0)] for end in ends]
-                colour = f"C{study.budgets.index(row.budget)}"
-                panel.scatter(list(values.values()), [height] * len(values), s=6, color="0.7")
-                panel.errorbar(found.mean, height, xerr=reach, fmt="o", color=colour, markersize=5, capsize=2)
+        points = [(value, height) for height, row in enumerate(rows) for value in row.values[key].values()]
+        if points:
+            panel.scatter(*zip(*points, strict=True), s=6, color="0.7")
+        for budget in study.budgets:
+            means = [
+                (height, *_mean_and_ends(row.values[key]))
+                for height, row in enumerate(rows)
+                if row.budget == budget and row.values[key]
+            ]
+            if means:
+                heights, middles, below, above = zip(*means, strict=True)
+                colour = f"C{study.budgets.index(budget)}"
+                panel.errorbar(middles, heights, xerr=(below, above), fmt="o", color=colour, markersize=5, capsize=2)
         better = "more" if SCORES[key].better > 0 else "less"
         panel.set(ylim=(len(rows) - 0.5, -0.5))
         panel.set_title(f"{SCORES[key].title} ({better} is better)", fontsize=9)
@@ -101,3 +105,11 @@ def save_intervals(study: Study, rows: Sequence[FigureRow], path: Path) -> None:
             panel.axvline(0.0, color="0.4", linewidth=0.8)
     panels[0].set_yticks(range(len(rows)), [row.title for row in rows], fontsize=7)
     save_figure(figure, path, overwrite=True)
+
+
+def _mean_and_ends(values: Mapping[tuple[str, int], float]) -> tuple[float, float, float]:
+    """Return the mean over prompts, and how far its interval reaches down and up: 0 for a single prompt."""
+    found = bootstrap(by_prompt(values))
+    if found.single:
+        return found.mean, 0.0, 0.0
+    return found.mean, max(found.mean - found.low, 0.0), max(found.high - found.mean, 0.0)

@@ -91,8 +91,8 @@ def test_equal_numbers_give_equal_figures(tmp_path: Path, count: int) -> None:
     pytest.importorskip("matplotlib")
     prompts = [row.prompt for row in results()][:count]
     found = [result for result in results() if result.prompt in prompts]
-    for _ in range(2):
-        [path] = write_figures(STUDY, found, tmp_path, say=print)
+    write_figures(STUDY, found, tmp_path, say=print)
+    [path] = write_figures(STUDY, found, tmp_path, say=print)
     text = path.read_bytes()
     [other] = write_figures(STUDY, found, made(tmp_path / "other"), say=print)
     assert text == other.read_bytes()
