@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sdi_gs.configs import stable_diffusion
+from sdi_gs.configs import mvdream, stable_diffusion
 from sdi_gs.errors import UserError
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.densify import DensifyConfig
@@ -98,10 +98,26 @@ def _presets() -> dict[str, Preset]:
             summary="SDI in LucidDreamer's settings of Gaussians; needs a CUDA card and the weights",
             config=stable_diffusion.sdi_paper_3dgs(),
         ),
+        **_presets_of_four_views(),
+    }
+
+
+def _presets_of_four_views() -> dict[str, Preset]:
+    return {
         "toybox-ideal-4view": Preset(
             summary="toybox-ideal's run under a prior that denoises four orthogonal views of one object together",
             config=_toybox_ideal_4view(),
             by_representation={"ngp": _field_under_toybox_ideal() | {"views_per_step": 4}},
+        ),
+        "mvdream": Preset(
+            summary="MVDream's published run of a field: four views at once; needs a CUDA card and the weights",
+            config=mvdream.mvdream(),
+            by_representation={"gaussians": mvdream.gaussian_settings()},
+        ),
+        "mvdream-sdi": Preset(
+            summary="SDI under MVDream's prior of four views, our own guess; needs a CUDA card and the weights",
+            config=mvdream.mvdream_sdi(),
+            by_representation={"ngp": mvdream.field_settings()},
         ),
     }
 

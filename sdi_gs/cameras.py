@@ -208,11 +208,15 @@ def sample_cameras(
     if progress < config.word_spread_until:
         grown = progress / config.word_spread_until
         azimuth = towards_word_middles(azimuth, config.word_spread + (1.0 - config.word_spread) * grown)
+    elevation = draw_elevations(config.elevation_deg, config.elevation_law, groups, generator).repeat_interleave(size)
+    distance, fov = uniform(config.distance), uniform(config.fov_y_deg)
+    if config.relative_distance:
+        distance = distance / torch.tan(0.5 * torch.deg2rad(fov))
     cameras = orbit_cameras(
         azimuth % 360.0,
-        draw_elevations(config.elevation_deg, config.elevation_law, groups, generator).repeat_interleave(size),
-        uniform(config.distance),
-        uniform(config.fov_y_deg),
+        elevation,
+        distance,
+        fov,
         width=width,
         height=height,
     )

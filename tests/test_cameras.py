@@ -343,3 +343,19 @@ def test_views_that_are_no_whole_groups_are_refused() -> None:
         sampled(6, views_per_group=4)
     with pytest.raises(ValueError, match="antithetic draws pairs and views_per_group 4 draws groups"):
         CameraConfig(antithetic=True, views_per_group=4)
+
+
+def test_relative_distances_show_as_much_of_an_object_at_every_field_of_view() -> None:
+    config = CameraConfig(distance=(0.8, 1.0), relative_distance=True, fov_y_deg=(15.0, 60.0), views_per_group=4)
+    cameras = sample_cameras(config, 64, width=256, height=256, generator=torch.Generator().manual_seed(0))
+    places = cameras.world_from_camera[:, :3, 3].norm(dim=1)
+    # Half the height of the plane through the origin that a view shows: threestudio's relative distance.
+    shown = places * 128.0 / cameras.intrinsics[:, 1, 1]
+    assert shown.min() >= 0.8 - 1e-5 and shown.max() <= 1.0 + 1e-5
+    assert shown.max() - shown.min() > 0.15
+    nearest, farthest = config.distances
+    assert (nearest, farthest) == pytest.approx((0.8 / math.tan(math.pi / 6), 1.0 / math.tan(math.radians(7.5))))
+    assert nearest <= places.min() and places.max() <= farthest
+    assert config.middle == pytest.approx((0.9 / math.tan(math.radians(18.75)), 37.5))
+    assert CameraConfig(distance=(2.0, 4.0)).middle == (3.0, 40.0)
+    assert CameraConfig(distance=(2.0, 4.0)).distances == (2.0, 4.0)

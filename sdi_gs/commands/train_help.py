@@ -28,6 +28,8 @@ from sdi_gs.settings.tree import config_to_dict, flatten
 HELP_FLAGS = ("-h", "--help", "--help-all")
 WIDTH = 100
 TEXT_COLUMN = 35
+LONGEST_DEFAULT = 60
+"""Letters of a default that are shown; a preset's negative prompt has some hundred."""
 
 EVERYDAY: dict[str, tuple[tuple[str, str, str], ...]] = {
     "object": (
@@ -94,7 +96,7 @@ def short_help(config: RunConfig) -> list[str]:
             owner, name, default = _field_of(key, config)
             text = meaning.format(choices=", ".join(_choices(owner, name)))
             if default not in (None, "", False):
-                text += f" (default: {shown_value(default)})"
+                text += f" (default: {textwrap.shorten(shown_value(default), LONGEST_DEFAULT, placeholder='...')})"
             # The column keeps a space before the text.
             left = f"  {option}".ljust(TEXT_COLUMN - 1) + " "
             lines += textwrap.wrap(text, WIDTH, initial_indent=left, subsequent_indent=" " * TEXT_COLUMN)

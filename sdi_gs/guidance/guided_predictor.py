@@ -57,10 +57,20 @@ class GuidedPredictor:
 
         Branches of weight 0 are not evaluated.
         """
-        self.calls += 1
         needed = needed_branches(scale, perp_neg=self._perp_neg is not None)
-        if needed != "all":
-            return self._predict(noised_latents, timestep, (0 if needed == "conditional" else 1,))[0]
+        if needed == "all":
+            return self.with_conditional(noised_latents, timestep, scale)[0]
+        self.calls += 1
+        return self._predict(noised_latents, timestep, (0 if needed == "conditional" else 1,))[0]
+
+    def with_conditional(
+        self,
+        noised_latents: Tensor,  # [B, C, h, w]
+        timestep: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return guided noise, and the noise predicted with the prompt alone, both [B, C, h, w]."""
+        self.calls += 1
         branches = range(len(self._branches))
         conditional, unconditional, *negatives = [
             noise
@@ -68,8 +78,9 @@ class GuidedPredictor:
             for noise in self._predict(noised_latents, timestep, tuple(branches[group]))
         ]
         if self._perp_neg is None:
-            return unconditional + scale * (conditional - unconditional)
-        return combine_branches(conditional, unconditional, negatives, self._perp_neg.weights, scale)
+            return unconditional + scale * (conditional - unconditional), conditional
+        guided = combine_branches(conditional, unconditional, negatives, self._perp_neg.weights, scale)
+        return guided, conditional
 
     def _predict(
         self,

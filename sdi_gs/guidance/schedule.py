@@ -32,20 +32,30 @@ def annealed_timestep(
     annealing: Annealing,
     num_timesteps: int,
     generator: torch.Generator,
+    t_max_final: float | None = None,
+    annealing_end: float = 1.0,
 ) -> int:
-    """Return the timestep of step ``step`` of ``num_steps``; ``t_max`` and ``t_min`` are fractions of T.
+    """Return the timestep of step ``step`` of ``num_steps``; the bounds of t are fractions of T.
 
     "linear" is ``int(T * ((t_max - t_min) * (1 - step / num_steps) + t_min))`` (published code). "sqrt" spends more
-    of the run at low noise; "uniform" draws t from the range, as DreamFusion does, and alone uses the generator.
+    of the run at low noise. Two draw, and alone use the generator: "uniform" from the whole range, as DreamFusion does,
+    "widening" from int(T low) to int(T high), both included, where low falls evenly from t_max to t_min and high to
+    ``t_max_final`` (MVDream). Each has fallen at ``annealing_end``, a share of the run.
     """
+    progress = min(step / (num_steps * annealing_end), 1.0)
     match annealing:
         case "linear":
-            fraction = (t_max - t_min) * (1.0 - step / num_steps) + t_min
+            fraction = (t_max - t_min) * (1.0 - progress) + t_min
         case "sqrt":
-            fraction = t_max - (t_max - t_min) * math.sqrt(step / num_steps)
+            fraction = t_max - (t_max - t_min) * math.sqrt(progress)
         case "uniform":
             draw = torch.rand((), generator=generator).item()
             fraction = t_min + (t_max - t_min) * draw
+        case "widening":
+            highest = t_max if t_max_final is None else t_max_final
+            low, high = (int(num_timesteps * (t_max + (end - t_max) * progress)) for end in (t_min, highest))
+            drawn = int(torch.randint(low, high + 1, (), generator=generator))
+            return min(drawn, num_timesteps - 1)
         case _:
             assert_never(annealing)
     return min(int(num_timesteps * fraction), num_timesteps - 1)

@@ -23,8 +23,12 @@ from sdi_gs.guidance.noise_sources.random import Random
 from sdi_gs.guidance.prompts import Conditions
 from sdi_gs.guidance.schedule import add_noise, predicted_clean
 from sdi_gs.guidance.step_plan import StepPlan
+from sdi_gs.row_groups import views_together
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.guidance import GuidanceConfig
+
+_SPREAD_FLOOR = 1e-8
+"""Added to both spreads, for flat latents (MVDream's code)."""
 
 
 @torch.no_grad()
@@ -67,8 +71,14 @@ def distill(
         raise UserError(f"noise source {source_name(source)}: infer returned shape {shapes}")
     shown = source.shown_timestep(plan, config, schedule)
     noised = add_noise(latents, noise, schedule.alpha_cumprod(shown))
-    predicted = predictor(noised, plan.timestep, config.guidance_scale)
-    target = predicted_clean(noised, predicted, schedule.alpha_cumprod(plan.timestep))
+    level = schedule.alpha_cumprod(plan.timestep)
+    if config.target_rescale == 0.0:
+        predicted = predictor(noised, plan.timestep, config.guidance_scale)
+        target = predicted_clean(noised, predicted, level)
+    else:
+        predicted, conditional = predictor.with_conditional(noised, plan.timestep, config.guidance_scale)
+        guided, plain = (predicted_clean(noised, noises, level) for noises in (predicted, conditional))
+        target = rescaled(guided, plain, config.target_rescale, together=views_together(prior))
     if config.gradient_clip is not None:
         target = _clipped(target, latents, config.gradient_clip)
     return GuidanceOutput(
@@ -79,6 +89,25 @@ def distill(
         timestep=plan.timestep,
         predictor_calls=predictor.calls if inferring is predictor else predictor.calls + inferring.calls,
     )
+
+
+def rescaled(
+    target: Tensor,  # [B, C, h, w]
+    conditional: Tensor,  # [B, C, h, w]
+    share: float,
+    *,
+    together: int,
+) -> Tensor:  # [B, C, h, w]
+    """Return the target with its spread moved by ``share`` towards that of the clean latents without guidance.
+
+    The spread is the standard deviation over all numbers of ``together`` images (arXiv 2305.08891, section 3.4; over a
+    group's views as MVDream's code takes it).
+    """
+    own, wanted = (
+        latents.unflatten(0, (-1, together)).flatten(1).std(dim=1).repeat_interleave(together)[:, None, None, None]
+        for latents in (target, conditional)
+    )
+    return share * target * (wanted + _SPREAD_FLOOR) / (own + _SPREAD_FLOOR) + (1.0 - share) * target
 
 
 def predictor_calls(

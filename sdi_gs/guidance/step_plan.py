@@ -37,6 +37,8 @@ def plan_step(
         t_max=config.t_max,
         t_min=config.t_min,
         annealing=config.annealing,
+        t_max_final=config.t_max_final,
+        annealing_end=config.annealing_end,
         num_timesteps=num_timesteps,
         generator=generator,
     )

@@ -67,7 +67,8 @@ class Framing:
 
 def training_framing(config: CameraConfig) -> Framing:
     """Return the training cameras' mean distance and field of view, around the origin."""
-    return Framing(middle=(0.0, 0.0, 0.0), distance=0.5 * sum(config.distance), fov_y_deg=0.5 * sum(config.fov_y_deg))
+    distance, fov_y_deg = config.middle
+    return Framing(middle=(0.0, 0.0, 0.0), distance=distance, fov_y_deg=fov_y_deg)
 
 
 def framing_of_cloud(cloud: SplatCloud, usual: Framing) -> Framing:

@@ -93,7 +93,7 @@ class CameraWindows:
 def require_known_cameras(config: IdealPriorConfig, cameras: CameraConfig) -> None:
     """Raise UserError unless a run's cameras are among those that toybox-ideal renders."""
     for name, drawn, known in (
-        ("distance", cameras.distance, (config.distance, config.distance)),
+        ("distance", cameras.distances, (config.distance, config.distance)),
         ("fov_y_deg", cameras.fov_y_deg, (config.fov_y_deg, config.fov_y_deg)),
         ("elevation_deg", cameras.elevation_deg, config.elevation_deg),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -40,6 +41,9 @@ class CameraConfig:
     keeps to the middle heights (-6.4 to 30 degrees of -10 to 45)."""
     distance: Annotated[tuple[float, float], Range(0.1, 1000.0, ordered=True)] = (3.3, 3.3)
     """Range of distances from the origin, scene units."""
+    relative_distance: bool = False
+    """Whether ``distance`` counts in units of 1 / tan(fov / 2), from where a view shows 1 scene unit above and below
+    the origin, so that an object fills as much of every view (relative_radius of threestudio's MVDream)."""
     fov_y_deg: Annotated[tuple[float, float], Range(1.0, 150.0, ordered=True)] = (40.0, 40.0)
     """Range of vertical fields of view."""
     jitter: JitterConfig = field(default_factory=JitterConfig)
@@ -61,6 +65,22 @@ class CameraConfig:
             raise ValueError(
                 f"antithetic draws pairs and views_per_group {self.views_per_group} draws groups: leave one of them out"
             )
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Distance in scene units, and field of view in degrees, in the middle of their ranges."""
+        fov = 0.5 * sum(self.fov_y_deg)
+        return 0.5 * sum(self.distance) * self._unit(fov), fov
+
+    @property
+    def distances(self) -> tuple[float, float]:
+        """Range of distances in scene units, over all fields of view."""
+        nearest, farthest = self.distance
+        narrow, wide = self.fov_y_deg
+        return nearest * self._unit(wide), farthest * self._unit(narrow)
+
+    def _unit(self, fov_y_deg: float) -> float:
+        return 1.0 / math.tan(math.radians(0.5 * fov_y_deg)) if self.relative_distance else 1.0
 
 
 _PLACE = Range(-1e9, 1e9)

@@ -11,7 +11,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.settings.bounds import SHARE, Range, check_settings
 from sdi_gs.settings.noise_sources import NOISE_SOURCES, NoiseName
 
-Annealing = Literal["linear", "sqrt", "uniform"]
+Annealing = Literal["linear", "sqrt", "uniform", "widening"]
 Renoise = Literal["paper", "reference"]
 InversionOrder = Literal[1, 2]
 InversionSpacing = Literal["timesteps", "sigma"]
@@ -90,12 +90,25 @@ class GuidanceConfig:
     t_min: Annotated[float, _TIMESTEP_SHARE] = 0.25
     """Last timestep as a share of T (published config)."""
     annealing: Annealing = "linear"
-    """How t goes from t_max to t_min over the run; "uniform" draws it from that range at every step."""
+    """How t goes from t_max to t_min over the run; "uniform" draws it from that range at every step, "widening" from a
+    range that is t_max alone at first, and whose ends fall evenly to t_min and t_max_final (MVDream)."""
+    t_max_final: Annotated[float, _TIMESTEP_SHARE] = 0.5
+    """Upper end of the range of t at the end of annealing "widening", as a share of T (MVDream's max_step_percent)."""
+    annealing_end: Annotated[float, Range(0.001, 1.0)] = 1.0
+    """Share of the run after which t, or its range, stays where it has fallen to (MVDream: step 8000 of 10 000)."""
+    target_rescale: Annotated[float, SHARE] = 0.0
+    """Share by which the target's spread, over a group's views, is brought to that of the prediction with the prompt
+    alone: high guidance scales over-saturate (arXiv 2305.08891; MVDream's recon_std_rescale, 0.5)."""
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.t_min > self.t_max:
             raise ValueError(f"t_min must be at most t_max, got {self.t_min} and {self.t_max}")
+        if self.annealing == "widening" and not self.t_min <= self.t_max_final <= self.t_max:
+            raise ValueError(
+                f"with annealing widening, t_max_final must be t_min to t_max, {self.t_min} to {self.t_max}, got "
+                f"{self.t_max_final}"
+            )
         if self.views == "cameras" and self.perp_neg:
             raise ValueError(
                 "perp_neg blends view words, and with views cameras there are none: use views words, or no perp_neg"

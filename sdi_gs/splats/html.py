@@ -78,7 +78,8 @@ def write_html(
 def first_view(cloud: SplatCloud, origin: Origin) -> FirstView:
     """Return where a run's training cameras stand; for any other cloud where they see the whole of it."""
     cameras = origin.cameras or CameraConfig()
-    distance, fov_y_deg = 0.5 * sum(cameras.distance) * origin.unit, 0.5 * sum(cameras.fov_y_deg)
+    distance, fov_y_deg = cameras.middle
+    distance *= origin.unit
     middle: Point = (0.0, 0.0, 0.0)
     if origin.cameras is None:
         found = fitted_standpoint(cloud, middle=middle, distance=distance, fov_y_deg=fov_y_deg)

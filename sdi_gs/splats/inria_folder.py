@@ -88,7 +88,7 @@ def _cfg_args(degree: int) -> str:
 
 def _views(cameras: CameraConfig, unit: float, frame: Frame) -> list[dict[str, Any]]:
     """Return a ring of cameras at the mean distance of training: positions, and rotations from OpenCV's axes."""
-    distance, fov = (0.5 * sum(ends) for ends in (cameras.distance, cameras.fov_y_deg))
+    distance, fov = cameras.middle
     focal = 0.5 * VIEW_SIZE / math.tan(0.5 * math.radians(fov))
     turn = frame_from_train(frame)
     file_from_train = np.eye(3) if turn is None else rotation_matrices(torch.tensor([turn], dtype=torch.float64))[0]

@@ -12,6 +12,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
 from sdi_gs.settings.ngp import NgpLossConfig
 from sdi_gs.settings.representations import REPRESENTATIONS
+from sdi_gs.settings.run import require_groups
 from sdi_gs.settings.tree import differing_keys, with_values
 
 README = Path(__file__).parents[2] / "README.md"
@@ -143,3 +144,23 @@ def test_stable_diffusion_is_asked_in_the_convention_of_the_paper() -> None:
     assert guidance.guidance_scale == 7.5
     assert guidance.resolved_inversion_scale == -7.5
     assert guidance.inversion_eta == 0.3
+
+
+@pytest.mark.parametrize("name", ["mvdream", "mvdream-sdi"])
+def test_presets_of_four_views_run_in_groups_whatever_they_optimise(name: str) -> None:
+    for representation in ("gaussians", "ngp"):
+        config = preset(name, prompt="a corgi", representation=representation)
+        require_groups("mvdream", 4, config)
+        assert (config.prior, config.guidance.perp_neg) == ("mvdream", False)
+        # Weights of Gaussians' own terms go with a distance of weight 1.
+        assert config.losses.distillation == (4096.0 if representation == "ngp" else 1.0)
+        assert config.render.sizes == ((64, 256) if representation == "ngp" else ())
+    assert preset_for_prior("mvdream") == "mvdream"
+
+
+def test_what_sdi_changes_under_four_views_is_named() -> None:
+    published, own = preset_named("mvdream").config_for("gaussians"), preset_named("mvdream-sdi").config
+    assert {key for key in differing_keys(published, own) if not key.startswith("ngp.")} == {
+        *("steps", "guidance.noise", "guidance.guidance_scale", "guidance.annealing"),
+        *("guidance.annealing_end", "guidance.t_min", "guidance.target_rescale"),
+    }

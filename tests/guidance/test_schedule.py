@@ -105,6 +105,55 @@ def test_uniform_timesteps_fill_their_range_whatever_the_step() -> None:
     assert sum(drawn) / len(drawn) == pytest.approx(615.0, abs=20.0)
 
 
+def scheduled(value: tuple[float, float, float, float], step: int) -> float:
+    """threestudio's ``C``: [first step, first value, last value, last step]."""
+    begin, first, last, end = value
+    return first + (last - first) * max(min(1.0, (step - begin) / (end - begin)), 0.0)
+
+
+def widened(step: int, seed: int = 0) -> int:
+    """MVDream's published range, of 10 000 steps."""
+    return annealed_timestep(
+        step,
+        10_000,
+        t_max=0.98,
+        t_min=0.02,
+        annealing="widening",
+        num_timesteps=1000,
+        generator=torch.Generator().manual_seed(seed),
+        t_max_final=0.5,
+        annealing_end=0.8,
+    )
+
+
+@pytest.mark.parametrize("step", [0, 1, 1000, 5000, 8000, 9999])
+def test_a_widening_range_is_mvdreams(step: int) -> None:
+    low, high = (int(1000 * scheduled((0, 0.98, end, 8000), step)) for end in (0.02, 0.5))
+    drawn = [widened(step, seed) for seed in range(3000)]
+    assert (min(drawn) >= low, max(drawn) <= high) == (True, True)
+    # With 3000 draws of at most 481 values, the chance that an end is missing is one in 500.
+    assert max(drawn) - high >= -2 and min(drawn) - low <= 2
+    spread = (high - low) / math.sqrt(12.0 * 3000.0)
+    assert sum(drawn) / len(drawn) == pytest.approx((low + high) / 2.0, abs=5.0 * spread + 1e-9)
+
+
+@pytest.mark.parametrize(("annealing", "middle"), [("linear", 615), ("sqrt", 463)])
+def test_annealing_can_end_before_the_run(annealing: Annealing, middle: int) -> None:
+    def at(step: int) -> int:
+        return annealed_timestep(
+            step,
+            100,
+            t_max=0.98,
+            t_min=0.25,
+            annealing=annealing,
+            num_timesteps=1000,
+            generator=torch.Generator(),
+            annealing_end=0.5,
+        )
+
+    assert [at(step) for step in (0, 25, 50, 75, 99)] == [980, middle, 250, 250, 250]
+
+
 def test_no_timestep_lies_beyond_the_last() -> None:
     assert timestep_at(0, t_max=1.0) == 999
 

@@ -335,3 +335,78 @@ def test_wrong_views_can_be_pushed_away_in_the_last_call_alone() -> None:
     assert torch.equal(last.predicted_noise, guided)
     expected = add_noise(two_latents(), nowhere.noise, schedule.alpha_cumprod(plan.timestep))
     torch.testing.assert_close(last.noised_latents, expected)
+
+
+class ScalingPrior(LinearPrior):
+    """Answers with the latents times the number in the embedding."""
+
+    def predict_noise(
+        self, noised_latents: Tensor, timestep: int, embeddings: Tensor, cameras: CameraBatch | None = None
+    ) -> Tensor:
+        super().predict_noise(noised_latents, timestep, embeddings, cameras)
+        return noised_latents * embeddings[:, :, :, None]
+
+
+class FourViewPrior(ScalingPrior):
+    """Denoises four views together."""
+
+    views_per_group = 4
+
+
+def published_target(noised: Tensor, conditional: Tensor, unconditional: Tensor, level: float, scale: float) -> Tensor:
+    """MVDream's clean latents in numpy's terms: those under guidance, half of them rescaled group by group."""
+    root, rest = math.sqrt(level), math.sqrt(1.0 - level)
+    guided = (noised - rest * (unconditional + scale * (conditional - unconditional))) / root
+    plain = (noised - rest * conditional) / root
+    groups = []
+    for begin in range(0, len(noised), 4):
+        rows = slice(begin, begin + 4)
+        factor = (plain[rows].numpy().std(ddof=1) + 1e-8) / (guided[rows].numpy().std(ddof=1) + 1e-8)
+        groups.append(0.5 * guided[rows] * factor + 0.5 * guided[rows])
+    return torch.cat(groups)
+
+
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_half_of_the_target_has_the_spread_of_the_prediction_without_guidance(at_once: int) -> None:
+    prior, draws = FourViewPrior(), torch.Generator().manual_seed(3)
+    latents = torch.randn(8, 3, 4, 4, generator=draws, dtype=torch.float64)
+    rows = 1.0 + torch.rand(2, 8, 1, 1, generator=draws, dtype=torch.float64)
+    conditions = Conditions(prompt_embeddings=rows[0], negative_embeddings=rows[1])
+    config = GuidanceConfig(noise="random", guidance_scale=50.0, target_rescale=0.5)
+    found = distill(
+        config,
+        prior,
+        latents,
+        conditions,
+        plan=StepPlan(timestep=500),
+        generator=torch.Generator().manual_seed(0),
+        compute=ComputeConfig(views_at_once=at_once),
+    )
+    noised = found.noised_latents
+    level = prior.schedule.alpha_cumprod(500)
+    expected = published_target(noised, noised * rows[0][..., None], noised * rows[1][..., None], level, 50.0)
+    torch.testing.assert_close(found.target, expected)
+    assert found.predictor_calls == 1
+    plain = distill(
+        replace(config, target_rescale=0.0),
+        prior,
+        latents,
+        conditions,
+        plan=StepPlan(timestep=500),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert plain.target.std() > 1.5 * found.target.std()
+
+
+@pytest.mark.parametrize(("scale", "share"), [(1.0, 1.0), (0.0, 0.5)])
+def test_rescaling_without_guidance_changes_nothing_and_without_the_prompt_asks_for_it(
+    scale: float, share: float
+) -> None:
+    plan, prior = StepPlan(timestep=400), ScalingPrior()
+    config = GuidanceConfig(noise="random", guidance_scale=scale, target_rescale=share)
+    found, plain = guide(config, prior, plan), guide(replace(config, target_rescale=0.0), ScalingPrior(), plan)
+    if scale == 1.0:
+        torch.testing.assert_close(found.target, plain.target)
+    else:
+        assert [rows for _, rows, _ in prior.asked] == [4]
+        assert not torch.allclose(found.target, plain.target)

@@ -179,6 +179,10 @@ def test_an_elevation_without_renders_is_refused(elevation: float) -> None:
             {"distance": (2.6, 3.3)},
             "cameras.distance must be within toybox-ideal's .* 3.3 to 3.3, got 2.6 to 3.3: ",
         ),
+        (
+            {"distance": (1.0, 1.0), "relative_distance": True},
+            "cameras.distance must be within .*, got 2.74748 to 2.74748: ",
+        ),
         ({"fov_y_deg": (40.0, 50.0)}, "cameras.fov_y_deg must be within .*, 40 to 40, got 40 to 50"),
         ({"elevation_deg": (-10.0, 45.0)}, "cameras.elevation_deg must be .*: change it, or ideal_prior.elevation_deg"),
     ],

@@ -12,6 +12,7 @@ import yaml
 
 from sdi_gs.configs.presets import presets
 from sdi_gs.errors import UserError
+from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_from_dict, config_to_dict, differing_keys, flatten
 
@@ -69,6 +70,8 @@ def test_whole_numbers_pass_for_floats() -> None:
         ("steps", 1.5, "config: steps is 1.5"),
         ("seed", -1, "seed must be 0 to 4611686018427387903, got -1"),
         ("guidance.t_min", 0.99, "config: guidance: t_min must be at most t_max, got 0.99 and 0.98"),
+        ("guidance.annealing_end", 0.0, "config: guidance: annealing_end must be 0.001 to 1, got 0.0"),
+        ("guidance.annealing", "falling", "config: guidance.annealing is 'falling'"),
         ("views_per_step", 65, "views_per_step must be 1 to 64"),
         ("prompt", 3, "config: prompt is 3; accepted: str"),
         ("representation", "mesh", "accepted: 'gaussians', 'ngp'"),
@@ -119,3 +122,10 @@ def test_differing_keys_are_named_with_their_path() -> None:
 
 def test_flatten_joins_names_by_dots() -> None:
     assert flatten({"a": 1, "b": {"c": {"d": 2}, "e": [3]}}) == {"a": 1, "b.c.d": 2, "b.e": [3]}
+
+
+def test_a_widening_range_of_t_ends_within_its_bounds() -> None:
+    says = "with annealing widening, t_max_final must be t_min to t_max, 0.25 to 0.98, got 0.2"
+    with pytest.raises(ValueError, match=says):
+        GuidanceConfig(annealing="widening", t_max_final=0.2)
+    assert GuidanceConfig(t_max_final=0.2).t_max_final == 0.2

@@ -135,6 +135,8 @@ def mean_calls(config: RunConfig) -> float:
             t_max=guidance.t_max,
             t_min=guidance.t_min,
             annealing=guidance.annealing,
+            t_max_final=guidance.t_max_final,
+            annealing_end=guidance.annealing_end,
             num_timesteps=schedule.num_timesteps,
             generator=generator,
         )
