@@ -5,24 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from sdi_gs.contracts import DiffusionPrior
 from sdi_gs.evaluation.metrics.judge import judge_scene
-from sdi_gs.evaluation.metrics.metric import IMAGE_SIZE
-from sdi_gs.evaluation.metrics.objects import score_objects
-from sdi_gs.evaluation.metrics.truth import score_scene, toybox_prompt
+from sdi_gs.evaluation.metrics.truth import score_scene
 from sdi_gs.pictures.images import save_contact_sheet
 from sdi_gs.pictures.views import render_views, ring_cameras
 from sdi_gs.priors.catalog import load_prior
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.study.warm_up import warm_up
-from sdi_gs.toybox.truth import held_out_cameras
-from sdi_gs.toybox.truth_renders import TruthRenders
 from sdi_gs.training.trainer import Trainer
 
 Item = TypeVar("Item")
@@ -30,30 +24,13 @@ Item = TypeVar("Item")
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What runs of one prompt share, because it takes seconds to make."""
+def train_and_score(config: RunConfig, picture: Path) -> dict[str, Any]:
+    """Train, score, and save a row of four views.
 
-    prior: DiffusionPrior
-    truth: TruthRenders
-    """Renders of the prompt's true objects."""
-
-
-def shared_by(config: RunConfig) -> Shared:
-    """Load a run's prior; its mixtures and truth's renders are made when they are first needed."""
-    return Shared(prior=load_prior(config, device=CPU), truth=TruthRenders(held_out_cameras(IMAGE_SIZE)))
-
-
-def train_and_score(
-    config: RunConfig, picture: Path, *, shared: Shared | None = None, floor: bool = False
-) -> dict[str, Any]:
-    """Train, score, and save a row of four views; with ``floor`` other classes are compared as well.
-
-    ``train_seconds`` includes the warm-up, and loading unless ``shared``; ``loop_seconds`` are the warm steps only.
+    ``train_seconds`` include loading and the warm-up; ``loop_seconds`` are the warm steps only.
     """
     started = time.perf_counter()
-    shared = shared or shared_by(config)
-    trainer = Trainer(config, shared.prior, device=CPU)
+    trainer = Trainer(config, load_prior(config, device=CPU), device=CPU)
     warm_up(trainer)
     loop_started, cpu_started, calls = time.perf_counter(), time.process_time(), 0
     while trainer.step < config.steps:
@@ -61,8 +38,6 @@ def train_and_score(
     ended, cpu_ended = time.perf_counter(), time.process_time()
     views = ring_cameras(config.cameras, 4, 96, elevation_deg=15.0)
     made = trainer.scene.representation
-    # The judge knows objects alone; of two, each is cut out for it.
-    judged = (judge_scene if toybox_prompt(config.prompt).second is None else score_objects)(made, config.prompt)
     save_contact_sheet(picture, render_views(made, views).rgb, columns=4, overwrite=True)
     return {
         "prompt": config.prompt,
@@ -73,8 +48,8 @@ def train_and_score(
         "loop_seconds": ended - loop_started,
         "loop_cpu_seconds": cpu_ended - cpu_started,
         "n_gaussians": made.num_points,
-        **score_scene(made, config.prompt, renders=shared.truth, floor=floor).as_json(),
-        **judged.as_json(),
+        **score_scene(made, config.prompt, floor=False).as_json(),
+        **judge_scene(made, config.prompt).as_json(),
     }
 
 
