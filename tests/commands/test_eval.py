@@ -104,6 +104,7 @@ def test_t3bench_gets_its_files(run: Path, here: Path) -> None:
         (["@/summary.json"], "it is a file of a run"),
         (["@", "--networks.prompt-template", "a photo"], "needs {prompt} in it"),
         (["@", "--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["@", "--key", "mine"], "--key mine chooses a list of a prompt library: add --prompts FILE"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_line(
@@ -111,6 +112,16 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 ) -> None:
     assert says in refusal(["eval", *(option.replace("@", str(run)) for option in options)], capsys)
     assert list(here.iterdir()) == []
+
+
+def test_a_prompt_librarys_list_is_chosen_by_its_key(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "library.json").write_text('{"mine": ["a red ball", "a green cup"], "theirs": ["a corgi"]}')
+    chosen = ["eval", str(run), "--prompts", "library.json"]
+    assert "choose one by its key (--key); its keys are mine, theirs" in refusal(chosen, capsys)
+    assert "has no key 'ours'" in refusal([*chosen, "--key", "ours"], capsys)
+    assert main([*chosen, "--key", "mine", *QUICK, "--report", "scores"]) == 0
+    manifest = json.loads((here / "scores" / "eval.json").read_text())["manifest"]
+    assert manifest["prompts_to_choose_among"] == 2
 
 
 def test_an_empty_batch_is_refused(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
