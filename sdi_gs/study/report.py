@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sdi_gs.evaluation.report import git_commit
 from sdi_gs.files import disk_errors, write_atomically
 from sdi_gs.runs.provenance import versions
 from sdi_gs.study.differences import (
@@ -92,6 +93,7 @@ def _data(study: Study, results: Sequence[Result], command: str) -> dict[str, An
         "study": study.name,
         "command": command,
         "versions": versions(),
+        "git": git_commit(),
         "arms": [
             {"setting": setting.name, "arm": arm, "budget": budget, "runs": len(found), "means": means_of(found, keys)}
             for setting in study.settings
