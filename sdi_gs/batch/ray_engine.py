@@ -5,11 +5,7 @@ Needs the extra ``ray``. Imports neither Ray nor torch before it is used.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
 import secrets
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,18 +15,13 @@ from typing import Any
 from sdi_gs import __version__
 from sdi_gs.batch.collecting import changed_files, write_files
 from sdi_gs.batch.engine import EngineEvent, EngineNote, Job, WorkerLost
-from sdi_gs.batch.ray_worker import RayWorker, RayWorkerOptions, Sent
-from sdi_gs.batch.threads import thread_environment
+from sdi_gs.batch.ray_cluster import connected
+from sdi_gs.batch.ray_worker import RayWorker, RayWorkerOptions, Sent, library_versions
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors
 
 FETCH_SECONDS = 5.0
 """How long a worker waits for its next event before it answers that there is none."""
-ANSWER_SECONDS = 10.0
-"""How long a cluster may take to answer at all."""
-MOST_PORT = 65535
-START_SECONDS = 180
-"""How long a cluster on this machine may take to start."""
 SECONDS_BETWEEN_LOOKS = 5.0
 """Between two looks at whether nodes have joined."""
 
@@ -41,6 +32,8 @@ class RayOptions:
 
     address: str | None = None
     """auto, HOST:PORT or ray://HOST:PORT of a cluster that runs; None to start one on this machine."""
+    dashboard: bool = False
+    """Whether a cluster that is started here has a dashboard."""
     uses_gpus: bool = False
     """Whether every worker has a share of a card."""
     gpus_per_run: float = 1.0
@@ -72,7 +65,9 @@ class RayEngine:
 
     def __init__(self, options: RayOptions, *, out: Path, num_rows: int) -> None:
         """Connect to the cluster, or start one; UserError if that cannot be done or nothing in it can run a row."""
-        self._ray, self._dashboard = connected(options.address)
+        self._ray, self._dashboard = connected(
+            options.address, threads=options.cpus_per_run, dashboard=options.dashboard
+        )
         self._options = options
         self._out = out.absolute()
         self._num_rows = num_rows
@@ -80,6 +75,7 @@ class RayEngine:
         self._next = 0
         self._looked = 0.0
         self._notes: list[EngineEvent] = []
+        self._noted: set[str] = set()
         self._seen = None if options.collect else self._out / f".seen-{secrets.token_hex(8)}"
         if self.room == 0:
             self.close(at_once=True)
@@ -179,7 +175,6 @@ class RayEngine:
         actor_class = self._ray.remote(RayWorker).options(
             # The events are waited for on one thread while rows are given and stopped on others.
             max_concurrency=4,
-            runtime_env={"env_vars": dict(thread_environment(options.cpus_per_run))},
             **resources,
         )
         handle = actor_class.remote(
@@ -189,6 +184,7 @@ class RayEngine:
                 threads=options.cpus_per_run,
                 share=min(options.gpus_per_run, 1.0),
                 version=__version__,
+                libraries=library_versions(),
                 seen=None if self._seen is None else str(self._seen),
                 collect_every=options.collect_every,
             )
@@ -206,59 +202,17 @@ class RayEngine:
         for one in sent:
             if one.files is not None and actor.row is not None:
                 write_files(actor.row, one.files)
+            if isinstance(one.event, EngineNote):
+                # Of every worker on a node.
+                if one.event.text in self._noted:
+                    continue
+                self._noted.add(one.event.text)
             events.append(one.event)
         if any(isinstance(event, WorkerLost) for event in events):
             self.retire(name)
         else:
             actor.fetch = actor.handle.events.remote(FETCH_SECONDS)
         return events
-
-
-def require_ray() -> None:
-    """Raise UserError if Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        raise UserError('--engine ray needs Ray: pip install "sdi-gs[ray]", or use --engine local')
-
-
-def connected(address: str | None) -> tuple[Any, str | None]:
-    """Return the module ``ray``, connected to a cluster, and its dashboard's address, if it has one.
-
-    Raises UserError without Ray or without the cluster.
-    """
-    require_ray()
-    if address not in (None, "auto"):
-        _require_answer(address)
-    import ray
-
-    # Seconds that a node may take to start: half a minute is too short for a busy machine.
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
-    try:
-        context = ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
-    # Where a node does not start in time Ray raises Exception itself.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if address is None:
-            raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
-        raise UserError(_no_cluster(address, reason)) from error
-    return ray, context.dashboard_url or None
-
-
-def _require_answer(address: str) -> None:
-    """Raise UserError unless something listens at an address: Ray itself tries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal() or int(port) > MOST_PORT:
-        raise UserError(f"--ray-address {address} means nothing: use auto, HOST:PORT or ray://HOST:PORT")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except OSError as error:
-        raise UserError(_no_cluster(address, error.strerror or str(error))) from error
-
-
-def _no_cluster(address: str, reason: str) -> str:
-    return (
-        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check --ray-address, or "
-        "leave it out for one on this machine"
-    )
 
 
 def no_room(options: RayOptions) -> str:

@@ -8,17 +8,22 @@ import sys
 import tempfile
 import threading
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdi_gs import __version__
 from sdi_gs.batch.collecting import Files, changed_files, write_files
-from sdi_gs.batch.engine import EngineEvent, Job, RowProgress, WorkerLost, WorkerReady
+from sdi_gs.batch.engine import EngineEvent, EngineNote, Job, RowProgress, WorkerLost, WorkerReady
 from sdi_gs.batch.journal import RowEvent
 
 if TYPE_CHECKING:
     from sdi_gs.batch.worker import Worker
+
+LIBRARIES = ("torch", "numpy", "numba")
+"""What the last bits of a result depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class RayWorkerOptions:
     """Part of its card that it may fill."""
     version: str
     """Version of the package in the program."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Versions of ``LIBRARIES`` in the program."""
     seen: str | None
     """A file in the batch's folder that every node must see; None where results are collected."""
     collect_every: int
@@ -62,6 +69,10 @@ class RayWorker:
         if problem is not None:
             self._sent.put(Sent(event=WorkerLost(worker=options.name, reason=problem, is_final=True)))
             return
+        others = differing_libraries(options.libraries, library_versions())
+        if others:
+            text = f"node {self._node} has {others}: its results may differ in the last bits"
+            self._sent.put(Sent(event=EngineNote(text=text)))
         threading.Thread(target=self._work, daemon=True).start()
 
     def assign(self, job: Job, files: Files | None) -> None:
@@ -107,6 +118,9 @@ class RayWorker:
             self.send(WorkerReady(worker=options.name, machine=self._node, device=str(device)))
             while (given := self._jobs.get()) is not None:
                 self._make(worker, *given)
+        except ModuleNotFoundError as error:
+            what = f"node {self._node} has no {error.name}: install sdi-gs with what it needs there"
+            self.send(WorkerLost(worker=options.name, reason=what, is_final=True))
         # Whatever it is, the program has to learn why this worker ends, and Ray's log shows where.
         except Exception as error:
             traceback.print_exc()
@@ -152,6 +166,23 @@ class _Collected:
             files = changed_files(self._folder, self._known)
             self._known = files.known
             self._worker.send(event, files)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of ``LIBRARIES`` that are installed here."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def differing_libraries(program: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Return the libraries that a node has in another version than the program, in words; empty if there is none."""
+    names = [name for name, wanted in program.items() if name in here and here[name] != wanted]
+    return ", ".join(f"{name} {here[name]}, not {program[name]}" for name in names)
 
 
 def node_name() -> str:

@@ -13,7 +13,8 @@ from sdi_gs.batch.engine import Engine, EngineEvent
 from sdi_gs.batch.local_engine import LocalEngine, local_workers
 from sdi_gs.batch.opening import OpenBatch
 from sdi_gs.batch.page import PageWriter
-from sdi_gs.batch.ray_engine import RayEngine, RayOptions, require_ray
+from sdi_gs.batch.ray_cluster import require_ray
+from sdi_gs.batch.ray_engine import RayEngine, RayOptions
 from sdi_gs.batch.scheduler import Scheduler
 from sdi_gs.batch.state import BatchState
 from sdi_gs.batch.threads import threads_per_worker
@@ -23,7 +24,7 @@ from sdi_gs.errors import UserError
 from sdi_gs.runs.interrupts import Interrupts, StoppedAtOnce
 from sdi_gs.settings.bounds import Range
 
-_RAY_ONLY = ("ray_address", "cpus_per_run", "collect", "collect_every")
+_RAY_ONLY = ("ray_address", "ray_dashboard", "cpus_per_run", "collect", "collect_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class EngineOptions:
     """With Ray: cores that a run has."""
     ray_address: str | None = None
     """With Ray: auto, HOST:PORT or ray://HOST:PORT of a cluster that runs; one is started here if not given."""
+    ray_dashboard: bool = False
+    """With a Ray cluster that is started here: start its dashboard too, whose address is printed."""
     collect: bool = False
     """With Ray: send the results back as they come, because the nodes share no folder."""
     collect_every: Annotated[int, Range(1, 1_000_000)] = 500
@@ -54,6 +57,8 @@ def require_engine(options: EngineOptions) -> None:
     """Raise UserError for options that do not go together, and for Ray if it is not installed."""
     if options.engine == "ray":
         require_ray()
+        if options.ray_dashboard and options.ray_address is not None:
+            raise UserError("--ray-dashboard is for a cluster that is started here: leave it out, or --ray-address")
         if options.device not in (None, "cpu", "cuda"):
             raise UserError(f"--device {options.device} names a card, which Ray chooses: use cpu or cuda")
         return
@@ -141,6 +146,7 @@ def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) ->
     engine = RayEngine(
         RayOptions(
             address=options.ray_address,
+            dashboard=options.ray_dashboard,
             uses_gpus=not is_instrument(prior) if options.device is None else options.device == "cuda",
             gpus_per_run=options.gpus_per_run,
             cpus_per_run=options.cpus_per_run,

@@ -1,0 +1,117 @@
+"""Connect to a Ray cluster, or start one on this machine, with this package and a worker's threads on every node.
+
+Needs the extra ``ray``, which is imported when it is used. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sdi_gs
+from sdi_gs.batch.threads import thread_environment, usable_cores
+from sdi_gs.errors import UserError
+
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to answer at all."""
+MOST_PORT = 65535
+START_SECONDS = 180
+"""How long a cluster on this machine may take to start."""
+LONGEST_REASON = 300
+"""Characters of Ray's own words in a message."""
+
+
+def require_ray() -> None:
+    """Raise UserError if Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise UserError('--engine ray needs Ray: pip install "sdi-gs[ray]", or use --engine local')
+
+
+def connected(address: str | None, *, threads: int, dashboard: bool = False) -> tuple[Any, str | None]:
+    """Return the module ``ray``, connected to a cluster, and its dashboard's address, if it has one.
+
+    The actors of this program may use so many ``threads`` each. On a cluster that runs they use this very package,
+    whatever its nodes have; one that is started here, with a ``dashboard`` only if asked for, has it anyway.
+    Raises UserError without Ray or without the cluster.
+    """
+    require_ray()
+    if address not in (None, "auto"):
+        _require_answer(address)
+    import ray
+
+    # Seconds that a node may take to start: half a minute is too short for a busy machine.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            # Workers that Ray starts in advance are taken only by actors without an environment of their own, so that
+            # they inherit this one.
+            with _environment(thread_environment(threads)):
+                cores = usable_cores()
+                context = ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
+        else:
+            context = ray.init(address=address, runtime_env=brought_along(threads), **quiet)
+    # Where a node does not start in time Ray raises Exception itself.
+    except Exception as error:
+        if address is None:
+            reason = _reason(error)
+            raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
+        raise UserError(refused(address, _reason(error))) from error
+    return ray, context.dashboard_url or None
+
+
+def brought_along(threads: int) -> dict[str, Any]:
+    """Return Ray's ``runtime_env`` that brings this package to a node, its compiled kernels too, and sets threads."""
+    return {
+        "py_modules": [str(Path(sdi_gs.__file__).parent)],
+        # Kernels that are being compiled just now.
+        "excludes": ["*.tmp.*"],
+        "env_vars": dict(thread_environment(threads)),
+    }
+
+
+def refused(address: str, reason: str) -> str:
+    """Return the line of a cluster that could not be connected to, for Ray's reason."""
+    if "version" in reason.lower():
+        return f"the Ray cluster at {address} runs on other versions: install the same on both sides ({reason})"
+    return (
+        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check --ray-address, or "
+        "leave it out for one on this machine"
+    )
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError unless something listens at an address: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > MOST_PORT:
+        raise UserError(f"--ray-address {address} means nothing: use auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(refused(address, error.strerror or str(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of Ray's in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that are started inside the context."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
