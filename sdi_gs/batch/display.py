@@ -127,7 +127,8 @@ def totals_of(state: BatchState, num_busy: int | None) -> str:
     parts = [f"{count} {status}" for status, count in counts.items() if count]
     left = None if num_busy is None else seconds_left(state, num_busy)
     about = "" if left is None else f", about {duration(left)} left"
-    return f"{len(state.rows)} runs: {', '.join(parts) or 'none'}{about}"
+    runs = f"{len(state.rows)} run{'s' * (len(state.rows) != 1)}"
+    return f"{runs}: {', '.join(parts) or 'none'}{about}"
 
 
 def table_of(board: WorkerBoard, state: BatchState, *, most: int) -> RenderableType:

@@ -9,7 +9,8 @@ import importlib.util
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ ANSWER_SECONDS = 10.0
 MOST_PORT = 65535
 START_SECONDS = 180
 """How long a cluster on this machine may take to start."""
+TOKEN_MODE = "RAY_AUTH_MODE"
+"""Variable without which Ray shows its token (``ray get-auth-token``) to no address that is given in full."""
+LARGEST_SAID = 2**16
+"""Bytes of what Ray prints in which the reason is looked for."""
 LONGEST_REASON = 300
 """Characters of Ray's own words in a message."""
 
@@ -48,21 +53,22 @@ def connected(address: str | None, *, threads: int, dashboard: bool = False) -> 
     # Seconds that a node may take to start: half a minute is too short for a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            # Workers that Ray starts in advance are taken only by actors without an environment of their own, so that
-            # they inherit this one.
-            with _environment(thread_environment(threads)):
-                cores = usable_cores()
-                context = ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
-        else:
-            context = ray.init(address=address, runtime_env=brought_along(threads), **quiet)
-    # Where a node does not start in time Ray raises Exception itself.
-    except Exception as error:
-        if address is None:
-            reason = _reason(error)
-            raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
-        raise UserError(refused(address, _reason(error))) from error
+    with _kept_aside() as said:
+        try:
+            if address is None:
+                # Workers that Ray starts in advance are taken only by actors without an environment of their own, so
+                # that they inherit this one.
+                with _environment(thread_environment(threads)):
+                    cores = usable_cores()
+                    context = ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
+            else:
+                context = ray.init(address=address, runtime_env=brought_along(threads), **quiet)
+        # Where a node does not start in time Ray raises Exception itself.
+        except Exception as error:
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+            if address is None:
+                raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
+            raise UserError(refused(address, reason, said())) from error
     return ray, context.dashboard_url or None
 
 
@@ -76,13 +82,21 @@ def brought_along(threads: int) -> dict[str, Any]:
     }
 
 
-def refused(address: str, reason: str) -> str:
-    """Return the line of a cluster that could not be connected to, for Ray's reason."""
+def refused(address: str, reason: str, said: str = "") -> str:
+    """Return the line of a cluster that could not be connected to, from Ray's reason and what it printed."""
+    if "AuthToken" in said or "token" in reason.lower():
+        return (
+            f"the Ray cluster at {address} asks for its token, which ray get-auth-token prints on its head: write it "
+            f"to ~/.ray/auth_token here, and set {TOKEN_MODE}=token"
+        )
     if "version" in reason.lower():
         return f"the Ray cluster at {address} runs on other versions: install the same on both sides ({reason})"
+    # Ray's client tells a missing token from no cluster by nothing.
+    timeout = "timeout" in reason and TOKEN_MODE not in os.environ
+    token = f" (or {TOKEN_MODE}=token, if it has a token)" if timeout else ""
     return (
-        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check --ray-address, or "
-        "leave it out for one on this machine"
+        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, check --ray-address{token}, "
+        "or leave it out for one on this machine"
     )
 
 
@@ -97,9 +111,20 @@ def _require_answer(address: str) -> None:
         raise UserError(refused(address, error.strerror or str(error))) from error
 
 
-def _reason(error: Exception) -> str:
-    """Return an error of Ray's in one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+@contextmanager
+def _kept_aside() -> Iterator[Callable[[], str]]:
+    """Keep what is printed on stderr, and yield what returns it: Ray repeats there for half a minute why it waits.
+
+    Ray's lines are printed by compiled code, past sys.stderr.
+    """
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: os.pread(file.fileno(), LARGEST_SAID, 0).decode(errors="replace")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @contextmanager

@@ -85,9 +85,15 @@ def plan_rows(listed: PromptList, *, settings_of: SettingsOf, seeds: Sequence[in
 
 
 def refuse_bad_rows(planned: Planned, source: Path, *, say: Callable[[str], None], skip: bool) -> None:
-    """Print every bad row, and raise UserError for them unless they are to be skipped or none is left."""
+    """Print every bad row, and raise UserError for them unless they are to be skipped or none is left.
+
+    Rows with the same reason share a line.
+    """
+    lines: dict[str, list[int]] = {}
     for bad in planned.bad:
-        say(f"{source}, line {bad.line}: {bad.reason}")
+        lines.setdefault(bad.reason, []).append(bad.line)
+    for reason, numbers in lines.items():
+        say(f"{source}, {numbered(numbers)}: {reason}")
     count, good = len(planned.bad), len(planned.rows)
     if not count:
         return
@@ -97,6 +103,18 @@ def refuse_bad_rows(planned: Planned, source: Path, *, say: Callable[[str], None
     if not skip:
         raise UserError(f"{what}; nothing is started: mend the list, or add --skip-bad to make the other {good}")
     say(f"{what}; going on with the other {good}")
+
+
+def numbered(lines: Sequence[int]) -> str:
+    """Return ascending numbers of lines in words: line 3; lines 3, 5 to 7."""
+    spans: list[list[int]] = []
+    for line in lines:
+        if spans and line == spans[-1][1] + 1:
+            spans[-1][1] = line
+        else:
+            spans.append([line, line])
+    parts = [f"{first}" if first == last else f"{first} to {last}" for first, last in spans]
+    return f"line{'s' * (len(lines) > 1)} {', '.join(parts)}"
 
 
 def _settings_of(row: PromptRow, settings_of: SettingsOf, known: dict[str, RunConfig | UserError]) -> RunConfig:

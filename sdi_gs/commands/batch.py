@@ -83,6 +83,8 @@ def batch(options: Batch) -> int:
     """Make the rows of a list; return 0, 1 if rows failed, or 130 for a batch that was stopped."""
     require_engine(options)
     settings = BatchSettings(options)
+    # What is wrong in the command itself is no row's fault.
+    common = settings.of({})
     ranking = ranking_named(options.score)
     out = options.output_dir or Path("outputs") / f"batch-{slug(options.source.stem)}"
     from sdi_gs.batch.checked_rows import checked_rows
@@ -101,14 +103,14 @@ def batch(options: Batch) -> int:
     header = BatchHeader(
         version=__version__,
         source=str(options.source),
-        settings=flatten(config_to_dict(settings.of({}))),
+        settings=flatten(config_to_dict(common)),
         rows=len(planned.rows),
     )
     with opened_batch(out, header, planned.rows, retry_failed=options.retry_failed) as opened:
         _say_what_comes(opened, out)
         page = PageWriter(out, keep=options.keep_best, ranking=ranking)
         # Outside: where there is no engine there is nothing to show.
-        engine = engine_of(options, settings.of({}).prior, out, len(opened.todo)) if opened.todo else None
+        engine = engine_of(options, common.prior, out, len(opened.todo)) if opened.todo else None
         try:
             was_stopped = engine is not None and make_rows(
                 engine,
@@ -138,6 +140,8 @@ class BatchSettings:
         self._bases: dict[tuple[str | None, str | None], RunConfig] = {}
         if "prompt" in self.given:
             raise UserError(f"the prompts come from {options.source}: leave --prompt out")
+        if options.seeds and "seed" in self.given:
+            raise UserError(f"--seed {self.given['seed']} has no effect beside --seeds: leave one of them out")
 
     def of(self, own: Mapping[str, Any]) -> RunConfig:
         """Return the settings of a run with a row's own settings; UserError for values that are not valid."""
@@ -177,8 +181,8 @@ class BatchSettings:
 
 def _say_what_comes(opened: OpenBatch, out: Path) -> None:
     rows, done = opened.state.rows, opened.state.count("finished")
-    say(f"{out}: {len(rows)} rows, {len(opened.todo)} to make, {done} finished")
+    say(f"{out}: {len(rows)} row{'s' * (len(rows) != 1)}, {len(opened.todo)} to make, {done} finished")
     if opened.skipped:
-        say(f"{len(opened.skipped)} rows failed before and are left out; --retry-failed tries them again")
+        say(f"failed before and left out: {len(opened.skipped)}; --retry-failed tries these again")
     if opened.other_version is not None:
         say(f"the batch was begun with version {opened.other_version}, this is {__version__}: results may differ")

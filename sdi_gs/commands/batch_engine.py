@@ -57,6 +57,8 @@ def require_engine(options: EngineOptions) -> None:
     """Raise UserError for options that do not go together, and for Ray if it is not installed."""
     if options.engine == "ray":
         require_ray()
+        if options.collect_every != EngineOptions.collect_every and not options.collect:
+            raise UserError(f"--collect-every {options.collect_every} goes with --collect: add it, or leave both out")
         if options.ray_dashboard and options.ray_address is not None:
             raise UserError("--ray-dashboard is for a cluster that is started here: leave it out, or --ray-address")
         if options.device not in (None, "cpu", "cuda"):
@@ -79,6 +81,8 @@ def engine_of(options: EngineOptions, prior: str, out: Path, num_rows: int) -> E
 
             devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         devices *= int(1.0 / options.gpus_per_run)
+    elif options.gpus_per_run != EngineOptions.gpus_per_run:
+        raise UserError(_no_card(options.gpus_per_run))
     workers = local_workers(devices, min(options.workers or len(devices), num_rows))
     threads = threads_per_worker(len(workers))
     say(f"{', '.join(worker.name for worker in workers)}: {threads} thread{'s' * (threads > 1)} each")
@@ -143,11 +147,14 @@ class _PartOfBatch:
 def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) -> RayEngine:
     from sdi_gs.priors.catalog import is_instrument
 
+    uses_gpus = not is_instrument(prior) if options.device is None else options.device == "cuda"
+    if not uses_gpus and options.gpus_per_run != EngineOptions.gpus_per_run:
+        raise UserError(_no_card(options.gpus_per_run))
     engine = RayEngine(
         RayOptions(
             address=options.ray_address,
             dashboard=options.ray_dashboard,
-            uses_gpus=not is_instrument(prior) if options.device is None else options.device == "cuda",
+            uses_gpus=uses_gpus,
             gpus_per_run=options.gpus_per_run,
             cpus_per_run=options.cpus_per_run,
             workers=options.workers,
@@ -159,3 +166,7 @@ def _ray_engine(options: EngineOptions, prior: str, out: Path, num_rows: int) ->
     )
     say(f"Ray: room for {engine.room} worker{'s' * (engine.room > 1)} now")
     return engine
+
+
+def _no_card(share: float) -> str:
+    return f"--gpus-per-run {share:g} is for cards, and these runs are made on the CPU: leave it out, or --device cuda"

@@ -34,7 +34,8 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
     Help ends the program (SystemExit 0). Raises UserError, in one line, for an unknown command or option and for a
     value that is not accepted.
     """
-    arguments = with_one_name(arguments, options)
+    given, arguments = arguments, with_one_name(arguments, options)
+    typed = " ".join(given[:2]) if len(given) > len(arguments) else ""
     commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
     said = io.StringIO()
     try:
@@ -44,7 +45,9 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
         if not stop.code:
             raise
         command = f"sdi-gs {arguments[0]}" if arguments and arguments[0] in options else "sdi-gs"
-        raise UserError(one_line(said.getvalue(), command)) from None
+        line = one_line(said.getvalue(), command)
+        # The two words of a command as they were typed.
+        raise UserError(line.replace(f"sdi-gs {arguments[0]}", f"sdi-gs {typed}") if typed else line) from None
     except ValueError as error:
         # Raised by the checks of the outermost dataclass, which tyro does not catch.
         raise UserError(str(error)) from error
