@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sdi_gs
 from sdi_gs import __version__
 from sdi_gs.batch.collecting import Files, changed_files, write_files
 from sdi_gs.batch.engine import EngineEvent, EngineNote, Job, RowProgress, WorkerLost, WorkerReady
@@ -98,7 +99,10 @@ class RayWorker:
         """Return why this node cannot take part, in one line."""
         options, node = self._options, f"node {self._node}"
         if options.version != __version__:
-            return f"{node} has sdi-gs {__version__}, and this program is {options.version}: install the same there"
+            return (
+                f"{node} uses sdi-gs {__version__} from {Path(sdi_gs.__file__).parent}, and this program is "
+                f"{options.version}: install the same there"
+            )
         if options.seen is not None and not Path(options.seen).is_file():
             folder = Path(options.seen).parent
             return f"{node} does not see {folder}: choose an --output-dir that all nodes share, or add --collect"

@@ -34,8 +34,7 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
     Help ends the program (SystemExit 0). Raises UserError, in one line, for an unknown command or option and for a
     value that is not accepted.
     """
-    given, arguments = arguments, with_one_name(arguments, options)
-    typed = " ".join(given[:2]) if len(given) > len(arguments) else ""
+    arguments = with_one_name(arguments, options)
     commands = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in options.items())]  # noqa: UP007
     said = io.StringIO()
     try:
@@ -46,8 +45,8 @@ def parse_command(arguments: Sequence[str], options: Mapping[str, type[Any]]) ->
             raise
         command = f"sdi-gs {arguments[0]}" if arguments and arguments[0] in options else "sdi-gs"
         line = one_line(said.getvalue(), command)
-        # The two words of a command as they were typed.
-        raise UserError(line.replace(f"sdi-gs {arguments[0]}", f"sdi-gs {typed}") if typed else line) from None
+        # A command of two words as it is typed.
+        raise UserError(line.replace("sdi-gs batch-status", "sdi-gs batch status")) from None
     except ValueError as error:
         # Raised by the checks of the outermost dataclass, which tyro does not catch.
         raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster of two nodes on this machine: deaths, late nodes, folders that are not shared."""
+"""Workers on a Ray cluster of two nodes on this machine: deaths, folders that are not shared, another package."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from small_batches import PROMPTS, driven, opened, rows_of
 from small_runs import config, whole_run
 
+import sdi_gs
+from sdi_gs.batch import ray_cluster
 from sdi_gs.batch.engine import EngineEvent, EngineNote, WorkerLost, WorkerReady
 from sdi_gs.batch.journal import RowEvent
 from sdi_gs.batch.ray_engine import RayEngine, RayOptions
@@ -26,15 +28,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two nodes, the second of which has the package in another version."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_raylet_start_wait_time_s"] = "180"
+    old = tmp_path_factory.mktemp("old")
+    (old / "sdi_gs").mkdir()
+    (old / "sdi_gs/__init__.py").write_text(f"__version__ = '0.0.1'\n__path__ = [{sdi_gs.__path__[0]!r}]\n")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(old)})
     yield cluster
     cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder without the package: Ray lets its workers import from there first."""
+    monkeypatch.chdir(tmp_path)
 
 
 def ray_workers(cluster: Any) -> list[int]:
@@ -114,6 +126,27 @@ def test_rows_of_two_nodes_survive_a_killed_worker_and_have_the_bytes_of_single_
         single = whole_run(tmp_path / "single" / row.key, config(prompt=row.prompt))
         assert (row.folder(out) / "splats.ply").read_bytes() == single.splats.read_bytes()
         assert (row.folder(out) / "config.yaml").read_bytes() == single.config.read_bytes()
+
+
+def test_a_node_with_another_version_is_refused_where_this_one_is_not_brought_along(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = ray_cluster.brought_along(1)
+    monkeypatch.setattr(ray_cluster, "brought_along", lambda threads: {"env_vars": brought["env_vars"]})
+    out = tmp_path / "out"
+    engine = RayEngine(RayOptions(address=cluster.address), out=out, num_rows=2)
+    found: dict[type, list[Any]] = {WorkerLost: [], WorkerReady: []}
+    try:
+        engine.start()
+        while not all(found.values()):
+            for event in engine.poll(1.0):
+                found.setdefault(type(event), []).append(event)
+    finally:
+        engine.close(at_once=True)
+    [lost] = found[WorkerLost]
+    assert lost.is_final
+    assert f"uses sdi-gs 0.0.1 from {tmp_path.parent}" in lost.reason
+    assert f"and this program is {sdi_gs.__version__}" in lost.reason
 
 
 def test_a_node_that_does_not_see_the_folder_is_refused_by_name(cluster: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from small_runs import whole_run
 
 from sdi_gs.batch.checked_rows import checked_rows
 from sdi_gs.batch.disk_space import disk_space_of, require_disk_space
-from sdi_gs.batch.sources import Planned, plan_rows, refuse_bad_rows
+from sdi_gs.batch.sources import Planned, numbered, plan_rows, refuse_bad_rows
 from sdi_gs.errors import UserError
 from sdi_gs.files.prompt_lists import BadRow, PromptList, PromptRow
 from sdi_gs.priors.catalog import require_known_prompt
@@ -106,6 +106,16 @@ def test_bad_rows_end_the_command_unless_they_are_skipped(tmp_path: Path) -> Non
     said.clear()
     refuse_bad_rows(planned(row(1, "a blue robot")), source, say=said.append, skip=False)
     assert said == []
+
+
+def test_rows_with_the_same_fault_share_a_line(tmp_path: Path) -> None:
+    faults = {2: "not JSON", 3: "no prompt", 4: "not JSON", 5: "not JSON", 9: "not JSON"}
+    plan = planned(row(1, "a blue robot"), bad=tuple(BadRow(line=line, reason=why) for line, why in faults.items()))
+    said: list[str] = []
+    with pytest.raises(UserError, match="5 bad rows, listed above"):
+        refuse_bad_rows(plan, tmp_path, say=said.append, skip=False)
+    assert said == [f"{tmp_path}, lines 2, 4 to 5, 9: not JSON", f"{tmp_path}, line 3: no prompt"]
+    assert numbered(range(1, 10_001)) == "lines 1 to 10000"
 
 
 def test_settings_are_validated_once_for_all_rows_that_share_them() -> None:

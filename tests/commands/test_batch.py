@@ -116,6 +116,10 @@ def test_a_prompt_that_keep_best_cannot_score_is_refused_before_it_is_made(
         (["--workers", "0"], "workers"),
         (["--ray-address", "auto"], "--ray-address is for Ray: add --engine ray"),
         (["--collect"], "--collect is for Ray"),
+        (["--ray-dashboard"], "--ray-dashboard is for Ray"),
+        (["--seeds", "1", "--seed", "3"], "--seed 3 has no effect beside --seeds"),
+        (["--outputs.turntable-size", "99999"], "turntable_size must be 16 to 4096"),
+        (["--export", "nix"], "unknown format nix"),
         (["--key", "k"], "--key k chooses a list of a prompt library"),
     ],
     ids=str,
@@ -124,6 +128,26 @@ def test_options_that_make_no_sense_are_refused(
     tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
     assert words in refusal(batch(prompts, tmp_path / "out", *more), capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--gpus-per-run", "0.5"], "--gpus-per-run 0.5 is for cards, and these runs are made on the CPU"),
+        (["--engine", "ray", "--gpus-per-run", "0.5"], "--gpus-per-run 0.5 is for cards"),
+        (["--engine", "ray", "--collect-every", "5"], "--collect-every 5 goes with --collect"),
+        (["--engine", "ray", "--device", "cuda:1"], "--device cuda:1 names a card, which Ray chooses"),
+        (["--engine", "ray", "--ray-dashboard", "--ray-address", "auto"], "--ray-dashboard is for a cluster that is"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_on_the_workers_are_refused(
+    tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+) -> None:
+    if "ray" in more:
+        pytest.importorskip("ray")
+    assert words in refusal_after_lines(batch(prompts, tmp_path / "out", *more), capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -150,6 +174,8 @@ def test_an_address_without_a_cluster_is_refused_at_once(
 
 def test_the_status_of_a_folder_without_a_batch_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no batch" in refusal(["batch", "status", str(tmp_path)], capsys)
+    line = refusal(["batch", "status", str(tmp_path), "--nix"], capsys)
+    assert line == "sdi-gs: Unrecognized options: --nix (see sdi-gs batch status --help)"
 
 
 def test_help_lists_the_options_of_a_batch_alone(capsys: pytest.CaptureFixture[str]) -> None:
