@@ -16,6 +16,7 @@
     element.append(...children.filter((child) => child !== null && child !== undefined));
     return element;
   }
+  const worded = (name) => name.replaceAll("_", " ");
   const file = (row, name) => "runs/" + encodeURIComponent(row.key) + "/" + name;
   const number = (value) => Number.isInteger(value) ? String(value) : value.toFixed(3);
   function duration(seconds) {
@@ -32,15 +33,21 @@
     {id: "status", title: "status", value: (row) => order.indexOf(row.status)},
     {id: "step", title: "step", value: (row) => row.step},
     {id: "seconds", title: "seconds", value: (row) => row.seconds || null},
-    ...scores.map((name) => ({id: "score:" + name, title: name, value: (row) => (row.scores || {})[name]})),
+    ...scores.map((name) => ({id: "score:" + name, title: worded(name), value: (row) => (row.scores || {})[name]})),
   ];
-  // Not where no run has the score: everything would be hidden.
-  const onlyBest = rows.some((row) => row.best);
   const settingsOf = (row) => Object.entries(row.settings || {}).map(([name, value]) => name + " " +
     (Array.isArray(value) ? value.join(" ") : value)).join(", ");
+  // Of a prompt with a single run that one is no choice.
+  const groupOf = (row) => JSON.stringify([row.prompt, Object.entries(row.settings || {}).sort()]);
+  const runsOf = new Map();
   for (const row of rows) {
+    runsOf.set(groupOf(row), (runsOf.get(groupOf(row)) || 0) + 1);
     row.text = [row.prompt, row.name || "", row.reason || "", "seed " + row.seed, settingsOf(row)].join("\n").toLowerCase();
   }
+
+  const isChosen = (row) => row.best && runsOf.get(groupOf(row)) > 1;
+  // Not where no run has the score: everything would be hidden.
+  const onlyBest = rows.some(isChosen);
 
   // What is chosen lives in the address, so that it survives reading the page again and can be passed on.
   const chosen = {query: "", statuses: new Set(), sort: "order", down: false, view: "pictures", best: false, page: 0};
@@ -88,24 +95,30 @@
       media.classList.add("empty");
       media.append(row.status === "waiting" ? "not started" : row.status === "running" ? "no preview yet" : "no picture");
     }
-    if (row.film) media.append(make("button", {type: "button", "aria-label": "Turn " + row.prompt, onclick: () => turn(row, media)}, "Turn"));
     return media;
+  }
+  // Beside the picture: on it, it would cover a side.
+  function turner(row, media) {
+    if (!row.film) return null;
+    const button = make("button", {type: "button", class: "turn", onclick: () => {
+      const isTurning = media.querySelector("video") !== null;
+      if (isTurning) media.replaceChildren(...picture(row).childNodes);
+      else turn(row, media);
+      label(!isTurning);
+    }});
+    function label(isTurning) {
+      button.textContent = isTurning ? "Sides" : "Turn";
+      button.setAttribute("aria-label", (isTurning ? "Sides of " : "Turn ") + row.prompt);
+    }
+    label(false);
+    return button;
   }
   function turn(row, media) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const film = make("video", {src: file(row, "turntable.mp4"), controls: true, loop: true, playsinline: true, tabindex: 0});
     film.muted = true;
     film.setAttribute("aria-label", "Turntable of " + row.prompt);
-    const back = make("button", {type: "button", onclick: () => {
-      const sides = picture(row);
-      media.replaceWith(sides);
-      sides.querySelector("button").focus();
-    }}, "Sides");
-    back.style.bottom = "auto";
-    back.style.top = "8px";
-    media.replaceChildren(film, back);
-    // Not the film: it would keep its controls in sight.
-    back.focus();
+    media.replaceChildren(film);
     if (!still) film.play().catch(() => {});
   }
   function links(row) {
@@ -119,31 +132,32 @@
     if (row.status === "stopped" && row.step) return "stopped after step " + row.step + (row.steps ? " of " + row.steps : "");
     return row.status;
   }
-  const badge = (row) => row.best ? make("span", {class: "badge"}, " ★ best " + (batch.keep > 1 ? "of its seeds" : "seed")) : null;
+  const badge = (row) => isChosen(row) ? make("span", {class: "badge"}, " ★ best" + (batch.keep > 1 ? " " + batch.keep : "")) : null;
 
   function card(row) {
     const values = Object.entries(row.scores || {});
     const facts = ["seed " + row.seed, row.seconds ? duration(row.seconds) : null, row.name || null].filter(Boolean).join(" · ");
-    return make("li", {class: "card" + (row.best ? " best" : "")}, picture(row), make("div", {class: "text"},
+    const media = picture(row);
+    return make("li", {class: "card" + (isChosen(row) ? " best" : "")}, media, make("div", {class: "text"},
       make("h2", {}, row.prompt),
       make("p", {class: "facts"}, make("span", {class: "is-" + row.status}, statusText(row)), " · " + facts, badge(row)),
       Object.keys(row.settings || {}).length ? make("p", {class: "settings"}, settingsOf(row)) : null,
       row.reason ? make("p", {class: "reason"}, row.reason) : null,
-      values.length ? make("dl", {}, ...values.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, number(value))])) : null,
-      make("p", {}, ...links(row))));
+      values.length ? make("dl", {}, ...values.flatMap(([name, value]) => [make("dt", {}, worded(name)), make("dd", {}, number(value))])) : null,
+      make("p", {class: "links"}, make("span", {}, ...links(row)), turner(row, media))));
   }
   function table(found) {
     const numeric = (column) => column.id !== "prompt" && column.id !== "status";
     const head = columns.map((column) => {
       const sorted = chosen.sort === column.id;
-      const arrow = sorted ? (chosen.down ? " ↓" : " ↑") : "";
+      const arrow = sorted ? (chosen.down ? "\u00a0↓" : "\u00a0↑") : "";
       const press = () => { chosen.down = sorted && !chosen.down; chosen.sort = column.id; chosen.page = 0; show();
         document.querySelector(`th[data-column="${CSS.escape(column.id)}"] button`).focus(); };
       return make("th", {scope: "col", class: numeric(column) ? "number" : null, "data-column": column.id,
         "aria-sort": sorted ? (chosen.down ? "descending" : "ascending") : null},
         make("button", {type: "button", onclick: press}, (column.id === "order" ? "#" : column.title) + arrow));
     });
-    const lines = found.map((row) => make("tr", {class: row.best ? "best" : null},
+    const lines = found.map((row) => make("tr", {class: isChosen(row) ? "best" : null},
       make("td", {class: "number"}, String(row.index + 1)),
       make("td", {class: "prompt"}, row.prompt, badge(row), row.name ? make("div", {class: "facts"}, row.name) : null,
         row.reason ? make("div", {class: "reason"}, row.reason) : null),
@@ -191,7 +205,7 @@
     find("source").textContent = `${batch.source}, begun ${new Date(batch.begun).toLocaleString()}, sdi-gs ${batch.version}`;
     const parts = order.filter((status) => counts.get(status)).map((status) => `${counts.get(status)} ${status}`);
     const left = batch.running && batch.left !== null ? `, about ${duration(batch.left)} left` : "";
-    find("totals").textContent = `${rows.length} runs: ${parts.join(", ") || "none"}${left}`;
+    find("totals").textContent = `${rows.length} run${rows.length === 1 ? "" : "s"}: ${parts.join(", ") || "none"}${left}`;
     find("bar").setAttribute("aria-label", find("totals").textContent);
     for (const status of order) {
       if (counts.get(status)) {

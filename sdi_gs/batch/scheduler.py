@@ -213,7 +213,8 @@ class Scheduler:
         if losses < self._attempts:
             self._queue.appendleft(key)
             return commands
-        reason = f"its worker ended {losses} times while it had this row, last: {event.reason}"
+        often = f"{losses} times while it had this row, last" if losses > 1 else "while it had this row"
+        reason = f"its worker ended {often}: {event.reason}"
         commands.append(happened("failed", reason))
         return commands + self._fail()
 

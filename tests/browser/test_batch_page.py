@@ -75,7 +75,7 @@ def test_runs_are_filtered_and_sorted_and_the_choice_is_kept_in_the_address(hear
     assert heard.where() == "1–5 of 5"
     page.get_by_role("button", name="finished 2").click()
     assert heard.prompts() == ["a blue robot", "a green tree"]
-    page.get_by_label("Sort by").select_option("judge_class")
+    page.get_by_label("Sort by").select_option("judge class")
     page.get_by_role("button", name="Ascending").click()
     assert heard.prompts() == ["a green tree", "a blue robot"]
     page.reload()
@@ -103,9 +103,34 @@ def test_a_film_takes_the_place_of_the_picture_and_gives_it_back(heard: Heard, t
     page.get_by_role("button", name="Turn a blue robot").click()
     page.wait_for_function("document.querySelector('video').currentTime > 0")
     assert page.locator("video").evaluate("film => film.videoWidth") == 64
+    # Beside the film and never on it: as on the picture, it would cover a side.
+    film, button = page.locator(".media").bounding_box(), page.get_by_role("button", name="Sides of a").bounding_box()
+    assert film is not None
+    assert button is not None
+    assert button["y"] >= film["y"] + film["height"]
     page.keyboard.press("Enter")
     assert page.locator(".card img").get_attribute("src") == f"runs/{state.rows[0].row.key}/contact_sheet.png"
     assert page.locator("video").count() == 0
+
+
+def test_only_a_choice_among_seeds_is_marked_and_without_one_nothing_can_be_ticked(
+    heard: Heard, tmp_path: Path
+) -> None:
+    state = batch_of("a blue robot", seeds=2)
+    finish(state, 0, judge_class=0.5)
+    finish(state, 1, judge_class=0.75)
+    page, box = heard.page, "only the best of each prompt's seeds, by judge"
+    page.goto(write_page(tmp_path, state, keep=1, ranking=ranking_named("judge")).as_uri() + "#best=0")
+    assert page.locator(".card.best").count() == page.locator(".badge").count() == 1
+    assert "judge class\n0.750" in page.locator(".card.best").inner_text()
+    assert page.get_by_label(box).is_visible()
+    (tmp_path / "alone").mkdir()
+    alone = batch_of("a red mug")
+    finish(alone, 0, judge_class=0.5)
+    page.goto(write_page(tmp_path / "alone", alone, keep=1, ranking=ranking_named("judge")).as_uri())
+    assert page.locator(".card").count() == 1
+    assert page.locator(".card.best, .badge").count() == 0
+    assert page.locator("input[type=checkbox]:visible").count() == 0
 
 
 def test_what_strangers_write_is_text(heard: Heard, out: Path) -> None:
