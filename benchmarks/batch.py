@@ -70,7 +70,8 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
     engines = {"local": [], "ray": ["--engine", "ray"]}
     if arguments.no_ray:
         del engines["ray"]
-    walls: dict[str, list[float]] = {arm: [] for arm in (*engines, "loop")}
+    loops = [] if arguments.no_loop else ["loop"]
+    walls: dict[str, list[float]] = {arm: [] for arm in (*engines, *loops)}
     cpus: dict[str, list[float]] = {arm: [] for arm in walls}
     rows: dict[str, tuple[list[float], list[float]]] = {arm: ([], []) for arm in engines}
 
@@ -91,11 +92,12 @@ def throughput(arguments: argparse.Namespace) -> dict[str, Any]:
                 for seconds in seconds_by_worker(out):
                     rows[arm][0].append(seconds[0])
                     rows[arm][1].extend(seconds[1:])
-            note("loop", *single_runs(folder / f"loop-{repeat}", arguments.prompts, settings))
+            for arm in loops:
+                note(arm, *single_runs(folder / f"{arm}-{repeat}", arguments.prompts, settings))
     ratios = {
         f"{one}/{other}_{name}": statistics.median(b / a for a, b in zip(times[one], times[other], strict=True))
         for one, other in (("local", "loop"), ("ray", "local"))
-        if one in engines
+        if {one, other} <= walls.keys()
         for name, times in (("wall", walls), ("cpu", cpus))
     }
     return {
@@ -217,6 +219,7 @@ def main() -> None:
     part.add_argument("--repeats", type=int, default=3)
     part.add_argument("--options", nargs="*", default=[], help="further options of the batches")
     part.add_argument("--no-ray", action="store_true", help="leave the arm of Ray out")
+    part.add_argument("--no-loop", action="store_true", help="leave the arm of single runs out")
     part.set_defaults(run=throughput)
     part = parts.add_parser("equality")
     part.add_argument("--prompts", type=int, default=4)

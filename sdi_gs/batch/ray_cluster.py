@@ -46,6 +46,8 @@ def connected(address: str | None, *, threads: int, dashboard: bool = False) -> 
     Raises UserError without Ray or without the cluster.
     """
     require_ray()
+    if address is not None and address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
+        raise UserError(f'--ray-address {address} needs Ray\'s client: pip install "ray[client]"')
     if address not in (None, "auto"):
         _require_answer(address)
     import ray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,16 @@ def test_a_cluster_that_asks_for_its_token_is_described_by_one_line(
     stand_in.noise = b""
     with pytest.raises(UserError, match=r"^no Ray cluster answers at auto \(Failed to connect to Ray cluster at x\): "):
         connected("auto", threads=1)
+
+
+def test_ray_s_client_is_asked_for_where_it_is_missing(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "grpc" else find(name, *more))
+    with pytest.raises(
+        UserError, match=r'^--ray-address ray://head:10001 needs Ray\'s client: pip install "ray\[client\]"$'
+    ):
+        connected("ray://head:10001", threads=1)
+    assert not stand_in.given
 
 
 def test_other_versions_are_named() -> None:
