@@ -1,6 +1,7 @@
 """What `sdi-gs batch` saves, survives and needs: throughput, equal bytes, faults on a Ray cluster, scale, memory.
 
     python benchmarks/batch.py throughput --prompts 16      # two workers, Ray's, and a shell loop of sdi-gs train
+    python benchmarks/batch.py start                        # what a single run pays before its first step, part by part
     python benchmarks/batch.py equality                     # local, Ray and single runs, byte for byte
     python benchmarks/batch.py faults --repeats 5           # kills workers, nodes and the program; a node joins late
     python benchmarks/batch.py scale                        # 10 000 rows on 256 workers, simulated
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -132,6 +134,44 @@ def single_runs(folder: Path, count: int, settings: Sequence[str]) -> tuple[floa
     return sum(wall for wall, _ in runs), sum(cpu for _, cpu in runs)
 
 
+def start(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time what a worker pays once and every single run anew: its start; kernels and pictures where none are kept."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        command = [
+            sys.executable,
+            "-m",
+            "sdi_gs",
+            "train",
+            "--device",
+            "cpu",
+            "--steps",
+            "2",
+            "--outputs.turntable-frames",
+            "0",
+        ]
+        command += ["--prompt", prompts(1)[0]]
+        cold = {"warm": {}, "pictures": {"SDI_GS_CACHE": ""}, "kernels": {"NUMBA_CACHE_DIR": str(folder / "kernels")}}
+        outside: list[float] = []
+        walls: dict[str, list[float]] = {arm: [] for arm in cold}
+        timed([*command, "--output-dir", str(folder / "first")])
+        for repeat, arm in product(range(arguments.repeats), cold):
+            out = folder / f"{arm}-{repeat}"
+            if arm == "kernels":
+                shutil.rmtree(folder / "kernels", ignore_errors=True)
+            wall, _ = timed([*command, "--output-dir", str(out)], env={**os.environ, **cold[arm]})
+            walls[arm].append(wall)
+            if arm == "warm":
+                outside.append(wall - json.loads((out / "summary.json").read_text())["wall_seconds"])
+    best = {arm: min(found) for arm, found in walls.items()}
+    return {
+        "start_seconds": min(outside),
+        "pictures_seconds": best["pictures"] - best["warm"],
+        "kernels_seconds": best["kernels"] - best["warm"],
+        "wall_seconds": walls,
+    }
+
+
 def equality(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare the splats of a local batch, a Ray batch and single runs."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -221,6 +261,9 @@ def main() -> None:
     part.add_argument("--no-ray", action="store_true", help="leave the arm of Ray out")
     part.add_argument("--no-loop", action="store_true", help="leave the arm of single runs out")
     part.set_defaults(run=throughput)
+    part = parts.add_parser("start")
+    part.add_argument("--repeats", type=int, default=3)
+    part.set_defaults(run=start)
     part = parts.add_parser("equality")
     part.add_argument("--prompts", type=int, default=4)
     part.set_defaults(run=equality)
