@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sdi_gs
 from sdi_gs.batch.threads import thread_environment, usable_cores
 from sdi_gs.errors import UserError
 
@@ -26,6 +25,8 @@ START_SECONDS = 180
 """How long a cluster on this machine may take to start."""
 TOKEN_MODE = "RAY_AUTH_MODE"
 """Variable without which Ray shows its token (``ray get-auth-token``) to no address that is given in full."""
+PACKAGE = Path(__file__).parents[1]
+"""The folder of this package."""
 LARGEST_SAID = 2**16
 """Bytes of what Ray prints in which the reason is looked for."""
 LONGEST_REASON = 300
@@ -77,7 +78,7 @@ def connected(address: str | None, *, threads: int, dashboard: bool = False) -> 
 def brought_along(threads: int) -> dict[str, Any]:
     """Return Ray's ``runtime_env`` that brings this package to a node, its compiled kernels too, and sets threads."""
     return {
-        "py_modules": [str(Path(sdi_gs.__file__).parent)],
+        "py_modules": [str(PACKAGE)],
         # Kernels that are being compiled just now.
         "excludes": ["*.tmp.*"],
         "env_vars": dict(thread_environment(threads)),

@@ -14,11 +14,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sdi_gs
 from sdi_gs import __version__
 from sdi_gs.batch.collecting import Files, changed_files, write_files
 from sdi_gs.batch.engine import EngineEvent, EngineNote, Job, RowProgress, WorkerLost, WorkerReady
 from sdi_gs.batch.journal import RowEvent
+from sdi_gs.batch.ray_cluster import PACKAGE
 
 if TYPE_CHECKING:
     from sdi_gs.batch.worker import Worker
@@ -100,7 +100,7 @@ class RayWorker:
         options, node = self._options, f"node {self._node}"
         if options.version != __version__:
             return (
-                f"{node} uses sdi-gs {__version__} from {Path(sdi_gs.__file__).parent}, and this program is "
+                f"{node} uses sdi-gs {__version__} from {PACKAGE}, and this program is "
                 f"{options.version}: install the same there"
             )
         if options.seen is not None and not Path(options.seen).is_file():

@@ -36,7 +36,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     os.environ["RAY_raylet_start_wait_time_s"] = "180"
     old = tmp_path_factory.mktemp("old")
     (old / "sdi_gs").mkdir()
-    (old / "sdi_gs/__init__.py").write_text(f"__version__ = '0.0.1'\n__path__ = [{sdi_gs.__path__[0]!r}]\n")
+    for path in Path(sdi_gs.__file__).parent.iterdir():
+        if path.name != "__pycache__":
+            (old / "sdi_gs" / path.name).symlink_to(path)
+    (old / "sdi_gs/__init__.py").unlink()
+    (old / "sdi_gs/__init__.py").write_text("__version__ = '0.0.1'\n")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(old)})
     yield cluster

@@ -17,7 +17,7 @@ FORMAT_NAMES = ", ".join(row.name for row in export_formats())
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Expected one of {train, batch, batch-status, render, view, export, eval, doctor, priors, probe}"),
+        ([], "Expected one of {train, batch, batch-status, study, render, view, export, eval, doctor, priors, probe}"),
         (["trian"], "trian; Available subcommands: train"),
         (["train"], "the prompt is empty"),
         (["train", "--prompt", "  "], "the prompt is empty"),
@@ -115,7 +115,7 @@ FORMAT_NAMES = ", ".join(row.name for row in export_formats())
         (["export", "nowhere", "--format", "glb", "--mesh.level", "-1"], "level must be above 0 and at most 1000000"),
         (["export", "nowhere", "--mesh.level", "3"], "--mesh.* options are for meshes, not for format ply"),
         (["eval", "nowhere", "--draws", "0"], "draws must be 1 to 4096, got 0"),
-        (["eval", "nowhere", "--metrics", "ssim"], "unknown metric ssim: choose one of truth, judge, ceiling"),
+        (["eval", "nowhere", "--metrics", "ssim"], "unknown metric ssim: choose one of truth, judge, fronts, ceiling"),
         (["priors", "fetch"], "fetch needs a name"),
         (["priors", "fetch", "nix"], "prior 'nix' is unknown: use toybox-ideal, toybox, sd21-base, sd21"),
         (["priors", "list", "nix"], "prior 'nix' is unknown"),
