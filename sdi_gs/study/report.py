@@ -34,8 +34,8 @@ READING = (
     "they exclude 0, and ahead or behind by the side. Of few prompts such intervals are too narrow, of one there is "
     "none. Many differences are shown: some exclude 0 by chance."
 )
-FIGURE_CAPTION = "*Means with their intervals over prompts; grey: single runs, or pairs of them.*"
-SHEET_CAPTION = "*Each object from the front and from behind.*"
+FIGURE_CAPTION = "means with their intervals over prompts; grey: single runs, or pairs of them"
+SHEET_CAPTION = "each object from the front and from behind"
 
 
 def write_report(
@@ -78,12 +78,22 @@ def _page(
     parts += [f"{groups} {total} groups of prompt and seed are complete. {READING}", ""]
     claims = claim_tables(study, results)
     parts += ["## Claims", "", claims, ""] if claims else []
-    parts += ["## Tables", "", page_tables(study, results)]
     parts += ["## Pictures", ""] if figures or sheets else []
-    for pictures, caption in ((figures, FIGURE_CAPTION), (sheets, SHEET_CAPTION)):
-        for picture in pictures:
-            parts += [f"![{picture.stem}]({picture.name})", "", caption, ""]
+    for figure in figures:
+        parts += [f"![{figure.stem}]({figure.name})", "", _captioned(FIGURE_CAPTION, figure, study), ""]
+    for sheet in sheets:
+        parts += [f"![{sheet.stem}]({sheet.name})", "", _captioned(SHEET_CAPTION, sheet, study), ""]
+    parts += ["## Tables", "", page_tables(study, results)]
     return "\n".join(parts)
+
+
+def _captioned(caption: str, picture: Path, study: Study) -> str:
+    """Return a caption with the setting and the budget of a file's name, where there are several."""
+    _, _, place = picture.stem.partition("-")
+    budget = next((f"equal {one}" for one in study.budgets if place.endswith(f"-{one}")), "")
+    setting = place.removesuffix(f"-{budget.removeprefix('equal ')}") if len(study.settings) > 1 else ""
+    where = ", ".join(filter(None, [setting, budget if len(study.budgets) > 1 else ""]))
+    return f"*{where[:1].upper()}{where[1:]}: {caption}.*" if where else f"*{caption[:1].upper()}{caption[1:]}.*"
 
 
 def _data(study: Study, results: Sequence[Result], command: str) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def page_tables(study: Study, results: Sequence[Result]) -> str:
         cells = cells_of(study, results, setting.name)
         if cells:
             own = {one: found for one, found in contrasts.items() if one.setting == setting.name}
-            parts += [f"### {setting.name}", "", arm_table(study, cells), ""]
+            parts += [f"### {setting.name}", ""] if len(study.settings) > 1 else []
+            parts += [arm_table(study, cells), ""]
             parts += [difference_table(study, own, cells), ""] if own else []
     if study.prompt_table is not None:
         parts += ["### Prompt by prompt", "", prompt_table(study, study.prompt_table, results), ""]
