@@ -16,7 +16,7 @@ from sdi_gs.files import disk_errors, write_atomically
 from sdi_gs.priors.catalog import is_instrument, load_prior, loader_settings
 from sdi_gs.settings.replay import ReplayConfig
 from sdi_gs.settings.run import RunConfig
-from sdi_gs.settings.tree import config_to_dict
+from sdi_gs.study.arms import settings_apart_from_defaults
 from sdi_gs.study.cost import Cost, measure_cost
 from sdi_gs.toybox.captions import style_in
 
@@ -64,7 +64,7 @@ class Predictor:
                 "use budgets steps and calls"
             )
         measured = _what_costs(config)
-        key = hashlib.sha256(json.dumps(config_to_dict(measured), sort_keys=True).encode()).hexdigest()[:12]
+        key = _key_of(measured)
         if key not in self._costs:
             self._costs[key] = self._known(self._folder / f"{key}.json", measured)
         return self._costs[key]
@@ -79,6 +79,12 @@ class Predictor:
                 raise UserError(f"{path} holds no measured cost: remove it, and it is measured anew") from None
         self._say(f"measuring the seconds of a step, a round and a call ({config.prior}, {config.representation}) ...")
         return self._measure(config)
+
+
+def _key_of(measured: RunConfig) -> str:
+    """Return the name of a cost; settings that later versions add, at their defaults, leave it as it is."""
+    values = {"prompt": measured.prompt, **settings_apart_from_defaults(measured)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _what_costs(config: RunConfig) -> RunConfig:
