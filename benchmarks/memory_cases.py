@@ -20,6 +20,8 @@ from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least
 
 SIZES, VIEWS, CLOUDS = (256, 512, 768), (1, 2, 4), (50_000, 200_000, 1_000_000)
 USUAL_CLOUD = 200_000
+FOUR_VIEWS = 256
+"""Pixels of MVDream's pictures, whose prior all cases of the table "four_views" have."""
 PUBLISHED_RUNS = (
     ("3DGS, 4 views, no Perp-Neg", 5_000, 43.0, 4, False, 0.1),
     ("NeRF, 1 view, Perp-Neg", 10_000, 119.0, 1, True, 0.25),
@@ -100,6 +102,7 @@ def cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
     size stands for both.
     """
     yield from _tier_cases()
+    yield from _four_view_cases()
     yield from _replay_cases()
     for name, steps, minutes, views, perp_neg, t_min in PUBLISHED_RUNS:
         config = usual(views_per_step=views, steps=steps)
@@ -128,6 +131,16 @@ def _tier_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
         config = check_config(tier)
         labels = {"tier": tier.name, "views": config.views_per_step, "gaussians": config.gaussians.num_initial}
         yield "check", 512, config, labels
+
+
+def _four_view_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:
+    """Yield steps under MVDream's network by tier: of Gaussians of constant size, and of its published field."""
+    own, published = (preset_named(name).config for name in ("mvdream-sdi", "mvdream"))
+    own = replace(clouds(own, USUAL_CLOUD), densify=replace(own.densify, enabled=False))
+    for scene, config in (("gaussians", own), ("field", published)):
+        for tier in TIERS:
+            compute = replace(config, prompt="anything", compute=tier.compute)
+            yield "four_views", FOUR_VIEWS, compute, {"tier": tier.name, "scene": scene}
 
 
 def _replay_cases() -> Iterator[tuple[str, int, RunConfig, dict[str, Any]]]:

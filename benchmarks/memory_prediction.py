@@ -29,12 +29,13 @@ from memory_counting.prediction import card_precision, from_count
 from memory_tables import gib, markdown, measured_table, rows_of, validation_table
 
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.priors.published import ModelName
 from sdi_gs.settings.run import RunConfig
 
 PACKAGE_DATA = Path(__file__).parents[1] / "sdi_gs" / "runs" / "predicted_memory.json"
 VALIDATIONS = (
     *("toy-64", "toy-128", "toy-views-in-turn", "toy-checkpoint", "toy-pixels", "toy-pixels-kept"),
-    *("toy-field", "toy-field-rays", "toybox"),
+    *("toy-field", "toy-field-rays", "toy-four-views", "toybox"),
     *("vae-128", "vae-256", "decoder-128", "unet-256"),
 )
 
@@ -42,7 +43,7 @@ VALIDATIONS = (
 def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any]:
     """Return every wanted row, from the file of counted rows or newly counted."""
     known = [json.loads(line) for line in kept.read_text().splitlines()] if kept is not None and kept.exists() else []
-    priors: dict[int, Any] = {}
+    priors: dict[tuple[ModelName, int], Any] = {}
     rows = []
     for table, size, config, labels in cases():
         key = {"table": table, "size": size, **labels}
@@ -50,10 +51,11 @@ def tables(kept: Path | None, only: Callable[[str, int], bool]) -> dict[str, Any
         if row is None:
             if not only(table, size):
                 continue
-            if size not in priors:
+            model: ModelName = "mvdream" if table == "four_views" else "sd21-base"
+            if (model, size) not in priors:
                 dtype = card_precision(config.compute.precision)
-                priors[size] = published_prior("sd21-base", image_size=size, dtype=dtype)
-            row = {**key, **_counted(config, priors[size])}
+                priors[model, size] = published_prior(model, image_size=size, dtype=dtype)
+            row = {**key, **_counted(config, priors[model, size])}
             print(f"{key}: {gib(row['peak_bytes'])}", flush=True)
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
@@ -88,6 +90,9 @@ def write_package_data(report: dict[str, Any]) -> None:
     rows = json.loads(PACKAGE_DATA.read_text(encoding="utf-8"))
     for row in (*rows_of(report, "tiers"), *rows_of(report, "field_tiers")):
         key = ":".join((row["tier"], str(row["size"]), *([row["field"]] if "field" in row else [])))
+        rows[key] = {name: row[name] for name in ("peak_bytes", "seconds", "parts_seconds")}
+    for row in rows_of(report, "four_views"):
+        key = f"{row['tier']}:{row['size']}{':mvdream' if row['scene'] == 'field' else ''}"
         rows[key] = {name: row[name] for name in ("peak_bytes", "seconds", "parts_seconds")}
     for row in rows_of(report, "replay"):
         if row["space"] == "pixels":

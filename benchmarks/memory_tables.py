@@ -125,6 +125,22 @@ def _tiers(report: dict[str, Any]) -> str:
     )
 
 
+def _four_views(report: dict[str, Any]) -> str:
+    both = [{row["scene"]: row for row in _of_tier(report, tier.name, "four_views")} for tier in TIERS]
+    return _table(
+        ("tier", "200 000 Gaussians", "published field", *(f"Gaussians, {name}" for name in _card_names())),
+        [
+            (
+                tier.name,
+                gib(rows["gaussians"]["peak_bytes"]),
+                gib(rows["field"]["peak_bytes"]),
+                *_seconds(rows["gaussians"]),
+            )
+            for tier, rows in zip(TIERS, both, strict=True)
+        ],
+    )
+
+
 def _published(report: dict[str, Any]) -> str:
     return _table(
         ("run", "steps", "published", "predicted, networks alone"),
@@ -190,6 +206,7 @@ _WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "field_tiers": _field_tiers,
     "levers": _levers,
     "tiers": _tiers,
+    "four_views": _four_views,
     "replay": _replay,
     "replay_seconds": _replay_seconds,
     "published": _published,

@@ -26,7 +26,7 @@ from toybox_training.folder import load_networks
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.doctor.miniature import Miniature, miniature_networks, prior_of_networks
-from sdi_gs.priors.published import Networks, published_config, published_networks
+from sdi_gs.priors.published import ModelName, Networks, published_config, published_networks
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.compute import ComputeConfig
@@ -57,6 +57,13 @@ def whole_step(image_size: int, **changes: Any) -> dict[str, int]:
     """Measure a step of the trainer with toy networks and Gaussians."""
     config = _run_config(preset_named("sd21-base").config, **changes)
     return _of_step(config, lambda device: toy_networks(device, image_size))
+
+
+def four_views_step(image_size: int) -> dict[str, int]:
+    """Measure a step with toy networks of four views, which are one call however few views go at once."""
+    config = _run_config(preset_named("mvdream-sdi").config, compute=ComputeConfig(views_at_once=1))
+    sizes = replace(TOY, image_size=image_size, four_views=True)
+    return _of_step(config, lambda device: miniature_networks(sizes, device=device), model="mvdream")
 
 
 def pixels_step(image_size: int, *, replayed: bool) -> dict[str, int]:
@@ -112,10 +119,11 @@ def _of_step(
     *,
     prepare: Callable[[Trainer], None] | None = None,
     replayed: bool = False,
+    model: ModelName = "sd21-base",
 ) -> dict[str, int]:
     """Measure and count the first step of a round, or its second."""
     per_target = config.replay.steps_per_target
-    trainer = Trainer(config, prior_of_networks(build(CPU), model="sd21-base"), device=CPU)
+    trainer = Trainer(config, prior_of_networks(build(CPU), model=model), device=CPU)
     if prepare is not None:
         prepare(trainer)
     trainer.step = (config.steps - 1) // per_target * per_target - 2 * per_target
@@ -123,7 +131,7 @@ def _of_step(
     for _ in range(per_target + replayed):
         trainer.train_step()
     measured = rise(trainer.train_step)
-    empty = prior_of_networks(build(META), model="sd21-base")
+    empty = prior_of_networks(build(META), model=model)
     count = count_round(config, empty, kernels="cpu")[1] if replayed else count_step(config, empty, kernels="cpu")
     return {"measured": measured, "counted": count.peak_bytes - count.held}
 
@@ -216,6 +224,7 @@ CASES: dict[str, Callable[[], dict[str, int]]] = {
     ),
     "toy-pixels": lambda: pixels_step(128, replayed=False),
     "toy-pixels-kept": lambda: pixels_step(128, replayed=True),
+    "toy-four-views": lambda: four_views_step(128),
     "toy-field": lambda: field_step(0),
     "toy-field-rays": lambda: field_step(1024),
     "toybox": toybox_step,

@@ -45,10 +45,11 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_model(folder: Path, scheduler: dict[str, Any], *, words: bool = False) -> Path:
+def write_model(folder: Path, scheduler: dict[str, Any], *, words: bool = False, four_views: bool = False) -> Path:
     """Write a whole model with the given scheduler, and return its folder.
 
     ``words`` gives it CLIP's own vocabulary, in which a prompt of a sentence fits; else most words are spelt.
+    ``four_views`` makes its U-Net one of four views and their cameras, as MVDream's.
     """
     torch.manual_seed(0)
     vocabulary = _write_clips_tokenizer(folder / "tokenizer") if words else _write_tokenizer(folder / "tokenizer")
@@ -59,7 +60,8 @@ def write_model(folder: Path, scheduler: dict[str, Any], *, words: bool = False)
         "eos_token_id": vocabulary["<|endoftext|>"],
         "pad_token_id": vocabulary["!"],
     }
-    networks = miniature_networks(replace(SMALLEST, text_tokens=tuple(tokens.items())), device="cpu")
+    sizes = replace(SMALLEST, text_tokens=tuple(tokens.items()), four_views=four_views)
+    networks = miniature_networks(sizes, device="cpu")
     networks.text_encoder.save_pretrained(folder / "text_encoder")
     networks.unet.save_pretrained(folder / "unet")
     networks.vae.save_pretrained(folder / "vae")

@@ -14,7 +14,7 @@ from sdi_gs.configs.stable_diffusion import sd21_base
 from sdi_gs.settings.cameras import CameraConfig
 from sdi_gs.settings.guidance import GuidanceConfig
 from sdi_gs.settings.losses import LossConfig
-from sdi_gs.settings.ngp import PUBLISHED, NgpLossConfig, ShadingConfig
+from sdi_gs.settings.ngp import PUBLISHED_MVDREAM
 from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.render_size import RenderConfig
 from sdi_gs.settings.run import RunConfig
@@ -71,16 +71,8 @@ def mvdream() -> RunConfig:
         ),
         # lambda_sds 1 on half the sum of squares of a view; the mean here divides by their number.
         losses=LossConfig(distillation=float(LATENTS_OF_VIEW)),
-        ngp=replace(
-            PUBLISHED,
-            # geometry.radius; all 16 levels from the start; no-material; lambda_orient, sparsity, opaque, z_variance.
-            radius=1.0,
-            grid=replace(PUBLISHED.grid, initial_levels=PUBLISHED.grid.num_levels),
-            shading=ShadingConfig(),
-            losses=NgpLossConfig(
-                orientation=0.0, sparsity=0.0, opaqueness=0.0, z_variance=0.0, convexity=0.0, convexity_final=0.0
-            ),
-        ),
+        # geometry.radius, its levels, no-material; lambda_orient, sparsity, opaque, z_variance; renderer, background.
+        ngp=PUBLISHED_MVDREAM,
         outputs=OutputConfig(preview_every=100, checkpoint_every=500),
     )
 

@@ -12,7 +12,7 @@ import torch
 
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
-from sdi_gs.priors.published import PREDICTION_TYPES, ModelName, Networks, published_config
+from sdi_gs.priors.published import CAMERA_LABELS, PREDICTION_TYPES, ModelName, Networks, published_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Miniature:
     text_layers: int = 2
     text_tokens: tuple[tuple[str, int], ...] = ()
     """Vocabulary size and special tokens in the text encoder's config, if they differ from CLIP's."""
+    four_views: bool = False
+    """Whether the U-Net takes four views and their cameras, as MVDream's."""
 
 
 NARROW = Miniature()
@@ -74,6 +76,8 @@ def miniature_networks(sizes: Miniature, *, device: torch.device | str) -> Netwo
         "layers_per_block": sizes.unet_layers,
         "cross_attention_dim": sizes.text_width,
     }
+    if sizes.four_views:
+        unet |= CAMERA_LABELS
     vae: dict[str, Any] = published_config("vae") | {
         "sample_size": sizes.image_size,
         "block_out_channels": sizes.vae_channels,

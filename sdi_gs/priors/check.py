@@ -25,7 +25,7 @@ from sdi_gs.priors.parts import AddOns, Parts, Placement
 from sdi_gs.priors.published import ModelName
 
 UNET_WEIGHTS = 865_910_724
-"""Of 2.1's U-Net; 1.5's has 859 520 964."""
+"""Of 2.1's U-Net; 1.5's has 859 520 964, MVDream's 867 572 164."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +130,16 @@ def _report(name: str, path: Path, kind: str, parts: Parts, add_ons: AddOns, siz
         image_size=prior.image_size,
         schedule=prior.schedule,
         size_bytes=size_bytes,
-        same_cost=None if prior.knows_cameras else _same_cost(parts.unet, prior.image_size),
+        same_cost=_same_cost(parts.unet, prior.image_size, prior.views_per_group),
         views_per_group=prior.views_per_group,
         notes=[*prior.notes, *notes_on_loras(add_ons.loras)],
     )
 
 
-def _same_cost(unet: Any, image_size: int) -> ModelName | None:
-    """Return the published model that has as many weights, to a hundredth, and images of that size."""
+def _same_cost(unet: Any, image_size: int, together: int) -> ModelName | None:
+    """Return the published model that has as many weights, to a hundredth, and images and groups of that size."""
     weights = sum(weight.numel() for weight in unet.parameters())
     if abs(weights / UNET_WEIGHTS - 1.0) > 0.01:
         return None
-    return {512: "sd21-base", 768: "sd21"}.get(image_size)  # pyright: ignore[reportReturnType]
+    known: dict[tuple[int, int], ModelName] = {(512, 1): "sd21-base", (768, 1): "sd21", (256, 4): "mvdream"}
+    return known.get((image_size, together))

@@ -17,7 +17,7 @@ from sdi_gs.priors.clip_tokenizer import END, clip_tokenizer
 from sdi_gs.priors.kinds import SUPPORTED
 from sdi_gs.priors.layout import in_one_line
 from sdi_gs.priors.parts import Parts, Placement, broken_weight
-from sdi_gs.priors.published import older_config, published_config
+from sdi_gs.priors.published import of_four_views, older_config, published_config
 from sdi_gs.priors.quiet import without_messages
 from sdi_gs.priors.schedulers import STABLE_DIFFUSION
 
@@ -47,12 +47,6 @@ def published_architecture(family: Family, prediction_type: PredictionType) -> A
         text_encoder=published_config("text_encoder"),
         pad_token="!",
     )
-
-
-def of_four_views(unet: Mapping[str, Any]) -> dict[str, Any]:
-    """Return MVDream's config of a U-Net from 2.1-base's: pictures of 256 pixels, and cameras as class labels."""
-    cameras = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
-    return {**unet, "sample_size": 32, **cameras}
 
 
 def load_checkpoint_parts(

@@ -1,4 +1,4 @@
-"""Published configs, and Stable Diffusion 2.1's networks from them without weights, to count memory and for tests.
+"""Published configs, and networks from them without weights, to count memory and for tests.
 
 The configs are in ``sd21/`` and ``sd15/``; ``docs/sd21.md`` names their sources.
 """
@@ -16,14 +16,20 @@ import torch
 from sdi_gs.contracts import PredictionType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-ModelName = Literal["sd21-base", "sd21"]
+ModelName = Literal["sd21-base", "sd21", "mvdream"]
 Component = Literal["unet_512", "unet_768", "vae", "text_encoder"]
 OlderComponent = Literal["unet", "vae", "text_encoder"]
 
-PREDICTION_TYPES: dict[ModelName, PredictionType] = {"sd21-base": "epsilon", "sd21": "v_prediction"}
-_UNETS: dict[ModelName, Component] = {"sd21-base": "unet_512", "sd21": "unet_768"}
+PREDICTION_TYPES: dict[ModelName, PredictionType] = {
+    "sd21-base": "epsilon",
+    "sd21": "v_prediction",
+    "mvdream": "epsilon",
+}
+_UNETS: dict[ModelName, Component] = {"sd21-base": "unet_512", "sd21": "unet_768", "mvdream": "unet_512"}
+CAMERA_LABELS: dict[str, Any] = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
+"""Settings of a U-Net that takes cameras of 4 x 4 numbers, and by them four views together (MVDream)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,11 @@ def older_config(component: OlderComponent) -> dict[str, Any]:
     return _config("sd15", component)
 
 
+def of_four_views(unet: Mapping[str, Any]) -> dict[str, Any]:
+    """Return MVDream's config of a U-Net from 2.1-base's: pictures of 256 pixels, and cameras as class labels."""
+    return {**unet, "sample_size": 32, **CAMERA_LABELS}
+
+
 def _config(folder: str, component: str) -> dict[str, Any]:
     text = resources.files("sdi_gs.priors").joinpath(folder, f"{component}.json").read_text(encoding="utf-8")
     return {key: value for key, value in json.loads(text).items() if not key.startswith("_")}
@@ -63,6 +74,8 @@ def published_networks(
 
     vae_config = published_config("vae")
     unet_config = published_config(_UNETS[model])
+    if model == "mvdream":
+        unet_config = of_four_views(unet_config)
     if image_size is not None:
         unet_config["sample_size"] = image_size // 2 ** (len(vae_config["block_out_channels"]) - 1)
     with torch.device(device):

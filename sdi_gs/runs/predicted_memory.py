@@ -15,13 +15,13 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier, saving_at_least, tier_for
 
 GIB = 2**30
-MODELS = {"sd21-base": 512, "sd21": 768}
+MODELS = {"sd21-base": 512, "sd21": 768, "mvdream": 256}
 """Pixels of their images."""
 
 
-Case = Literal["gaussians", "pixels", "preset", "published"]
+Case = Literal["gaussians", "pixels", "preset", "published", "mvdream"]
 """Four views of 200 000 Gaussians, in latents or with 40 targets kept in pixels; or one view of a field, that of a
-laptop's defaults or the paper's."""
+laptop's defaults or the paper's; or four views of MVDream's. All but MVDream's are with Perp-Neg."""
 
 
 _SHOWN: tuple[tuple[str, int, Case], ...] = (
@@ -30,12 +30,13 @@ _SHOWN: tuple[tuple[str, int, Case], ...] = (
     ("sd21-base with --losses.space pixels", MODELS["sd21-base"], "pixels"),
     # What the presets take for a field, once its renders have grown to 512 pixels.
     ("sd21-base with --representation ngp, one view", MODELS["sd21-base"], "published"),
+    ("mvdream, four views together", MODELS["mvdream"], "gaussians"),
 )
 """Kinds of runs whose predictions ``tier_lines`` shows."""
 
 
 def predicted(tier: Tier, image_size: int, case: Case = "gaussians") -> Any:
-    """Return peak bytes and seconds by card of a step on a tier, with Perp-Neg; None if the case was not counted.
+    """Return peak bytes and seconds by card of a step on a tier; None if the case was not counted.
 
     In pixels the seconds are those of a step that computes targets, "replayed_seconds" those of a step on kept ones.
     """

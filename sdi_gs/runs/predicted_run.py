@@ -1,8 +1,8 @@
-"""Memory and time of a whole run under Stable Diffusion 2.1 on a card, from the shipped predictions of single steps.
+"""Memory and time of a whole run under a published model on a card, from the shipped predictions of single steps.
 
-A row of these is a step with four branches of guidance on four views of Gaussians, or on one view of the published
-field, with the times of its parts. Other runs follow by their numbers of views, branches, calls, pixels and steps on a
-target (docs/reports/gpu-memory.md counts some of them as well).
+A row of these is a step on four views of Gaussians, or of as many pixels as one view of 512 of the published field,
+with the times of its parts. Other runs follow by their numbers of views, branches, calls, pixels and steps on a target
+(docs/reports/gpu-memory.md counts some of them as well).
 """
 
 from __future__ import annotations
@@ -16,19 +16,42 @@ from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import plan_step
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
 from sdi_gs.row_groups import row_groups
-from sdi_gs.runs.predicted_memory import MODELS, predicted
+from sdi_gs.runs.predicted_memory import MODELS, Case, predicted
 from sdi_gs.settings.guidance import GuidanceConfig
-from sdi_gs.settings.ngp import PUBLISHED, NgpConfig
+from sdi_gs.settings.ngp import PUBLISHED, PUBLISHED_MVDREAM, NgpConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TIERS, Tier
 
-COUNTED_VIEWS, COUNTED_BRANCHES = 4, 4
+COUNTED_VIEWS = 4
 """Of the rows of Gaussians."""
 HALF_VAE = 0.5
 """Time of the VAE in half precision, over that in float32 on tensor cores: their peaks are as 2 to 1."""
 SAME_COST = {"sd15": "sd21-base"}
 """Priors whose steps take what another one's take: the U-Net of 1.5 has the same blocks, with 0.7 % fewer weights."""
 _PLANS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The rows of a prior."""
+
+    branches: int
+    """Of guidance in a call: four with Perp-Neg."""
+    together: int = 1
+    """Views that are denoised together, however few go at once."""
+    field: NgpConfig = PUBLISHED
+    field_size: int = MODELS["sd21-base"]
+    """Pixels of the views in the row of the field, which are as many as in one view of 512."""
+    field_case: Case = "published"
+
+
+COUNTED = {
+    "sd21-base": Counted(branches=4),
+    "sd21": Counted(branches=4),
+    "mvdream": Counted(
+        branches=2, together=4, field=PUBLISHED_MVDREAM, field_size=MODELS["mvdream"], field_case="mvdream"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +85,10 @@ def predicted_need(config: RunConfig, tier: Tier) -> int | None:
     rows = _counted_rows(config, tier)
     if rows is None:
         return None
-    # The row of a field is a whole step of one view; more views, or larger ones, need at most what its networks do.
-    as_counted = config.views_per_step == 1 and MODELS[_counted_prior(config)] == MODELS["sd21-base"]
+    # The row of a field is a whole step of its views; more views, or larger ones, need at most what its networks do.
+    prior = _counted_prior(config)
+    counted = COUNTED[prior]
+    as_counted = config.views_per_step == counted.together and MODELS[prior] == counted.field_size
     return max(row["peak_bytes"] for row in (rows[-1:] if as_counted else rows))
 
 
@@ -98,14 +123,15 @@ def pixels_factor(config: RunConfig, prior_size: int) -> float:
 
 def _counted_rows(config: RunConfig, tier: Tier) -> list[dict[str, Any]] | None:
     """Return the row of a run's networks, and that of its field if it is one; None if either was not counted."""
-    size = MODELS.get(_counted_prior(config))
-    if size is None or config.views_per_step > COUNTED_VIEWS:
+    prior = _counted_prior(config)
+    size, counted = MODELS.get(prior), COUNTED.get(prior)
+    if size is None or counted is None or config.views_per_step > COUNTED_VIEWS:
         return None
     rows = [predicted(tier, size, "pixels" if config.losses.space == "pixels" else "gaussians")]
     if config.representation != "gaussians":
-        if _cost(config.ngp) != _cost(PUBLISHED) or config.representation != "ngp":
+        if _cost(config.ngp) != _cost(counted.field) or config.representation != "ngp":
             return None
-        rows.append(predicted(tier, MODELS["sd21-base"], "published"))
+        rows.append(predicted(tier, counted.field_size, counted.field_case))
     return None if None in rows else rows
 
 
@@ -120,9 +146,10 @@ def _share(config: RunConfig) -> float:
 
 def _call_seconds(config: RunConfig, tier: Tier, parts: dict[str, float], branches: int) -> float:
     """Return the time of one call of the predictor: the card's or the host's, whichever takes longer."""
-    groups = len(row_groups(config.views_per_step, tier.compute.views_at_once))
-    counted_groups = len(row_groups(COUNTED_VIEWS, tier.compute.views_at_once))
-    on_card = parts["call"] * _share(config) * branches / COUNTED_BRANCHES
+    counted, at_once = COUNTED[_counted_prior(config)], tier.compute.views_at_once
+    groups = len(row_groups(config.views_per_step, at_once, together=counted.together))
+    counted_groups = len(row_groups(COUNTED_VIEWS, at_once, together=counted.together))
+    on_card = parts["call"] * _share(config) * branches / counted.branches
     return max(on_card, parts["host"] * groups / counted_groups)
 
 

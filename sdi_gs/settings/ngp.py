@@ -6,7 +6,7 @@ Schedules are shares of the run; the published ones (``configs/sdi.yaml`` of the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from sdi_gs.settings.bounds import ADAM_BETAS, INTERVAL, RATE, SHARE, WEIGHT, Range, check_settings
@@ -177,3 +177,14 @@ PUBLISHED = NgpConfig(
     environment_degree=2,
 )
 """The field of the published SDI config, for a GPU."""
+
+PUBLISHED_MVDREAM = replace(
+    PUBLISHED,
+    grid=replace(PUBLISHED.grid, initial_levels=PUBLISHED.grid.num_levels),
+    shading=ShadingConfig(),
+    losses=NgpLossConfig(
+        orientation=0.0, sparsity=0.0, opaqueness=0.0, z_variance=0.0, convexity=0.0, convexity_final=0.0
+    ),
+    radius=1.0,
+)
+"""The field of MVDream's published config: all levels from the start, no light and no regularisers."""

@@ -111,6 +111,17 @@ def test_other_forms_of_the_same_file_give_the_same_weights(
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
 
 
+def test_four_views_of_1_5_are_converted_too(model: Path, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    older = write_checkpoint(model, tmp_path / "others.safetensors", family="1.x")
+    text = {name: value for name, value in older.items() if name.startswith("cond_stage_model.")}
+    text["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    rest = {name: value for name, value in tensors.items() if not name.startswith("cond_stage_model.")}
+    folder = converted(saved(rest | text, tmp_path / "sd-v1.5-4view.pt"), tmp_path / "folder")
+    prior, other = (load_latent_diffusion(path, device="cpu", dtype=torch.float32) for path in (folder, model))
+    assert prior.views_per_group == 4
+    assert torch.equal(prior.embed_prompts(["blue"]), other.embed_prompts(["blue"]))
+
+
 def test_a_safetensors_file_of_single_views_becomes_a_folder_too(model: Path, tmp_path: Path) -> None:
     write_checkpoint(model, tmp_path / "model.safetensors", family="1.x")
     folder = converted(tmp_path / "model.safetensors", tmp_path / "folder")

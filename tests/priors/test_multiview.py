@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -75,17 +74,7 @@ def test_camera_numbers_are_those_of_the_published_matrices() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model in the folder layout whose U-Net takes four views and their cameras."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    path = write_model(tmp_path_factory.mktemp("models") / "four-views", SCHEDULERS["epsilon"])
-    config = json.loads((path / "unet" / "config.json").read_text())
-    own = {key: value for key, value in config.items() if not key.startswith("_")}
-    torch.manual_seed(3)
-    unet: Any = UNet2DConditionModel(
-        **own | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 16}
-    )
-    unet.save_pretrained(path / "unet")
-    return path
+    return write_model(tmp_path_factory.mktemp("models") / "four-views", SCHEDULERS["epsilon"], four_views=True)
 
 
 def settings(folder: Path, **values: Any) -> RunConfig:

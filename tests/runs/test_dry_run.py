@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sdi_gs.commands.main import main
 from sdi_gs.configs.presets import preset
-from sdi_gs.priors.published import older_config, published_config
-from sdi_gs.runs.predicted_memory import predicted
+from sdi_gs.priors.check import _same_cost
+from sdi_gs.priors.published import older_config, published_config, published_networks
+from sdi_gs.runs.predicted_memory import Case, predicted
 from sdi_gs.runs.predicted_run import COUNTED_VIEWS, pixels_factor, predicted_runs, step_seconds
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tiers import TierName, tier_named
@@ -152,4 +153,41 @@ def test_a_run_of_1_5_takes_what_one_of_2_1_base_takes() -> None:
 def test_nothing_is_said_of_runs_that_were_not_counted() -> None:
     assert predicted_runs(preset("toybox-ideal", prompt="a blue robot")) == []
     assert predicted_runs(preset("sd21-base", prompt="x", views_per_step=5)) == []
+    assert predicted_runs(preset("mvdream", prompt="x", views_per_step=8)) == []
+    assert predicted_runs(preset("mvdream-sdi", {"losses.space": "pixels"}, prompt="x")) == []
     assert predicted_runs(preset("sdi-paper-ngp", {"ngp.samples_per_ray": 256}, prompt="x")) == []
+
+
+@pytest.mark.parametrize(("name", "case"), [("mvdream-sdi", "gaussians"), ("mvdream", "mvdream")])
+@pytest.mark.parametrize("tier", ["40", "8"])
+def test_runs_of_four_views_take_what_was_counted(name: str, case: Case, tier: TierName) -> None:
+    # The published run renders 64 pixels in its first half.
+    config = preset(name, {"render.sizes": (), "render.milestones": ()}, prompt="x")
+    run = next(run for run in predicted_runs(config) if run.tier == tier_named(tier))
+    row = predicted(tier_named(tier), 256, case)
+    assert run.peak_bytes == row["peak_bytes"]
+    hours = {card: config.steps * value / 3600.0 for card, value in row["seconds"].items()}
+    assert run.hours == pytest.approx(hours, rel=0.02)
+
+
+def test_a_call_holds_the_whole_group_however_few_views_go_at_once() -> None:
+    # On the smallest tier single views take turns in rendering and in the VAE, not in the prior.
+    parts = [predicted(tier_named(name), 256)["parts_seconds"]["A100"] for name in ("40", "8")]
+    assert parts[0]["call"] == pytest.approx(parts[1]["call"], rel=1e-6)
+    assert parts[0]["host"] == pytest.approx(parts[1]["host"], rel=1e-6)
+    assert parts[0]["vae"] < parts[1]["vae"]
+    # Two rows for each view, and in self-attention four times the tokens: more than half of the four rows of 512
+    # pixels, which are four times as large, would be.
+    larger = predicted(tier_named("40"), 512)["parts_seconds"]["A100"]["call"]
+    assert 1.0 / 8.0 < parts[0]["call"] / larger < 0.25
+
+
+def test_a_model_of_mvdreams_size_has_its_predictions() -> None:
+    unet = published_networks("mvdream", device="meta", dtype=torch.float16).unet
+    # Of 2.1-base, and the two layers for 16 numbers of a camera.
+    weights = 865_910_724 + (16 * 1280 + 1280) + (1280 * 1280 + 1280)
+    assert sum(weight.numel() for weight in unet.parameters()) == weights
+    assert [_same_cost(unet, *shape) for shape in ((256, 4), (512, 4), (256, 1))] == ["mvdream", None, None]
+    own, named = (replace(preset("mvdream-sdi", prompt="x"), prior=prior) for prior in ("folder", "mvdream"))
+    assert predicted_runs(own) == []
+    assert predicted_runs(own, same_cost="mvdream") == predicted_runs(named) != []

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdi_gs.priors.checkpoint_files import CAMERA_MLP, UNET
-from sdi_gs.priors.checkpoint_loading import of_four_views
+from sdi_gs.priors.published import of_four_views
 
 WIDTHS, HEADS, GROUPS, TEXT, VIEWS = (32, 64), (4, 8), 8, 16, 4
 TINY = {

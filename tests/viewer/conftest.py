@@ -15,13 +15,14 @@ import pytest
 import torch
 import viser
 import zstandard
+from tiny_pipeline import SCHEDULERS, write_model
 from torch import Tensor
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.configs.presets import preset_named
+from sdi_gs.configs.presets import preset, preset_named
 from sdi_gs.contracts import RenderOutput, Scene
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.representations.initial_gaussians import gaussian_ball
@@ -183,6 +184,19 @@ def live_field(tmp_path: Path) -> Iterator[LiveRun]:
         run.stop()
 
 
+@pytest.fixture
+def live_four_views(tmp_path: Path) -> Iterator[LiveRun]:
+    """The same of five steps under a network of four views, which was written by the name of its layout."""
+    with torch.random.fork_rng():
+        model = write_model(tmp_path / "tiny", SCHEDULERS["epsilon"], words=True, four_views=True)
+    small = {"steps": 5, "gaussians.num_initial": 60, "outputs.turntable_frames": 0, "outputs.preview_every": 0}
+    settings = preset("mvdream-sdi", {"prior": str(model), **small}, prompt="a corgi")
+    run = LiveRun(tmp_path / "run", settings=settings)
+    with run.viewer:
+        yield run
+        run.stop()
+
+
 class Wall(ParameterScene):
     """A scene of one's own: a wall of one colour that fills every picture, two units away."""
 
@@ -214,11 +228,13 @@ class LiveRun:
     path: Path
     representation: Literal["gaussians", "ngp"] = "gaussians"
     scene: Scene | None = None
+    settings: RunConfig | None = None
+    """Of the whole run, in place of the usual ones."""
     interrupted: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        settings = replace(_endless(), representation=self.representation)
+        settings = self.settings or replace(_endless(), representation=self.representation)
         self.trainer, self.folder = prepare_run(
             settings, device=torch.device("cpu"), folder=self.path, scene=self.scene
         )

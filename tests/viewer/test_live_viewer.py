@@ -433,3 +433,14 @@ def test_a_broken_snapshot_taker_is_no_silent_loss(live_run: Any, watched: Any, 
     wait_until(lambda: "the representation gave no depth" in watched.texts())
     step = live_run.trainer.step
     wait_until(lambda: live_run.trainer.step > step + 3)
+
+
+def test_a_run_of_four_views_is_shown_to_its_end(live_four_views: Any, browsers: Browse, wait_until: Wait) -> None:
+    live_four_views.start()
+    browser = browsers(live_four_views.port)
+    wait_until(lambda: browser.of_kind("GaussianSplatsMessage"))
+    wait_until(lambda: not live_four_views.is_training)
+    assert live_four_views.trainer.step == 5
+    views = live_four_views.trainer.last_views
+    assert (len(views.cameras), len(views.target)) == (4, 4)
+    wait_until(lambda: "step 5 of 5" in browser.texts())

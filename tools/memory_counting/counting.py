@@ -59,7 +59,7 @@ class StepCount:
 
 
 def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dtype) -> LatentDiffusionPrior:
-    """Return Stable Diffusion 2.1 on the meta device, for images of ``image_size`` pixels or its own size."""
+    """Return a published model on the meta device, for images of ``image_size`` pixels or its own size."""
     networks = published_networks(model, device=META, dtype=dtype, image_size=image_size)
     return prior_of_networks(networks, model=model)
 
@@ -148,8 +148,9 @@ def _next_step(trainer: Trainer, meter: StepMeter) -> StepCount:
 def _make_moments(trainer: Trainer) -> None:
     """Update the parameters once, without the prior, so that the optimisers have their moments."""
     config, size = trainer.config, SMALLEST_IMAGE
-    cameras = sample_cameras(config.cameras, 1, width=size, height=size, generator=trainer.host_generator)
-    background = torch.ones(1, 3, device=META)
+    count = config.cameras.views_per_group
+    cameras = sample_cameras(config.cameras, count, width=size, height=size, generator=trainer.host_generator)
+    background = torch.ones(count, 3, device=META)
     render = trainer.scene.render(cameras.to(META), background, progress=0.0, generator=trainer.device_generator)
     trainer.scene.backward(render.rgb.sum(), render, step=trainer.step)
     trainer.scene.update(render, step=trainer.step, generator=trainer.host_generator)
