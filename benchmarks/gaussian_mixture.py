@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sdi_gs.guidance.schedule import predicted_clean
-from sdi_gs.priors.ideal import Mixture, mixture_noise
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.picture_mixture import Mixture, mixture_noise
 
 DIMENSIONS, MODES, PROMPTED_MODES, STD = 16, 8, 3, 0.8
 SCHEDULE = scaled_linear_schedule()

@@ -12,15 +12,15 @@ the views, the softmax is shared, and all else stays as it is for a single view.
 It is an instrument, not a model of images: it knows its own renders and nothing else. Latents are average-pooled
 pixels in [-1, 1].
 
-Letters: B images, H W pixels, C = 3 latent channels, h w latent pixels, D = C h w, M mixture centres, L = 1 token,
-E embedding width, V views, G views of a group.
+Letters: B images, H W pixels, C = 3 latent channels, h w latent pixels, M mixture centres, L = 1 token, E embedding
+width, V views, G views of a group.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,6 +34,7 @@ from sdi_gs.priors.ideal_conditions import heard_views, side_cameras
 from sdi_gs.priors.ideal_worlds import ALONE, World
 from sdi_gs.priors.kept_renders import kept_renders
 from sdi_gs.priors.noise_schedules import scaled_linear_schedule
+from sdi_gs.priors.picture_mixture import Mixture, joint_noise, mixture_noise, mixture_of_pictures
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.renderer import render_scenes
@@ -134,10 +135,15 @@ class IdealPrior:
             return predicted.view_as(noised_latents)
         if self.views_per_group > 1:
             raise UserError(f"{self.name} needs the cameras of its views: use --guidance.views cameras")
-        distinct, members = torch.unique(embeddings.flatten(1), dim=0, return_inverse=True)
-        for index, embedding in enumerate(distinct):
-            rows = torch.nonzero(members == index).squeeze(1)
-            predicted[rows] = mixture_noise(flat[rows], self._mixture_of(embedding), level, self.config.component_std)
+        named = embeddings[:, 0].cpu()
+        members: dict[tuple[float, ...], list[int]] = {}
+        for row, numbers in enumerate(named.tolist()):
+            members.setdefault(tuple(numbers), []).append(row)
+        for rows in members.values():
+            mixture = self._mixture_of(named[rows[0]])
+            if len(members) == 1:
+                return mixture_noise(flat, mixture, level, self.config.component_std).view_as(noised_latents)
+            predicted[rows] = mixture_noise(flat[rows], mixture, level, self.config.component_std)
         return predicted.view_as(noised_latents)
 
     def _mixture_of(self, embedding: Tensor) -> Mixture:
@@ -147,26 +153,13 @@ class IdealPrior:
         weights: list[tuple[ViewWord, float]] = [
             (word, weight) for word, weight in zip(VIEW_WORDS, views, strict=True) if weight > 0.0
         ]
+        mixture = self._mixture(content, tuple(word for word, _ in weights) or (None,), background)
         if len(weights) < 2:
-            return self._mixture(content, weights[0][0] if weights else None, background)
-        several = self._mixture_of_views(content, [word for word, _ in weights], background)
-        count = self.config.renders_per_view
+            return mixture
         shares = torch.tensor([math.log(weight) for _, weight in weights], device=self.device)
-        return replace(several, log_weights=several.log_weights + shares.repeat_interleave(count))
-
-    def _mixture_of_views(
-        self, content: _Content, words: Sequence[ViewWord], background: BackgroundName | None
-    ) -> Mixture:
-        """Return the mixtures of some view words one after the other, cached: they take long to copy."""
-        key = (*content, *words, background)
-        if key not in self._mixtures:
-            parts = [self._composite(self._rendered(content, word), background) for word in words]
-            self._mixtures[key] = Mixture(
-                centres=torch.cat([part.centres for part in parts]),
-                log_weights=torch.cat([part.log_weights for part in parts]),
-                half_norms=torch.cat([part.half_norms for part in parts]),
-            )
-        return self._mixtures[key]
+        return replace(
+            mixture, log_weights=mixture.log_weights + shares.repeat_interleave(self.config.renders_per_view)
+        )
 
     def _windows_of_groups(self, cameras: CameraBatch) -> list[Window]:
         """Return the window near the first camera of each group; UserError unless the others stand around it."""
@@ -191,7 +184,7 @@ class IdealPrior:
         mixtures = []
         for embedding, rows in zip(embeddings, self._windows.rows_of_group(window), strict=True):
             content, _, background = self.world.properties_of(embedding)
-            around = self._mixture(content, "all around", background).rows(rows)
+            around = self._mixture(content, ("all around",), background).rows(rows)
             weights = around.log_weights.masked_fill(window.is_far.to(self.device), -math.inf)
             mixtures.append(replace(around, log_weights=weights))
         return mixtures
@@ -199,14 +192,19 @@ class IdealPrior:
     def _mixture(
         self,
         content: _Content,
-        view: _Side,
+        sides: tuple[_Side, ...],
         background: BackgroundName | None,
     ) -> Mixture:
-        """Return the mixture of a combination of properties, cached; all around, in the rows of ``CameraWindows``."""
-        key = (*content, view, background)
+        """Return the mixture of a combination of properties, cached, over all backgrounds in turn if none is named.
+
+        Several sides have the same weight; all around are the rows of ``CameraWindows``.
+        """
+        key = (*content, *sides, background)
         if key not in self._mixtures:
-            mixture = self._composite(self._rendered(content, view), background)
-            self._mixtures[key] = mixture.rows(self._windows.order) if view == "all around" else mixture
+            names = BACKGROUND_NAMES if background is None else (background,)
+            palette = torch.tensor([BACKGROUND_COLOURS[name] for name in names], device=self.device)
+            mixture = mixture_of_pictures([self._rendered(content, side) for side in sides], palette)
+            self._mixtures[key] = mixture.rows(self._windows.order) if sides == ("all around",) else mixture
         return self._mixtures[key]
 
     def _rendered(self, content: _Content, view: _Side) -> tuple[Tensor, Tensor]:
@@ -246,79 +244,3 @@ class IdealPrior:
     ) -> Tensor:
         """Return the means over the pooled pixels [M, C, h, w], on the prior's device."""
         return torch.nn.functional.avg_pool2d(images.to(self.device).permute(0, 3, 1, 2), self.config.pool)
-
-    def _composite(self, foreground: tuple[Tensor, Tensor], background: BackgroundName | None) -> Mixture:
-        """Return the latents of a rendered set over a background; over all backgrounds in turn if none is named."""
-        rgb, alpha = foreground
-        names = BACKGROUND_NAMES if background is None else (background,)
-        palette = torch.tensor([BACKGROUND_COLOURS[name] for name in names], device=self.device)
-        turns = torch.arange(len(rgb), device=self.device) % len(names)
-        # Pooling is linear, so compositing pooled images is pooling composited ones.
-        centres = ((rgb + (1.0 - alpha) * palette[turns][:, :, None, None]) * 2.0 - 1.0).flatten(1)
-        return Mixture(
-            centres=centres,
-            log_weights=torch.full((len(rgb),), -math.log(len(rgb)), device=self.device),
-            half_norms=0.5 * centres.square().sum(dim=1),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """Centres of a Gaussian mixture, with values for computing distances to them."""
-
-    centres: Tensor  # [M, D]
-    log_weights: Tensor  # [M] up to a constant
-    half_norms: Tensor  # [M] 0.5 |c|^2
-
-    def rows(self, chosen: slice | Tensor) -> Mixture:
-        """Return the mixture of some centres: views of them for a slice, copies for indices."""
-        return Mixture(
-            centres=self.centres[chosen], log_weights=self.log_weights[chosen], half_norms=self.half_norms[chosen]
-        )
-
-
-def mixture_noise(
-    noised: Tensor,  # [B, D]
-    mixture: Mixture,
-    level: float,
-    component_std: float,
-) -> Tensor:
-    """Return the optimal noise prediction [B, D] at a level (formula at the top of this file)."""
-    logits = _log_likelihoods(noised, mixture, level, component_std) + mixture.log_weights
-    return _noise_towards(torch.softmax(logits, dim=1) @ mixture.centres, noised, level, component_std)
-
-
-def joint_noise(
-    noised: Tensor,  # [G, D]
-    mixtures: Sequence[Mixture],  # G of them, row by row of one object
-    level: float,
-    component_std: float,
-) -> Tensor:
-    """Return the optimal noise prediction [G, D] for views of one object, whose weights are those of the first view."""
-    views = list(zip(noised.split(1), mixtures, strict=True))
-    logits = torch.stack([_log_likelihoods(view, mixture, level, component_std) for view, mixture in views]).sum(dim=0)
-    weights = torch.softmax(logits + mixtures[0].log_weights, dim=1)
-    means = torch.cat([weights @ mixture.centres for mixture in mixtures])
-    return _noise_towards(means, noised, level, component_std)
-
-
-def _log_likelihoods(
-    noised: Tensor,  # [B, D]
-    mixture: Mixture,
-    level: float,
-    component_std: float,
-) -> Tensor:  # [B, M] up to a constant of each row
-    """Return log p(x | centre): |x|^2 is common to all centres and cancels in the softmax."""
-    variance = level * component_std**2 + 1.0 - level
-    return (math.sqrt(level) * (noised @ mixture.centres.T) - level * mixture.half_norms) / variance
-
-
-def _noise_towards(
-    mean: Tensor,  # [B, D]
-    noised: Tensor,  # [B, D]
-    level: float,
-    component_std: float,
-) -> Tensor:
-    """Return the noise [B, D] that belongs to the mean of the centres under their weights."""
-    variance = level * component_std**2 + 1.0 - level
-    return math.sqrt(1.0 - level) / variance * (noised - math.sqrt(level) * mean)

@@ -10,6 +10,7 @@ Letters: B prompts or cameras, E embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -41,14 +42,11 @@ def properties_of(
     embedding: Tensor,  # [E]
 ) -> tuple[ClassName | None, str | None, list[float], BackgroundName | None]:
     """Return what an embedding stands for: class, colour, the weights of the view words, background."""
-    widths = [len(CLASSES), len(COLOUR_NAMES), len(VIEW_WORDS), len(BACKGROUND_NAMES)]
-    classes, colours, views, backgrounds = embedding.cpu().split(widths)
-    return (
-        chosen(CLASSES, classes),
-        chosen(COLOUR_NAMES, colours),
-        views.tolist(),
-        chosen(BACKGROUND_NAMES, backgrounds),
+    numbers = iter(embedding.tolist())
+    classes, colours, views, backgrounds = (
+        list(islice(numbers, len(names))) for names in (CLASSES, COLOUR_NAMES, VIEW_WORDS, BACKGROUND_NAMES)
     )
+    return chosen(CLASSES, classes), chosen(COLOUR_NAMES, colours), views, chosen(BACKGROUND_NAMES, backgrounds)
 
 
 def heard_views(
@@ -100,7 +98,7 @@ def side_cameras(config: IdealPriorConfig, view: ViewWord | None, count: int, rn
 
 def chosen(
     names: Sequence[_Name],
-    one_hot: Tensor,  # one number per name
+    one_hot: Sequence[float],  # one number per name
 ) -> _Name | None:
     """Return the name whose number is not zero, or None."""
-    return next((name for name, on in zip(names, one_hot.tolist(), strict=True) if on > 0.0), None)
+    return next((name for name, on in zip(names, one_hot, strict=True) if on > 0.0), None)

@@ -92,7 +92,8 @@ class ObjectPairs:
             [len(embedding) - _SECOND_WIDTH, len(RELATIONS), len(CLASSES), len(COLOUR_NAMES)]
         )
         class_name, colour, views, background = properties_of(first)
-        second = chosen(RELATIONS, relations), chosen(CLASSES, classes), chosen(COLOUR_NAMES, colours)
+        blocks = relations.tolist(), classes.tolist(), colours.tolist()
+        second = tuple(map(chosen, (RELATIONS, CLASSES, COLOUR_NAMES), blocks))
         return (class_name, colour, *second), views, background
 
     def sample(self, content: Content, rng: np.random.Generator) -> Scene:

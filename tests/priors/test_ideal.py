@@ -13,7 +13,8 @@ from torch import Tensor
 from sdi_gs.cameras import VIEW_WORDS, ViewWord
 from sdi_gs.errors import UserError
 from sdi_gs.priors import ideal, ideal_worlds
-from sdi_gs.priors.ideal import IdealPrior, Mixture, mixture_noise
+from sdi_gs.priors.ideal import IdealPrior
+from sdi_gs.priors.picture_mixture import Mixture, mixture_noise
 from sdi_gs.settings.backgrounds import BACKGROUND_COLOURS, BACKGROUND_NAMES, BackgroundName
 from sdi_gs.settings.priors import IdealPriorConfig
 from sdi_gs.toybox.classes import CLASSES, COLOURS
@@ -40,7 +41,7 @@ def log_density(points: Tensor, mixture: Mixture, level: float) -> Tensor:
     """log sum_j p_j N(x; sqrt(a) c_j, a s^2 + 1 - a) up to a constant, [B], in float64 and from the definition."""
     variance = level * STD**2 + 1.0 - level
     distances = torch.cdist(
-        points, math.sqrt(level) * mixture.centres.double(), compute_mode="donot_use_mm_for_euclid_dist"
+        points, math.sqrt(level) * mixture.pictures().double(), compute_mode="donot_use_mm_for_euclid_dist"
     )
     return torch.logsumexp(mixture.log_weights.double() - distances.square() / (2.0 * variance), dim=1)
 
@@ -79,7 +80,7 @@ def test_the_prior_answers_with_the_score_of_its_renders(prior: IdealPrior, prom
     embedding = prior.embed_prompts([prompt]).expand(3, -1, -1)
     mixture = prior._mixture_of(embedding[0, 0])
     level = prior.schedule.alpha_cumprod(timestep)
-    clean = mixture.centres[:3].view(3, 3, 8, 8)
+    clean = mixture.pictures()[:3].view(3, 3, 8, 8)
     latents = math.sqrt(level) * clean + math.sqrt(1.0 - level) * some_latents()
     noise = prior.predict_noise(latents, timestep, embedding)
     assert noise.dtype == torch.float32
@@ -169,12 +170,13 @@ def test_the_empty_prompt_is_all_zeros_and_stands_for_everything(monkeypatch: py
     embedding = prior.embed_prompts([""])
     assert not embedding.any()
     mixture = prior._mixture_of(embedding[0, 0])
-    assert mixture.centres.shape == (240, 48)
+    pictures = mixture.pictures()
+    assert pictures.shape == (240, 48)
     assert {name for name, _ in drawn} == set(CLASSES)
     assert {colour for _, colour in drawn} == set(COLOURS)
     torch.testing.assert_close(mixture.log_weights.exp().sum(), torch.tensor(1.0))
     # A corner of the image is background: every one is there, in equal shares.
-    corners = mixture.centres.view(240, 3, 4, 4)[:, 0, 0, 0]
+    corners = pictures.view(240, 3, 4, 4)[:, 0, 0, 0]
     shares = [(corners - shade).abs().lt(0.02).float().mean().item() for shade in (1.0, 0.0, -1.0)]
     assert shares == pytest.approx([1.0 / 3.0] * 3, abs=0.08)
 
@@ -202,7 +204,7 @@ def test_a_view_word_means_cameras_that_bear_it(view: ViewWord, monkeypatch: pyt
 @pytest.mark.parametrize("background", BACKGROUND_NAMES)
 def test_a_background_is_what_surrounds_the_object(prior: IdealPrior, background: BackgroundName) -> None:
     embedding = prior.embed_prompts([f"a red ball, front view, {background} background"])[0, 0]
-    corners = prior._mixture_of(embedding).centres.view(-1, 3, 8, 8)[:, :, 0, 0]
+    corners = prior._mixture_of(embedding).pictures().view(-1, 3, 8, 8)[:, :, 0, 0]
     expected = 2.0 * torch.tensor(BACKGROUND_COLOURS[background]) - 1.0
     torch.testing.assert_close(corners, expected.expand_as(corners), atol=1e-4, rtol=0.0)
 

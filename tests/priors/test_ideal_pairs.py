@@ -53,7 +53,7 @@ def test_the_noise_is_the_score_of_renders_of_the_two_objects(drawn: list[Scene]
     # From the definition, in float64: minus the gradient of the log density of the mixture, by autograd.
     level = prior.schedule.alpha_cumprod(400)
     variance = level * SMALL.component_std**2 + 1.0 - level
-    centres = prior._mixture_of(embedding[0, 0]).centres.double()
+    centres = prior._mixture_of(embedding[0, 0]).pictures().double()
     points = latents.flatten(1).double().requires_grad_()
     squares = (points[:, None] - math.sqrt(level) * centres).square().sum(dim=2)
     (score,) = torch.autograd.grad(torch.logsumexp(-squares / (2.0 * variance), dim=1).sum(), points)
