@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,56 +45,60 @@ class Preset:
 
 def presets() -> dict[str, Preset]:
     """All presets by name."""
-    return dict(_presets())
+    return {name: _made(name) for name in _makers()}
 
 
 @functools.cache
-def _presets() -> dict[str, Preset]:
-    """Make them once; checking a whole config takes milliseconds."""
+def _made(name: str) -> Preset:
+    """Make a preset once; checking a whole config takes milliseconds."""
+    return _makers()[name]()
+
+
+def _makers() -> dict[str, Callable[[], Preset]]:
     return {
-        "toybox-ideal": Preset(
+        "toybox-ideal": lambda: Preset(
             summary="a minute on two CPU cores; knows the toybox's objects and colours and nothing else",
             config=_toybox_ideal(),
             by_representation={"ngp": _field_under_toybox_ideal(), "voxels": _voxels_under_toybox_ideal()},
         ),
-        "toybox": Preset(
+        "toybox": lambda: Preset(
             summary="a minute on two CPU cores under a small trained network; knows what toybox-ideal knows",
             config=_toybox(),
             by_representation={"ngp": _field_under_toybox()},
         ),
-        "smoke": Preset(
+        "smoke": lambda: Preset(
             summary="seconds on any machine: the same path with few Gaussians and steps, to see that it works",
             config=_smoke(),
         ),
-        "sd21-base": Preset(
+        "sd21-base": lambda: Preset(
             summary="Stable Diffusion 2.1 base at 512 pixels, our own guess; needs a CUDA card and the weights",
             config=stable_diffusion.sd21_base(),
             by_representation={"ngp": stable_diffusion.field_settings()},
         ),
-        "sd21-fast": Preset(
+        "sd21-fast": lambda: Preset(
             summary="sd21-base in a ninth of its time, our own guess; needs a CUDA card and the weights",
             config=stable_diffusion.sd21_fast(),
             by_representation={"ngp": stable_diffusion.fast_field_settings()},
         ),
-        "sd21-ngp": Preset(
+        "sd21-ngp": lambda: Preset(
             summary="a field under Stable Diffusion 2.1 base, our own guess; needs a CUDA card and the weights",
             config=stable_diffusion.sd21_ngp(),
         ),
-        "sd21": Preset(
+        "sd21": lambda: Preset(
             summary="Stable Diffusion 2.1 at 768 pixels, our own guess; needs a CUDA card and the weights",
             config=stable_diffusion.sd21(),
             by_representation={"ngp": stable_diffusion.field_settings()},
         ),
-        "sd15": Preset(
+        "sd15": lambda: Preset(
             summary="Stable Diffusion 1.5 and its fine-tunes, our own guess; needs a CUDA card and the weights",
             config=stable_diffusion.sd15(),
             by_representation={"ngp": stable_diffusion.field_settings()},
         ),
-        "sdi-paper-ngp": Preset(
+        "sdi-paper-ngp": lambda: Preset(
             summary="SDI's published run of a field, setting by setting; needs a CUDA card and the weights",
             config=stable_diffusion.sdi_paper_ngp(),
         ),
-        "sdi-paper-3dgs": Preset(
+        "sdi-paper-3dgs": lambda: Preset(
             summary="SDI in LucidDreamer's settings of Gaussians; needs a CUDA card and the weights",
             config=stable_diffusion.sdi_paper_3dgs(),
         ),
@@ -102,19 +106,19 @@ def _presets() -> dict[str, Preset]:
     }
 
 
-def _presets_of_four_views() -> dict[str, Preset]:
+def _presets_of_four_views() -> dict[str, Callable[[], Preset]]:
     return {
-        "toybox-ideal-4view": Preset(
+        "toybox-ideal-4view": lambda: Preset(
             summary="toybox-ideal's run under a prior that denoises four orthogonal views of one object together",
             config=_toybox_ideal_4view(),
             by_representation={"ngp": _field_under_toybox_ideal() | {"views_per_step": 4}},
         ),
-        "mvdream": Preset(
+        "mvdream": lambda: Preset(
             summary="MVDream's published run of a field: four views at once; needs a CUDA card and the weights",
             config=mvdream.mvdream(),
             by_representation={"gaussians": mvdream.gaussian_settings()},
         ),
-        "mvdream-sdi": Preset(
+        "mvdream-sdi": lambda: Preset(
             summary="SDI under MVDream's prior of four views, our own guess; needs a CUDA card and the weights",
             config=mvdream.mvdream_sdi(),
             by_representation={"ngp": mvdream.field_settings()},
@@ -136,16 +140,14 @@ def preset(name: str, values: Mapping[str, Any] | None = None, **settings: Any) 
 
 def preset_named(name: str) -> Preset:
     """Return a preset; raises UserError for an unknown name."""
-    known = presets()
-    if name not in known:
-        raise UserError(f'unknown preset "{name}"; known: {", ".join(known)}')
-    return known[name]
+    if name not in _makers():
+        raise UserError(f'unknown preset "{name}"; known: {", ".join(_makers())}')
+    return _made(name)
 
 
 def preset_for_prior(prior: str) -> str | None:
     """Return the name of the preset made for a prior, which is the prior's own; None if it has no preset."""
-    known = presets()
-    return prior if prior in known and known[prior].config.prior == prior else None
+    return prior if prior in _makers() and _made(prior).config.prior == prior else None
 
 
 def _toybox_ideal() -> RunConfig:

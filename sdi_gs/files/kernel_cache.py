@@ -17,11 +17,13 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.np import linalg
 
 _DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, ImportError, AttributeError, IndexError, KeyError)
 """What reading a file of numba's raises that is cut off, overwritten, from another library's version, or forbidden."""
@@ -101,6 +103,7 @@ class _KeptIfPossible(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is kept for a signature; None also where it cannot be read, which empties the cache."""
+        import_array_functions()
         try:
             return super().load_overload(sig, target_context)
         except _DAMAGED:
@@ -117,6 +120,25 @@ class _KeptIfPossible(FunctionCache):
             self.disable()
             reason = getattr(error, "strerror", None) or str(error)
             _report(f"{self.cache_path} does not take the compiled CPU kernels ({reason}): {_FIX}")
+
+
+@cache
+def import_array_functions() -> None:
+    """Import numba's functions of arrays, as its first kernel does, without scipy's linear algebra.
+
+    They ask for it on import, which takes as long as all of numba, and need it for ``np.cov`` and ``np.corrcoef``
+    alone, which kernels of this process then lack.
+    """
+    wanted = linalg.ensure_blas
+
+    def refuse() -> None:
+        raise ImportError
+
+    linalg.ensure_blas = refuse
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = wanted
 
 
 @cache

@@ -5,6 +5,8 @@ Letters: B cameras, N Gaussians, C channels, H W pixels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,11 @@ def needle_loss(
 
     Discs are free, needles are not.
     """
+    if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32 and len(log_scales):
+        # Compiles a numba kernel.
+        from sdi_gs.representations.needle_kernel import NeedleLoss
+
+        return NeedleLoss.apply(log_scales, math.log(max_anisotropy))
     ordered = log_scales.sort(dim=-1).values
     excess = ordered[:, 2] - ordered[:, 1] - torch.log(torch.tensor(max_anisotropy)).to(log_scales, non_blocking=True)
     return excess.clamp_min(0.0).square().mean()

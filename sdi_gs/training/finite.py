@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,12 +22,22 @@ def finite_values(
     Raises NonFiniteError that names the first broken tensor in the order of computation, after ``where``.
     """
     watched = {name: value.detach() for name, value in watched.items() if value.numel()}
-    # The largest magnitude is not finite if one of the numbers is not; it takes one operation a tensor.
-    magnitudes = torch._foreach_norm([*watched.values()], math.inf)  # pyright: ignore[reportPrivateImportUsage]
-    flags = [magnitude.isfinite() for magnitude in magnitudes]
+    flags = [sign.isfinite() for sign in _signs([*watched.values()])]
     numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
     finite = numbers[len(values) :]
     if not all(finite):
-        name = list(watched)[finite.index(0.0)]
+        # A sum of finite numbers may not be.
+        finite = [flag or bool(value.isfinite().all()) for flag, value in zip(finite, watched.values(), strict=True)]
+    if not all(finite):
+        name = list(watched)[finite.index(False)]
         raise NonFiniteError(f"{where}: non-finite {name}; the state before this step is kept")
     return dict(zip(values, numbers, strict=False))
+
+
+def _signs(tensors: list[Tensor]) -> Sequence[Tensor]:
+    """Return a number of each tensor that is not finite if one of its own is not."""
+    if tensors and tensors[0].device.type == "cpu":
+        # Six times as quick there as the largest magnitude.
+        return [tensor.sum() for tensor in tensors]
+    # One operation for all tensors.
+    return torch._foreach_norm(tensors, math.inf)  # pyright: ignore[reportPrivateImportUsage]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdi_gs.configs import presets as presets_module
 from sdi_gs.configs.presets import Preset, preset, preset_for_prior, preset_named, presets
 from sdi_gs.errors import UserError
 from sdi_gs.priors.catalog import CATALOG
@@ -164,3 +165,9 @@ def test_what_sdi_changes_under_four_views_is_named() -> None:
         *("steps", "guidance.noise", "guidance.guidance_scale", "guidance.annealing"),
         *("guidance.annealing_end", "guidance.t_min", "guidance.target_rescale"),
     }
+
+
+def test_one_preset_is_made_without_the_others() -> None:
+    presets_module._made.cache_clear()
+    preset_named("smoke")
+    assert presets_module._made.cache_info().currsize == 1

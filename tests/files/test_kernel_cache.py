@@ -193,3 +193,18 @@ def test_a_user_without_a_home_has_a_cache_folder_that_does_not_exist(monkeypatc
     assert user_cache_folder() == Path("/nonexistent/.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
     assert user_cache_folder() == Path("/scratch")
+
+
+WITHOUT_SCIPY = """
+import sys
+import numba, numpy as np
+from sdi_gs.files.kernel_cache import import_array_functions
+import_array_functions()
+assert "numba.np.arraymath" in sys.modules and "scipy.linalg" not in sys.modules
+product = numba.njit(lambda left, right: np.dot(left, right))(np.eye(2), np.full((2, 2), 3.0))
+assert (product == 3.0).all() and "scipy.linalg" in sys.modules
+"""
+
+
+def test_scipys_linear_algebra_is_imported_only_for_kernels_that_use_it() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], check=True)

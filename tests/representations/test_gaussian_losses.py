@@ -68,6 +68,28 @@ def test_the_order_of_the_axes_does_not_matter_to_needles() -> None:
     assert losses == pytest.approx([math.log(20.0 / 8.0) ** 2] * 3)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, 3)], ids=["contiguous", "strided"])
+def test_needles_in_float32_are_those_of_float64(rows: slice) -> None:
+    raw = 1.5 * torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
+    # Equal axes, in every place.
+    raw[:3] = torch.tensor([[1.0, 1.0, -4.0], [1.0, -4.0, 1.0], [-4.0, 1.0, 1.0]])
+    pairs = []
+    for dtype in (torch.float32, torch.float64):
+        scales = raw.to(dtype).requires_grad_()
+        loss = 3.0 * needle_loss(scales[rows], 2.0)
+        pairs.append((loss, *torch.autograd.grad(loss, scales)))
+    for single, double in zip(*pairs, strict=True):
+        assert single.dtype == torch.float32
+        assert double.abs().max() > 1e-3
+        torch.testing.assert_close(single.double(), double, atol=1e-7, rtol=1e-5)
+
+
+def test_a_needle_that_is_no_number_makes_the_loss_none() -> None:
+    scales = torch.zeros(4, 3)
+    scales[2, 1] = math.nan
+    assert needle_loss(scales, 8.0).isnan()
+
+
 def test_discs_are_free_however_thin() -> None:
     assert needle_loss(log_scales((1e-6, 0.5, 1.0)), 8.0).item() == 0.0
 
