@@ -14,6 +14,7 @@ from torch import Tensor
 from sdi_gs.rasterize.request import CameraModel, RasterizeMode, RenderMode, RenderRequest
 from sdi_gs.rasterize.spherical_harmonics import MAX_DEGREE
 
+_RENDER_MODES, _RASTERIZE_MODES, _KNOWN_CAMERA_MODELS = map(get_args, (RenderMode, RasterizeMode, CameraModel))
 _CAMERA_MODELS = ("pinhole", "ortho")
 """Those of ``CameraModel`` that the CPU backend supports."""
 
@@ -25,9 +26,9 @@ def check_request(request: RenderRequest) -> None:
         ValueError: A tensor has the wrong shape, type or device or holds NaN or infinity, or a choice is unknown.
         NotImplementedError: The camera model or harmonic degree needs gsplat's CUDA backend.
     """
-    _check_choice("render_mode", request.render_mode, get_args(RenderMode))
-    _check_choice("rasterize_mode", request.rasterize_mode, get_args(RasterizeMode))
-    _check_choice("camera_model", request.camera_model, get_args(CameraModel))
+    _check_choice("render_mode", request.render_mode, _RENDER_MODES)
+    _check_choice("rasterize_mode", request.rasterize_mode, _RASTERIZE_MODES)
+    _check_choice("camera_model", request.camera_model, _KNOWN_CAMERA_MODELS)
     if request.camera_model not in _CAMERA_MODELS:
         raise NotImplementedError(
             f"camera_model on CPU is one of {', '.join(_CAMERA_MODELS)}; {request.camera_model!r} needs gsplat's CUDA "
@@ -94,7 +95,7 @@ def _check_colors(colors: Tensor, num_gaussians: int, num_cameras: int, sh_degre
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise ValueError(f"{name} is on {tensor.device} while means is on cpu; move all tensors to one device")
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, got {tensor.dtype}")

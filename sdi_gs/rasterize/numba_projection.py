@@ -22,7 +22,8 @@ SMALLEST_ITEMS = 4096
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()
+    # Forced, a tensor that requires gradients is given as it is, in one call.
+    return (tensor if tensor.is_contiguous() else tensor.contiguous()).numpy(force=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,12 +44,17 @@ def _run_all(calls: list[Callable[[], Any]]) -> None:
 
 def num_threads(work: int, smallest_work: int) -> int:
     """Return how many threads to use so that each gets at least ``smallest_work`` of ``work``."""
+    if work < 2 * smallest_work:
+        return 1
     return max(1, min(torch.get_num_threads(), work // max(smallest_work, 1)))
 
 
 def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *arguments: Any) -> None:
     """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each about ``smallest`` or more."""
     num_ranges = num_threads(count, smallest)
+    if num_ranges == 1:
+        kernel(0, count, *arguments)
+        return
     grains = -(-count // _GRAIN)
     bounds = [min(count, _GRAIN * (grains * k // num_ranges)) for k in range(num_ranges + 1)]
     _run_all([functools.partial(kernel, *bounds[k : k + 2], *arguments) for k in range(num_ranges)])
@@ -61,11 +66,17 @@ def run_interleaved(kernel: Callable[..., None], count: int, work: int, smallest
     Each thread gets about ``smallest_work`` of ``work`` or more.
     """
     step = max(1, min(num_threads(work, smallest_work), count))
+    if step == 1:
+        kernel(0, 1, *arguments)
+        return
     _run_all([functools.partial(kernel, k, step, *arguments) for k in range(step)])
 
 
 def run_each(kernel: Callable[..., None], count: int, work: int, smallest_work: int, *arguments: Any) -> None:
     """Call ``kernel(k, *arguments)`` for each k of ``count``, on as many threads as ``run_interleaved`` would use."""
+    if count == 1:
+        kernel(0, *arguments)
+        return
 
     def run(first: int, step: int) -> None:
         for k in range(first, count, step):
