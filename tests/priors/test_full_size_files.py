@@ -122,6 +122,27 @@ def test_a_file_of_published_names_and_shapes_can_be_used(
     assert own == predictions(capsys) != []
 
 
+def test_a_file_of_mvdreams_names_and_shapes_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Its configuration: 2.1-base's blocks, and two layers of 4 x 320 units for the 16 numbers of a camera.
+    cameras = {f"camera_embed.{layer}.weight": (1280, width) for layer, width in ((0, 16), (2, 1280))}
+    cameras |= {f"camera_embed.{layer}.bias": (1280,) for layer in (0, 2)}
+    shapes = dict(in_original_layout("2.x", networks("2.x", "epsilon")))
+    shapes |= {f"model.diffusion_model.{name}": shape for name, shape in cameras.items()}
+    shapes |= {"betas": (1000,), "alphas_cumprod": (1000,), "sqrt_recipm1_alphas_cumprod": (1000,)}
+    # The published file, in single precision, has 5.22 GB.
+    assert sum(map(math.prod, shapes.values())) * 4 == pytest.approx(5.22e9, rel=0.002)
+    file = write_sparse(tmp_path / "sd-v2.1-base-4view.safetensors", shapes, {})
+    assert main(["priors", "check", str(file)]) == 0
+    printed = capsys.readouterr().out
+    for text in ("predicts epsilon, images of 256 x 256", "denoises 4 views of one object together"):
+        assert text in printed
+    run = ["train", "--preset", "mvdream-sdi", "--prompt", "a corgi", "--dry-run", "--device", "cpu"]
+    assert main([*run, "--prior", str(file)]) == 0
+    own = predictions(capsys)
+    assert main([*run, "--prior", "mvdream"]) == 0
+    assert own == predictions(capsys) != []
+
+
 def predictions(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("# predicted tier")]
 
