@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, PORTS, VIEWER_PORT, print_address
+from sdi_gs.commands.common import EXIT_INTERRUPTED, LOCAL_HOST, PORTS, VIEWER_PORT, pick_device, print_address
 from sdi_gs.commands.defaults import named_settings, settings_for_device
 from sdi_gs.commands.given import given_type
 from sdi_gs.console import say
@@ -96,6 +96,10 @@ def train(options: Train) -> int:
     from sdi_gs.runs.console_observer import ConsoleObserver
     from sdi_gs.runs.launch import launch
 
+    if pick_device(options.device).type == "cpu":
+        from sdi_gs.files.kernel_cache import import_array_functions
+
+        import_array_functions()
     with ConsoleObserver() as console:
         result = launch(
             request,

@@ -103,7 +103,6 @@ class _KeptIfPossible(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is kept for a signature; None also where it cannot be read, which empties the cache."""
-        import_array_functions()
         try:
             return super().load_overload(sig, target_context)
         except _DAMAGED:
@@ -127,7 +126,7 @@ def import_array_functions() -> None:
     """Import numba's functions of arrays, as its first kernel does, without scipy's linear algebra.
 
     They ask for it on import, which takes as long as all of numba, and need it for ``np.cov`` and ``np.corrcoef``
-    alone, which kernels of this process then lack.
+    alone, which kernels of this process then lack: for a program whose kernels are all ours, not for a library.
     """
     wanted = linalg.ensure_blas
 

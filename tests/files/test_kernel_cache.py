@@ -208,3 +208,15 @@ assert (product == 3.0).all() and "scipy.linalg" in sys.modules
 
 def test_scipys_linear_algebra_is_imported_only_for_kernels_that_use_it() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], check=True)
+
+
+IN_ANOTHER_PROGRAM = """
+import numba, numpy as np, torch
+from sdi_gs.representations.gaussian_losses import needle_loss
+needle_loss(torch.zeros(1, 3), 2.0)
+assert numba.njit(lambda values: np.cov(values))(np.eye(2)).shape == (2, 2)
+"""
+
+
+def test_kernels_leave_numba_whole_in_another_program() -> None:
+    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROGRAM], check=True)
