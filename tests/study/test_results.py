@@ -31,7 +31,7 @@ from sdi_gs.study.results import (
     wanted_metrics,
     workers_metrics,
 )
-from sdi_gs.study.scores import value_of
+from sdi_gs.study.scores import SCORES, value_of
 from sdi_gs.study.spec import Claim
 from sdi_gs.study.tables import claim_tables, page_tables
 from sdi_gs.toybox.captions import parse_prompt
@@ -223,6 +223,11 @@ def test_without_a_truth_there_are_the_scores_of_the_field() -> None:
     study, run = replace(study, scores=("clip_score", "diverged")), planned(STUDY).runs[0]
     assert wanted_metrics(study, run.row, others[0]) == ("clip", "divergence")
     assert workers_metrics(study, run.row, others[0]) == ("divergence",)
+
+
+def test_every_score_is_on_the_page_of_studies() -> None:
+    page = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+    assert not [name for name in SCORES if f"`{name}`" not in page]
 
 
 def _result(arm: str, budget: Any) -> Result:
