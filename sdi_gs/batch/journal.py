@@ -22,9 +22,9 @@ from sdi_gs.files import disk_errors, sync_file
 JOURNAL = "batch.jsonl"
 """File in the batch's folder."""
 
-EventName = Literal["started", "checkpoint", "finished", "failed", "lost", "stopped"]
+EventName = Literal["started", "checkpoint", "finished", "failed", "lost", "stopped", "again"]
 """What can happen to a row: a worker begins with it, saves it, ends it; it cannot be made; its worker is gone; the
-batch is stopped while it is half-done and saved."""
+batch is stopped while it is half-done and saved; it has ended and is to be made again."""
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdi_gs.batch.journal import JOURNAL, BatchHeader, Journal
+from sdi_gs.batch.journal import JOURNAL, BatchHeader, Journal, RowEvent
 from sdi_gs.batch.rows import RUNS, Row
 from sdi_gs.batch.state import BatchState, RowState, replay
 from sdi_gs.errors import UserError
@@ -37,6 +37,17 @@ class OpenBatch:
     """Rows that failed before and are not tried again."""
     other_version: str | None
     """The version that began the batch, if it is not this one."""
+
+    def begin(self) -> None:
+        """Note that the rows to make wait, those among them that had failed or whose results were removed."""
+        events = [
+            RowEvent(event="again", key=known.row.key, step=0 if known.status == "finished" else None)
+            for known in self.todo
+            if known.status in ("failed", "finished")
+        ]
+        self.journal.append(*events)
+        for event in events:
+            self.state.apply(event)
 
 
 @contextmanager

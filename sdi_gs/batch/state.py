@@ -29,6 +29,7 @@ STATUS_AFTER: Mapping[EventName, Status] = {
     "failed": "failed",
     "lost": "lost",
     "stopped": "stopped",
+    "again": "waiting",
 }
 
 

@@ -112,6 +112,7 @@ def make_rows(
             batch_display() as display,
         ):
             engine.start()
+            opened.begin()
             drive(
                 engine,
                 scheduler,

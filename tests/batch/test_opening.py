@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from small_batches import opened, rows_of
 
-from sdi_gs.batch.journal import JOURNAL, BatchHeader, RowEvent
+from sdi_gs.batch.display import PlainLines
+from sdi_gs.batch.journal import JOURNAL, BatchHeader, EventName, RowEvent
 from sdi_gs.batch.opening import differing_settings, opened_batch
 from sdi_gs.batch.rows import Row
 from sdi_gs.errors import UserError
@@ -106,3 +107,32 @@ def test_a_batch_whose_beginning_was_cut_off_begins_anew(tmp_path: Path) -> None
     (tmp_path / JOURNAL).write_text('{"event": "ba')
     with opened(tmp_path, ROWS) as batch:
         assert len(batch.todo) == 5
+
+
+def test_rows_that_are_made_again_wait_and_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed, removed, done = ROWS[:3]
+    ends: list[tuple[Row, EventName]] = [(failed, "failed"), (removed, "finished"), (done, "finished")]
+    with opened(tmp_path, ROWS[:3]) as batch:
+        for row, event in ends:
+            what = RowEvent(event=event, key=row.key, attempt=1, step=8, steps=8, seconds=2.0)
+            batch.journal.append(what)
+            batch.state.apply(what)
+    done.folder(tmp_path).mkdir(parents=True)
+    (done.folder(tmp_path) / "summary.json").touch()
+    with opened(tmp_path, ROWS[:3], retry_failed=True) as batch:
+        batch.begin()
+        assert [known.status for known in batch.state.rows] == ["waiting", "waiting", "finished"]
+        # The removed one is to be made whole; of the failed one the last checkpoint may be there.
+        assert [known.step for known in batch.state.rows] == [8, 0, 8]
+        lines = PlainLines(clock=lambda: 0.0)
+        lines.observe(None, batch.state)
+        assert "3 runs: 2 waiting, 1 finished, about" in capsys.readouterr().err
+        for row in (failed, removed):
+            again = RowEvent(event="finished", key=row.key, attempt=2, step=8, steps=8, seconds=2.0)
+            batch.journal.append(again)
+            batch.state.apply(again)
+            lines.observe(again, batch.state)
+        assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["2/3", "3/3"]
+    with opened(tmp_path, ROWS[:3]) as batch:
+        # Of results that are missing; nothing is failed any more.
+        assert [known.row.key for known in batch.todo] == [failed.key, removed.key]
