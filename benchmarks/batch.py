@@ -137,7 +137,7 @@ def single_runs(folder: Path, count: int, settings: Sequence[str]) -> tuple[floa
 def start(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the CPU seconds that a worker pays once and every single run anew.
 
-    Those of a run without its steps, and what is added where no compiled kernels, or no pictures of the prompt, are kept.
+    Those of a run without its steps; what is added where no compiled kernels, or no pictures of its prompt, are kept.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
