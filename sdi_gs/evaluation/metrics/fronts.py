@@ -34,6 +34,7 @@ FRONTS = Metric(
     rows=(
         TableRow(title="fronts", score="{fronts}"),
         TableRow(title="views that agree on a turn ({turn_deg}°)", score="{sides_agree}"),
+        TableRow(title="PSNR at any turn (dB)", score="{psnr_turned}"),
         TableRow(title="pixels behind the surface they show", score="{hollow}"),
     ),
 )
