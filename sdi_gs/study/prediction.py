@@ -101,6 +101,7 @@ def _what_costs(config: RunConfig) -> RunConfig:
     return replace(
         config,
         prompt="a blue robot" if style is None else f"a {style} blue robot",
+        negative_prompt="a blue robot" if config.negative_prompt else "",
         seed=0,
         steps=default.steps,
         guidance=guidance,

@@ -42,11 +42,15 @@ def test_what_costs_the_same_is_measured_once_and_kept(tmp_path: Path, measured:
     first.seconds(config("sdi", **{"render.sizes": [128]}))
     first.seconds(replace(config("sdi"), prompt="a patchwork red mushroom"))
     assert len(measured) == 3
+    # What is pushed away from costs the same whatever it is called.
+    negatives = [config("ism", negative_prompt=f"a {colour} mushroom, front view") for colour in ("red", "blue")]
+    assert first.seconds(negatives[0]) == first.seconds(negatives[1])
+    assert len(measured) == 4
     assert not (tmp_path / COSTS).exists()
     first.save()
     again = predictor(tmp_path, measured)
     assert again.seconds(config("sds")) == first.seconds(config("sds"))
-    assert len(measured) == 3 and len(list((tmp_path / COSTS).iterdir())) == 3
+    assert len(measured) == 4 and len(list((tmp_path / COSTS).iterdir())) == 4
 
 
 def test_a_cost_that_cannot_be_read_or_measured_is_refused(tmp_path: Path, measured: list[RunConfig]) -> None:
