@@ -317,7 +317,7 @@ def _parts(row: dict[str, Any]) -> tuple[str, ...]:
         parts.get("weights", 0) + parts.get("text", 0),
         parts.get("vae", 0),
         parts.get("unet", 0),
-        parts.get("scene", 0) + parts.get("optimiser", 0) + parts.get("workspace", 0),
+        sum(parts.get(name, 0) for name in ("scene", "guidance", "optimiser", "workspace")),
     )
     return tuple(map(gib, sums))
 

@@ -34,6 +34,10 @@ VIEWS = frozenset(
 )
 
 
+GRAPH_LAUNCHES = 5
+"""Launches of a call under CUDA graphs: its three inputs copied, the graph, and its result copied."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Options."""
@@ -80,16 +84,28 @@ class Counting(TorchDispatchMode):
 
 
 def on_card(config: RunConfig, tier: TierName) -> dict[str, Any]:
-    """Print and return the launches of a late step by part, those of the U-Net inside CUDA graphs."""
+    """Print and return the launches of a late step by part, at a run's mean number of calls under CUDA graphs."""
     config = replace(config, compute=under_tier(config.compute, tier_named(tier).compute))
-    count = count_step(config, published_prior("sd21-base", image_size=512, dtype=card_precision("auto")))
-    launches = Counter(str(operation.part) for operation in count.operations)
-    launches["unet"] = round(launches["unet"] / count.predictor_calls * mean_calls(config))
-    for part, number in launches.most_common():
-        print(f"{part:>12}: {number:8d} launches a step")
-    outside = launches.total() - launches["unet"]
-    print(f"outside graphs: {outside} of {launches.total()}, {outside / launches.total():.3f}")
-    return {"tier": tier, "launches": dict(launches), "outside_graphs": outside / launches.total()}
+    prior, calls = published_prior("sd21-base", image_size=512, dtype=card_precision("auto")), mean_calls(config)
+    # A step's launches are linear in its calls: two numbers of them, at the middle of the noise, give the mean's.
+    middle = replace(config, guidance=replace(config.guidance, t_min=0.5, t_max=0.5))
+    few, many = (count_step(middle, prior, inversion_steps=steps) for steps in (1, 10))
+    share = (calls - few.predictor_calls) / (many.predictor_calls - few.predictor_calls)
+    seen = [Counter((operation.part, operation.name) for operation in count.operations) for count in (few, many)]
+    launches = {key: seen[0][key] + share * (seen[1][key] - seen[0][key]) for key in sorted(seen[0] | seen[1])}
+    by_part: Counter[str] = Counter()
+    for (part, _), number in launches.items():
+        by_part[part] += number
+    by_part["graphs"] += GRAPH_LAUNCHES * calls
+    for part, number in by_part.most_common():
+        names = sorted(((count, name) for (owner, name), count in launches.items() if owner == part), reverse=True)
+        most = ", ".join(f"{name or 'triton'} {count:.0f}" for count, name in names[:8])
+        print(f"{part:>10}: {number:6.0f} launches a step: {most}")
+    total = sum(by_part.values())
+    outside = total - by_part["unet"]
+    print(f"outside graphs: {outside:.0f} of {total:.0f}, {outside / total:.3f}; {calls:.2f} calls a step")
+    found = {part: round(number, 1) for part, number in by_part.items()}
+    return {"tier": tier, "calls": calls, "launches": found, "outside_graphs": outside / total}
 
 
 def main(settings: Settings) -> None:

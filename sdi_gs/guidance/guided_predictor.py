@@ -72,22 +72,23 @@ class GuidedPredictor:
         """Return guided noise, and the noise predicted with the prompt alone, both [B, C, h, w]."""
         self.calls += 1
         branches = range(len(self._branches))
-        conditional, unconditional, *negatives = [
-            noise
-            for group in row_groups(len(branches), self._compute.branches_at_once)
-            for noise in self._predict(noised_latents, timestep, tuple(branches[group]))
-        ]
+        noises = _joined(
+            [
+                self._predict(noised_latents, timestep, tuple(branches[group]))
+                for group in row_groups(len(branches), self._compute.branches_at_once)
+            ]
+        )
         if self._perp_neg is None:
+            conditional, unconditional = noises
             return unconditional + scale * (conditional - unconditional), conditional
-        guided = combine_branches(conditional, unconditional, negatives, self._perp_neg.weights, scale)
-        return guided, conditional
+        return combine_branches(noises, self._perp_neg.weights, scale), noises[0]
 
     def _predict(
         self,
         noised_latents: Tensor,  # [B, C, h, w]
         timestep: int,
-        branches: tuple[int, ...],
-    ) -> list[Tensor]:  # each [B, C, h, w]
+        branches: tuple[int, ...],  # N of them
+    ) -> Tensor:  # [N, B, C, h, w]
         """Return the noise of some branches, computed for a group of images at a time."""
         if branches not in self._grouped:
             self._grouped[branches] = [
@@ -104,9 +105,9 @@ class GuidedPredictor:
             self._prior.predict_noise(_joined([noised_latents[images]] * len(branches)), timestep, embeddings, cameras)
             for images, embeddings, cameras in self._grouped[branches]
         ]
-        return [_joined(parts) for parts in zip(*(noise.chunk(len(branches)) for noise in noises), strict=True)]
+        return _joined([noise.unflatten(0, (len(branches), -1)) for noise in noises], dim=1)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate the rows of all parts; a single part is returned without a copy."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate all parts along a dimension; a single part is returned without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)

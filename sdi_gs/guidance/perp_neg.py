@@ -8,7 +8,6 @@ Letters: B images, N negatives per image, C latent channels, h w latent pixels, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -70,27 +69,29 @@ def view_blend(azimuth_deg: float, elevation_deg: float) -> ViewBlend:
 
 
 def perpendicular(
-    vector: Tensor,  # [B, C, h, w]
+    vector: Tensor,  # [..., C, h, w]
     direction: Tensor,  # [B, C, h, w]
 ) -> Tensor:
-    """Return the part of each image's vector that is orthogonal to its direction, [B, C, h, w]."""
-    inner = (vector * direction).sum(dim=(1, 2, 3), keepdim=True)
-    square = direction.square().sum(dim=(1, 2, 3), keepdim=True)
+    """Return the part of each image's vector that is orthogonal to its direction, [..., C, h, w]."""
+    dims = (-3, -2, -1)
+    inner = (vector * direction).sum(dim=dims, keepdim=True)
+    square = direction.square().sum(dim=dims, keepdim=True)
     return vector - inner / square.clamp_min(_SMALLEST_SQUARE) * direction
 
 
 def combine_branches(
-    conditional: Tensor,  # [B, C, h, w]
-    unconditional: Tensor,  # [B, C, h, w]
-    negatives: Sequence[Tensor],  # N of [B, C, h, w]
+    branches: Tensor,  # [2 + N, B, C, h, w]: e_c, e_u, and N negatives e_i
     weights: Tensor,  # [B, N]
     scale: float,
 ) -> Tensor:
     """Return the guided noise e_u + scale (d + sum_i w_i perp(e_i - e_u, d)) with d = e_c - e_u, [B, C, h, w]."""
+    conditional, unconditional, negatives = branches[0], branches[1], branches[2:]
     towards = conditional - unconditional
+    # All negatives at once: an operation is a launch on a card, and the inversion comes here in every step.
+    pushes = weights.to(towards).T[..., None, None, None] * perpendicular(negatives - unconditional, towards)
     guided = towards
-    for negative, weight in zip(negatives, weights.to(towards).T, strict=True):
-        guided = guided + weight[:, None, None, None] * perpendicular(negative - unconditional, towards)
+    for push in pushes:
+        guided = guided + push
     return unconditional + scale * guided
 
 

@@ -31,6 +31,7 @@ from sdi_gs.priors.tuning import (
     same_for_unet,
     set_attention,
     set_channels_last,
+    skip_divisions_by_one,
 )
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.settings.compute import ComputeConfig, Precision
@@ -90,6 +91,8 @@ class LatentDiffusionPrior:
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
         self._loaded_vae = self.vae
+        for network in (self.unet, self.vae):
+            skip_divisions_by_one(network)
         self.views_per_group = views_of(self.unet.config)
         self.knows_cameras = self.views_per_group > 1
         if self.knows_cameras:

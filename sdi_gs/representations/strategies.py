@@ -74,10 +74,10 @@ class BoundedStrategy(DefaultStrategy):
         for name in ("grad2d", "count"):
             if state[name] is None:
                 state[name] = torch.zeros(len(params["means"]), device=gradients.device)
-        # Camera by camera, in gsplat's order of summation.
-        for norms, seen in zip(gradients.norm(dim=-1), visible, strict=True):
-            state["grad2d"] += torch.where(seen, norms, 0.0)
-            state["count"] += seen
+        # Camera by camera, in gsplat's order of summation; counts are exact in any order.
+        for norms in torch.where(visible, gradients.norm(dim=-1), 0.0):
+            state["grad2d"] += norms
+        state["count"] += visible.sum(dim=0)
 
     @torch.no_grad()
     def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:

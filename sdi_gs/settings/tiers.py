@@ -35,13 +35,13 @@ class Tier:
         return int((1.0 - HEADROOM) * int(self.name) * 2**30)
 
 
-_VIEW_BY_VIEW = ComputeConfig(vae_views_at_once=1, rays_at_once=2**18)
-_TEXT_ON_HOST = replace(_VIEW_BY_VIEW, rays_at_once=2**16, free_text_encoder=True)
+_IN_PAIRS = ComputeConfig(vae_views_at_once=2, rays_at_once=2**18)
+_TEXT_ON_HOST = ComputeConfig(vae_views_at_once=1, rays_at_once=2**16, free_text_encoder=True)
 _CHECKPOINTED = replace(_TEXT_ON_HOST, rays_at_once=2**15, vae="checkpoint")
 
 TIERS: tuple[Tier, ...] = (
     Tier(name="40", summary="all views at once", compute=ComputeConfig(rays_at_once=2**18)),
-    Tier(name="24", summary="one view at a time in the VAE", compute=_VIEW_BY_VIEW),
+    Tier(name="24", summary="two views at a time in the VAE", compute=_IN_PAIRS),
     Tier(name="16", summary="one view at a time in the VAE, text encoder on the host", compute=_TEXT_ON_HOST),
     Tier(
         name="12",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -17,20 +18,19 @@ def finite_values(
     *,
     where: str,
 ) -> dict[str, float]:
-    """Return scalars as numbers, in one transfer with a flag for each watched tensor.
+    """Return scalars as numbers, in one transfer with a number for each watched tensor.
 
     Raises NonFiniteError that names the first broken tensor in the order of computation, after ``where``.
     """
     watched = {name: value.detach() for name, value in watched.items() if value.numel()}
-    flags = [sign.isfinite() for sign in _signs([*watched.values()])]
-    numbers = torch.stack([*(value.detach().double() for value in values.values()), *flags]).tolist()
-    finite = numbers[len(values) :]
-    if not all(finite):
+    read = [*(value.detach() for value in values.values()), *_signs([*watched.values()])]
+    widest = reduce(torch.promote_types, (value.dtype for value in read))
+    # Looked at on the host: it takes several operations a tensor to find out on the device.
+    numbers = torch.stack([value.to(widest) for value in read]).tolist()
+    for (name, value), sign in zip(watched.items(), numbers[len(values) :], strict=True):
         # A sum of finite numbers may not be.
-        finite = [flag or bool(value.isfinite().all()) for flag, value in zip(finite, watched.values(), strict=True)]
-    if not all(finite):
-        name = list(watched)[finite.index(False)]
-        raise NonFiniteError(f"{where}: non-finite {name}; the state before this step is kept")
+        if not math.isfinite(sign) and not value.isfinite().all():
+            raise NonFiniteError(f"{where}: non-finite {name}; the state before this step is kept")
     return dict(zip(values, numbers, strict=False))
 
 

@@ -83,16 +83,18 @@ def test_a_direction_of_no_length_takes_nothing_away() -> None:
 
 
 def test_negatives_without_weight_leave_classifier_free_guidance() -> None:
-    conditional, unconditional, first, second = normal(4, 2, 4, 5, 5)
-    combined = combine_branches(conditional, unconditional, [first, second], torch.zeros(2, 2), 7.5)
+    branches = normal(4, 2, 4, 5, 5)
+    conditional, unconditional, *_ = branches
+    combined = combine_branches(branches, torch.zeros(2, 2), 7.5)
     torch.testing.assert_close(combined, unconditional + 7.5 * (conditional - unconditional))
 
 
 def test_along_the_prompt_perp_neg_is_classifier_free_guidance() -> None:
-    conditional, unconditional, first, second = normal(4, 2, 4, 5, 5)
+    branches = normal(4, 2, 4, 5, 5)
+    conditional, unconditional, first, _ = branches
     weights = torch.tensor([[-1.0, -0.3], [-0.2, -2.0]], dtype=torch.float64)
     towards = conditional - unconditional
-    moved = combine_branches(conditional, unconditional, [first, second], weights, 3.0) - unconditional
+    moved = combine_branches(branches, weights, 3.0) - unconditional
     along = (moved * towards).sum(dim=(1, 2, 3)) / towards.square().sum(dim=(1, 2, 3))
     torch.testing.assert_close(along, torch.full((2,), 3.0, dtype=torch.float64))
     # And off it, away from what is to be avoided.

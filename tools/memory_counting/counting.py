@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -21,12 +22,14 @@ from memory_counting.field_samples import samples_of_rays, shares_met
 from memory_counting.meter import Kernels, Operation, Part, StepMeter
 from sdi_gs.cameras import sample_cameras
 from sdi_gs.doctor.miniature import prior_of_networks
+from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.representations.gaussian_scene import GaussianScene
 from sdi_gs.representations.ngp.rendering import SMALLEST_IMAGE
 from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.settings.run import RunConfig
+from sdi_gs.training import trainer as trainer_module
 from sdi_gs.training.replay import TargetViews, most_kept_views
 from sdi_gs.training.trainer import Trainer
 
@@ -64,13 +67,16 @@ def published_prior(model: ModelName, *, image_size: int | None, dtype: torch.dt
     return prior_of_networks(networks, model=model)
 
 
-def count_step(config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda") -> StepCount:
+def count_step(
+    config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels = "cuda", inversion_steps: int = 1
+) -> StepCount:
     """Count a late step of a run that computes targets, with all levels of a field and all optimisers' moments.
 
     The prior is on ``META``; as many targets are kept as the run keeps at most. If rays have different numbers of
-    samples, memory is counted for the largest and operations for the mean.
+    samples, memory is counted for the largest and operations for the mean. Inversion has ``inversion_steps``: one is
+    enough for the memory, which all share.
     """
-    return _count_steps(config, prior, kernels=kernels, num_steps=1)[0]
+    return _count_steps(config, prior, kernels=kernels, num_steps=1, inversion_steps=inversion_steps)[0]
 
 
 def count_round(
@@ -87,8 +93,10 @@ def count_round(
 
 
 def _count_steps(
-    config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels, num_steps: int
+    config: RunConfig, prior: LatentDiffusionPrior, *, kernels: Kernels, num_steps: int, inversion_steps: int = 1
 ) -> list[StepCount]:
+    guidance = replace(config.guidance, inversion_steps=inversion_steps, fixed_point_iterations=1)
+    config = replace(config, guidance=guidance)
     if config.representation != "ngp":
         return _counted(config, prior, StepMeter(kernels=kernels), num_steps)
     means, largest = (
@@ -109,9 +117,7 @@ def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter, n
         meter.adopt(_weights(prior.text_encoder), "text")
     # The text encoder on the host is left out above; compiling and fusing do not change the memory of a step.
     compute = replace(compute, free_text_encoder=False, compile_unet=False, fused_adam=False)
-    # One inversion step is enough: all need the same memory.
-    guidance = replace(config.guidance, inversion_steps=1, fixed_point_iterations=1)
-    config = replace(config, prompt=config.prompt or "anything", compute=compute, guidance=guidance)
+    config = replace(config, prompt=config.prompt or "anything", compute=compute)
     with meter, _sections(prior, meter), triton_counted(meter):
         trainer = Trainer(config, prior, device=META)
         trainer.step = _late_round(config)
@@ -177,7 +183,7 @@ def _keep_targets(trainer: Trainer) -> None:
 
 @contextmanager
 def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
-    """Assign operations to networks, backward passes included."""
+    """Assign operations to networks, backward passes included, and to the guidance around the U-Net's calls."""
 
     def begins(part: Part) -> Any:
         return lambda *_: meter.begin(part)
@@ -195,6 +201,10 @@ def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
         if output.requires_grad:
             output.register_hook(lambda _: meter.set_part("vae"))
 
+    def guided(*given: Any, **named: Any) -> Any:
+        with meter.within("guidance"):
+            return distill(*given, **named)
+
     handles = [
         prior.unet.register_forward_pre_hook(begins("unet")),
         prior.unet.register_forward_hook(ends),
@@ -206,7 +216,8 @@ def _sections(prior: Any, meter: StepMeter) -> Iterator[None]:
         prior.vae.decoder.register_forward_hook(ends),
     ]
     try:
-        yield
+        with patch.object(trainer_module, "distill", guided):
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
-Part = Literal["weights", "scene", "vae", "unet", "text", "optimiser", "workspace"]
-"""The part that memory and work belong to. The scene includes render, losses, gradients, and the guidance's algebra;
-the workspace is a convolution's temporary memory."""
+Part = Literal["weights", "scene", "vae", "unet", "guidance", "text", "optimiser", "workspace"]
+"""The part that memory and work belong to. The scene includes render, losses and gradients; the guidance is the algebra
+around the U-Net's calls; the workspace is a convolution's temporary memory."""
 
 Kernels = Literal["cuda", "cpu"]
 
@@ -45,6 +45,8 @@ class Operation:
     """Bytes read and written, each tensor once."""
     half: bool
     """Whether it computes in 16 bits."""
+    name: str = ""
+    """torch's operator; "" for a kernel that is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +227,8 @@ class StepMeter(TorchDispatchMode):
         formula = flop_registry.get(func._overloadpacket)
         flops = int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
         traffic = sum(map(_num_bytes, touched))
-        self.operations.append(Operation(self.part, flops, traffic, touched[0].element_size() == 2))
+        half, name = touched[0].element_size() == 2, func._overloadpacket.__name__
+        self.operations.append(Operation(self.part, flops, traffic, half, name))
 
 
 @contextmanager

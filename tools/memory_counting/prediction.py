@@ -9,7 +9,7 @@ import torch
 
 from memory_counting.cards import CARDS, HOST_SECONDS, Card
 from memory_counting.counting import StepCount
-from memory_counting.meter import Part
+from memory_counting.meter import Operation, Part
 from sdi_gs.guidance.schedule import annealed_timestep
 from sdi_gs.guidance.score_distillation import predictor_calls
 from sdi_gs.guidance.step_plan import StepPlan
@@ -39,8 +39,8 @@ class StepPrediction:
     seconds: dict[str, float]
     """Per step by card, averaged likewise."""
     parts_seconds: dict[str, dict[str, float]]
-    """By card: "call" and "host", the device's and the host's time of one call of the predictor, and the time of
-    "vae" and of all the "rest"."""
+    """By card: "call" and "host", the device's and the host's time of one call of the predictor with the guidance
+    around it, and the time of "vae" and of all the "rest"."""
 
     @property
     def tensor_bytes(self) -> int:
@@ -70,7 +70,7 @@ def from_count(count: StepCount, config: RunConfig) -> StepPrediction:
     """Scale a counted step to the mean of its run, and predict its time; a step on kept targets stays as it is."""
     calls = mean_calls(config) if count.predictor_calls else 0.0
     share = calls / max(count.predictor_calls, 1)
-    flops = sum(operation.flops * (share if operation.part == "unet" else 1.0) for operation in count.operations)
+    flops = sum(operation.flops * (share if _is_of_calls(operation) else 1.0) for operation in count.operations)
     return StepPrediction(
         parts=count.peak,
         reserved=count.reserved,
@@ -101,14 +101,20 @@ def parts_seconds(count: StepCount, card: Card) -> dict[str, float]:
 
 
 def _seconds_by_part(count: StepCount, card: Card) -> tuple[dict[Part, float], dict[Part, float]]:
-    """Return the device's and the host's seconds of a step's parts."""
+    """Return the device's and the host's seconds of a step's parts; the guidance's algebra is part of the calls."""
     device: dict[Part, float] = {}
     host: dict[Part, float] = {}
     for operation in count.operations:
+        part = "unet" if _is_of_calls(operation) else operation.part
         seconds = card.device_seconds(operation.flops, operation.traffic, half=operation.half)
-        device[operation.part] = device.get(operation.part, 0.0) + seconds
-        host[operation.part] = host.get(operation.part, 0.0) + HOST_SECONDS
+        device[part] = device.get(part, 0.0) + seconds
+        host[part] = host.get(part, 0.0) + HOST_SECONDS
     return device, host
+
+
+def _is_of_calls(operation: Operation) -> bool:
+    """Return whether there is as much of an operation as there are calls of the predictor."""
+    return operation.part in ("unet", "guidance")
 
 
 def card_precision(precision: Precision) -> torch.dtype:

@@ -25,7 +25,7 @@ SMALLEST_IMAGE = 16
 """Smallest side of an image in pixels."""
 RAYS_AT_ONCE = 2**15
 """Rays rendered at a time without gradients: a bound on memory."""
-POINTS_AT_ONCE = 2**20
+POINTS_AT_ONCE = 2**21
 """Points whose density is evaluated at a time while samples are chosen: a bound on memory."""
 
 
