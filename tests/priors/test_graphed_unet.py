@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from operators import GRAPH_LAUNCHES
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdi_gs.errors import UserError
 from sdi_gs.priors.graphed_unet import MOST_GRAPHS, GraphedUnet, Recording
@@ -64,6 +68,32 @@ def test_calls_of_one_shape_are_recorded_once_and_answer_as_the_unet_does(
     # Looked at after the last call: no answer is written over.
     assert all(torch.equal(found, expected) for found, expected in answers)
     assert (recorder.recorded, recorder.replayed) == (1, 4)
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_call_launches_as_much_besides_its_graph_as_the_benchmark_counts() -> None:
+    def record(work: Callable[[], Tensor]) -> Recording:
+        # A graph's own launch is no operator of torch.
+        return Recording(replay=lambda: None, result=work())
+
+    unet = GraphedUnet(lambda *given, **named: SimpleNamespace(sample=given[0]), record)
+    given = (torch.zeros(2, 4, 8, 8), torch.zeros(2, dtype=torch.int64))
+    unet(*given, encoder_hidden_states=torch.zeros(2, 77, 8))
+    with Launches() as launches:
+        unet(*given, encoder_hidden_states=torch.zeros(2, 77, 8))
+    # Without that which made the text above.
+    assert launches.count - 1 + 1 == GRAPH_LAUNCHES
 
 
 def test_each_shape_has_a_graph_and_the_oldest_makes_room(

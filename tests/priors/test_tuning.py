@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.errors import UserError
 from sdi_gs.priors.compiled_unet import CompiledUnet
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.latent_diffusion_loading import load_latent_diffusion
-from sdi_gs.priors.tuning import RememberedLinear
+from sdi_gs.priors.tuning import RememberedLinear, skip_divisions_by_one
 from sdi_gs.representations.gaussians import Gaussians
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
@@ -86,6 +87,45 @@ def test_the_encoder_gives_the_same_latents_and_gradients(
     torch.testing.assert_close(others, latents, **EXACT)
     torch.testing.assert_close(other_gradient, gradient, **EXACT)
     assert gradient.count_nonzero() > 0.99 * gradient.numel()
+
+
+class Divisions(TorchDispatchMode):
+    """Counts divisions by the number 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.div.Tensor and args[1] == 1.0
+        return func(*args, **(kwargs or {}))
+
+
+def test_blocks_do_not_divide_by_one_and_no_bit_changes(load: Callable[..., LatentDiffusionPrior]) -> None:
+    prior, dividing = load(torch.float32), load(torch.float32)
+    for block in (*dividing.unet.modules(), *dividing.vae.modules()):
+        for name in ("output_scale_factor", "rescale_output_factor"):
+            if hasattr(block, name):
+                setattr(block, name, 1.0)
+    counts = []
+    for each in (prior, dividing):
+        with Divisions() as divisions:
+            predicted(each)
+            encoded(each)
+        counts.append(divisions.count)
+    assert counts[0] == 0 < counts[1]
+    for left, right in zip((predicted(prior), *encoded(prior)), (predicted(dividing), *encoded(dividing)), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_blocks_with_a_factor_of_their_own_keep_it() -> None:
+    from diffusers.models.resnet import ResnetBlock2D
+
+    block = ResnetBlock2D(in_channels=32, temb_channels=None, output_scale_factor=2.0).eval()
+    image = torch.randn(1, 32, 4, 4, generator=seeded())
+    before = block(image, None)
+    skip_divisions_by_one(block)
+    assert torch.equal(block(image, None), before)
 
 
 def kept_by_encoder(prior: LatentDiffusionPrior) -> int:
