@@ -5,7 +5,6 @@ Letters: B images, H W pixels, C latent channels, h w latent pixels, L tokens, E
 
 from __future__ import annotations
 
-import math
 import warnings
 from bisect import bisect
 from collections.abc import Callable, Sequence
@@ -23,8 +22,10 @@ from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
 from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.model_fit import require_one_model, vae_factor
 from sdi_gs.priors.multiview import seen_from
+from sdi_gs.priors.prediction_types import noise_from_prediction
 from sdi_gs.priors.tuning import (
     faster,
+    in_precision,
     laid_out,
     recompute_residuals,
     remember_text,
@@ -90,7 +91,7 @@ class LatentDiffusionPrior:
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.unet: Any = unet.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
-        self._loaded_vae = self.vae
+        self._loaded_vae, self._loaded_dtype = self.vae, self.unet.dtype
         for network in (self.unet, self.vae):
             skip_divisions_by_one(network)
         self.views_per_group = views_of(self.unet.config)
@@ -114,13 +115,14 @@ class LatentDiffusionPrior:
         self._embedded = {}
 
     def configure(self, compute: ComputeConfig) -> None:
-        """Apply options of computing from the next call on; the weights keep the type they were loaded in.
+        """Apply options of computing from the next call on; weights loaded in half precision can compute in float32.
 
         Raises UserError, leaving all options unchanged, for a compiler or an engine that is missing or does not fit.
         """
         # What is compiled, recorded or converted serves as long as nothing about it changes.
         kept = same_for_unet(self.compute, compute)
-        answering = self._answering_unet if kept else faster(self.unet, compute)
+        with in_precision(self.unet, torch.float32 if compute.precision == "float32" else self._loaded_dtype):
+            answering = self._answering_unet if kept else faster(self.unet, compute)
         if compute.attention != self.compute.attention:
             set_attention(self.unet, compute.attention)
         if compute.cache_cross_attention != self.compute.cache_cross_attention:
@@ -308,29 +310,6 @@ def _last_that_fits(ends: Sequence[int], fits: Callable[[int], bool]) -> int:
     """Return the last of rising ends that fits, 0 if none does."""
     count = bisect(ends, False, key=lambda end: not fits(end))
     return ends[count - 1] if count else 0
-
-
-def noise_from_prediction(
-    predicted: Tensor,  # [B, C, h, w]
-    noised_latents: Tensor,  # [B, C, h, w]
-    schedule: NoiseSchedule,
-    timestep: int,
-    *,
-    prediction_type: PredictionType,
-) -> Tensor:
-    """Return the noise [B, C, h, w] in a prediction of noise, of v = sqrt(a) eps - sqrt(1 - a) x0, or of x0."""
-    level = schedule.alpha_cumprod(timestep)
-    match prediction_type:
-        case "epsilon":
-            return predicted
-        case "v_prediction":
-            return math.sqrt(level) * predicted + math.sqrt(1.0 - level) * noised_latents
-        case "sample":
-            # Level 1 of a clean latent would divide by zero; the U-Net treats it as level a_0.
-            level = min(level, schedule.alpha_cumprod(0))
-            return (noised_latents - math.sqrt(level) * predicted) / math.sqrt(1.0 - level)
-        case _:
-            assert_never(prediction_type)
 
 
 def _dtype_of(precision: Precision, auto: torch.dtype) -> torch.dtype:

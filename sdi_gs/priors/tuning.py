@@ -9,6 +9,9 @@ import functools
 import importlib.util
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, assert_never
 
 import torch
@@ -120,7 +123,7 @@ def laid_out(
 
 def same_for_unet(before: ComputeConfig, after: ComputeConfig) -> bool:
     """Return whether what ``faster`` returned for some options serves under others."""
-    names = ["compile_unet", "compile_mode", "cuda_graphs", "unet_engine", "attention"]
+    names = ["compile_unet", "compile_mode", "cuda_graphs", "unet_engine", "attention", "precision"]
     if after.unet_engine == "torch":
         # A graph's kernels read the weights where they lay; OpenVINO lays out its own.
         names.append("channels_last")
@@ -130,7 +133,7 @@ def same_for_unet(before: ComputeConfig, after: ComputeConfig) -> bool:
 def faster(unet: Any, compute: ComputeConfig) -> Any:
     """Return what answers in the U-Net's place: the U-Net itself, compiled, recorded as CUDA graphs, or by OpenVINO.
 
-    Raises UserError where a compiler, an engine or the device for it is missing.
+    Raises UserError where an engine or the device for it is missing; without a compiler it warns.
     """
     if views_of(unet.config) > 1 and (compute.unet_engine != "torch" or compute.cuda_graphs):
         option = "--compute.cuda-graphs" if compute.cuda_graphs else "--compute.unet-engine"
@@ -138,25 +141,54 @@ def faster(unet: Any, compute: ComputeConfig) -> Any:
     if compute.unet_engine == "openvino":
         return OpenVinoUnet(unet)
     if compute.cuda_graphs:
-        if unet.device.type != "cuda":
-            raise UserError(
-                f"--compute.cuda-graphs needs a CUDA device, and this run computes on {unet.device.type}: leave it out"
-            )
+        require_graphs(unet.device)
         return GraphedUnet(unet, cuda_recorder())
     return compiled(unet, compute.compile_mode) if compute.compile_unet else unet
 
 
+def require_graphs(device: torch.device) -> None:
+    """Raise UserError for a device that has no CUDA graphs."""
+    if device.type != "cuda":
+        raise UserError(
+            f"--compute.cuda-graphs needs a CUDA device, and this run computes on {device.type}: "
+            "leave it out, or add --compute.no-cuda-graphs to --resume"
+        )
+
+
+@contextmanager
+def in_precision(unet: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Give a U-Net's weights another type, and their own back if what follows fails.
+
+    Types that are wider than the weights' own keep every digit, so that nothing is lost on the way back.
+    """
+    before = unet.dtype
+    _set_precision(unet, dtype)
+    try:
+        yield
+    except UserError:
+        _set_precision(unet, before)
+        raise
+
+
+def _set_precision(unet: Any, dtype: torch.dtype) -> None:
+    if unet.dtype != dtype:
+        # The library's own ``to`` warns of a change of type, which is what is wanted.
+        nn.Module.to(unet, dtype)
+
+
 def compiled(unet: Any, mode: CompileMode = "default") -> Any:
-    """Return the U-Net, to be compiled at its first call; UserError if its device's compiler is missing."""
+    """Return the U-Net, to be compiled at its first call; itself, with a warning, if its compiler is missing."""
     if unet.device.type == "cuda":
         found, needed = importlib.util.find_spec("triton") is not None, "the package triton"
     else:
         compilers = (os.environ.get("CXX"), "g++", "clang++", "c++")
         found, needed = any(map(shutil.which, filter(None, compilers))), "a C++ compiler"
     if not found:
-        raise UserError(
-            f"the U-Net cannot be compiled without {needed}: install it, or leave --compute.compile-unet out"
+        warnings.warn(
+            f"the U-Net runs uncompiled, because {needed} is missing: install it, or leave --compute.compile-unet out",
+            stacklevel=2,
         )
+        return unet
     return CompiledUnet(unet, lambda unet: torch.compile(unet, mode=None if mode == "default" else mode))
 
 

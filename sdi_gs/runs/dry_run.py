@@ -17,7 +17,7 @@ from sdi_gs.priors.listing import prior_status
 from sdi_gs.priors.used_files import used_files
 from sdi_gs.runs.launch import settings_of_new_run
 from sdi_gs.runs.predicted_run import predicted_runs
-from sdi_gs.runs.prepare import require_runnable
+from sdi_gs.runs.prepare import require_device, require_runnable
 from sdi_gs.runs.request import RunRequest
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.settings.tree import config_to_dict
@@ -38,6 +38,7 @@ def dry_run(request: RunRequest, *, chosen: str, say: Callable[[str], None]) -> 
     device = pick_device(None if request.device is None else str(request.device))
     config = settings_of_new_run(request, device=device)
     require_runnable(config)
+    require_device(config, device)
     if request.output_dir is not None:
         refuse_existing(request.output_dir)
     on_prior, same_cost = prior_lines(config)

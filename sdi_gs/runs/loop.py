@@ -14,6 +14,7 @@ import torch
 from sdi_gs.contracts import StepReport
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Notice, Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.export_formats import ExportFormat
@@ -103,7 +104,7 @@ def train(
 
     Emits TrainingStarted, then for every step PreviewSaved and CheckpointSaved if these are due, and StepDone. A
     step that runs out of memory is repeated on the next lower memory tier (TierLowered), one that is not finite with
-    a VAE of half precision in float32 (Notice). Settings that an observer changed are reported after the step
+    networks of half precision in float32 (Notice). Settings that an observer changed are reported after the step
     (SettingsChanged).
 
     Raises NonFiniteError if a step yields non-finite values otherwise, and UserError if memory does not suffice
@@ -129,7 +130,7 @@ def _train(
         try:
             report = trainer.train_step()
         except NonFiniteError as error:
-            if widen_vae(trainer, folder, why=str(error), emit=emit):
+            if widen(trainer, folder, why=str(error), emit=emit):
                 continue
             save_state(trainer, folder, emit=emit, keep_all=True)
             raise NonFiniteError(f"{error}: {way_past_step(trainer, folder, at_once=trainer.step == first)}") from error
@@ -176,13 +177,20 @@ def _save_before_giving_up(trainer: Trainer, folder: RunFolder, report: StepRepo
             folder.append_step(_log_line(report))
 
 
-def widen_vae(trainer: Trainer, folder: RunFolder, *, why: str, emit: Observer) -> bool:
-    """Let a VAE of half precision compute in float32 from the next step on; return False if it already does."""
+def widen(trainer: Trainer, folder: RunFolder, *, why: str, emit: Observer) -> bool:
+    """Let the network of half precision that may have overflowed compute in float32 from the next step on.
+
+    The VAE comes first, whose numbers are larger, then the U-Net. Return False if both already do.
+    """
     config = trainer.config
-    if config.compute.vae_precision in ("auto", "float32"):
+    if config.compute.vae_precision not in ("auto", "float32"):
+        network, compute = "VAE", replace(config.compute, vae_precision="float32")
+    elif isinstance(trainer.prior, LatentDiffusionPrior) and trainer.prior.unet.dtype.itemsize == 2:
+        network, compute = "U-Net", replace(config.compute, precision="float32")
+    else:
         return False
-    change_settings(trainer, folder, replace(config, compute=replace(config.compute, vae_precision="float32")))
-    emit(Notice(text=f"{why}: the step is repeated with the VAE in float32, in which the run goes on"))
+    change_settings(trainer, folder, replace(config, compute=compute))
+    emit(Notice(text=f"{why}: the step is repeated with the {network} in float32, in which the run goes on"))
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from sdi_gs.files import disk_errors, is_there, refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
 from sdi_gs.pictures.turntable import find_ffmpeg
 from sdi_gs.priors.catalog import load_prior
+from sdi_gs.priors.tuning import require_graphs
 from sdi_gs.priors.used_files import with_sums
 from sdi_gs.representations.catalog import entry_of
+from sdi_gs.representations.ngp.backends import configured_backend
 from sdi_gs.runs.checkpoint import (
     Checkpoint,
     checkpoint_at,
@@ -71,6 +74,7 @@ def prepare_run(
     """
     require_runnable(config)
     device, folder = torch.device(device), None if folder is None else Path(folder)
+    require_device(config, device)
     if folder is not None:
         refuse_used_folder(folder, "choose another --output-dir")
     if scene is None:
@@ -154,7 +158,10 @@ def load_stopped(
     with _memory_to_begin(device):
         prior = _prior_of(config, device, prior_for)
         require_room(wanted, prior, device=device, resumed=True)
-        trainer = Trainer(in_force, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
+        # With the ways of computing that are wanted: those of before may need what this machine does not have.
+        begun = replace(in_force, compute=wanted.compute)
+        trainer = Trainer(begun, prior, device=device, scene=scene, noise_source=noise_source, saved=state)
+    trainer.config = in_force
     trainer.started_with = config
     require_latents(state, lambda: latent_of(prior, device))
     trainer.changes, num_changes = list(earlier), len(earlier)
@@ -231,6 +238,14 @@ def require_runnable(config: RunConfig) -> None:
             find_ffmpeg()
         except UserError as error:
             raise UserError(f"{error}, or do without: --outputs.turntable-frames 0") from error
+
+
+def require_device(config: RunConfig, device: torch.device) -> None:
+    """Raise UserError for ways of computing that a device does not have."""
+    if config.compute.cuda_graphs:
+        require_graphs(device)
+    if entry_of(config).casts_rays:
+        configured_backend(config.compute.field_kernels, device)
 
 
 @contextmanager

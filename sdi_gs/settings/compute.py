@@ -14,7 +14,7 @@ VaeMode = Literal["whole", "checkpoint"]
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
 Attention = Literal["sdpa", "plain"]
 UnetEngine = Literal["torch", "openvino"]
-FieldKernels = Literal["auto", "torch"]
+FieldKernels = Literal["auto", "triton", "torch"]
 CompileMode = Literal["default", "reduce-overhead"]
 
 _GROUP = Range(1, 64, zero_means="all")
@@ -39,7 +39,8 @@ class ComputeConfig:
     free_text_encoder: bool = False
     """Move the text encoder to the host's memory once the prompts are embedded; a new prompt loads it back."""
     precision: Precision = "auto"
-    """Type of the U-Net's and the text encoder's weights; auto is float16 on a GPU and float32 elsewhere."""
+    """Type of the U-Net's and the text encoder's weights; auto is float16 on a GPU and float32 elsewhere. A run whose
+    numbers overflow in half precision goes on with the U-Net in float32."""
     vae_precision: Precision = "auto"
     """Type in which the VAE computes; auto is float32. In float16 gradients are scaled by a factor that follows them,
     and a run whose numbers overflow goes on in float32."""
@@ -57,7 +58,7 @@ class ComputeConfig:
     cuda_graphs: bool = False
     """Record the U-Net's kernels once for each shape, and launch them together: for cards faster than their host."""
     field_kernels: FieldKernels = "auto"
-    """Code of a field: kernels for its device where there are some, or torch operations."""
+    """Code of a field: the fastest kernels that its device has, Triton's for CUDA, or torch operations."""
     cache_cross_attention: bool = False
     """Keep the keys and values of the text in each cross-attention for all calls of a step; not when compiled."""
     fused_adam: bool = False

@@ -79,6 +79,7 @@ TUNABLE = (
     "compute.branches_at_once",
     "compute.vae",
     "compute.vae_precision",
+    "compute.precision",
     "compute.free_text_encoder",
     "compute.attention",
     "compute.channels_last",

@@ -19,6 +19,10 @@ def allowed_changes(before: RunConfig, after: RunConfig) -> dict[str, list[Any]]
     fixed = [key for key in keys if key not in CHANGEABLE]
     if fixed:
         raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
+    if "compute.precision" in keys and after.compute.precision != "float32":
+        raise UserError(
+            f"compute.precision can change to float32 alone while a run trains, not to {after.compute.precision}"
+        )
     require_prompt(after)
     old, new = (flatten(config_to_dict(settings)) for settings in (before, after))
     return {key: [old[key], new[key]] for key in keys}

@@ -61,6 +61,15 @@ FORMAT_NAMES = ", ".join(row.name for row in export_formats())
             ["train", "--prompt", "a mug", "--ideal-prior.azimuth-window-deg", "2"],
             "ideal_prior: azimuth_window_deg must be 5 to 360, got 2.0",
         ),
+        (
+            ["train", "--prompt", "a blue robot", "--device", "cpu", "--compute.cuda-graphs"],
+            "--compute.cuda-graphs needs a CUDA device, and this run computes on cpu: leave it out",
+        ),
+        (
+            ["train", "--prompt", "a blue robot", "--device", "cpu", "--representation", "ngp"]
+            + ["--compute.field-kernels", "triton"],
+            "--compute.field-kernels triton needs a CUDA device, and this run computes on cpu: use auto or torch",
+        ),
         (["train", "--prompt", "a blue robot", "--init", "cube"], "--init"),
         (
             ["train", "--prompt", "a blue robot", "--gaussians.init-axes", "y-up"],

@@ -241,14 +241,33 @@ def test_a_compiled_unet_predicts_the_same(load: Callable[..., LatentDiffusionPr
         torch.testing.assert_close(predicted(compiled, rows), predicted(plain, rows), rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_compiler_compiling_is_refused_and_nothing_changes(
+def test_without_a_compiler_the_unet_runs_uncompiled_with_one_line(
     load: Callable[..., LatentDiffusionPrior], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prior = load()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match=r"without a C\+\+ compiler: install it, or leave --compute.compile-unet out"):
-        prior.configure(ComputeConfig(compile_unet=True, views_at_once=1))
-    assert prior.compute == ComputeConfig()
+    fix = r"because a C\+\+ compiler is missing: install it, or leave --compute.compile-unet out$"
+    with pytest.warns(UserWarning, match=fix) as said:
+        prior = load(compile_unet=True)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert torch.equal(predicted(prior), predicted(load()))
+
+
+def test_weights_of_half_precision_compute_in_float32_and_come_back_to_the_bit(
+    load: Callable[..., LatentDiffusionPrior],
+) -> None:
+    prior = load(torch.bfloat16)
+    before = predicted(prior)
+    prior.configure(ComputeConfig(precision="float32"))
+    weights = dict(load(torch.bfloat16).unet.named_parameters())
+    assert prior.unet.dtype == torch.float32
+    assert all(torch.equal(value, weights[name].float()) for name, value in prior.unet.named_parameters())
+    assert 0.0 < (predicted(prior) - before).norm() < 0.05 * before.norm()
+    # What fails changes nothing.
+    with pytest.raises(UserError):
+        prior.configure(ComputeConfig(cuda_graphs=True))
+    assert prior.unet.dtype == torch.float32
+    prior.configure(ComputeConfig())
+    assert torch.equal(predicted(prior), before)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

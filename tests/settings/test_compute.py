@@ -17,6 +17,7 @@ from sdi_gs.settings.compute import ComputeConfig
         ({"branches_at_once": 65}, "branches_at_once must be"),
         ({"vae": "tiles"}, "vae must be one of whole, checkpoint, got 'tiles'"),
         ({"precision": "half"}, "precision must be one of auto, float16, bfloat16, float32"),
+        ({"field_kernels": "cuda"}, "field_kernels must be one of auto, triton, torch, got 'cuda'"),
         ({"attention": "flash"}, "attention must be one of sdpa, plain"),
         ({"vae_views_at_once": -1}, "vae_views_at_once must be"),
         ({"vae_precision": "fp8"}, "vae_precision must be one of auto, float16, bfloat16, float32"),

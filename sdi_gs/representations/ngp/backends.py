@@ -11,10 +11,13 @@ import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor
+
+from sdi_gs.errors import UserError
+from sdi_gs.settings.compute import FieldKernels
 
 Backend = Literal["numba", "triton", "torch"]
 
@@ -25,6 +28,32 @@ def backend_for(*tensors: Tensor) -> Backend:
     if kinds == {"cpu"}:
         return "numba"
     return "triton" if kinds == {"cuda"} and has_triton() else "torch"
+
+
+def configured_backend(kernels: FieldKernels, device: torch.device) -> Backend | None:
+    """Return the code that a run's settings name for a field; None to choose by device and type.
+
+    Raises UserError for Triton's kernels where they cannot run.
+    """
+    match kernels:
+        case "auto":
+            return None
+        case "torch":
+            return "torch"
+        case "triton":
+            if device.type != "cuda":
+                raise UserError(
+                    f"--compute.field-kernels triton needs a CUDA device, and this run computes on {device.type}: "
+                    "use auto or torch"
+                )
+            if not has_triton():
+                raise UserError(
+                    "--compute.field-kernels triton needs the package triton, a C compiler and Python's headers: "
+                    "pip install triton, apt install gcc python3-dev, or use auto or torch"
+                )
+            return "triton"
+        case _:
+            assert_never(kernels)
 
 
 @functools.cache

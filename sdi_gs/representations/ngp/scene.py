@@ -14,6 +14,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
 from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.catalog import RepresentationEntry
+from sdi_gs.representations.ngp.backends import configured_backend
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.representations.ngp.regularizers import (
     convexity_loss,
@@ -130,7 +131,7 @@ class NgpScene:
     def update_config(self, config: RunConfig) -> None:
         """Take over the learning rates and the ways of computing of a config that changed during the run."""
         self.config = config
-        self.ngp.field.backend = "torch" if config.compute.field_kernels == "torch" else None
+        self.ngp.field.backend = configured_backend(config.compute.field_kernels, self.device)
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = config.learning_rate_scale * self._rates[name]
 

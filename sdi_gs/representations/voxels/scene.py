@@ -14,6 +14,7 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import RenderOutput, StartScene
 from sdi_gs.representations.adam import RunAdam
 from sdi_gs.representations.catalog import RepresentationEntry
+from sdi_gs.representations.ngp.backends import configured_backend
 from sdi_gs.representations.ngp.regularizers import opaqueness_loss, scheduled, sparsity_loss, z_variance_loss
 from sdi_gs.representations.ngp.rendering import FieldRender
 from sdi_gs.representations.optimizers import (
@@ -125,7 +126,7 @@ class VoxelScene:
         self.config = config
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = config.learning_rate_scale * _rate(config.voxels, name)
-        self.voxels.backend = "torch" if config.compute.field_kernels == "torch" else None
+        self.voxels.backend = configured_backend(config.compute.field_kernels, self.device)
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as nested dicts of tensors and numbers."""

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp import backends, compositing, networks
-from sdi_gs.representations.ngp.backends import backend_for, has_triton, is_installed
+from sdi_gs.representations.ngp.backends import backend_for, configured_backend, has_triton, is_installed
 from sdi_gs.representations.ngp.compositing import compositing_backend
 from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.networks import Weights, query_backend
+from sdi_gs.settings.compute import FieldKernels
 from sdi_gs.settings.ngp import PUBLISHED
 
 CASES = Path(__file__).with_name("triton_cases.py")
@@ -157,6 +159,24 @@ def test_on_a_cpu_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert query_backend(tensor, weights, grid_layout(PUBLISHED.grid)) == "numba"
     assert backend_for(tensor) == "numba"
     assert compositing_backend(tensor.device, tensor.dtype) == "numba"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "device", "chosen"), [("auto", "cuda", None), ("torch", "cuda", "torch"), ("triton", "cuda", "triton")]
+)
+def test_settings_name_the_code_of_a_field(
+    monkeypatch: pytest.MonkeyPatch, kernels: FieldKernels, device: str, chosen: str | None
+) -> None:
+    monkeypatch.setattr(backends, "has_triton", lambda: True)
+    assert configured_backend(kernels, torch.device(device)) == chosen
+
+
+def test_triton_where_it_cannot_run_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="needs a CUDA device, and this run computes on cpu: use auto or torch$"):
+        configured_backend("triton", torch.device("cpu"))
+    monkeypatch.setattr(backends, "has_triton", lambda: False)
+    with pytest.raises(UserError, match="needs the package triton, a C compiler and Python's headers: pip install"):
+        configured_backend("triton", torch.device("cuda"))
 
 
 def test_it_needs_a_compiler_and_pythons_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A VAE of half precision that overflows: the step is repeated in float32, and the run says so and goes on."""
+"""Networks of half precision that overflow: the step is repeated in float32, and the run says so and goes on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from sdi_gs.configs.presets import preset_named
-from sdi_gs.errors import NonFiniteError
+from sdi_gs.errors import NonFiniteError, UserError
+from sdi_gs.priors import tuning
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
+from sdi_gs.runs import prepare
 from sdi_gs.runs.checkpoint import pack_state
 from sdi_gs.runs.events import Event, Notice
 from sdi_gs.runs.loop import train
-from sdi_gs.runs.prepare import prepare_run
+from sdi_gs.runs.prepare import prepare_resume, prepare_run
+from sdi_gs.runs.saving import save_state
 from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
@@ -23,7 +26,7 @@ from sdi_gs.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def config(precision: str) -> RunConfig:
+def config(vae: str, unet: str = "auto") -> RunConfig:
     base = preset_named("smoke").config
     return replace(
         base,
@@ -34,7 +37,7 @@ def config(precision: str) -> RunConfig:
         gaussians=replace(base.gaussians, num_initial=60),
         guidance=replace(base.guidance, noise="random"),
         outputs=replace(base.outputs, preview_every=0, checkpoint_every=0),
-        compute=ComputeConfig(vae_precision=precision),  # pyright: ignore[reportArgumentType]
+        compute=ComputeConfig(vae_precision=vae, precision=unet),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -65,6 +68,47 @@ def test_the_run_ends_as_one_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tensors, rest), (others, other_rest) = pack_state(half.state()), pack_state(wide.state())
     assert rest == other_rest
     assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+
+
+def test_a_unet_that_overflows_goes_on_in_float32(tmp_path: Path) -> None:
+    trainer, run = prepare_run(config("auto", "float16"), device=CPU, folder=tmp_path / "run")
+    assert isinstance(trainer.prior, LatentDiffusionPrior)
+    with torch.no_grad():
+        trainer.prior.unet.conv_in.weight.mul_(2e4)
+    events = list[Event]()
+    assert not train(trainer, run, observers=[events.append], should_stop=lambda: trainer.step == 2)
+    (line,) = [event.text for event in events if isinstance(event, Notice)]
+    assert line.startswith("step 1, t = ") and "non-finite target" in line
+    assert line.endswith("the step is repeated with the U-Net in float32, in which the run goes on")
+    assert trainer.prior.unet.dtype == torch.float32
+    logged = [json.loads(text) for text in run.steps.read_text().splitlines()]
+    assert [entry["changed"] for entry in logged if entry.get("event")] == [{"compute.precision": "float32"}]
+
+    save_state(trainer, run)
+    resumed, _ = prepare_resume(run.path, device=CPU)
+    assert isinstance(resumed.prior, LatentDiffusionPrior)
+    assert (resumed.step, resumed.prior.unet.dtype) == (2, torch.float32)
+    with pytest.raises(UserError, match="compute.precision can change to float32 alone while a run trains, not to a"):
+        prepare_resume(run.path, device=CPU, changes={"compute.precision": "auto"})
+
+
+def test_a_run_with_graphs_resumes_without_a_card_if_it_does_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (prepare, tuning):
+        monkeypatch.setattr(module, "require_graphs", lambda _: None)
+    monkeypatch.setattr(tuning, "GraphedUnet", lambda unet, _: unet)
+    monkeypatch.setattr(tuning, "cuda_recorder", lambda: None)
+    graphed = replace(config("auto"), compute=ComputeConfig(cuda_graphs=True))
+    trainer, run = prepare_run(graphed, device=CPU, folder=tmp_path / "run")
+    train(trainer, run, should_stop=lambda: trainer.step == 1)
+    save_state(trainer, run)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="needs a CUDA device, .* or add --compute.no-cuda-graphs to --resume$"):
+        prepare_resume(run.path, device=CPU)
+    resumed, _ = prepare_resume(run.path, device=CPU, changes={"compute.cuda_graphs": False})
+    assert resumed.changes[-1]["changed"] == {"compute.cuda_graphs": [True, False]}
+    assert resumed.train_step().step == 2
 
 
 def test_what_is_not_finite_in_float32_ends_the_run(tmp_path: Path) -> None:
