@@ -89,12 +89,13 @@ def miniature_networks(sizes: Miniature, *, device: torch.device | str) -> Netwo
         "intermediate_size": sizes.text_inner,
         "num_hidden_layers": sizes.text_layers,
         "num_attention_heads": 2,
+        # CLIP's own config names half precision.
+        "torch_dtype": "float32",
         **dict(sizes.text_tokens),
     }
     with torch.device(device):
         made: tuple[Any, ...] = (
-            # CLIP's own config names half precision.
-            CLIPTextModel(CLIPTextConfig(**text)).float(),
+            CLIPTextModel(CLIPTextConfig(**text)),
             UNet2DConditionModel(**unet),
             AutoencoderKL(**vae),
         )

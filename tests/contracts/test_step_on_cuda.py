@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import gsplat
@@ -16,11 +13,11 @@ from as_if_cuda import CUDA, Trace, as_if_cuda
 from full_size import RasterizerByShape, full_size_prior
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from triton_stand_in import triton_without_kernels
 
 from sdi_gs.configs.presets import preset_named
 from sdi_gs.contracts import StepReport
 from sdi_gs.representations.gaussians import Gaussians
-from sdi_gs.representations.ngp import backends, compositing, triton_query
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.ngp import PUBLISHED
 from sdi_gs.settings.run import RunConfig
@@ -87,34 +84,13 @@ def field_run(device: tuple[Any, Trace]) -> Run:
     return Run(replace(config, guidance=replace(CONFIG.guidance, noise="random")), *device)
 
 
-class NoKernels(ModuleType):
-    """A module of kernels that do nothing, for sizes that Triton's have."""
-
-    POINTS, RAYS, SAMPLES, MOST_UNITS = 16, 128, 32, 64
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __getitem__(self, programs: tuple[int, ...]) -> Any:
-        return lambda *_, **__: None
-
-
 @pytest.fixture(scope="module")
 def triton_run(device: tuple[Any, Trace]) -> Iterator[Run]:
     """The step of ``field_run`` by Triton's kernels, which need a driver: their launches do nothing."""
     grid = replace(PUBLISHED.grid, num_levels=3, initial_levels=2)
     config = replace(CONFIG, representation="ngp", views_per_step=1, ngp=replace(PUBLISHED, grid=grid))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "has_triton", lambda: True)
-        patch.setattr(compositing, "has_triton", lambda: True)
-        patch.setattr(torch.cuda, "device", lambda _: nullcontext())
-        for module in ("encoding", "networks", "marching", "compositing"):
-            name = f"sdi_gs.representations.ngp.kernels.triton_{module}"
-            patch.setitem(sys.modules, name, NoKernels(name))
-        yield Run(replace(config, guidance=replace(CONFIG.guidance, noise="random")), *device)
-    triton_query._layout_on.cache_clear()
+    with triton_without_kernels():
+        yield Run(replace(config, guidance=replace(config.guidance, noise="random")), *device)
 
 
 def test_the_step_goes_through(run: Run) -> None:

@@ -114,3 +114,22 @@ def test_graphs_without_a_card_are_refused_in_one_line_and_nothing_changes(
     with pytest.raises(UserError, match=r"^--compute.cuda-graphs needs a CUDA device, and this run computes on cpu: "):
         plain.configure(ComputeConfig(cuda_graphs=True, views_at_once=1))
     assert plain.compute == ComputeConfig()
+
+
+@pytest.mark.gpu
+def test_graphs_on_a_card_answer_with_the_unets_own_bits(pristine_models: dict[str, Path]) -> None:
+    eager, graphed = (
+        load_latent_diffusion(pristine_models["epsilon"], device="cuda", dtype=torch.float16) for _ in range(2)
+    )
+    graphed.configure(ComputeConfig(cuda_graphs=True))
+    answers = []
+    for rows, timestep in ((4, 900), (2, 500), (4, 500), (1, 20), (2, 20)):
+        texts = eager.embed_prompts(["a blue robot"] * (rows - 1) + [f"{timestep} mugs"])
+        latents = latents_of(timestep, rows).cuda()
+        answers.append([prior.predict_noise(latents, timestep, texts) for prior in (graphed, eager)])
+    # Looked at after the last call: no answer is written over.
+    assert all(torch.equal(found, expected) for found, expected in answers)
+    graphed.configure(ComputeConfig())
+    texts = eager.embed_prompts(["a blue robot"])
+    found, expected = (prior.predict_noise(latents_of(1, 1).cuda(), 500, texts) for prior in (graphed, eager))
+    assert torch.equal(found, expected)

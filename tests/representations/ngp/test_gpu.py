@@ -1,4 +1,4 @@
-"""The same field on CUDA: torch operations, and nerfacc and tiny-cuda-nn where they are installed."""
+"""The same field on CUDA: torch operations, Triton's kernels, and nerfacc and tiny-cuda-nn where they are installed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from run_triton_cases import run_triton_cases
 
 from sdi_gs.cameras import CameraBatch
+from sdi_gs.representations.ngp.backends import has_triton
 from sdi_gs.representations.ngp.compositing import composite, compositing_backend
 from sdi_gs.representations.ngp.hash_grid import grid_layout
 from sdi_gs.representations.ngp.marching import Samples
@@ -50,6 +52,11 @@ def test_a_training_step_runs_on_the_device(
     render = ngp.render_for_training(cameras, torch.ones(2, 3, device=device), progress=0.0, generator=generator)
     torch.stack(list(ngp_losses(ngp.config.losses, render, cameras, 0.0).values())).sum().backward()
     assert all(value.grad is not None for name, value in ngp.parameters().items() if "albedo" not in name)
+
+
+@pytest.mark.skipif(not has_triton(), reason="needs triton, a C compiler and Python's headers")
+def test_every_kernel_of_triton_is_compiled_and_computes_what_torch_does() -> None:
+    run_triton_cases(interpreted=False)
 
 
 def test_nerfacc_blends_like_torch() -> None:

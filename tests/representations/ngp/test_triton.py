@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run_triton_cases import run_triton_cases
 
 from sdi_gs.errors import UserError
 from sdi_gs.representations.ngp import backends, compositing, networks
@@ -22,18 +22,11 @@ from sdi_gs.representations.ngp.networks import Weights, query_backend
 from sdi_gs.settings.compute import FieldKernels
 from sdi_gs.settings.ngp import PUBLISHED
 
-CASES = Path(__file__).with_name("triton_cases.py")
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_installed("triton"), reason="needs triton, which torch for CUDA brings")
 def test_the_kernels_in_tritons_interpreter() -> None:
-    # Triton reads the variable once, when it is imported.
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(CASES)]
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "22 passed" in done.stdout
+    run_triton_cases(interpreted=True)
 
 
 POINTERS = {

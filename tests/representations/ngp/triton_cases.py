@@ -1,10 +1,12 @@
-"""Triton's kernels in its interpreter, on the CPU; ``test_triton.py`` runs them in a process of their own.
+"""Triton's kernels: in its interpreter on the CPU (``test_triton.py``), or compiled on a card (``test_gpu.py``).
 
-Triton reads ``TRITON_INTERPRET`` when it is imported. The oracle is torch's way in float64.
+Both run this file in a process of its own, since Triton reads ``TRITON_INTERPRET`` when it is imported. The oracle is
+torch's way in float64.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -22,6 +24,7 @@ from sdi_gs.representations.ngp.networks import QueryBackend, QueryResult, Weigh
 from sdi_gs.representations.ngp.ngp import Ngp
 from sdi_gs.settings.ngp import HashGridConfig, NgpConfig
 
+DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 GRID = HashGridConfig(num_levels=4, log2_table_size=12, initial_levels=2)
 """Its first level is dense, and the others are hashed."""
 
@@ -33,14 +36,14 @@ def layout() -> GridLayout:
 
 
 def drawn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(DEVICE)
 
 
 def points_of(count: int) -> Tensor:
     points = torch.rand(count, 3, generator=torch.Generator().manual_seed(1))
     # The cube's first and last corner, and one on a face.
     ends = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.5, 0.0]])
-    return torch.cat([ends, points])[:count]
+    return torch.cat([ends, points])[:count].to(DEVICE)
 
 
 def weights_of(hidden: int, dtype: torch.dtype) -> Weights:
@@ -65,7 +68,7 @@ def seen_and_gradients(
         with_slopes=slopes,
         backend=backend,
     )
-    loss = torch.zeros((), dtype=dtype)
+    loss = torch.zeros((), dtype=dtype, device=DEVICE)
     for seed, value in enumerate((seen.raw, seen.logits, seen.slopes)):
         if value is not None:
             loss = loss + (drawn(*value.shape, seed=20 + seed).to(dtype) * value).sum()
@@ -125,9 +128,9 @@ def test_at_no_points_there_is_nothing() -> None:
 
 
 def make_samples(counts: Sequence[int], dtype: torch.dtype) -> Samples:
-    starts = torch.tensor([0, *counts]).cumsum(0)
-    ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    nowhere = torch.zeros(len(ids), 3, dtype=dtype)
+    starts = torch.tensor([0, *counts]).cumsum(0).to(DEVICE)
+    ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(DEVICE)
+    nowhere = torch.zeros(len(ids), 3, dtype=dtype, device=DEVICE)
     return Samples(distances=nowhere[:, 0], points=nowhere, ray_ids=ids, ray_starts=starts, step=0.1)
 
 
@@ -152,8 +155,8 @@ def test_blending_and_its_gradients_are_the_references(channels: int, thickness:
 
 def test_thin_samples_keep_their_digits_and_the_front_its_gradient_before_a_wall() -> None:
     samples = make_samples([4], torch.float32)
-    density = torch.tensor([1e-3, 1e-3, 1e7, 1.0], requires_grad=True)
-    weights = composite(density, torch.zeros(4, 0), samples, backend="triton").weights
+    density = torch.tensor([1e-3, 1e-3, 1e7, 1.0], device=DEVICE, requires_grad=True)
+    weights = composite(density, torch.zeros(4, 0, device=DEVICE), samples, backend="triton").weights
     assert weights.tolist() == pytest.approx([9.9995e-5, 9.9985e-5, 0.9998, 0.0], rel=1e-5)
     # That the second one's weight falls with the first one's density is all there is in its gradient.
     (gradient,) = torch.autograd.grad(weights[1], density)
@@ -173,13 +176,14 @@ def rays_and_cells(side: int) -> tuple[CameraBatch, Tensor]:
     cameras = orbit_cameras(
         *(torch.tensor(values) for values in ([20.0, 130.0], [0.0, 35.0], [3.3, 1.2], [40.0, 60.0])), width=9, height=9
     )
-    return cameras, torch.rand((side,) * 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    occupied = torch.rand((side,) * 3, generator=torch.Generator().manual_seed(0)) < 0.3
+    return cameras.to(DEVICE), occupied.to(DEVICE)
 
 
 def test_samples_along_rays_are_those_of_torch_to_the_bit() -> None:
     cameras, occupied = rays_and_cells(16)
     rays = camera_rays(cameras)
-    offsets = torch.rand(len(rays), generator=torch.Generator().manual_seed(1))
+    offsets = torch.rand(len(rays), generator=torch.Generator().manual_seed(1)).to(DEVICE)
     own, truth = (
         march(rays, occupied, 1.0, step=0.05, offsets=offsets, backend=backend) for backend in ("triton", "torch")
     )
@@ -192,7 +196,7 @@ def test_empty_cells_and_no_rays_leave_no_samples() -> None:
     cameras, occupied = rays_and_cells(16)
     rays = camera_rays(cameras)
     for chosen in (rays, rays.part(0, 0)):
-        offsets = torch.full((len(chosen),), 0.5)
+        offsets = torch.full((len(chosen),), 0.5, device=DEVICE)
         samples = march(chosen, torch.zeros_like(occupied), 1.0, step=0.05, offsets=offsets, backend="triton")
         assert len(samples) == 0 and samples.ray_starts.tolist() == [0] * (len(chosen) + 1)
 
@@ -200,13 +204,14 @@ def test_empty_cells_and_no_rays_leave_no_samples() -> None:
 def test_a_training_render_and_its_gradients_are_those_of_torch() -> None:
     found = []
     for backend in ("triton", "torch"):
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(DEVICE).manual_seed(0)
         config = NgpConfig(grid=GRID, hidden_width=8, samples_per_ray=16)
-        ngp = Ngp(config, generator=generator, device=torch.device("cpu"))
+        ngp = Ngp(config, generator=generator, device=DEVICE)
         ngp.field.params["table"].data += 0.1 * drawn(layout().num_entries, 2, seed=3).float()
         ngp.field.backend = backend
         cameras = orbit_cameras(*torch.tensor([[20.0], [10.0], [3.3], [40.0]]), width=16, height=16)
-        render = ngp.render_for_training(cameras, torch.ones(1, 3), progress=0.5, generator=generator)
+        white = torch.ones(1, 3, device=DEVICE)
+        render = ngp.render_for_training(cameras.to(DEVICE), white, progress=0.5, generator=generator)
         assert render.normals is not None
         (render.rgb.square().mean() + render.normals.square().mean() + render.z_variance.mean()).backward()
         gradients = [value.grad for value in ngp.parameters().values()]
