@@ -1,6 +1,6 @@
 """A U-Net whose kernels are recorded once for each shape of its input and launched together from then on.
 
-An eager call launches some 800 kernels, and on a fast card the host takes longer to ask for them than the card to run
+An eager call launches some 690 kernels, and on a fast card the host takes longer to ask for them than the card to run
 them. A CUDA graph of a call is one launch. Never run on a card by this project.
 
 Letters: R rows, C latent channels, h w latent pixels, L tokens, E embedding width.

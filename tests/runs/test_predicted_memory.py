@@ -66,7 +66,7 @@ def test_an_owner_of_a_card_is_told_tier_memory_and_time() -> None:
     tiers = [re.search(r": tier (\d+) \(", line) for line in lines]
     # At 768 pixels more has to be saved, without the VAE's backward pass less, and for one view of a field least, or
     # for four of 256 pixels.
-    assert [found and found[1] for found in tiers] == ["24", "12", "24", "40", "40"]
+    assert [found and found[1] for found in tiers] == ["16", "12", "24", "40", "40"]
     assert [line.count(" s ") for line in lines] == [1, 1, 2, 1, 1]
     assert lines[2].endswith(" s on kept targets")
     unknown = tier_lines(11 * GIB, "NVIDIA GeForce RTX 3060")

@@ -88,7 +88,7 @@ def test_the_card_decides_unless_a_tier_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "free", "tier"),
     [
-        # At its own size all views fit a card of 24 GB, and a 16 GB card takes them one by one in the VAE alone.
+        # At its own size all views fit a card of 24 GB, and a 16 GB card takes them in pairs in the VAE alone.
         ("sd21-base", {}, 22.0, "40"),
         ("sd21-base", {}, 15.0, "24"),
         ("sd21-base", {}, 7.5, "16"),
