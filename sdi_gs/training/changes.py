@@ -21,7 +21,7 @@ def allowed_changes(before: RunConfig, after: RunConfig) -> dict[str, list[Any]]
         raise UserError(f"{fixed[0]} cannot change while a run trains; these can: {', '.join(STEERABLE)}")
     if "compute.precision" in keys and after.compute.precision != "float32":
         raise UserError(
-            f"compute.precision can change to float32 alone while a run trains, not to {after.compute.precision}"
+            f"compute.precision cannot change to {after.compute.precision} while a run trains, but to float32 alone"
         )
     require_prompt(after)
     old, new = (flatten(config_to_dict(settings)) for settings in (before, after))
