@@ -93,11 +93,10 @@ def on_card(config: RunConfig, tier: TierName) -> dict[str, Any]:
     share = (calls - few.predictor_calls) / (many.predictor_calls - few.predictor_calls)
     seen = [Counter((operation.part, operation.name) for operation in count.operations) for count in (few, many)]
     launches = {key: seen[0][key] + share * (seen[1][key] - seen[0][key]) for key in sorted(seen[0] | seen[1])}
-    by_part: Counter[str] = Counter()
+    by_part = {"graphs": GRAPH_LAUNCHES * calls}
     for (part, _), number in launches.items():
-        by_part[part] += number
-    by_part["graphs"] += GRAPH_LAUNCHES * calls
-    for part, number in by_part.most_common():
+        by_part[part] = by_part.get(part, 0.0) + number
+    for part, number in sorted(by_part.items(), key=lambda item: -item[1]):
         names = sorted(((count, name) for (owner, name), count in launches.items() if owner == part), reverse=True)
         most = ", ".join(f"{name or 'triton'} {count:.0f}" for count, name in names[:8])
         print(f"{part:>10}: {number:6.0f} launches a step: {most}")

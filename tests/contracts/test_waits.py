@@ -25,7 +25,7 @@ from sdi_gs.settings.run import RunConfig
 from sdi_gs.training.trainer import Trainer
 
 FIELD = replace(PUBLISHED, grid=replace(PUBLISHED.grid, num_levels=3, initial_levels=2))
-SDS = {"guidance.noise": "random"}
+SDS: dict[str, Any] = {"guidance.noise": "random"}
 GAUSSIANS: dict[str, dict[str, Any]] = {
     "SDI": {},
     "SDS": SDS,
@@ -120,7 +120,7 @@ def test_a_number_that_is_read_anywhere_in_a_step_is_seen(
 ) -> None:
     owner = import_module(f"sdi_gs.{module}")
     monkeypatch.setattr(owner, name, reading(getattr(owner, name)))
-    (waits,) = waits_of(settings(**SDS, **{"losses.needles": 0.1}), device)
+    (waits,) = waits_of(settings(**(SDS | {"losses.needles": 0.1})), device)
     assert len(waits) > 1 and {"finite.py"} < {*places(waits)}, waits
     assert any(wait.operation == "aten._local_scalar_dense.default" for wait in waits)
 

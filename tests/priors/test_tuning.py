@@ -121,11 +121,11 @@ def test_blocks_do_not_divide_by_one_and_no_bit_changes(load: Callable[..., Late
 def test_blocks_with_a_factor_of_their_own_keep_it() -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
-    block = ResnetBlock2D(in_channels=32, temb_channels=None, output_scale_factor=2.0).eval()
-    image = torch.randn(1, 32, 4, 4, generator=seeded())
-    before = block(image, None)
+    block = ResnetBlock2D(in_channels=32, temb_channels=8, output_scale_factor=2.0).eval()
+    image, time = torch.randn(1, 32, 4, 4, generator=seeded()), torch.randn(1, 8, generator=seeded(1))
+    before = block(image, time)
     skip_divisions_by_one(block)
-    assert torch.equal(block(image, None), before)
+    assert torch.equal(block(image, time), before)
 
 
 def kept_by_encoder(prior: LatentDiffusionPrior) -> int:

@@ -88,7 +88,9 @@ def test_a_unet_that_overflows_goes_on_in_float32(tmp_path: Path) -> None:
     resumed, _ = prepare_resume(run.path, device=CPU)
     assert isinstance(resumed.prior, LatentDiffusionPrior)
     assert (resumed.step, resumed.prior.unet.dtype) == (2, torch.float32)
-    with pytest.raises(UserError, match="compute.precision cannot change to auto while a run trains, but to float32 alone"):
+    with pytest.raises(
+        UserError, match="compute.precision cannot change to auto while a run trains, but to float32 alone"
+    ):
         prepare_resume(run.path, device=CPU, changes={"compute.precision": "auto"})
 
 
