@@ -304,7 +304,7 @@ def test_two_metrics_may_not_give_the_same_key(red_ball: Gaussians) -> None:
 
 def test_metrics_have_names_of_their_own() -> None:
     assert [metric_named(metric.name) for metric in METRICS] == list(METRICS)
-    with pytest.raises(UserError, match="unknown metric ssim: choose one of truth, judge, ceiling"):
+    with pytest.raises(UserError, match="unknown metric ssim: choose one of truth, judge, fronts, ceiling"):
         metric_named("ssim")
 
 
