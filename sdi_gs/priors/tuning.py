@@ -69,6 +69,14 @@ def skip_divisions_by_one(network: Any) -> None:
                 setattr(block, name, _One())
 
 
+def divide_by_one(network: Any) -> None:
+    """Undo ``skip_divisions_by_one`` for a compiler, which does it itself and cannot read what stands in for 1."""
+    for block in network.modules():
+        for name in ("output_scale_factor", "rescale_output_factor"):
+            if isinstance(getattr(block, name, None), _One):
+                setattr(block, name, 1.0)
+
+
 def recompute_residuals(encoder: Any, recompute: bool) -> None:
     """Make each residual block of a VAE's encoder recompute its activations in the backward pass, or keep them.
 
@@ -189,6 +197,7 @@ def compiled(unet: Any, mode: CompileMode = "default") -> Any:
             stacklevel=2,
         )
         return unet
+    divide_by_one(unet)
     return CompiledUnet(unet, lambda unet: torch.compile(unet, mode=None if mode == "default" else mode))
 
 

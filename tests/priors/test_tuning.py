@@ -288,6 +288,21 @@ def test_a_unet_that_cannot_be_compiled_goes_on_uncompiled_with_one_line(
     assert torch.equal(first, predicted(plain, 4))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_compiler_gets_the_unet_as_one_graph(
+    load: Callable[..., LatentDiffusionPrior], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
+
+    def counting(graph: Any, _: object) -> Any:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr("torch.compile", partial(torch.compile, backend=counting))
+    predicted(load(torch.float32, compile_unet=True))
+    assert len(graphs) == 1
+
+
 def test_memory_that_runs_out_while_compiling_is_a_matter_of_tiers() -> None:
     from torch._dynamo.exc import BackendCompilerFailed
 
