@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.priors.compiled_unet import CompiledUnet
 from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
 from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.model_fit import require_one_model, vae_factor
@@ -146,6 +147,11 @@ class LatentDiffusionPrior:
         self._answering_unet = answering
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute
+
+    @property
+    def compiles_unet(self) -> bool:
+        """Whether the first call of each shape compiles the U-Net."""
+        return isinstance(self._answering_unet, CompiledUnet)
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
