@@ -120,7 +120,7 @@ def test_a_number_that_is_read_anywhere_in_a_step_is_seen(
 ) -> None:
     owner = import_module(f"sdi_gs.{module}")
     monkeypatch.setattr(owner, name, reading(getattr(owner, name)))
-    (waits,) = waits_of(settings(**(SDS | {"losses.needles": 0.1})), device)
+    (waits,) = waits_of(settings("sd21-base", **SDS, **{"losses.needles": 0.1}), device)
     assert len(waits) > 1 and {"finite.py"} < {*places(waits)}, waits
     assert any(wait.operation == "aten._local_scalar_dense.default" for wait in waits)
 
