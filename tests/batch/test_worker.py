@@ -202,7 +202,7 @@ def test_everything_that_the_loading_of_a_prior_reads_is_compared(prior: str) ->
     assert read <= compared
 
 
-@pytest.mark.parametrize(("free", "choice", "tier"), [(22, "auto", "40"), (8, "auto", "24"), (22, "8", "8")])
+@pytest.mark.parametrize(("free", "choice", "tier"), [(22, "auto", "40"), (8, "auto", "16"), (22, "8", "8")])
 def test_a_worker_takes_the_tier_that_fits_its_share_of_the_card(free: int, choice: str, tier: str) -> None:
     worker = new_worker()
     worker._memory = free * 2**30
