@@ -25,16 +25,18 @@ def endless_run(folder: Path, *, film: tuple[int, int]) -> Iterator[subprocess.P
     command = [sys.executable, "-m", "sdi_gs", *SMOKE, *QUICK, *long, *size, "--output-dir", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(folder / "checkpoints/step_000005")
+            wait_for_checkpoint(folder, process)
             yield process
         finally:
             process.kill()
 
 
-def wait_for(path: Path, seconds: float = 120.0) -> None:
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], seconds: float = 120.0) -> None:
+    """Wait for a checkpoint, whichever it is: the first is gone within milliseconds."""
     end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
+    while not any(folder.glob("checkpoints/step_*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{folder} has no checkpoint"
         time.sleep(0.05)
 
 

@@ -58,7 +58,7 @@ def test_a_run_that_falls_back_passes(
     assert failures(rows) == []
     [fell] = [row for row in rows if row.what == FELL]
     assert fell.figure == 1.0
-    assert "out of memory; repeating it on tier 24" in fell.note
+    assert "out of memory; repeating it on tier 16" in fell.note
 
 
 def test_memory_that_never_was_short_proves_nothing(setup: CheckSetup, failures: Callable[..., list[str]]) -> None:

@@ -135,7 +135,7 @@ def test_the_report_says_what_will_happen_and_how_to_mend_what_is_wrong(card: No
     assert "driver      580.95.05, up to CUDA 13.0; cards: NVIDIA GeForce RTX 4090 (sm_89)" in text
     assert "gsplat      cannot be compiled yet: no compiled code fits torch 2.13.0+cu130" in text
     assert "tiers       what --tier auto takes, of 12.0 GiB of free memory:" in text
-    assert "predicted   sd21-base: tier 24 (one view at a time in the VAE)" in text
+    assert "predicted   sd21-base: tier 24 (two views at a time in the VAE)" in text
     assert "problem: gsplat must be compiled, and there is no CUDA compiler" in text
     assert "fix: pip install 'sdi-gs[cuda]'" in text
     assert "nothing is missing" not in text
