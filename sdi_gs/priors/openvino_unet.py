@@ -8,6 +8,7 @@ Letters: R rows, C latent channels, h w latent pixels, L tokens, E embedding wid
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from sdi_gs.errors import UserError
 
 KEPT_SHAPES = 4
 """Compiled shapes that are kept: branches of the prompt alone, of guidance and of Perp-Neg, and a preview."""
+_TELEMETRY = "openvino_telemetry"
 _OTHERWISE = "or leave --compute.unet-engine out"
 
 
@@ -66,10 +68,10 @@ class OpenVinoUnet:
 
     def _compiled(self, inputs: tuple[Tensor, ...]) -> Any:
         """Return a request of the network for inputs of these shapes."""
-        import openvino
-
         if self._model is None:
             self._model = _converted(self._unet, inputs)
+        import openvino
+
         model = self._model.clone()
         model.reshape({place: list(tensor.shape) for place, tensor in zip(model.inputs, inputs, strict=True)})
         options = {
@@ -95,11 +97,27 @@ class _Traced(nn.Module):
 @torch.no_grad()
 def _converted(unet: Any, inputs: tuple[Tensor, ...]) -> Any:
     """Return the network as OpenVINO's model."""
-    import openvino
-
+    convert_model = _silent_converter()
     with warnings.catch_warnings():
         # Of branches in diffusers that the trace fixes: they depend on the model, or copy memory for large batches.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         # torch's own, of its tracer.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return openvino.convert_model(_Traced(unet), example_input=inputs)
+        return convert_model(_Traced(unet), example_input=inputs)
+
+
+def _silent_converter() -> Any:
+    """Return OpenVINO's converter, imported without the package that would report each call to its makers.
+
+    The reports are sent by forks of this process, which may outlive it. OpenVINO does without the package where it is
+    not installed, and takes notice of that when it is first imported.
+    """
+    known = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    finally:
+        del sys.modules[_TELEMETRY]
+        if known is not None:
+            sys.modules[_TELEMETRY] = known
+    return openvino.convert_model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,3 +102,16 @@ def test_another_device_is_refused(load: Callable[..., LatentDiffusionPrior]) ->
 def test_settings_that_do_not_go_together_are_refused(other: str) -> None:
     with pytest.raises(ValueError, match=f"unet_engine openvino and {other} do not go together"):
         ComputeConfig(**{"unet_engine": "openvino", other: True})
+
+
+REPORTED = """
+import sys
+from sdi_gs.priors.openvino_unet import _silent_converter
+assert _silent_converter().__module__.startswith("openvino.")
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+"""
+
+
+@needs_openvino
+def test_openvino_reports_no_call_to_its_makers() -> None:
+    subprocess.run([sys.executable, "-c", REPORTED], check=True)
