@@ -6,14 +6,13 @@ presets is so for the time of a CPU.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from small_runs import BYTES_THAT_REPEAT, assert_same_results
+from small_runs import BYTES_THAT_REPEAT, assert_same_results, without_its_end
 from tiny_pipeline import SCHEDULERS, write_model
 
 from sdi_gs.commands.main import main
@@ -75,11 +74,7 @@ def test_it_is_the_presets_run_but_for_its_sizes(run: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits(run: Path, tmp_path: Path) -> None:
-    stopped = tmp_path / run.name
-    shutil.copytree(run, stopped)
-    shutil.rmtree(stopped / f"checkpoints/step_{STEPS:06d}")
-    for path in [*stopped.glob("*.p*"), *stopped.glob("*.mp4"), *stopped.glob("*.json")]:
-        path.unlink()
+    stopped = without_its_end(run, tmp_path / run.name)
     assert main(["train", "--resume", str(stopped), "--device", "cpu"]) == 0
     files = [file for file in BYTES_THAT_REPEAT if run.name == "mvdream-sdi" or file != "splats.ply"]
     assert_same_results(RunFolder(run), RunFolder(stopped), files)

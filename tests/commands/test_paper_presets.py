@@ -7,7 +7,6 @@ published is so for the time of a CPU, and is all in ``SHRUNK``; everything else
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import BYTES_THAT_REPEAT, assert_same_results
+from small_runs import BYTES_THAT_REPEAT, assert_same_results, without_its_end
 from tiny_pipeline import SCHEDULERS, write_model
 
 from sdi_gs.commands.main import main
@@ -96,11 +95,7 @@ def test_gaussians_grow(run: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_with_the_same_bits(run: Path, tmp_path: Path) -> None:
-    stopped = tmp_path / run.name
-    shutil.copytree(run, stopped)
-    shutil.rmtree(stopped / f"checkpoints/step_{STEPS:06d}")
-    for path in [*stopped.glob("*.p*"), *stopped.glob("*.mp4"), *stopped.glob("*.json")]:
-        path.unlink()
+    stopped = without_its_end(run, tmp_path / run.name)
     assert main(["train", "--resume", str(stopped), "--device", "cpu"]) == 0
     files = [file for file in BYTES_THAT_REPEAT if run.name == "sdi-paper-3dgs" or file != "splats.ply"]
     assert_same_results(RunFolder(run), RunFolder(stopped), files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,6 +73,15 @@ def assert_same_results(left: RunFolder, right: RunFolder, names: Sequence[str] 
     tensors, others = (load_checkpoint(list_checkpoints(run.checkpoints)[-1]).tensors for run in (left, right))
     assert set(tensors) == set(others)
     assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+
+
+def without_its_end(run: Path, copy: Path) -> Path:
+    """Copy a finished run, but for its last checkpoint and what it left at its end; return the copy."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(list_checkpoints(copy / "checkpoints")[-1])
+    for path in [*copy.glob("*.p*"), *copy.glob("*.mp4"), *copy.glob("*.json")]:
+        path.unlink()
+    return copy
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:
