@@ -6,10 +6,12 @@ import asyncio
 import logging
 import os
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from websockets.asyncio import server as websockets_server
 from websockets.protocol import CONNECTING
@@ -22,6 +24,13 @@ BACKLOG = 8
 """Connections that the system completes before they are looked at; asyncio takes that many at one go."""
 IN_FLIGHT = 8 * BACKLOG
 """Connections that are taken while others are being turned away: asyncio needs some turns of its loop for that."""
+
+LAST_TURNS = 10
+"""Turns of a closing server's event loop; an accepted connection takes a few until it is known."""
+CLOSING_POLL = 0.05
+"""Seconds between two looks at a closing server's connections."""
+PATIENCE = 3.0
+"""Seconds that a closing server waits for its last connections to be gone."""
 
 LOGGER = logging.getLogger("sdi_gs.viewer.connections")
 """websockets' log of handshakes that fail; a stranger decides how many, so that it is shown to debuggers only."""
@@ -39,12 +48,17 @@ def connection_cap() -> int:
 
 @contextmanager
 def capped_connections() -> Iterator[None]:
-    """Let a server that viser starts within the body accept no more than ``connection_cap`` connections at once."""
+    """Let a server that viser starts within the body accept no more than ``connection_cap`` connections at once.
+
+    When that server closes, all of its connections are closed with it.
+    """
     cap = connection_cap()
+    there: set[Capped] = set()
 
     class Capped(websockets_server.ServerConnection):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
+            there.add(self)
             # Oldest first; one that is being closed stays among them for some turns of the loop.
             everyone = [other for other in self.server.handlers if not other.transport.is_closing()]
             if len(everyone) <= cap:
@@ -53,11 +67,37 @@ def capped_connections() -> Iterator[None]:
             idle = (other for other in everyone if other is not self and other.protocol.state is CONNECTING)
             next(idle, self).transport.abort()
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            there.discard(self)
+
+    class Serve(websockets_server.serve):
+        async def __aexit__(self, *error: Any) -> None:
+            closing = asyncio.ensure_future(super().__aexit__(*error))
+            while not closing.done():
+                # websockets would wait for the requests of those that have asked for nothing, ten seconds.
+                for connection in [one for one in there if one.protocol.state is CONNECTING]:
+                    connection.transport.abort()
+                await asyncio.wait([closing], timeout=CLOSING_POLL)
+            await closing
+            # Neither does it wait for those that are being aborted or were accepted last; viser now closes the loop.
+            await _until_gone(there)
+
     LOGGER.setLevel(logging.DEBUG if LOGGER.parent and LOGGER.parent.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
     # viser offers no way to pass these on; its server is up when its constructor returns.
     serve = websockets_server.serve
-    websockets_server.serve = partial(serve, create_connection=Capped, backlog=BACKLOG, logger=LOGGER)
+    websockets_server.serve = partial(Serve, create_connection=Capped, backlog=BACKLOG, logger=LOGGER)
     try:
         yield
     finally:
         websockets_server.serve = serve
+
+
+async def _until_gone(there: Collection[websockets_server.ServerConnection]) -> None:
+    """Abort these connections, and those that are added in the meantime, until none is left."""
+    turns, deadline = 0, time.monotonic() + PATIENCE
+    while turns < LAST_TURNS or (there and time.monotonic() < deadline):
+        for connection in list(there):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+        turns += 1
