@@ -130,12 +130,9 @@ def rasterization(
             return gsplat.rasterization(**arguments)
         case "numba":
             from sdi_gs.rasterize import numba_backend
-            from sdi_gs.rasterize.checks import check_request
 
             _refuse_gsplat_only(arguments)
-            request = _request_of(arguments)
-            check_request(request)
-            return numba_backend.rasterize(request)
+            return numba_backend.rasterize(_request_of(arguments))
         case "counted":
             from sdi_gs.rasterize import counted
 

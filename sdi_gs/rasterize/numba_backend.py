@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from sdi_gs.files.kernel_cache import is_compiled, is_kept
-from sdi_gs.rasterize.kernels import compositing, projection
-from sdi_gs.rasterize.numba_compositing import Composite, Tiles, bin_tiles
-from sdi_gs.rasterize.numba_projection import Project, View
+from sdi_gs.rasterize.checks import check_request
+from sdi_gs.rasterize.kernels import compositing
+from sdi_gs.rasterize.kernels.projection import TILE_SIZE
+from sdi_gs.rasterize.numba_compositing import Composite, Drawing, Tiles, bin_tiles
+from sdi_gs.rasterize.numba_projection import Items, Project, as_arrays, project
 from sdi_gs.rasterize.request import RenderMode, RenderRequest
 from sdi_gs.rasterize.spherical_harmonics import harmonic_colors
 
@@ -29,18 +31,12 @@ MAX_CHANNELS = 32
 _log = logging.getLogger(__name__)
 
 
-def _colors_per_camera(
-    means: Tensor,  # [N, 3]
-    colors: Tensor,  # [(C,) N, D] or [(C,) N, K, 3]
-    viewmats: Tensor,  # [C, 4, 4]
-    sh_degree: int | None,
-) -> Tensor:  # [(C,) N, D]
-    """Return each Gaussian's colour, for each camera if it has harmonics, evaluated in the view's direction."""
-    if sh_degree is None:
-        return colors
+def _colors_per_camera(request: RenderRequest, degree: int) -> Tensor:  # [C, N, 3]
+    """Return each Gaussian's colour for each camera: its harmonics of a degree in the view's direction."""
+    viewmats, colors = request.viewmats, request.colors
     per_camera = colors.expand(len(viewmats), *colors.shape[-3:])
-    directions = means - torch.inverse(viewmats)[:, None, :3, 3]
-    return (harmonic_colors(sh_degree, directions, per_camera) + 0.5).clamp_min(0.0)
+    directions = request.means - torch.inverse(viewmats)[:, None, :3, 3]
+    return (harmonic_colors(degree, directions, per_camera) + 0.5).clamp_min(0.0)
 
 
 def _choose_channels(
@@ -63,38 +59,23 @@ def _choose_channels(
 
 
 def rasterize(request: RenderRequest) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render a checked request; see ``sdi_gs.rasterize.rasterization``."""
+    """Check and render a request; see ``sdi_gs.rasterize.rasterization``."""
+    arrays = check_request(request)
     # Where they are kept nowhere, that is reported when the first is compiled.
     if not is_compiled(compositing.composite) and is_kept(compositing.composite):
         _log.warning("compiling CPU kernels (first use only, 10 to 20 s)")
-    view = View(
-        width=request.width,
-        height=request.height,
-        near_plane=request.near_plane,
-        far_plane=request.far_plane,
-        radius_clip=request.radius_clip,
-        eps2d=request.eps2d,
-        antialiased=request.antialiased,
-        ortho=request.camera_model == "ortho",
-    )
-    splats = _project(request, view)
+    splats = _project(request, arrays)
     if request.packed:
         splats = splats.visible()
-    tiles = bin_tiles(
-        splats.means2d.reshape(-1, 2),
-        splats.radii.reshape(-1, 2),
-        splats.depths.reshape(-1),
-        splats.tiles_per_gauss.reshape(-1),
-        splats.image_starts,
-        view.grid,
-    )
-    rendered, alphas = _composite(request, view, splats, tiles)
+    grid = -(-request.width // TILE_SIZE), -(-request.height // TILE_SIZE)
+    tiles = bin_tiles(splats.items, grid)
+    rendered, alphas = _composite(request, splats, tiles)
     if request.render_mode in ("ED", "RGB+ED"):
         rendered = torch.cat([rendered[..., :-1], rendered[..., -1:] / alphas.clamp_min(1e-10)], dim=-1)
-    return rendered, alphas, _meta(request, view, splats, tiles)
+    return rendered, alphas, _meta(request, splats, tiles)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Splats:
     """Gaussians on the image planes: of every camera, or, packed, the M visible (camera, Gaussian) pairs alone."""
 
@@ -105,7 +86,8 @@ class _Splats:
     opacities: Tensor  # [(C,) N] or [M]
     colors: Tensor  # [(C,) N, D] or [M, D]
     tiles_per_gauss: Tensor  # [C, N] or [M]
-    image_starts: np.ndarray  # [C + 1] first row of each camera
+    items: Items
+    """The same as arrays."""
     camera_ids: Tensor | None = None  # [M]
     gaussian_ids: Tensor | None = None  # [M]
 
@@ -114,76 +96,88 @@ class _Splats:
         camera_ids, gaussian_ids = torch.where(self.radii[..., 0] > 0)
         chosen, shape = (camera_ids, gaussian_ids), self.depths.shape
         counts = torch.bincount(camera_ids, minlength=len(self.radii)).numpy()
+        items = (self.means2d, self.depths, self.conics, self.radii, self.tiles_per_gauss)
+        means2d, depths, conics, radii, tiles_per_gauss = (values[chosen] for values in items)
+        arrays = [values[None] for values in as_arrays(means2d, depths, conics, radii, tiles_per_gauss)]
         return _Splats(
-            means2d=self.means2d[chosen],
-            depths=self.depths[chosen],
-            conics=self.conics[chosen],
-            radii=self.radii[chosen],
+            means2d=means2d,
+            depths=depths,
+            conics=conics,
+            radii=radii,
             opacities=self.opacities.expand(shape)[chosen],
             colors=self.colors.expand(*shape, -1)[chosen],
-            tiles_per_gauss=self.tiles_per_gauss[chosen],
-            image_starts=np.concatenate([[0], np.cumsum(counts)]),
+            tiles_per_gauss=tiles_per_gauss,
+            items=Items(
+                means2d=arrays[0],
+                depths=arrays[1],
+                conics=arrays[2],
+                radii=arrays[3],
+                tiles_per_gauss=arrays[4],
+                image_starts=np.concatenate([[0], np.cumsum(counts)]),
+            ),
             camera_ids=camera_ids,
             gaussian_ids=gaussian_ids,
         )
 
 
-def _project(request: RenderRequest, view: View) -> _Splats:
+def _project(request: RenderRequest, arrays: dict[str, np.ndarray]) -> _Splats:
     """Project all Gaussians into all cameras."""
     quats, scales, covars = request.quats, request.scales, request.covars
     if covars is not None:
         # As in gsplat, only the upper triangle is read and gets a gradient.
         quats = scales = None
         covars = covars[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    means2d, depths, conics, compensations, radii, tiles_per_gauss = Project.apply(
-        request.means, quats, scales, covars, request.opacities, request.viewmats, request.Ks, view
+    projected = project(request, arrays, covars)
+    radii = torch.from_numpy(projected.items.radii)
+    means2d, depths, conics, *compensations = Project.apply(
+        request.means, quats, scales, covars, request.viewmats, request.Ks, radii, projected
     )
-    num_cameras, num_gaussians = len(request.viewmats), len(request.means)
-    opacities = request.opacities
+    opacities, colors = request.opacities, request.colors
     return _Splats(
         means2d=means2d,
         depths=depths,
         conics=conics,
         radii=radii,
-        opacities=opacities * compensations if view.antialiased else opacities,
-        colors=_colors_per_camera(request.means, request.colors, request.viewmats, request.sh_degree),
-        tiles_per_gauss=tiles_per_gauss,
-        image_starts=np.arange(num_cameras + 1) * num_gaussians,
+        opacities=opacities * compensations[0] if request.antialiased else opacities,
+        colors=colors if request.sh_degree is None else _colors_per_camera(request, request.sh_degree),
+        tiles_per_gauss=torch.from_numpy(projected.items.tiles_per_gauss),
+        items=projected.items,
     )
 
 
 def _composite(
-    request: RenderRequest, view: View, splats: _Splats, tiles: Tiles
+    request: RenderRequest, splats: _Splats, tiles: Tiles
 ) -> tuple[Tensor, Tensor]:  # [C, H, W, X], [C, H, W, 1]
     """Composite the channels of the render mode, ``MAX_CHANNELS`` at a time.
 
     Raises NotImplementedError for absolute gradients over several passes.
     """
-    background = request.backgrounds
-    channels, background = _choose_channels(request.render_mode, splats.colors, splats.depths, background)
-    if request.absgrad and channels.shape[-1] > MAX_CHANNELS:
+    channels, background = splats.colors, request.backgrounds
+    if request.render_mode != "RGB":
+        channels, background = _choose_channels(request.render_mode, channels, splats.depths, background)
+    drawing = Drawing(
+        request=request,
+        items=splats.items,
+        tiles=tiles,
+        absgrad_owner=splats.means2d if request.absgrad else None,
+    )
+    splat = (splats.means2d, splats.conics, splats.opacities)
+    if channels.shape[-1] <= MAX_CHANNELS:
+        return Composite.apply(*splat, channels, background, drawing)
+    if request.absgrad:
         raise NotImplementedError(f"absgrad on CPU goes with at most {MAX_CHANNELS} channels")
-    passes = [
-        Composite.apply(
-            splats.means2d,
-            splats.conics,
-            splats.opacities,
-            channels if channels.shape[-1] <= MAX_CHANNELS else channels[..., first : first + MAX_CHANNELS],
-            background if background is None else background[:, first : first + MAX_CHANNELS],
-            tiles,
-            view,
-            splats.means2d if request.absgrad else None,
-        )
-        for first in range(0, channels.shape[-1], MAX_CHANNELS)
-    ]
-    alphas = passes[0][1]
-    return (passes[0][0] if len(passes) == 1 else torch.cat([colors for colors, _ in passes], dim=-1)), alphas
+    passes = []
+    for first in range(0, channels.shape[-1], MAX_CHANNELS):
+        chosen = slice(first, first + MAX_CHANNELS)
+        behind = None if background is None else background[:, chosen]
+        passes.append(Composite.apply(*splat, channels[..., chosen], behind, drawing))
+    return torch.cat([colors for colors, _ in passes], dim=-1), passes[0][1]
 
 
-def _meta(request: RenderRequest, view: View, splats: _Splats, tiles: Tiles) -> dict[str, Any]:
+def _meta(request: RenderRequest, splats: _Splats, tiles: Tiles) -> dict[str, Any]:
     """Return gsplat's meta dict."""
-    tiles_x, tiles_y = view.grid
-    num_cameras = len(request.viewmats)
+    tiles_x, tiles_y = tiles.grid
+    num_cameras = request.viewmats.shape[0]
     offsets = tiles.tile_starts[:-1].astype(np.int32).reshape(num_cameras, tiles_y, tiles_x)
     return {
         "batch_ids": None if splats.camera_ids is None else torch.zeros_like(splats.camera_ids),
@@ -201,7 +195,7 @@ def _meta(request: RenderRequest, view: View, splats: _Splats, tiles: Tiles) -> 
         "isect_offsets": torch.from_numpy(offsets),
         "width": request.width,
         "height": request.height,
-        "tile_size": projection.TILE_SIZE,
+        "tile_size": TILE_SIZE,
         "n_batches": 1,
         "n_cameras": num_cameras,
     }

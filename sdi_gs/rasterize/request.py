@@ -45,3 +45,8 @@ class RenderRequest:
     def antialiased(self) -> bool:
         """Whether opacity is lowered by the square root of the determinants' ratio."""
         return self.rasterize_mode == "antialiased"
+
+    @property
+    def ortho(self) -> bool:
+        """Whether the cameras project along parallel rays."""
+        return self.camera_model == "ortho"

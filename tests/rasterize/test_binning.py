@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gsplat.cuda import _torch_impl
 
 from sdi_gs.rasterize import rasterization
+from sdi_gs.rasterize.kernels import binning
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -61,3 +63,12 @@ def test_tiles_are_front_to_back(make_scene: Callable[..., Any]) -> None:
     bounds = [*meta["isect_offsets"].flatten().tolist(), len(depths)]
     for first, last in zip(bounds[:-1], bounds[1:], strict=True):
         assert (depths[first:last].diff() >= 0).all()
+
+
+@pytest.mark.parametrize("spread", [1, 2, 300, 1 << 20, (1 << 24) + 1, 1 << 31])
+@pytest.mark.parametrize("count", [1, 100, 6000])
+def test_depths_are_sorted_stably_whatever_their_range(count: int, spread: int) -> None:
+    generator = np.random.default_rng(0)
+    keys = (generator.integers(0, spread, count) + 70_000).astype(np.uint32)
+    expected = np.argsort(keys, kind="stable")
+    assert np.array_equal(binning._order(keys.copy(), keys.min(), keys.max()), expected)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from sdi_gs.rasterize.kernels import channels, pair_bits, simd
+from sdi_gs.rasterize.kernels import channels, pair_bits, simd, tiles
+from sdi_gs.rasterize.kernels.finite import all_finite
 from sdi_gs.rasterize.kernels.jit import KERNEL_OPTIONS
 from sdi_gs.rasterize.kernels.simd import LANES
 
@@ -137,3 +138,45 @@ def _round(value):
 @pytest.mark.parametrize("value", [-2.5, -2.0, 0.0, 0.25, 7.0])
 def test_scalar_rounding(value: float) -> None:
     assert _round(np.float32(value)) == (np.floor(value), np.ceil(value))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("size", [1, LANES - 1, LANES, 2 * LANES + 3])
+def test_a_value_that_is_not_finite_is_found_anywhere(size: int, bad: float) -> None:
+    largest = np.finfo(np.float32).max
+    values = np.resize(np.array([0.0, -1.0, largest, -largest, 1e-45], np.float32), size)
+    assert all_finite(values) and all_finite(values[:0])
+    for place in range(size):
+        spoilt = values.copy()
+        spoilt[place] = bad
+        assert not all_finite(spoilt)
+
+
+@pytest.mark.parametrize("count", [1, 64, 1281])
+def test_aligned_memory_begins_with_a_cache_line(count: int) -> None:
+    for _ in range(8):
+        floats = tiles.aligned_floats(count)
+        assert (floats.ctypes.data % 64, floats.dtype, floats.shape) == (0, np.float32, (count,))
+
+
+@njit(**KERNEL_OPTIONS)
+def _columns(floats, whole, columns, floats_out, whole_out, drawn):
+    values, bits = channels.load_columns(floats, 1, columns), channels.load_columns(whole, 1, (0, 0))
+    channels.store_columns(floats_out, 1, values)
+    channels.store_columns(whole_out, 1, (simd.as_int_bits(values[0]), bits[1]))
+    simd.store(drawn, 0, simd.select(simd.has_bits(bits[0]), 1.0, 0.0))
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_rows_are_read_and_written_column_by_column(width: int) -> None:
+    generator = np.random.default_rng(0)
+    floats = generator.uniform(-1e4, 1e4, (LANES + 2, width)).astype(np.float32)
+    # As floats, the bits of 1 are a number so small that some processors take it for 0.
+    whole = generator.integers(0, 2, (LANES + 2, 2)).astype(np.int32)
+    floats_out, whole_out, drawn = np.zeros_like(floats), np.zeros_like(whole), np.empty(LANES, np.float32)
+    _columns(floats, whole, (0,) * width, floats_out, whole_out, drawn)
+    np.testing.assert_array_equal(floats_out[1:-1], floats[1:-1])
+    np.testing.assert_array_equal(whole_out[1:-1], np.stack([floats[1:-1, 0].astype(np.int32), whole[1:-1, 1]], axis=1))
+    np.testing.assert_array_equal(drawn, whole[1:-1, 0])
+    for out in (floats_out, whole_out):
+        assert (out[[0, -1]] == 0).all()

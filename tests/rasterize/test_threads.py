@@ -106,6 +106,27 @@ def test_an_image_changed_in_place_is_refused_by_backward(make_scene: Callable[.
         rendered.sum().backward()
 
 
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "viewmats", "Ks", "opacities", "conics", "radii"])
+def test_what_backward_reads_is_refused_once_it_was_changed_in_place(name: str, make_scene: Callable[..., Any]) -> None:
+    scene = make_scene()
+    leaves, cameras = scene.leaves(), scene.cameras()
+    rendered, _, meta = rasterization(**leaves, **cameras, packed=False)
+    changed = (meta | leaves | cameras | {"opacities": leaves["opacities"]})[name]
+    with torch.no_grad():
+        changed.add_(1)
+    with pytest.raises(RuntimeError, match="inplace"):
+        rendered.sum().backward()
+
+
+def test_a_second_derivative_is_refused(make_scene: Callable[..., Any]) -> None:
+    scene = make_scene()
+    leaves = scene.leaves()
+    rendered, _, _ = rasterization(**leaves, **scene.cameras())
+    (first,) = torch.autograd.grad(rendered.square().sum(), leaves["means"], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.square().sum().backward()
+
+
 def test_calls_from_several_python_threads_do_not_mix(
     make_scene: Callable[..., Any], set_threads: Callable[[int], None]
 ) -> None:

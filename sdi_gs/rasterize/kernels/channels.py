@@ -11,6 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
+from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.simd import (
     F32,
     FAST_MATH,
@@ -23,6 +24,9 @@ from sdi_gs.rasterize.kernels.simd import (
     vector,
     vector_intrinsic,
 )
+
+TWO, THREE, FOUR = ((0,) * count for count in (2, 3, 4))
+"""Channels, for ``load_columns``."""
 
 
 @vector_intrinsic
@@ -142,6 +146,9 @@ def store_lane_sums(typing_context, array, index, vectors):
     ``LANES`` vectors are summed together by a transposing tree; the remaining elements up to the next multiple of
     LANES are overwritten with undefined values.
     """
+    # Neighbours meet first, so that few vectors are left alone where there are not LANES. The sum of vector k ends in
+    # the lane that has the bits of k in reverse.
+    reverse = [int(f"{k + LANES:b}"[:0:-1], 2) for k in range(LANES)]
 
     def emit(context, builder, sig, args):
         count = len(sig.args[2])
@@ -151,11 +158,12 @@ def store_lane_sums(typing_context, array, index, vectors):
             group += [None] * (LANES - len(group))
             distance = LANES // 2
             while distance:
-                group = [_fold(builder, group[k], group[k + distance], distance) for k in range(distance)]
+                group = [_fold(builder, group[2 * k], group[2 * k + 1], distance) for k in range(distance)]
                 distance //= 2
             data = context.make_array(sig.args[0])(context, builder, args[0]).data
             pointer = builder.gep(data, [builder.add(position, ir.Constant(I64, first))])
-            builder.store(group[0], builder.bitcast(pointer, ir.PointerType(FLOATS)), align=4)
+            sums = builder.shuffle_vector(group[0], group[0], ir.Constant(INTS, reverse))
+            builder.store(sums, builder.bitcast(pointer, ir.PointerType(FLOATS)), align=4)
         return context.get_dummy_value()
 
     return types.void(array, index, vectors), emit
@@ -230,3 +238,17 @@ def load_pixels(typing_context, array, index, stride, channels):
         return context.make_tuple(builder, sig.return_type, planes)
 
     return result(array, index, stride, channels), emit
+
+
+@kernel
+def load_columns(rows, first, columns):
+    """Read ``LANES`` rows of a contiguous array of rows, one vector per column; ``columns`` is a tuple of as many."""
+    width = len(columns)
+    return load_pixels(rows, first * width, 4 * width, columns)
+
+
+@kernel
+def store_columns(rows, first, values):
+    """Write one vector per column to ``LANES`` rows of a contiguous array of rows."""
+    width = len(values)
+    store_pixels(rows, first * width, 4 * width, values)

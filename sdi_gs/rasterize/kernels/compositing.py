@@ -53,6 +53,7 @@ from sdi_gs.rasterize.kernels.tiles import (
     RIDGE_X,
     RIDGE_Y,
     TILE_PIXELS,
+    aligned_floats,
     blocks_inside,
     exponent,
     lane_grid,
@@ -205,14 +206,14 @@ def composite(
     channels,
     backgrounds,  # [I, D]
     colors,  # [I, H, W, D] written
-    alphas,  # [I, H, W] written
+    alphas,  # [I, H, W, 1] written
     pair_blocks,  # [P] uint32, written: the blocks of its tile that a pair changed, as bits
     stops,  # [I * tiles, TILE_PIXELS] written: the number in its tile of the pair that ends a pixel; -1 outside
 ):
     """Render the tiles of shares ``begin``, ``begin + step``, ..."""
     height, width = alphas.shape[1], alphas.shape[2]
-    planes = np.empty((1 + len(channels)) * TILE_PIXELS, np.float32)
-    batch, block_bits = np.empty(BATCH * records.shape[1], np.float32), np.empty(BATCH, np.uint32)
+    planes, batch = aligned_floats((1 + len(channels)) * TILE_PIXELS), aligned_floats(BATCH * records.shape[1])
+    block_bits = np.empty(BATCH, np.uint32)
     for share in range(begin, len(shares) - 1, step):
         for tile in range(shares[share], shares[share + 1]):
             image, x0, y0, num_columns, num_rows = tile_place(tile, grid, width, height)
@@ -252,7 +253,7 @@ def composite(
                 for column in range(num_columns):
                     pixel = pixel_of(start, column)
                     transmittance = planes[pixel]
-                    row_alphas[column] = np.float32(1.0) - transmittance
+                    row_alphas[column, 0] = np.float32(1.0) - transmittance
                     for k in range(len(channels)):
                         seen = planes[(1 + k) * TILE_PIXELS + pixel]
                         row_colors[column, k] = seen + transmittance * backgrounds[image, k]

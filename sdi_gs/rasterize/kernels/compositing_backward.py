@@ -52,6 +52,7 @@ from sdi_gs.rasterize.kernels.tiles import (
     QUADRATIC_YY,
     RECORD_COLOR,
     TILE_PIXELS,
+    aligned_floats,
     exponent,
     lane_grid,
     pixel_of,
@@ -171,15 +172,15 @@ def composite_backward(
     channels,
     absgrad,  # a tuple, empty for no absolute gradients
     colors,  # [I, H, W, D]
-    alphas,  # [I, H, W]
+    alphas,  # [I, H, W, 1]
     grad_colors,  # [I, H, W, D]
-    grad_alphas,  # [I, H, W]
+    grad_alphas,  # [I, H, W, 1]
     first_slot,  # of the first pair of ``pair_sums``
     pair_sums,  # [P, S] written
 ):
     """Write the pairs' gradient sums of the tiles of shares ``begin``, ``begin + step``, ..."""
     height, width = alphas.shape[1], alphas.shape[2]
-    planes = np.empty((2 + len(channels)) * TILE_PIXELS, np.float32)
+    planes = aligned_floats((2 + len(channels)) * TILE_PIXELS)
     for share in range(begin, len(shares) - 1, step):
         for tile in range(shares[share], shares[share + 1]):
             first, last = tile_starts[tile], tile_starts[tile + 1]
@@ -197,7 +198,7 @@ def composite_backward(
                     row_grad_alphas, row_grad_colors = grad_alphas[image, y, x0:], grad_colors[image, y, x0:]
                     for column in range(num_columns):
                         pixel = pixel_of(start, column)
-                        remainder = (row_alphas[column] - np.float32(1.0)) * row_grad_alphas[column]
+                        remainder = (row_alphas[column, 0] - np.float32(1.0)) * row_grad_alphas[column, 0]
                         for k in range(len(channels)):
                             gradient = row_grad_colors[column, k]
                             planes[(2 + k) * TILE_PIXELS + pixel] = gradient
@@ -230,13 +231,13 @@ def gather_gradients(
     first_slot,  # of the first pair of ``pair_sums``
     item_starts,  # [M + 1] first pair of each item
     pair_sums,  # [P, S] of these cameras
-    conics,  # [M, 3]
+    conics,  # [C, N, 3]
     opacities,  # [M], or [N] for all cameras alike
-    grad_means2d,  # [M, 2] written
-    grad_conics,  # [M, 3] written
+    grad_means2d,  # [C, N, 2] written
+    grad_conics,  # [C, N, 3] written
     grad_opacities,  # [M] or [N], added to
     grad_colors,  # [M, D] or [N, D], added to
-    absgrads,  # [M, 2] written, or empty
+    absgrads,  # [C, N, 2] written, or empty
 ):
     """Sum the pairs of Gaussians ``begin`` to ``end`` in tile order, and convert the moments to gradients.
 
@@ -251,23 +252,23 @@ def gather_gradients(
             first, last = item_starts[item] - first_slot, item_starts[item + 1] - first_slot
             if first == last:
                 for k in range(2):
-                    grad_means2d[item, k] = 0.0
+                    grad_means2d[camera, gaussian, k] = 0.0
                 for k in range(3):
-                    grad_conics[item, k] = 0.0
+                    grad_conics[camera, gaussian, k] = 0.0
                 if len(absgrads) > 0:
-                    absgrads[item, 0], absgrads[item, 1] = 0.0, 0.0
+                    absgrads[camera, gaussian, 0], absgrads[camera, gaussian, 1] = 0.0, 0.0
                 continue
             for part in range(0, stride, LANES):
                 sums = load(flat_sums, first * stride + part)
                 for slot in range(first + 1, last):
                     sums = sums + load(flat_sums, slot * stride + part)
                 store(total, part, sums)
-            a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
-            grad_means2d[item, 0] = a * total[MOMENT_X] + b * total[MOMENT_Y]
-            grad_means2d[item, 1] = b * total[MOMENT_X] + c * total[MOMENT_Y]
-            grad_conics[item, 0] = np.float32(-0.5) * total[MOMENT_XX]
-            grad_conics[item, 1] = -total[MOMENT_XY]
-            grad_conics[item, 2] = np.float32(-0.5) * total[MOMENT_YY]
+            a, b, c = conics[camera, gaussian, 0], conics[camera, gaussian, 1], conics[camera, gaussian, 2]
+            grad_means2d[camera, gaussian, 0] = a * total[MOMENT_X] + b * total[MOMENT_Y]
+            grad_means2d[camera, gaussian, 1] = b * total[MOMENT_X] + c * total[MOMENT_Y]
+            grad_conics[camera, gaussian, 0] = np.float32(-0.5) * total[MOMENT_XX]
+            grad_conics[camera, gaussian, 1] = -total[MOMENT_XY]
+            grad_conics[camera, gaussian, 2] = np.float32(-0.5) * total[MOMENT_YY]
             own = gaussian if shared_opacities else item
             grad_opacities[own] += total[MOMENT] / opacities[own]
             grad_color = grad_colors[gaussian if shared_colors else item]
@@ -276,5 +277,5 @@ def gather_gradients(
             if len(absgrads) > 0:
                 absolute_x = PAIR_COLOR + grad_colors.shape[1]
                 # The record's quadratic is the conic times -log2(e).
-                absgrads[item, 0] = np.float32(1.0 / LOG2_E) * total[absolute_x]
-                absgrads[item, 1] = np.float32(1.0 / LOG2_E) * total[absolute_x + 1]
+                absgrads[camera, gaussian, 0] = np.float32(1.0 / LOG2_E) * total[absolute_x]
+                absgrads[camera, gaussian, 1] = np.float32(1.0 / LOG2_E) * total[absolute_x + 1]

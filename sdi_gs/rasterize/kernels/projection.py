@@ -16,10 +16,12 @@ import math
 
 import numpy as np
 
+from sdi_gs.rasterize.kernels.channels import FOUR, THREE, channel_store, load_columns, store_columns
 from sdi_gs.rasterize.kernels.geometry import dot, load_row, row_times_matrix, scale_columns
 from sdi_gs.rasterize.kernels.jit import kernel
 from sdi_gs.rasterize.kernels.simd import (
     LANES,
+    as_int_bits,
     broadcast,
     load,
     log,
@@ -41,9 +43,6 @@ _MAX_RADIUS = 1e9
 
 # Vectors of a block's parameters: mean, quaternion (at 3) and scale (at 7), or Cholesky factor (at 3), opacity.
 NUM_PARAMETERS = 11
-# Vectors of a block's results in one camera.
-_X, _Y, _DEPTH, _CONIC, _, _, _COMPENSATION, _RADIUS_X, _RADIUS_Y, _NUM_TILES = range(10)
-_NUM_RESULTS = 10
 
 
 @kernel
@@ -73,6 +72,12 @@ def camera_of(viewmats, intrinsics, camera, size):
 @kernel
 def load_parameters(means, quats, scales, covars, from_covars, opacities, first, count, buffer):
     """Transpose up to ``LANES`` Gaussians into ``buffer``, one vector per parameter; unused lanes are set to 1."""
+    if count == LANES and len(from_covars) == 0:
+        channel_store(buffer, 0, LANES, load_columns(means, first, THREE))
+        channel_store(buffer, 3 * LANES, LANES, load_columns(quats, first, FOUR))
+        channel_store(buffer, 7 * LANES, LANES, load_columns(scales, first, THREE))
+        store(buffer, 10 * LANES, load(opacities, first))
+        return
     for lane in range(LANES):
         i = first + lane
         if lane < count:
@@ -257,8 +262,7 @@ def project(
     """Project Gaussians ``begin`` to ``end`` into every camera; culled Gaussians get zeros."""
     eps2d, near, far, radius_clip = limits
     parameters = np.empty(NUM_PARAMETERS * LANES, np.float32)
-    results = np.empty(_NUM_RESULTS * LANES, np.float32)
-    zero = np.float32(0.0)
+    results, whole_results = np.empty(7 * LANES, np.float32), np.empty(3 * LANES, np.int32)
     for first in range(begin, end, LANES):
         count = min(LANES, end - first)
         load_parameters(means, quats, scales, covars, from_covars, opacities, first, count, parameters)
@@ -280,26 +284,34 @@ def project(
             radius_x, radius_y, num_tiles = _footprint(
                 (x, y), covariance, opacity * compensation, visible & regular, size, radius_clip
             )
-            store(results, _X * LANES, x)
-            store(results, _Y * LANES, y)
-            store(results, _DEPTH * LANES, depth)
-            store(results, _CONIC * LANES, covariance[2] * inverse_determinant)
-            store(results, (_CONIC + 1) * LANES, -covariance[1] * inverse_determinant)
-            store(results, (_CONIC + 2) * LANES, covariance[0] * inverse_determinant)
-            store(results, _COMPENSATION * LANES, compensation)
-            store(results, _RADIUS_X * LANES, radius_x)
-            store(results, _RADIUS_Y * LANES, radius_y)
-            store(results, _NUM_TILES * LANES, num_tiles)
+            drawn = radius_x + radius_y > 0.0
+            center = (select(drawn, x, 0.0), select(drawn, y, 0.0))
+            depth, compensation = select(drawn, depth, 0.0), select(drawn, compensation, 0.0)
+            conic = (
+                select(drawn, covariance[2] * inverse_determinant, 0.0),
+                select(drawn, -covariance[1] * inverse_determinant, 0.0),
+                select(drawn, covariance[0] * inverse_determinant, 0.0),
+            )
+            radius, num_tiles = (as_int_bits(radius_x), as_int_bits(radius_y)), as_int_bits(num_tiles)
+            if count == LANES:
+                item = c * means.shape[0] + first
+                store_columns(radii, item, radius)
+                store_columns(means2d, item, center)
+                store_columns(conics, item, conic)
+                store(depths, item, depth)
+                store(tiles_per_gauss, item, num_tiles)
+                if antialiased:
+                    store(compensations, item, compensation)
+                continue
+            channel_store(results, 0, LANES, (*center, depth, *conic, compensation))
+            channel_store(whole_results, 0, LANES, (*radius, num_tiles))
             for lane in range(count):
                 i = first + lane
-                radii[c, i, 0] = np.int32(results[_RADIUS_X * LANES + lane])
-                radii[c, i, 1] = np.int32(results[_RADIUS_Y * LANES + lane])
-                drawn = radii[c, i, 0] + radii[c, i, 1] > 0
-                tiles_per_gauss[c, i] = np.int32(results[_NUM_TILES * LANES + lane])
-                means2d[c, i, 0] = results[_X * LANES + lane] if drawn else zero
-                means2d[c, i, 1] = results[_Y * LANES + lane] if drawn else zero
-                depths[c, i] = results[_DEPTH * LANES + lane] if drawn else zero
+                radii[c, i, 0], radii[c, i, 1] = whole_results[lane], whole_results[LANES + lane]
+                tiles_per_gauss[c, i] = whole_results[2 * LANES + lane]
+                means2d[c, i, 0], means2d[c, i, 1] = results[lane], results[LANES + lane]
+                depths[c, i] = results[2 * LANES + lane]
                 for k in range(3):
-                    conics[c, i, k] = results[(_CONIC + k) * LANES + lane] if drawn else zero
+                    conics[c, i, k] = results[(3 + k) * LANES + lane]
                 if antialiased:
-                    compensations[c, i] = results[_COMPENSATION * LANES + lane] if drawn else zero
+                    compensations[c, i] = results[6 * LANES + lane]

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from sdi_gs.rasterize.kernels.channels import store_lane_sums
+from sdi_gs.rasterize.kernels.channels import (
+    FOUR,
+    THREE,
+    TWO,
+    channel_load,
+    load_columns,
+    store_columns,
+    store_lane_sums,
+)
 from sdi_gs.rasterize.kernels.geometry import (
     add,
     add_outer,
@@ -31,7 +39,7 @@ from sdi_gs.rasterize.kernels.projection import (
     load_parameters,
     rotation,
 )
-from sdi_gs.rasterize.kernels.simd import LANES, broadcast, load, select, square_root, store
+from sdi_gs.rasterize.kernels.simd import LANES, any_lane, broadcast, has_bits, load, select, square_root, store
 
 # Vectors of a block's gradients. Read: x, y, depth, conic (at 3), compensation, and the flag "drawn". Written over
 # them: mean, then scale (at 3) and quaternion (at 6), or covariance (at 3).
@@ -43,6 +51,20 @@ VIEW_LENGTH = 16
 @kernel
 def _load_gradients(c, first, count, radii, grad_means2d, grad_depths, grad_conics, grad_compensations, buffer):
     """Transpose the gradients of up to ``LANES`` Gaussians and their flags "drawn"; return whether any is drawn."""
+    if count == LANES:
+        item = c * radii.shape[1] + first
+        radius = load_columns(radii, item, TWO)
+        drawn = has_bits(radius[0]) | has_bits(radius[1])
+        center, conic = load_columns(grad_means2d, item, TWO), load_columns(grad_conics, item, THREE)
+        store(buffer, 0, select(drawn, center[0], 0.0))
+        store(buffer, LANES, select(drawn, center[1], 0.0))
+        store(buffer, 2 * LANES, select(drawn, load(grad_depths, item), 0.0))
+        for k in range(3):
+            store(buffer, (3 + k) * LANES, select(drawn, conic[k], 0.0))
+        if grad_compensations.shape[1] > 0:
+            store(buffer, 6 * LANES, select(drawn, load(grad_compensations, item), 0.0))
+        store(buffer, 7 * LANES, select(drawn, 1.0, 0.0))
+        return any_lane(drawn)
     any_visible = False
     for lane in range(LANES):
         i = first + lane
@@ -212,7 +234,7 @@ def project_backward(
     zero = broadcast(0.0)
     for first in range(begin, end, LANES):
         count = min(LANES, end - first)
-        load_parameters(means, quats, scales, covars, from_covars, means[:, 0], first, count, parameters)
+        load_parameters(means, quats, scales, covars, from_covars, means.reshape(-1), first, count, parameters)
         mean = load_row(parameters, 0)
         factor = covariance_factor(parameters, from_covars)
         grad_mean = (zero, zero, zero)
@@ -260,6 +282,11 @@ def project_backward(
             _store_covariance_gradient(grad_shape, gradients)
         else:
             _store_shape_gradient(grad_shape, parameters, gradients)
+        if count == LANES and len(from_covars) == 0:
+            store_columns(grad_means, first, load_row(gradients, 0))
+            store_columns(grad_scales, first, load_row(gradients, 3))
+            store_columns(grad_quats, first, channel_load(gradients, 6 * LANES, LANES, FOUR))
+            continue
         for lane in range(count):
             for k in range(3):
                 grad_means[first + lane, k] = gradients[k * LANES + lane]

@@ -217,6 +217,37 @@ def store(typing_context, array, index, value):
 
 
 @vector_intrinsic
+def as_int_bits(typing_context, value):
+    """Return the bits of each number cut to an int32, to be written to an array of int32 that is viewed as float32."""
+
+    def emit(context, builder, sig, args):
+        return builder.bitcast(builder.fptosi(args[0], INTS), FLOATS)
+
+    return vector(vector), emit
+
+
+@vector_intrinsic
+def has_bits(typing_context, value):
+    """Return a mask of the lanes whose bits are not all 0: of int32 read as float32, those that are not 0."""
+
+    def emit(context, builder, sig, args):
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], INTS), ir.Constant(INTS, [0] * LANES))
+
+    return mask(vector), emit
+
+
+@vector_intrinsic
+def is_number(typing_context, value):
+    """Return a mask of the lanes that are neither NaN nor infinity, which have all bits of the exponent set."""
+
+    def emit(context, builder, sig, args):
+        exponent = ir.Constant(INTS, [0x7F800000] * LANES)
+        return builder.icmp_unsigned("!=", builder.and_(builder.bitcast(args[0], INTS), exponent), exponent)
+
+    return mask(vector), emit
+
+
+@vector_intrinsic
 def select(typing_context, condition, if_true, if_false):
     """Return, lane by lane, ``if_true`` where the mask ``condition`` holds, else ``if_false``."""
 

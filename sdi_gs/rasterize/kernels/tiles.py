@@ -43,37 +43,46 @@ def record_length(num_channels: int) -> int:
 
 
 @kernel
+def aligned_floats(count):
+    """Return an uninitialised array that begins with a cache line, so that no vector of it lies in two."""
+    buffer = np.empty(count + 15, np.float32)
+    skipped = (-np.int64(buffer.ctypes.data) // 4) % 16
+    return buffer[skipped : skipped + count]
+
+
+@kernel
 def write_records(
     begin,
     end,
     num_gaussians,  # N; items are C times as many
     item_starts,  # [M + 1] first pair of each item
-    means2d,  # [M, 2]
-    conics,  # [M, 3]
+    means2d,  # [C, N, 2]
+    conics,  # [C, N, 3]
     opacities,  # [M], or [N] for all cameras alike
     colors,  # [M, D] or [N, D]
     records,  # [M, R] written where an item has pairs
 ):
-    """Write one record for each of items ``begin`` to ``end``: the values that the tile loops read."""
+    """Write the records of Gaussians ``begin`` to ``end`` in all images: the values that the tile loops read."""
     shared_opacities, shared_colors = len(opacities) == num_gaussians, len(colors) == num_gaussians
-    gaussian = begin % max(num_gaussians, 1) - 1
-    for item in range(begin, end):
-        gaussian += 1
-        if gaussian == num_gaussians:
-            gaussian = 0
-        if item_starts[item] == item_starts[item + 1]:
-            continue
-        record = records[item]
-        a, b, c = conics[item, 0], conics[item, 1], conics[item, 2]
-        record[CENTER_X], record[CENTER_Y] = means2d[item, 0], means2d[item, 1]
-        record[QUADRATIC_XX] = np.float32(-0.5 * LOG2_E) * a
-        record[QUADRATIC_XY] = np.float32(-LOG2_E) * b
-        record[QUADRATIC_YY] = np.float32(-0.5 * LOG2_E) * c
-        record[LOG2_OPACITY] = math.log2(opacities[gaussian if shared_opacities else item])
-        record[RIDGE_X], record[RIDGE_Y] = -b / a, -b / c
-        color = colors[gaussian if shared_colors else item]
-        for k in range(colors.shape[1]):
-            record[RECORD_COLOR + k] = color[k]
+    flat_means2d, flat_conics = means2d.reshape(-1, 2), conics.reshape(-1, 3)
+    for gaussian in range(begin, end):
+        log2_opacity = np.float32(0.0)
+        if shared_opacities:
+            log2_opacity = math.log2(opacities[gaussian])
+        for item in range(gaussian, len(records), num_gaussians):
+            if item_starts[item] == item_starts[item + 1]:
+                continue
+            record = records[item]
+            a, b, c = flat_conics[item, 0], flat_conics[item, 1], flat_conics[item, 2]
+            record[CENTER_X], record[CENTER_Y] = flat_means2d[item, 0], flat_means2d[item, 1]
+            record[QUADRATIC_XX] = np.float32(-0.5 * LOG2_E) * a
+            record[QUADRATIC_XY] = np.float32(-LOG2_E) * b
+            record[QUADRATIC_YY] = np.float32(-0.5 * LOG2_E) * c
+            record[LOG2_OPACITY] = log2_opacity if shared_opacities else math.log2(opacities[item])
+            record[RIDGE_X], record[RIDGE_Y] = -b / a, -b / c
+            color = colors[gaussian if shared_colors else item]
+            for k in range(colors.shape[1]):
+                record[RECORD_COLOR + k] = color[k]
 
 
 @kernel
