@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import resource
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,11 +25,13 @@ IN_FLIGHT = 8 * BACKLOG
 """Connections that are taken while others are being turned away: asyncio needs some turns of its loop for that."""
 
 LAST_TURNS = 10
-"""Turns of a closing server's event loop; an accepted connection takes a few until it is known."""
+"""Turns of a closing server's event loop without a connection; an accepted one takes a few until it is known."""
+MOST_TURNS = 1000
+"""Turns that a closing server's loop takes at most; turns, since a busy machine may stand still for seconds."""
 CLOSING_POLL = 0.05
 """Seconds between two looks at a closing server's connections."""
-PATIENCE = 3.0
-"""Seconds that a closing server waits for its last connections to be gone."""
+CLOSING_LOOKS = 60
+"""Looks after which browsers that have not answered are cut off: one on a machine that sleeps never does."""
 
 LOGGER = logging.getLogger("sdi_gs.viewer.connections")
 """websockets' log of handshakes that fail; a stranger decides how many, so that it is shown to debuggers only."""
@@ -73,12 +74,13 @@ def capped_connections() -> Iterator[None]:
 
     class Serve(websockets_server.serve):
         async def __aexit__(self, *error: Any) -> None:
-            closing = asyncio.ensure_future(super().__aexit__(*error))
+            closing, looks = asyncio.ensure_future(super().__aexit__(*error)), 0
             while not closing.done():
                 # websockets would wait for the requests of those that have asked for nothing, ten seconds.
-                for connection in [one for one in there if one.protocol.state is CONNECTING]:
+                for connection in [one for one in there if one.protocol.state is CONNECTING or looks > CLOSING_LOOKS]:
                     connection.transport.abort()
                 await asyncio.wait([closing], timeout=CLOSING_POLL)
+                looks += 1
             await closing
             # Neither does it wait for those that are being aborted or were accepted last; viser now closes the loop.
             await _until_gone(there)
@@ -94,10 +96,12 @@ def capped_connections() -> Iterator[None]:
 
 
 async def _until_gone(there: Collection[websockets_server.ServerConnection]) -> None:
-    """Abort these connections, and those that are added in the meantime, until none is left."""
-    turns, deadline = 0, time.monotonic() + PATIENCE
-    while turns < LAST_TURNS or (there and time.monotonic() < deadline):
+    """Abort these connections, and those that are added in the meantime, until none is left for some turns."""
+    alone = 0
+    for _ in range(MOST_TURNS):
         for connection in list(there):
             connection.transport.abort()
+        alone = 0 if there else alone + 1
+        if alone > LAST_TURNS:
+            return
         await asyncio.sleep(0)
-        turns += 1

@@ -23,6 +23,8 @@ from sdi_gs.viewer.connections import capped_connections
 from sdi_gs.viewer.served_page import own_page
 
 PORTS_TO_TRY = 100
+STOP_SECONDS = 60.0
+"""How long the thread of a server that stops is waited for, on a machine that has no time for it."""
 MOST_REFUSALS_TOLD = 20
 """Sites whose refusal is logged; anybody can make up more."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
@@ -53,6 +55,18 @@ def start_server(host: str, port: int, *, origins: Sequence[str] = ()) -> viser.
     forbid_sharing(server)
     check_origins(server, allowed)
     return server
+
+
+def stop_server(server: viser.ViserServer) -> None:
+    """Close a server's port and all of its connections; the thread that does it has ended on return.
+
+    viser itself waits a few seconds for that thread, which prints a line at its end.
+    """
+    thread = server._websock_server._server_thread
+    with quiet():
+        server.stop()
+        if thread is not None:
+            thread.join(STOP_SECONDS)
 
 
 def origin_name(text: str) -> str:

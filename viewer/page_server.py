@@ -20,7 +20,7 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.bridge import Bridge, Status
 from sdi_gs.viewer.client_view import ClientView
 from sdi_gs.viewer.downloads import Downloads
-from sdi_gs.viewer.guard import address_lines, quiet, start_server
+from sdi_gs.viewer.guard import address_lines, start_server, stop_server
 from sdi_gs.viewer.history import History
 from sdi_gs.viewer.labels import SIDES, Mode, Side
 from sdi_gs.viewer.page import Page
@@ -131,8 +131,7 @@ class PageServer:
         seconds = LAST_MESSAGE_SECONDS if self.server.get_clients() else NO_CLIENT_SECONDS
         turns = asyncio.run_coroutine_threadsafe(_take_turns(seconds), self.server.get_event_loop())
         wait([turns], timeout=LAST_PATIENCE)
-        with quiet():
-            self.server.stop()
+        stop_server(self.server)
 
     def report_error(self, where: str, error: Exception) -> None:
         """Log an error and notify all clients, at most every ``SECONDS_BETWEEN_ERRORS``; nothing stops."""

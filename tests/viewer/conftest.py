@@ -35,18 +35,35 @@ from sdi_gs.settings.outputs import OutputConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.viewer.server import LiveViewer
 
-PATIENCE = 20.0
+PATIENCE = 300.0
+"""Seconds; a machine with much else to do may take many."""
+LASTING = ("rasterize", "tqdm_monitor")
+"""Threads that stay: of the rasteriser, and of progress bars."""
 
 
 def _wait_until(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while True:
+        # Looked at before the condition, which is asked once more after a long standstill.
+        is_late = time.monotonic() > deadline
         value = condition()
         if value:
             return value
+        if is_late:
+            raise AssertionError(f"waited {PATIENCE} s for {what}")
         time.sleep(0.02)
-    raise AssertionError(f"waited {PATIENCE} s for {what}")
+
+
+@pytest.fixture(autouse=True)
+def threads_end() -> Iterator[None]:
+    """Wait until a test's threads have ended: what they still did would be printed, or fail, in the next test."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if not thread.name.startswith(LASTING):
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), thread
 
 
 class FakeBrowser:
@@ -60,6 +77,10 @@ class FakeBrowser:
             origin=origin,  # pyright: ignore[reportArgumentType]
             max_size=None,
             compression=None,
+            open_timeout=PATIENCE,
+            close_timeout=PATIENCE,
+            # Whoever gets no answer for seconds may be in a process that stands still.
+            ping_interval=None,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -118,8 +139,14 @@ class FakeBrowser:
         """All that was ever shown in Markdown and notifications."""
         return " ".join(str(message) for message in list(self.messages) if _is_text(message))
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed and all that came before has been read."""
+        return not self._reader.is_alive()
+
     def close(self) -> None:
         self.connection.close()
+        self._reader.join(PATIENCE)
 
     def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed, OSError):
@@ -169,19 +196,13 @@ def ball() -> Callable[..., Gaussians]:
 @pytest.fixture
 def live_run(tmp_path: Path) -> Iterator[LiveRun]:
     """A run that trains in a thread of its own under a viewer; it is stopped after the test."""
-    run = LiveRun(tmp_path / "run")
-    with run.viewer:
-        yield run
-        run.stop()
+    yield from LiveRun(tmp_path / "run").watched()
 
 
 @pytest.fixture
 def live_field(tmp_path: Path) -> Iterator[LiveRun]:
     """The same of a run that trains a field."""
-    run = LiveRun(tmp_path / "run", representation="ngp")
-    with run.viewer:
-        yield run
-        run.stop()
+    yield from LiveRun(tmp_path / "run", representation="ngp").watched()
 
 
 @pytest.fixture
@@ -191,10 +212,7 @@ def live_four_views(tmp_path: Path) -> Iterator[LiveRun]:
         model = write_model(tmp_path / "tiny", SCHEDULERS["epsilon"], words=True, four_views=True)
     small = {"steps": 5, "gaussians.num_initial": 60, "outputs.turntable_frames": 0, "outputs.preview_every": 0}
     settings = preset("mvdream-sdi", {"prior": str(model), **small}, prompt="a corgi")
-    run = LiveRun(tmp_path / "run", settings=settings)
-    with run.viewer:
-        yield run
-        run.stop()
+    yield from LiveRun(tmp_path / "run", settings=settings).watched()
 
 
 class Wall(ParameterScene):
@@ -215,10 +233,7 @@ class Wall(ParameterScene):
 @pytest.fixture
 def live_wall(tmp_path: Path) -> Iterator[LiveRun]:
     """The same of a run that trains a scene of one's own."""
-    run = LiveRun(tmp_path / "run", scene=Wall())
-    with run.viewer:
-        yield run
-        run.stop()
+    yield from LiveRun(tmp_path / "run", scene=Wall()).watched()
 
 
 @dataclass
@@ -245,6 +260,14 @@ class LiveRun:
     @property
     def port(self) -> int:
         return self.viewer.port
+
+    def watched(self) -> Iterator[LiveRun]:
+        """The run while its viewer is open; afterwards it is stopped."""
+        with self.viewer:
+            try:
+                yield self
+            finally:
+                self.stop()
 
     def start(self) -> None:
         self._thread.start()

@@ -13,6 +13,7 @@ from sdi_gs.viewer import labels
 from sdi_gs.viewer.page_server import LAST_MESSAGE_SECONDS
 from sdi_gs.viewer.server import LiveViewer
 
+PATIENCE = 300.0
 OF_TRAINING = (labels.PAUSE, labels.RESUME, labels.STEP_ONCE, labels.STOP_AND_SAVE, labels.APPLY, labels.TRAINING_SHARE)
 
 
@@ -31,16 +32,23 @@ class Ended:
 
     def __init__(self, live_run: Any) -> None:
         self.closed, self.more = False, -1
+        self._is_waiting = threading.Event()
         self._viewer: LiveViewer = live_run.viewer
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
+        # What is pressed before is dropped.
+        assert self._is_waiting.wait(PATIENCE)
 
     def _wait(self) -> None:
-        self.more = self._viewer.keep_open(lambda: self.closed)
+        self.more = self._viewer.keep_open(self._is_closed)
+
+    def _is_closed(self) -> bool:
+        self._is_waiting.set()
+        return self.closed
 
     def close(self) -> None:
         self.closed = True
-        self._thread.join(10.0)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 
@@ -78,7 +86,6 @@ def test_more_steps_are_trained_and_the_controls_are_on_again(
         wait_until(lambda taken=taken, ended=ended: ended.more == taken)
         if sent != 3:
             ended = Ended(live_run)
-            wait_until(lambda: state_of(browser, labels.PAUSE, "disabled"))
     wait_until(lambda: state_of(browser, labels.PAUSE, "disabled") is False)
     assert state_of(browser, labels.TRAIN_ON, "visible") is False
     before, planned = trainer.step, trainer.config.steps

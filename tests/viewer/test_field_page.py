@@ -65,6 +65,7 @@ def test_the_render_of_a_field_follows_the_run(live_field: Any, browsers: Browse
 def test_nothing_that_only_splats_have_is_offered(live_field: Any, browsers: Browse, wait_until: Wait) -> None:
     browser = browsers(live_field.port)
     wait_until(lambda: {labels.PICTURE, labels.MODE, labels.BACKGROUND} <= set(controls(browser)))
+    wait_until(lambda: browser.of_kind("ReplayDoneMessage"))
     shown = controls(browser)
     assert SPLATS_ONLY.isdisjoint(shown)
     assert {labels.PAUSE, LABELS["prompt"], labels.SCREENSHOT} <= set(shown)

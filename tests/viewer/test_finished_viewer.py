@@ -68,8 +68,9 @@ def test_nothing_that_only_training_has_is_offered(
     def shown() -> set[str]:
         return {message["props"].get("label") for message in browser.messages if "props" in message}
 
-    # The client's own controls come when it has connected, and after those that all share.
+    # The client's own controls, and those that all share, come in two streams.
     wait_until(lambda: {labels.PICTURE, labels.MODE, labels.BACKGROUND} <= shown())
+    wait_until(lambda: browser.of_kind("ReplayDoneMessage"))
     assert {labels.PICTURE, labels.DOWNLOAD_PLY, labels.CROP} <= shown()
     assert shown().isdisjoint({labels.PAUSE, LABELS["prompt"], labels.APPLY, labels.TRAINING_SHARE})
     modes = next(m["props"]["options"] for m in browser.messages if m.get("props", {}).get("label") == labels.MODE)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import viser
 
-from sdi_gs.viewer.guard import quiet, start_server
+from sdi_gs.viewer.guard import quiet, start_server, stop_server
 from sdi_gs.viewer.served_page import HEAD, with_head
 
 ORIGINAL = (Path(viser.__file__).parent / "client/build/index.html").read_text(encoding="utf-8")
@@ -22,12 +22,11 @@ ORIGINAL = (Path(viser.__file__).parent / "client/build/index.html").read_text(e
 def address() -> Iterator[str]:
     server = start_server("127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.get_port()}"
-    with quiet():
-        server.stop()
+    stop_server(server)
 
 
 def got(address: str, **headers: str) -> tuple[bytes, HTTPMessage]:
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=300) as answer:
         return answer.read(), answer.headers
 
 
@@ -64,5 +63,4 @@ def test_viser_is_itself_again_after_the_start(address: str) -> None:
     try:
         assert HEAD not in got(f"http://127.0.0.1:{plain.get_port()}")[0].decode()
     finally:
-        with quiet():
-            plain.stop()
+        stop_server(plain)
