@@ -4,18 +4,22 @@ numba keeps machine code in NUMBA_CACHE_DIR if it is set, else beside the source
 a container none of them may be writable; then every process compiles again, and one line reports it. A folder that
 fills up later, and files that a power cut damaged, cost the same and never a run. What is kept holds for the text of
 the kernel's file and of all that it imports from this package: numba itself would look at the time and size of the
-first alone, and go on with constants and functions that have changed elsewhere.
+first alone, and go on with constants and functions that have changed elsewhere. Processes that compile at once take
+turns: numba writes the list of what it keeps before the code itself, and two could give one name to different code.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import logging
+import os
 import pickle
 import re
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +31,10 @@ from numba.np import linalg
 
 _DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, ImportError, AttributeError, IndexError, KeyError)
 """What reading a file of numba's raises that is cut off, overwritten, from another library's version, or forbidden."""
+LOCK = "kernels.lock"
+"""File in a cache's folder by which processes take turns."""
+LOOKS, SECONDS_BETWEEN_LOOKS = 1000, 0.01
+"""How long a turn is waited for: a process that holds it for longer than it writes a file stands still."""
 _FIX = "each start takes about a minute longer; set NUMBA_CACHE_DIR to a folder of yours"
 
 _ROOT = Path(__file__).parents[2]
@@ -103,22 +111,51 @@ class _KeptIfPossible(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is kept for a signature; None also where it cannot be read, which empties the cache."""
-        try:
-            return super().load_overload(sig, target_context)
-        except _DAMAGED:
-            # The next save would read the damaged index again.
-            with suppress(OSError):
-                self.flush()
-            return None
+        with _turn(self.cache_path, fcntl.LOCK_SH):
+            try:
+                return super().load_overload(sig, target_context)
+            except _DAMAGED:
+                # The next save would read the damaged index again.
+                with suppress(OSError):
+                    self.flush()
+                return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function; report once where the disk does not take it."""
         try:
-            super().save_overload(sig, data)
+            # There, the first time, only now.
+            self._impl.locator.ensure_cache_path()
+            with _turn(self.cache_path, fcntl.LOCK_EX):
+                super().save_overload(sig, data)
         except _DAMAGED as error:
             self.disable()
             reason = getattr(error, "strerror", None) or str(error)
             _report(f"{self.cache_path} does not take the compiled CPU kernels ({reason}): {_FIX}")
+
+
+@contextmanager
+def _turn(folder: str, kind: int) -> Iterator[None]:
+    """Hold a folder of kernels to read it with others (``LOCK_SH``) or to write to it alone, where it takes a lock."""
+    try:
+        descriptor = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        # Without a folder there is nothing to read, and in one that is read-only nobody writes.
+        yield
+        return
+    try:
+        for _ in range(LOOKS):
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            except OSError:
+                # Some shared folders have no locks.
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @cache

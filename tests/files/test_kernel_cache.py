@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,47 @@ def test_a_file_that_a_power_cut_damaged_is_made_anew(
     # It was written again, and is found by the next process.
     again = doubling()
     assert again(2.0) == 4.0 and sum(again.stats.cache_hits.values()) == 1
+
+
+def test_two_programs_that_compile_at_once_both_keep_their_code(
+    writable: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saving(value: float) -> Callable[[], None]:
+        """Keep the code for a type of values, as a process of its own has compiled it."""
+        kernel = doubling()
+        kernel._cache.disable()
+        kernel(value)
+        kernel._cache.enable()
+        [(signature, code)] = kernel.overloads.items()
+        return lambda: kernel._cache.save_overload(signature, code)
+
+    first, second = saving(2.0), saving(2)
+    is_over_or_waits = threading.Event()
+    other = threading.Thread(target=lambda: (second(), is_over_or_waits.set()))
+    load_index, flock = caching.IndexDataCacheFile._load_index, fcntl.flock
+
+    def with_the_other_amid(self: Any) -> Any:
+        kept = load_index(self)
+        if threading.current_thread() is not other and not other.ident:
+            other.start()
+            assert is_over_or_waits.wait(300.0)
+        return kept
+
+    def taken(descriptor: int, operation: int) -> None:
+        try:
+            flock(descriptor, operation)
+        except BlockingIOError:
+            is_over_or_waits.set()
+            raise
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_load_index", with_the_other_amid)
+    monkeypatch.setattr(fcntl, "flock", taken)
+    first()
+    other.join()
+    again = doubling()
+    assert (again(2.5), again(2)) == (5.0, 4.0)
+    assert sum(again.stats.cache_hits.values()) == 2 and not again.stats.cache_misses
+    assert [str(code.signature.args[0]) for code in again.overloads.values()] == ["float64", "int64"]
 
 
 SCALED = """
