@@ -22,6 +22,8 @@ from sdi_gs.batch.messages import RETIRE, STOP, line_of, message_of
 from sdi_gs.batch.threads import thread_environment
 from sdi_gs.files import disk_errors
 
+PROGRAM = "sdi_gs.batch.worker_process"
+"""The module that a worker's process runs."""
 LOGS = "logs"
 """Folder in the batch's folder with what the workers print."""
 END_SECONDS = 10.0
@@ -134,7 +136,7 @@ class LocalEngine:
 
     def _start(self, name: str) -> None:
         worker, (reading, writing) = self._workers[name], os.pipe()
-        command = [sys.executable, "-m", "sdi_gs.batch.worker_process", "--name", name, "--device", worker.device]
+        command = [sys.executable, "-m", PROGRAM, "--name", name, "--device", worker.device]
         command += ["--threads", str(self._threads)]
         command += ["--share", str(worker.share), "--events", str(writing)]
         path = self._logs / f"{name}.log"

@@ -10,10 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import held_worker
 import pytest
 from small_batches import PROMPTS, driven, job_of, opened, rows_of
 from small_runs import BYTES_THAT_REPEAT, config, whole_run
 
+from sdi_gs.batch import local_engine
 from sdi_gs.batch.engine import EngineEvent, WorkerLost
 from sdi_gs.batch.journal import JOURNAL, RowEvent
 from sdi_gs.batch.local_engine import LocalEngine, LocalWorker, local_workers, reason_of
@@ -24,16 +26,29 @@ TWO = local_workers(["cpu"], 2)
 
 
 class KillOnce:
-    """Kills the worker of the first row that has a checkpoint, as the system does where memory runs out."""
+    """Kills the worker of the row that is held at its checkpoint, as the system does where memory runs out."""
 
-    def __init__(self, engine: LocalEngine) -> None:
+    def __init__(self, engine: LocalEngine, mark: Path) -> None:
         self.engine = engine
+        self.mark = mark
         self.killed: str | None = None
 
     def observe(self, event: EngineEvent | None, state: BatchState) -> None:
         if isinstance(event, RowEvent) and event.event == "checkpoint" and event.worker and self.killed is None:
-            self.killed = event.key
-            os.kill(self.engine.pids()[event.worker], signal.SIGKILL)
+            # Written before the held row's event was sent.
+            if self.mark.exists() and self.mark.read_text() == event.key:
+                self.killed = event.key
+                os.kill(self.engine.pids()[event.worker], signal.SIGKILL)
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let workers hold the first row that has a checkpoint there; its key is then in this file."""
+    mark = tmp_path / "held"
+    monkeypatch.setattr(local_engine, "PROGRAM", held_worker.PROGRAM)
+    for name, value in held_worker.held_environment(mark).items():
+        monkeypatch.setenv(name, value)
+    return mark
 
 
 def assert_like_single_runs(out: Path, single: Path, prompts: tuple[str, ...] = PROMPTS) -> None:
@@ -48,10 +63,10 @@ def events_of(out: Path) -> list[tuple[str, str]]:
     return [(line["event"], line["key"]) for line in lines if line["event"] not in ("batch", "row")]
 
 
-def test_a_killed_worker_costs_no_row_and_no_bit(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_no_row_and_no_bit(tmp_path: Path, mark: Path) -> None:
     out = tmp_path / "batch"
     engine = LocalEngine(TWO, threads=1, out=out)
-    killer = KillOnce(engine)
+    killer = KillOnce(engine, mark)
     with opened(out, rows_of(*PROMPTS)) as batch:
         scheduler = driven(engine, batch, out, observers=[killer])
         assert (scheduler.finished, scheduler.is_done) == (3, True)
@@ -62,7 +77,7 @@ def test_a_killed_worker_costs_no_row_and_no_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_batch_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_stopped_batch_goes_on_to_the_same_bytes(tmp_path: Path, mark: Path) -> None:
     out, rows = tmp_path / "batch", rows_of(*PROMPTS[:2])
     with opened(out, rows) as batch:
         driven(
@@ -72,6 +87,8 @@ def test_a_stopped_batch_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
             should_stop=lambda: any(state.status == "running" for state in batch.state.rows),
         )
         assert [state.status for state in batch.state.rows] == ["stopped", "waiting"]
+    # None is held from here on.
+    mark.touch()
     with opened(out, rows) as batch:
         assert [state.row.key for state in batch.todo] == [row.key for row in rows]
         assert driven(LocalEngine(TWO[:1], threads=1, out=out), batch, out).finished == 2
@@ -102,7 +119,7 @@ def test_a_worker_without_a_program_ends_by_itself() -> None:
         assert b"WorkerReady" in os.read(reading, 1 << 16)
         assert worker.stdin is not None
         worker.stdin.close()
-        assert worker.wait(60) == 0
+        assert worker.wait(600) == 0
     os.close(reading)
 
 
