@@ -12,7 +12,9 @@ import pytest
 SDI_GS = f"{sys.executable} -m sdi_gs"
 
 
-def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def shell(
+    command: str, folder: Path, stdout: int = subprocess.PIPE, /, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
     plain = {
         name: value
         for name, value in os.environ.items()
@@ -20,7 +22,8 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     }
     settings = plain | {"COLUMNS": "100"} | environment
     command = command.replace("sdi-gs", SDI_GS)
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=settings, capture_output=True, check=False)
+    words = ["bash", "-c", command]
+    return subprocess.run(words, cwd=folder, env=settings, stdout=stdout, stderr=subprocess.PIPE, check=False)
 
 
 @pytest.mark.parametrize(("encoding", "arguments"), [("latin-1", "--help"), ("ascii", "train --help-all")])
@@ -43,8 +46,11 @@ def test_a_locale_without_letters_stops_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["--help", "priors"])
 def test_a_reader_that_has_enough_ends_the_program_quietly(tmp_path: Path, command: str) -> None:
+    reading, writing = os.pipe()
     # The reader is gone before the first letter.
-    done = shell(f"(sleep 0.2; sdi-gs {command}; echo $? >&2) | true", tmp_path)
+    os.close(reading)
+    done = shell(f"sdi-gs {command}; echo $? >&2", tmp_path, writing)
+    os.close(writing)
     assert done.stderr == b"141\n"
 
 
@@ -76,6 +82,6 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, unbuffered: str) 
 @pytest.mark.parametrize("command", ["--help", "render --help", "train --help-all"])
 @pytest.mark.parametrize("columns", ["1", "39", "40", "wide"])
 def test_no_width_stops_help(tmp_path: Path, columns: str, command: str) -> None:
-    done = shell(f"timeout -s KILL 60 sdi-gs {command}", tmp_path, COLUMNS=columns, TERM="dumb")
+    done = shell(f"timeout -s KILL 600 sdi-gs {command}", tmp_path, COLUMNS=columns, TERM="dumb")
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""

@@ -213,7 +213,7 @@ def test_a_stop_reaches_the_compilers(
         build_gsplat(plan_build(facts), facts, show=stop)
     stat = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
     # A busy machine takes its time to deliver a signal.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while (alive := _is_alive(stat)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive

@@ -123,6 +123,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedHub]:
         endpoint = f"http://127.0.0.1:{server.server_port}"
         template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", 300)
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         try:
             yield served

@@ -225,7 +225,7 @@ def test_a_run_may_be_launched_in_a_thread(tmp_path: Path) -> None:
     small = request(output_dir=tmp_path / "run", given={"steps": 1})
     thread = threading.Thread(target=lambda: results.append(launch(small)))
     thread.start()
-    thread.join(120)
+    thread.join()
     assert [result.is_complete for result in results] == [True]
 
 

@@ -33,7 +33,7 @@ def version_of(name: str) -> tuple[int, ...]:
 
 def run_node(*arguments: str | Path) -> str:
     """Run node; return what it prints, and fail with it where it fails."""
-    done = subprocess.run(["node", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(["node", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -64,7 +64,7 @@ def test_two_processes_take_the_steps_of_one_that_has_both_their_batches(tmp_pat
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     for options, name in (([], "one"), (launcher, "two")):
         command = [sys.executable, *options, str(script), str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
         # A shutdown that aborts makes no failure of finished work.
         assert result.returncode == 0, result.stderr
     one, two = averaged_weights(tmp_path / "one"), averaged_weights(tmp_path / "two")
