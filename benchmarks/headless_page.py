@@ -41,8 +41,12 @@ FLAGS = (
 )
 ADDRESS = re.compile(r"^viewer: (http://\S+)", re.MULTILINE)
 """The program's line with the address of its page."""
+PATIENCE = 120.0
+"""Seconds that the browser may take for anything: on a busy machine it draws by software in the time that is left."""
 CALM = 700
 """Milliseconds without a change after which a picture counts as still; longer than a camera takes to come to rest."""
+_SENT = "() => new Promise((sent) => setTimeout(sent, 60))"
+"""Ends after viser's page may send again: of all that is entered within 50 ms it sends the first and the last."""
 _ONLY_THE_CANVAS = "body * { visibility: hidden !important } canvas { visibility: visible !important }"
 
 
@@ -58,7 +62,7 @@ def headless_chromium() -> Iterator[Browser]:
     if path is None:
         raise RuntimeError(f"none of {', '.join(NAMES)} is installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), timeout=1000 * PATIENCE)
         try:
             yield browser
         finally:
@@ -70,6 +74,7 @@ class ViewerPage:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        page.set_default_timeout(1000 * PATIENCE)
         self.faults: list[str] = []
         """What went wrong on the page since it was last emptied: exceptions, and errors in the console."""
         page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -103,17 +108,20 @@ class ViewerPage:
     def press(self, name: str) -> None:
         """Press a button."""
         self.button(name).click()
+        self.page.evaluate(_SENT)
 
     def write(self, label: str, text: str) -> None:
         """Fill in a field and leave it."""
         field = self.field(label)
         field.fill(text)
         field.press("Tab")
+        self.page.evaluate(_SENT)
 
     def choose(self, label: str, option: str) -> None:
         """Select another entry of a drop-down list."""
         self.field(label).click()
         self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.evaluate(_SENT)
 
     def unfold(self, folder: str) -> None:
         """Open or close a folder of the panel."""
@@ -136,18 +144,20 @@ class ViewerPage:
         assert found is not None, "this part of the page is not shown"
         return found["x"], found["y"], found["width"], found["height"]
 
-    def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = 30.0) -> T:
+    def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = PATIENCE) -> T:
         """Wait until a condition returns something true and return it; raises AssertionError with ``what`` if not."""
         deadline = time.monotonic() + timeout
         while True:
+            # Looked at before the condition, which is asked once more after a long standstill.
+            is_late = time.monotonic() > deadline
             found = condition()
             if found is not None and found is not False:
                 return found
-            if time.monotonic() > deadline:
+            if is_late:
                 raise AssertionError(f"not within {timeout:g} s: {what}")
             self.page.wait_for_timeout(50)
 
-    def still_scene(self, *, timeout: float = 30.0) -> np.ndarray:
+    def still_scene(self, *, timeout: float = PATIENCE) -> np.ndarray:
         """Return ``scene()`` once two agree that lie ``CALM`` apart: a render is coarse at first."""
         last = self.scene()
 
@@ -169,7 +179,7 @@ class ViewerPage:
 class Server:
     """A ``sdi-gs`` command that serves a page, in another process."""
 
-    def __init__(self, arguments: Sequence[str], *, folder: Path, seconds: float = 120.0) -> None:
+    def __init__(self, arguments: Sequence[str], *, folder: Path, seconds: float = 600.0) -> None:
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sdi_gs", *arguments],
@@ -195,7 +205,7 @@ class Server:
         """Return the program's output so far."""
         return "".join(self._said)
 
-    def end(self, signal_number: int, *, timeout: float = 60.0) -> int:
+    def end(self, signal_number: int, *, timeout: float = 600.0) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(signal_number)
         code = self.process.wait(timeout)

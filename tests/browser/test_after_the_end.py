@@ -21,7 +21,6 @@ OPTIONS = [
     *("--gaussians.num-initial", "400", "--ideal-prior.renders-per-view", "8"),
     *("--ideal-prior.unconditional-renders", "16", "--outputs.turntable-frames", "2", "--outputs.preview-every", "0"),
 ]
-PATIENCE = 120.0
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     from headless_page import Server
 
     arguments = ["train", *OPTIONS, "--output-dir", "run", "--viewer", "--viewer-port", "0", "--viewer-keep-open"]
-    server = Server(arguments, folder=tmp_path, seconds=PATIENCE)
+    server = Server(arguments, folder=tmp_path)
     yield server
     server.close()
 
@@ -44,8 +43,8 @@ def narrow(browser: Browser) -> Iterator[ViewerPage]:
 
 def test_a_narrow_page_of_an_ended_run_offers_more_steps(server: Server, narrow: ViewerPage) -> None:
     narrow.open(server.address)
-    narrow.until(lambda: "finished" in narrow.text(), "the run ends", timeout=PATIENCE)
-    narrow.until(lambda: narrow.button(labels.PAUSE).is_disabled(), "the controls are off", timeout=PATIENCE)
+    narrow.until(lambda: "finished" in narrow.text(), "the run ends")
+    narrow.until(lambda: narrow.button(labels.PAUSE).is_disabled(), "the controls are off")
     for label in (labels.RESUME, labels.STEP_ONCE, labels.STOP_AND_SAVE, labels.APPLY):
         assert narrow.button(label).is_disabled(), label
     assert labels.ENDED_NOTE in narrow.text()
@@ -54,6 +53,6 @@ def test_a_narrow_page_of_an_ended_run_offers_more_steps(server: Server, narrow:
     assert box is not None and box["x"] >= 0.0 and box["x"] + box["width"] <= 420.0
     narrow.write(labels.MORE_STEPS, "3")
     narrow.press(labels.TRAIN_ON)
-    narrow.until(lambda: "step 7 of 7" in narrow.text(), "more steps are trained", timeout=PATIENCE)
-    narrow.until(lambda: "finished" in narrow.text(), "it ends again", timeout=PATIENCE)
+    narrow.until(lambda: "step 7 of 7" in narrow.text(), "more steps are trained")
+    narrow.until(lambda: "finished" in narrow.text(), "it ends again")
     assert narrow.faults == []

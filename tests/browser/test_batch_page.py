@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDTHS = (1200, 400)
+PATIENCE = 120_000
+"""Milliseconds."""
 
 
 class Heard:
@@ -28,6 +30,7 @@ class Heard:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        page.set_default_timeout(PATIENCE)
         self.problems: list[str] = []
         page.on("console", lambda message: self.problems.append(message.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
@@ -166,6 +169,7 @@ def test_nothing_is_wider_than_the_window_and_texts_are_legible(
 ) -> None:
     with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         for view in ("pictures", "list"):
             page.goto((out / "index.html").as_uri() + f"#view={view}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width

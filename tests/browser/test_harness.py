@@ -19,11 +19,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def plain_server() -> Iterator[viser.ViserServer]:
     import viser
 
+    from sdi_gs.viewer.guard import stop_server
+
     server = viser.ViserServer(host="127.0.0.1", port=0, verbose=False)
     try:
         yield server
     finally:
-        server.stop()
+        stop_server(server)
 
 
 def test_the_page_is_read_and_used_by_what_stands_on_it(
@@ -41,7 +43,8 @@ def test_the_page_is_read_and_used_by_what_stands_on_it(
     viewer_page.choose("Picture", "render")
     viewer_page.press("Pause")
     viewer_page.until(lambda: heard == ["pause"], "the button is heard")
-    assert (text.value, number.value, choice.value) == ("a red car", 7.5, "render")
+    wanted = ("a red car", 7.5, "render")
+    viewer_page.until(lambda: (text.value, number.value, choice.value) == wanted, "the fields are read")
 
 
 def test_splats_show_in_the_picture_of_the_canvas_alone(

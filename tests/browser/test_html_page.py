@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SIZE = 320
+PATIENCE = 120_000
+"""Milliseconds."""
+DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+"""Ends after all that was to be drawn before."""
 PROMPT = "a robot </script><script>alert(1)</script><img src=x onerror=alert(2)>"
 ENDS = {  # where a needle points, and its colour
     (1.0, 0.0, 0.0): (220, 30, 30),
@@ -90,6 +94,7 @@ class Opened:
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page, self.heard = page, []
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: self.heard.append(message.text))
         page.on("pageerror", lambda error: self.heard.append(str(error)))
         page.on("dialog", lambda dialog: self.heard.append(dialog.message))
@@ -102,6 +107,7 @@ class Opened:
 
     @property
     def azimuth(self) -> float:
+        self.page.evaluate(DRAWN)
         return float(self.page.get_attribute("canvas", "data-azimuth") or "nan")
 
     def press(self, key: str) -> None:
@@ -116,6 +122,7 @@ class Opened:
 
     def picture(self) -> np.ndarray:
         """The window without its panels and without the frame that marks the focus."""
+        self.page.evaluate(DRAWN)
         picture = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
         return picture[5:-5, 5:-5].astype(float)
 
