@@ -16,6 +16,9 @@ from command_line import QUICK, SMOKE
 
 from sdi_gs.commands.main import main
 
+FILM_BEGUN = ".*turntable.mp4"
+"""The film, under the name that it has until it is whole."""
+
 
 @contextmanager
 def endless_run(folder: Path, *, film: tuple[int, int]) -> Iterator[subprocess.Popen[str]]:
@@ -25,18 +28,19 @@ def endless_run(folder: Path, *, film: tuple[int, int]) -> Iterator[subprocess.P
     command = [sys.executable, "-m", "sdi_gs", *SMOKE, *QUICK, *long, *size, "--output-dir", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for_checkpoint(folder, process)
+            # Whichever it is: the first is gone within milliseconds.
+            wait_for(folder, "checkpoints/step_*", process)
             yield process
         finally:
             process.kill()
 
 
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], seconds: float = 120.0) -> None:
-    """Wait for a checkpoint, whichever it is: the first is gone within milliseconds."""
+def wait_for(folder: Path, name: str, process: subprocess.Popen[str], seconds: float = 600.0) -> None:
+    """Wait until a program has a file or folder of this name."""
     end = time.monotonic() + seconds
-    while not any(folder.glob("checkpoints/step_*")):
+    while not any(folder.glob(name)):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{folder} has no checkpoint"
+        assert time.monotonic() < end, f"{folder} has no {name}"
         time.sleep(0.05)
 
 
@@ -54,7 +58,7 @@ def test_a_signal_saves_exports_and_says_how_to_go_on(tmp_path: Path, number: si
     folder = tmp_path / "run"
     with endless_run(folder, film=(2, 16)) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.splitlines()[-1].endswith(f"go on with: sdi-gs train --resume {folder}")
@@ -69,11 +73,13 @@ def test_a_signal_saves_exports_and_says_how_to_go_on(tmp_path: Path, number: si
 @pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with endless_run(folder, film=(400, 512)) as process:
+    # A film of many minutes, so that the second one comes before its end.
+    with endless_run(folder, film=(10_000, 512)) as process:
         process.send_signal(signal.SIGINT)
         read_until(process, "saving and exporting")
+        wait_for(folder, FILM_BEGUN, process)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     [line] = err.splitlines()
     assert line.startswith("sdi-gs: stopped at once; step_")
@@ -88,16 +94,13 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_film_that_is_terminated_leaves_no_half_of_it(run: Path, tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "film"
-    options = ["--frames", "3600", "--size", "256", "--views", "0", "--out", str(folder)]
+    options = ["--frames", "3600", "--size", "512", "--views", "0", "--out", str(folder)]
     command = [sys.executable, "-m", "sdi_gs", "render", str(run), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            end = time.monotonic() + 120
-            while not any(folder.glob(".*turntable.mp4")):
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            wait_for(folder, FILM_BEGUN, process)
             process.send_signal(number)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=600)
         finally:
             process.kill()
     assert process.returncode == 130
