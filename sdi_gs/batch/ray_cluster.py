@@ -23,6 +23,20 @@ ANSWER_SECONDS = 10.0
 MOST_PORT = 65535
 START_SECONDS = 180
 """How long a cluster on this machine may take to start."""
+OWN_CLUSTER = {
+    # Ray gives its workers the lowest priority but four, so that the node of a cluster answers whatever they do. Here
+    # every other program would take the cores from the rows: they get the priority that local workers have.
+    "RAY_worker_niceness": "0",
+    # Nothing is reported to Ray's makers about a cluster that nobody has asked for by name.
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Ray's own settings of a cluster that is started for one batch on this machine; what the user has set wins."""
+UNWATCHED = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+}
+"""Settings without a dashboard: nothing is gathered that only a dashboard would show."""
 TOKEN_MODE = "RAY_AUTH_MODE"
 """Variable without which Ray shows its token (``ray get-auth-token``) to no address that is given in full."""
 PACKAGE = Path(__file__).parents[1]
@@ -61,7 +75,7 @@ def connected(address: str | None, *, threads: int, dashboard: bool = False) -> 
             if address is None:
                 # Workers that Ray starts in advance are taken only by actors without an environment of their own, so
                 # that they inherit this one.
-                with _environment(thread_environment(threads)):
+                with _environment({**thread_environment(threads), **own_settings(dashboard=dashboard)}):
                     cores = usable_cores()
                     context = ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
             else:
@@ -73,6 +87,12 @@ def connected(address: str | None, *, threads: int, dashboard: bool = False) -> 
                 raise UserError(f"Ray could not be started on this machine ({reason}); try --engine local") from error
             raise UserError(refused(address, reason, said())) from error
     return ray, context.dashboard_url or None
+
+
+def own_settings(*, dashboard: bool) -> dict[str, str]:
+    """Return the environment variables of a cluster that is started here, without those that are set already."""
+    settings = OWN_CLUSTER if dashboard else OWN_CLUSTER | UNWATCHED
+    return {name: value for name, value in settings.items() if name not in os.environ}
 
 
 def brought_along(threads: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import sdi_gs
-from sdi_gs.batch.ray_cluster import brought_along, connected, refused
+from sdi_gs.batch.ray_cluster import OWN_CLUSTER, UNWATCHED, brought_along, connected, refused
 from sdi_gs.batch.ray_worker import LIBRARIES, differing_libraries, library_versions
 from sdi_gs.batch.threads import usable_cores
 from sdi_gs.errors import UserError
@@ -26,10 +26,10 @@ class StandIn:
         self.error = error
         self.noise = noise
         self.given: dict[str, Any] = {}
-        self.threads: str | None = None
+        self.environment: dict[str, str] = {}
 
     def init(self, **given: Any) -> SimpleNamespace:
-        self.given, self.threads = given, os.environ.get("NUMBA_NUM_THREADS")
+        self.given, self.environment = given, dict(os.environ)
         os.write(2, self.noise)
         if self.error is not None:
             raise self.error
@@ -55,9 +55,31 @@ def test_a_cluster_of_its_own_has_the_cores_of_this_process_and_no_dashboard(
     assert stand_in.given["include_dashboard"] is False
     # An environment of their own would keep the workers from the processes that Ray starts in advance.
     assert "runtime_env" not in stand_in.given
-    assert stand_in.threads == "3"
+    assert stand_in.environment["NUMBA_NUM_THREADS"] == "3"
     assert "NUMBA_NUM_THREADS" not in os.environ
     assert capfd.readouterr().err == ""
+
+
+def test_a_cluster_of_its_own_gathers_and_reports_nothing_that_nobody_sees(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = OWN_CLUSTER | UNWATCHED
+    for name in settings:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "7")
+    connected(None, threads=1)
+    assert {name: stand_in.environment[name] for name in settings} == settings | {"RAY_worker_niceness": "7"}
+    assert settings.keys() & os.environ.keys() == {"RAY_worker_niceness"}
+    connected(None, threads=1, dashboard=True)
+    assert settings.keys() & stand_in.environment.keys() == OWN_CLUSTER.keys()
+
+
+def test_a_cluster_that_runs_keeps_its_settings(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = OWN_CLUSTER | UNWATCHED
+    for name in settings:
+        monkeypatch.delenv(name, raising=False)
+    connected("auto", threads=1)
+    assert not settings.keys() & stand_in.environment.keys()
 
 
 def test_a_cluster_that_runs_gets_this_package(stand_in: StandIn) -> None:
