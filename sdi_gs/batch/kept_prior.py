@@ -7,7 +7,8 @@ from collections.abc import Hashable
 
 import torch
 
-from sdi_gs.contracts import DiffusionPrior, SharedPrior
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.contracts.prior_extras import SharedPrior
 from sdi_gs.priors.catalog import loader_settings
 from sdi_gs.runs.prepare import newly_loaded
 from sdi_gs.settings.run import RunConfig

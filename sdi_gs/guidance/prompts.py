@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sdi_gs.cameras import VIEW_WORDS, CameraBatch, ViewWord
-from sdi_gs.contracts import DiffusionPrior, ShorteningPrior
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.contracts.prior_extras import ShorteningPrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.perp_neg import PerpNegBranches, view_blend
 from sdi_gs.settings.backgrounds import BackgroundChoice

@@ -8,8 +8,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
+from sdi_gs.contracts.prior_extras import Widened
 from sdi_gs.priors.compiled_unet import CompiledUnet
 from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
 from sdi_gs.priors.kinds import views_of
@@ -34,6 +34,7 @@ from sdi_gs.priors.tuning import (
     set_attention,
     set_channels_last,
     skip_divisions_by_one,
+    without_autocast,
 )
 from sdi_gs.row_groups import recomputed, row_groups
 from sdi_gs.settings.compute import ComputeConfig, Precision
@@ -148,10 +149,20 @@ class LatentDiffusionPrior:
         self.text_encoder.to("cpu" if compute.free_text_encoder else self.unet.device)
         self.compute = compute
 
+    def widened(self, compute: ComputeConfig) -> Widened | None:
+        """Return the network to compute in float32 next: the VAE, whose numbers are larger, then the U-Net."""
+        if self.vae.dtype.itemsize == 2:
+            return Widened(network="VAE", compute=replace(compute, vae_precision="float32"))
+        if self.unet.dtype.itemsize == 2:
+            return Widened(network="U-Net", compute=replace(compute, precision="float32"))
+        return None
+
     @property
-    def compiles_unet(self) -> bool:
-        """Whether the first call of each shape compiles the U-Net."""
-        return isinstance(self._answering_unet, CompiledUnet)
+    def slow_start(self) -> str | None:
+        """Why the first call of each shape takes long: the U-Net is compiled."""
+        if not isinstance(self._answering_unet, CompiledUnet):
+            return None
+        return "compiling the U-Net: the first step takes minutes, and so does one with another number of views"
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -183,7 +194,7 @@ class LatentDiffusionPrior:
         )
         device = self.unet.device
         self.text_encoder.to(device)
-        with _without_autocast(device):
+        with without_autocast(device):
             embeddings = self.text_encoder(tokens.input_ids.to(device)).last_hidden_state
         if self.compute.free_text_encoder:
             self.text_encoder.to("cpu")
@@ -259,7 +270,7 @@ class LatentDiffusionPrior:
         # A checkpointed encoder keeps little and recomputes its activations itself.
         once_more = len(groups) > 1 and self.compute.vae == "whole"
         encode = partial(recomputed, moments) if once_more else moments
-        with _without_autocast(pixels.device):
+        with without_autocast(pixels.device):
             parts = [encode(shown[group]) for group in groups]
         encoded = parts[0] if len(parts) == 1 else torch.cat(parts)
         return DiagonalGaussianDistribution(out_of(encoded, pixels.dtype, scale) if narrow else encoded)
@@ -270,7 +281,7 @@ class LatentDiffusionPrior:
         latents: Tensor,  # [B, C, h, w]
     ) -> Tensor:
         """Return the VAE decoder's images [B, H, W, 3] in [0, 1]."""
-        with _without_autocast(latents.device):
+        with without_autocast(latents.device):
             pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (_at_least_float32(pixels) * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
 
@@ -288,7 +299,7 @@ class LatentDiffusionPrior:
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
         shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
-        with _without_autocast(latents.device):
+        with without_autocast(latents.device):
             predicted = self._answering_unet(
                 shown,
                 timesteps,
@@ -320,11 +331,6 @@ def _last_that_fits(ends: Sequence[int], fits: Callable[[int], bool]) -> int:
 
 def _dtype_of(precision: Precision, auto: torch.dtype) -> torch.dtype:
     return auto if precision == "auto" else getattr(torch, precision)
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    # The meta device, on which steps are only counted, does not support autocast.
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, assert_never
 
 import torch
@@ -205,3 +205,9 @@ def _cross_attentions(unet: Any) -> list[Any]:
     from diffusers.models.attention_processor import Attention
 
     return [module for module in unet.modules() if isinstance(module, Attention) and module.is_cross_attention]
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which networks compute in their own types."""
+    # The meta device, on which steps are only counted, does not support autocast.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

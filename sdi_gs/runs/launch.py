@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 
 from sdi_gs.contracts import Scene
+from sdi_gs.contracts.prior_extras import SlowStartingPrior
 from sdi_gs.devices import pick_device
 from sdi_gs.errors import UserError
 from sdi_gs.files import refuse_used_folder
 from sdi_gs.guidance.noise_sources.protocol import InfersNoise
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.runs.checkpoint import is_checkpoint
 from sdi_gs.runs.checkpoint_folders import step_of
 from sdi_gs.runs.events import Event, Notice, Observer, Planned, Resumed, StageStarted, broadcast, ignore
@@ -216,9 +216,8 @@ class _Launch:
 
     def _run(self, trainer: Trainer, folder: RunFolder, exports: Sequence[ExportFormat]) -> RunResult:
         """Run to the end, or until Ctrl-C or the watcher asks for a stop."""
-        if isinstance(trainer.prior, LatentDiffusionPrior) and trainer.prior.compiles_unet:
-            text = "compiling the U-Net: the first step takes minutes, and so does one with another number of views"
-            self.emit(Notice(text=text))
+        if isinstance(trainer.prior, SlowStartingPrior) and trainer.prior.slow_start is not None:
+            self.emit(Notice(text=trainer.prior.slow_start))
         try:
             with (
                 Interrupts("stopping after this step, then saving; Ctrl-C once more stops at once") as interrupts,

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from sdi_gs.contracts import StepReport
+from sdi_gs.contracts.prior_extras import WideningPrior
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import NonFiniteError, UserError
-from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.representations.catalog import entry_of
 from sdi_gs.runs.events import Notice, Observer, SettingsChanged, StepDone, TierLowered, TrainingStarted, broadcast
 from sdi_gs.runs.export_formats import ExportFormat
@@ -180,17 +180,14 @@ def _save_before_giving_up(trainer: Trainer, folder: RunFolder, report: StepRepo
 def widen(trainer: Trainer, folder: RunFolder, *, why: str, emit: Observer) -> bool:
     """Let the network of half precision that may have overflowed compute in float32 from the next step on.
 
-    The VAE comes first, whose numbers are larger, then the U-Net. Return False if both already do.
+    Return False if the prior has none, or offers nothing new.
     """
-    config = trainer.config
-    if config.compute.vae_precision not in ("auto", "float32"):
-        network, compute = "VAE", replace(config.compute, vae_precision="float32")
-    elif isinstance(trainer.prior, LatentDiffusionPrior) and trainer.prior.unet.dtype.itemsize == 2:
-        network, compute = "U-Net", replace(config.compute, precision="float32")
-    else:
+    config, prior = trainer.config, trainer.prior
+    wider = prior.widened(config.compute) if isinstance(prior, WideningPrior) else None
+    if wider is None or wider.compute == config.compute:
         return False
-    change_settings(trainer, folder, replace(config, compute=compute))
-    emit(Notice(text=f"{why}: the step is repeated with the {network} in float32, in which the run goes on"))
+    change_settings(trainer, folder, replace(config, compute=wider.compute))
+    emit(Notice(text=f"{why}: the step is repeated with the {wider.network} in float32, in which the run goes on"))
     return True
 
 

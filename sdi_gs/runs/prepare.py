@@ -13,6 +13,7 @@ import torch
 
 from sdi_gs.console import say
 from sdi_gs.contracts import DiffusionPrior, Scene
+from sdi_gs.contracts.prior_extras import NotedPrior
 from sdi_gs.devices import is_out_of_memory
 from sdi_gs.errors import UserError
 from sdi_gs.files import disk_errors, is_there, refuse_used_folder
@@ -203,8 +204,7 @@ def _branch(source: RunFolder, config: RunConfig, *, at: int, folder: Path | Non
 def _prior_of(config: RunConfig, device: torch.device, prior_for: LoadPrior) -> DiffusionPrior:
     """Return the run's prior, and print what a user should know about how it was read."""
     prior = prior_for(config, device)
-    # Not part of the protocol: priors of users need none.
-    for note in getattr(prior, "notes", ()):
+    for note in prior.notes if isinstance(prior, NotedPrior) else ():
         say(note)
     return prior
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sdi_gs.contracts import DiffusionPrior, TunablePrior
+from sdi_gs.contracts import DiffusionPrior
+from sdi_gs.contracts.prior_extras import TunablePrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.row_groups import views_together

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdi_gs.contracts import ShorteningPrior
+from sdi_gs.contracts.prior_extras import ShorteningPrior
 from sdi_gs.errors import UserError
 from sdi_gs.guidance.prompts import PromptConditions
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior

@@ -249,7 +249,7 @@ def test_without_a_compiler_the_unet_runs_uncompiled_with_one_line(
     with pytest.warns(UserWarning, match=fix) as said:
         prior = load(compile_unet=True)
     assert len(said) == 1 and "\n" not in str(said[0].message)
-    assert not prior.compiles_unet
+    assert prior.slow_start is None
     assert torch.equal(predicted(prior), predicted(load()))
 
 
@@ -280,7 +280,7 @@ def test_a_unet_that_cannot_be_compiled_goes_on_uncompiled_with_one_line(
 
     monkeypatch.setattr("torch.compile", partial(torch.compile, backend=failing))
     plain, broken = load(torch.float32), load(torch.float32, compile_unet=True)
-    assert broken.compiles_unet
+    assert broken.slow_start is not None
     with pytest.warns(UserWarning, match="runs uncompiled from here: ValueError: no such instruction: fma$") as said:
         first = predicted(broken, 4)
     assert "\n" not in str(said[0].message)

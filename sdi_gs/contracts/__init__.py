@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from sdi_gs.cameras import CameraBatch
-from sdi_gs.settings.compute import ComputeConfig
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.splats.splat_cloud import SplatCloud
 
@@ -102,6 +101,7 @@ class DiffusionPrior(Protocol):
     """A frozen 2D diffusion model, latent or not.
 
     Embeddings are plain tensors with a leading batch axis: they can be cached, stacked and interpolated.
+    ``prior_extras`` and ``row_groups`` have what a prior may offer besides.
     """
 
     name: str
@@ -148,37 +148,6 @@ class DiffusionPrior(Protocol):
         object, unless ``compute.views_at_once`` limits the views of a call; those of a ``GroupedPrior`` are then still
         whole groups.
         """
-        ...
-
-
-@runtime_checkable
-class ShorteningPrior(Protocol):
-    """A prior that reads a bounded length of text."""
-
-    def shortened(self, sentence: str, endings: Sequence[str]) -> str:
-        """Return the beginning of a sentence that fits with each of the endings behind it; warn of what is cut."""
-        ...
-
-
-@runtime_checkable
-class TunablePrior(Protocol):
-    """A prior that can compute in several ways."""
-
-    def configure(self, compute: ComputeConfig) -> None:
-        """Compute in these ways from the next call on; predictions stay the same up to rounding."""
-        ...
-
-
-@runtime_checkable
-class SharedPrior(Protocol):
-    """A prior that several runs can use one after the other, without computing again what they share."""
-
-    def keep_prompts(self) -> None:
-        """From now on keep what is computed for prompts, for further runs of the same ones."""
-        ...
-
-    def forget_prompts(self) -> None:
-        """Drop what belongs to single prompts, before a run with another one; what all prompts share stays."""
         ...
 
 
