@@ -7,9 +7,10 @@ cannot run there and are replaced: gsplat's kernels (``sdi_gs.rasterize.counted`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 from unittest.mock import patch
 
@@ -18,15 +19,16 @@ from torch import Tensor
 
 from memory_counting.allocator import reserved_bytes
 from memory_counting.counted_triton import triton_counted
-from memory_counting.field_samples import samples_of_rays, shares_met
+from memory_counting.field_samples import SamplesPerRay, samples_of_rays, shares_met
 from memory_counting.meter import Kernels, Operation, Part, StepMeter
-from sdi_gs.cameras import sample_cameras
+from sdi_gs.cameras import Rays, sample_cameras
 from sdi_gs.doctor.miniature import prior_of_networks
 from sdi_gs.guidance.score_distillation import distill
 from sdi_gs.priors.latent_diffusion import LatentDiffusionPrior
 from sdi_gs.priors.published import ModelName, published_networks
 from sdi_gs.representations.gaussian_scene import GaussianScene
-from sdi_gs.representations.ngp.rendering import SMALLEST_IMAGE
+from sdi_gs.representations.ngp.marching import Samples
+from sdi_gs.representations.ngp.rendering import SMALLEST_IMAGE, FieldRenderer
 from sdi_gs.representations.ngp.scene import NgpScene
 from sdi_gs.settings.run import RunConfig
 from sdi_gs.training import trainer as trainer_module
@@ -73,8 +75,8 @@ def count_step(
     """Count a late step of a run that computes targets, with all levels of a field and all optimisers' moments.
 
     The prior is on ``META``; as many targets are kept as the run keeps at most. If rays have different numbers of
-    samples, memory is counted for the largest and operations for the mean. Inversion has ``inversion_steps``: one is
-    enough for the memory, which all share.
+    samples, memory is counted for the fullest step and operations for the mean. Inversion has ``inversion_steps``: one
+    is enough for the memory, which all share.
     """
     return _count_steps(config, prior, kernels=kernels, num_steps=1, inversion_steps=inversion_steps)[0]
 
@@ -99,11 +101,28 @@ def _count_steps(
     config = replace(config, guidance=guidance)
     if config.representation != "ngp":
         return _counted(config, prior, StepMeter(kernels=kernels), num_steps)
-    means, largest = (
-        _counted(config, prior, StepMeter(kernels=kernels, assumptions=shares_met(config.ngp, samples)), num_steps)
-        for samples in samples_of_rays(config, image_size=config.render.size_at(1.0, prior.image_size))
+    steps = samples_of_rays(config, image_size=config.render.size_at(1.0, prior.image_size))
+    means, fullest = (
+        _counted_rays(config, prior, groups, kernels=kernels, num_steps=num_steps)
+        for groups in ((steps.mean,), steps.fullest)
     )
-    return [replace(large, operations=mean.operations) for mean, large in zip(means, largest, strict=True)]
+    return [replace(full, operations=mean.operations) for mean, full in zip(means, fullest, strict=True)]
+
+
+def _counted_rays(
+    config: RunConfig, prior: LatentDiffusionPrior, groups: Sequence[SamplesPerRay], *, kernels: Kernels, num_steps: int
+) -> list[StepCount]:
+    """Count steps whose groups of rays have these samples, group after group."""
+    assumptions = [shares_met(config.ngp, samples) for samples in groups]
+    meter = StepMeter(kernels=kernels, assumptions=assumptions[0])
+    turns, find = cycle(assumptions), FieldRenderer.find_visible
+
+    def find_as_many(renderer: FieldRenderer, rays: Rays, offsets: Tensor) -> Samples:
+        meter.assumptions = next(turns)
+        return find(renderer, rays, offsets)
+
+    with patch.object(FieldRenderer, "find_visible", find_as_many):
+        return _counted(config, prior, meter, num_steps)
 
 
 def _counted(config: RunConfig, prior: LatentDiffusionPrior, meter: StepMeter, num_steps: int) -> list[StepCount]:

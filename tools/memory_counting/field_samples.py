@@ -42,25 +42,38 @@ class SamplesPerRay:
     """Sectors of the table that 32 samples after one another read for a corner, per sample."""
 
 
-def samples_of_rays(config: RunConfig, *, image_size: int) -> tuple[SamplesPerRay, SamplesPerRay]:
-    """Return the samples per ray of a field with all levels: the mean, and the largest of any group of rays that a
-    step traces at once.
+@dataclass(frozen=True, kw_only=True)
+class SamplesOfSteps:
+    """Samples per ray of the steps of a run."""
 
-    The largest number is tested in a grid without an empty cell. The mean is that of a grid that follows its field:
-    the cells of a solid ball are occupied, and those of the field at its start.
-    """
+    mean: SamplesPerRay
+    """Over all steps and rays, in a grid that follows its field: the cells of a solid ball are occupied, and those of
+    the field at its start."""
+    fullest: tuple[SamplesPerRay, ...]
+    """Of the step that draws most, by group of rays that are traced at once, in a grid without an empty cell. One of
+    its groups has the most samples that a group of any step has."""
+
+
+def samples_of_rays(config: RunConfig, *, image_size: int) -> SamplesOfSteps:
+    """Return the samples per ray of a field with all levels."""
     counts = torch.stack(_counts(config), dim=-1).double()
     compute, pixels = config.compute, image_size**2
     all_rays = config.views_per_step * pixels
     at_once = fewest(compute.views_at_once * pixels, compute.rays_at_once) or all_rays
     groups = max(round(all_rays / at_once), 1)
     means = torch.stack([group.mean(dim=1) for group in counts.tensor_split(groups, dim=1)])  # [G, N, 3]
-    (_, tested, drawn), (most_tested, _, most_drawn) = means.mean(dim=(0, 1)).tolist(), means.amax(dim=(0, 1)).tolist()
     share = _sector_share(config)
-    return (
-        SamplesPerRay(tested=tested, drawn=drawn, sector_share=share),
-        SamplesPerRay(tested=most_tested, drawn=most_drawn, sector_share=share),
-    )
+
+    def samples(tested: float, drawn: float) -> SamplesPerRay:
+        return SamplesPerRay(tested=tested, drawn=drawn, sector_share=share)
+
+    _, tested, drawn = means.mean(dim=(0, 1)).tolist()
+    # What is drawn is kept for the backward pass of all groups, so that no more than a step's own sum is held.
+    fullest = means[:, means[..., 2].mean(dim=0).argmax()]  # [G, 3]
+    of_groups = [samples(tested, drawn) for tested, _, drawn in fullest.tolist()]
+    most_tested, _, most_drawn = means.amax(dim=(0, 1)).tolist()
+    of_groups[int(fullest[:, 2].argmax())] = samples(most_tested, most_drawn)
+    return SamplesOfSteps(mean=samples(tested, drawn), fullest=tuple(of_groups))
 
 
 def shares_met(config: NgpConfig, samples: SamplesPerRay) -> Assumptions:

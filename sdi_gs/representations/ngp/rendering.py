@@ -120,7 +120,7 @@ class FieldRenderer:
             trace(
                 rays_of_group := rays.part(group.start, group.stop),
                 # Not recomputed: most of a group's work is to find its few visible samples.
-                self._visible_samples(rays_of_group, offsets[group]),
+                self.find_visible(rays_of_group, offsets[group]),
                 views=torch.arange(group.start, group.stop, device=offsets.device) // (shape[1] * shape[2]),
             )
             for group in groups
@@ -170,7 +170,7 @@ class FieldRenderer:
         )
 
     @torch.no_grad()
-    def _visible_samples(self, rays: Rays, offsets: Tensor) -> Samples:
+    def find_visible(self, rays: Rays, offsets: Tensor) -> Samples:
         """Return samples in occupied cells that absorb some light and that light reaches."""
         sampling, backend = self.sampling, self.backend
         samples = march(
