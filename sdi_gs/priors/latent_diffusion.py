@@ -19,10 +19,12 @@ from sdi_gs.cameras import CameraBatch
 from sdi_gs.contracts import NoiseSchedule, PredictionType
 from sdi_gs.contracts.prior_extras import Widened
 from sdi_gs.priors.compiled_unet import CompiledUnet
+from sdi_gs.priors.doubled_pictures import double_at_once
 from sdi_gs.priors.half_vae import BackwardScale, in_type, into, out_of
 from sdi_gs.priors.kinds import views_of
 from sdi_gs.priors.model_fit import require_one_model, vae_factor
 from sdi_gs.priors.multiview import seen_from
+from sdi_gs.priors.parts import first_weight
 from sdi_gs.priors.prediction_types import noise_from_prediction
 from sdi_gs.priors.tuning import (
     faster,
@@ -96,6 +98,9 @@ class LatentDiffusionPrior:
         self._loaded_vae, self._loaded_dtype = self.vae, self.unet.dtype
         for network in (self.unet, self.vae):
             skip_divisions_by_one(network)
+        if self.vae.device.type == "cpu":
+            double_at_once(self.vae.decoder)
+            set_channels_last(self.vae.decoder, True)
         self.views_per_group = views_of(self.unet.config)
         self.knows_cameras = self.views_per_group > 1
         if self.knows_cameras:
@@ -137,6 +142,7 @@ class LatentDiffusionPrior:
             relaid = [*relaid, self.vae]
         for network in relaid:
             set_channels_last(network, compute.channels_last)
+        set_channels_last(self.vae.decoder, self._decodes_by_pixel(compute))
         match compute.vae:
             case "whole":
                 self.vae.disable_gradient_checkpointing()
@@ -238,7 +244,7 @@ class LatentDiffusionPrior:
         generator: torch.Generator,
     ) -> Tensor:
         """Return scaled latents [B, C, h, w], differentiably; images of another size are resized bilinearly first."""
-        pixels = images.permute(0, 3, 1, 2).to(self._loaded_vae.dtype)
+        pixels = images.permute(0, 3, 1, 2).to(first_weight(self._loaded_vae).dtype)
         if pixels.shape[2:] != (self.image_size, self.image_size):
             pixels = torch.nn.functional.interpolate(
                 pixels, (self.image_size, self.image_size), mode="bilinear", align_corners=False
@@ -260,12 +266,13 @@ class LatentDiffusionPrior:
         """Return the posterior of all images, encoded in groups; draws from it do not depend on the size of groups."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        narrow, scale = self.vae.dtype != pixels.dtype, BackwardScale()
+        dtype, scale = first_weight(self.vae).dtype, BackwardScale()
+        narrow = dtype != pixels.dtype
 
         def moments(rows: Tensor) -> Tensor:
             return self.vae.encode(rows).latent_dist.parameters
 
-        shown = laid_out(into(pixels, self.vae.dtype, scale) if narrow else pixels, self.compute.channels_last)
+        shown = laid_out(into(pixels, dtype, scale) if narrow else pixels, self.compute.channels_last)
         groups = row_groups(len(pixels), self.compute.encoded_at_once)
         # A checkpointed encoder keeps little and recomputes its activations itself.
         once_more = len(groups) > 1 and self.compute.vae == "whole"
@@ -281,9 +288,14 @@ class LatentDiffusionPrior:
         latents: Tensor,  # [B, C, h, w]
     ) -> Tensor:
         """Return the VAE decoder's images [B, H, W, 3] in [0, 1]."""
+        scaled = (latents / self.vae.config.scaling_factor).to(first_weight(self.vae).dtype)
         with without_autocast(latents.device):
-            pixels = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+            pixels = self.vae.decode(laid_out(scaled, self._decodes_by_pixel(self.compute))).sample
         return (_at_least_float32(pixels) * 0.5 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
+
+    def _decodes_by_pixel(self, compute: ComputeConfig) -> bool:
+        """Return whether the decoder's images have channels last: always on a CPU, where they take a sixth less time."""
+        return compute.channels_last or first_weight(self.vae).device.type == "cpu"
 
     @torch.no_grad()
     def predict_noise(
@@ -294,16 +306,16 @@ class LatentDiffusionPrior:
         cameras: CameraBatch | None = None,
     ) -> Tensor:
         """Return the noise [B, C, h, w], converted from the U-Net's type of prediction; it may ignore the cameras."""
-        latents = _at_least_float32(noised_latents)
+        latents, dtype = _at_least_float32(noised_latents), first_weight(self.unet).dtype
         told = timestep if self.config.published_source_time else max(timestep, 0)
         # Integers, because bfloat16 would round 501 to 500; filled on the device, so that the host need not wait.
         timesteps = torch.full((len(latents),), told, dtype=torch.int64, device=latents.device)
-        shown = laid_out(latents.to(self.unet.dtype), self.compute.channels_last)
+        shown = laid_out(latents.to(dtype), self.compute.channels_last)
         with without_autocast(latents.device):
             predicted = self._answering_unet(
                 shown,
                 timesteps,
-                encoder_hidden_states=embeddings.to(self.unet.dtype),
+                encoder_hidden_states=embeddings.to(dtype),
                 **seen_from(self.unet, cameras, len(latents), name=self.name),
             ).sample
         # A compiled call that is launched as a whole writes each result over the one before.

@@ -16,6 +16,7 @@ from torch import Tensor
 from sdi_gs.cameras import CameraBatch
 from sdi_gs.errors import UserError
 from sdi_gs.priors.kinds import views_of
+from sdi_gs.priors.parts import first_weight
 
 GROUP = 4
 """Views that the published network was trained on."""
@@ -58,7 +59,8 @@ def seen_from(unet: Any, cameras: CameraBatch | None, rows: int, *, name: str) -
             f"{name} takes {GROUP} views at equal turns together, got {len(cameras)} in {rows} rows: set "
             f"cameras.views_per_group to {GROUP}"
         )
-    numbers = camera_numbers(cameras).to(unet.device, unet.dtype)
+    weight = first_weight(unet)
+    numbers = camera_numbers(cameras).to(weight.device, weight.dtype)
     return {"class_labels": numbers.repeat(rows // len(cameras), 1)}
 
 

@@ -52,6 +52,15 @@ class AddOns:
     """Textual inversions."""
 
 
+def first_weight(network: torch.nn.Module) -> torch.Tensor:
+    """Return a network's first weight, whose type and device are those of its computations.
+
+    The properties of diffusers' own models look for hooks in each of their modules first, which in a U-Net takes as
+    long as many of its kernels.
+    """
+    return next(network.parameters())
+
+
 def broken_weight(network: torch.nn.Module) -> str | None:
     """Return the name of a network's first weight that is not finite, and in which type it is not; None if all are."""
     for name, weight in network.named_parameters():
