@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
@@ -96,6 +97,23 @@ def test_decoded_images_are_the_pipelines(folder: Path) -> None:
     torch.testing.assert_close(pictures, rounded, atol=5e-6, rtol=0)
     ours, theirs = ((each - exact).square().mean().sqrt() for each in (pictures, rounded))
     assert ours < 1.5 * theirs
+
+
+def test_calls_do_not_look_through_a_networks_modules_for_its_type(
+    epsilon_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior, latents = load(epsilon_folder), some_latents()
+    embeddings = prior.embed_prompts(PROMPTS[:2])
+
+    def refuse(_: Any) -> Any:
+        raise AssertionError("diffusers walks through all modules for it")
+
+    for name in ("dtype", "device"):
+        monkeypatch.setattr(ModelMixin, name, property(refuse))
+    with pytest.raises(AssertionError, match="all modules"):
+        _ = prior.unet.dtype
+    assert prior.predict_noise(latents, 500, embeddings).shape == latents.shape
+    assert prior.encode_images(prior.decode_latents(latents), seeded()).shape == latents.shape
 
 
 def test_guided_denoising_ends_where_the_pipeline_does(folder: Path) -> None:
