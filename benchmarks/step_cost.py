@@ -18,6 +18,7 @@ import torch
 import tyro
 
 import sdi_gs
+from sdi_gs.files.kept_memory import keep_freed_memory
 from sdi_gs.training.trainer import Trainer
 
 BAR = 1.10
@@ -59,6 +60,8 @@ class Clock:
 def main(settings: Settings) -> None:
     """Time and print."""
     torch.set_num_threads(1)
+    # As ``sdi-gs train`` does.
+    keep_freed_memory()
     changes: dict[str, Any] = {}
     if settings.every_step:
         changes = {"replay.steps_per_target": 1, "replay.views": None, "guidance.noise": "inversion"}

@@ -97,8 +97,10 @@ def train(options: Train) -> int:
     from sdi_gs.runs.launch import launch
 
     if pick_device(options.device).type == "cpu":
+        from sdi_gs.files.kept_memory import keep_freed_memory
         from sdi_gs.files.kernel_cache import import_array_functions
 
+        keep_freed_memory()
         import_array_functions()
     with ConsoleObserver() as console:
         result = launch(

@@ -17,6 +17,7 @@ import logging
 import os
 import pickle
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -160,10 +161,11 @@ def _turn(folder: str, kind: int) -> Iterator[None]:
 
 @cache
 def import_array_functions() -> None:
-    """Import numba's functions of arrays, as its first kernel does, without scipy's linear algebra.
+    """Import numba's functions of arrays, as its first kernel does, without scipy's linear algebra and without cffi.
 
-    They ask for it on import, which takes as long as all of numba, and need it for ``np.cov`` and ``np.corrcoef``
-    alone, which kernels of this process then lack: for a program whose kernels are all ours, not for a library.
+    They ask for the first on import, which takes as long as all of numba, and need it for ``np.cov`` and
+    ``np.corrcoef`` alone. Kernels of this process then lack these two, and functions of cffi: for a program whose
+    kernels are all ours, not for a library.
     """
     wanted = linalg.ensure_blas
 
@@ -175,6 +177,13 @@ def import_array_functions() -> None:
         import_module("numba.np.arraymath")
     finally:
         linalg.ensure_blas = wanted
+    if "cffi" not in sys.modules:
+        # numba does without where it is not installed, and takes notice of that when this module is imported.
+        sys.modules["cffi"] = None  # pyright: ignore[reportArgumentType]
+        try:
+            import_module("numba.core.typing.cffi_utils")
+        finally:
+            del sys.modules["cffi"]
 
 
 @cache

@@ -249,6 +249,22 @@ assert (product == 3.0).all() and "scipy.linalg" in sys.modules
 """
 
 
+WITHOUT_CFFI = """
+import sys
+import numba, numpy as np
+from sdi_gs.files.kernel_cache import import_array_functions
+import_array_functions()
+assert numba.njit(lambda values: values.sum())(np.ones(3)) == 3.0
+assert "cffi" not in sys.modules and "numba.core.typing.cffi_utils" in sys.modules
+import cffi
+"""
+
+
+def test_cffi_is_left_out_and_can_be_imported_later() -> None:
+    pytest.importorskip("cffi")
+    subprocess.run([sys.executable, "-c", WITHOUT_CFFI], check=True)
+
+
 def test_scipys_linear_algebra_is_imported_only_for_kernels_that_use_it() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], check=True)
 

@@ -50,8 +50,8 @@ class SamplesOfSteps:
     """Over all steps and rays, in a grid that follows its field: the cells of a solid ball are occupied, and those of
     the field at its start."""
     fullest: tuple[SamplesPerRay, ...]
-    """Of the step that draws most, by group of rays that are traced at once, in a grid without an empty cell. One of
-    its groups has the most samples that a group of any step has."""
+    """Of the step that draws most, by group of rays that are traced at once, in a grid without an empty cell. The first
+    has the most samples that a group of any step has."""
 
 
 def samples_of_rays(config: RunConfig, *, image_size: int) -> SamplesOfSteps:
@@ -70,9 +70,10 @@ def samples_of_rays(config: RunConfig, *, image_size: int) -> SamplesOfSteps:
     _, tested, drawn = means.mean(dim=(0, 1)).tolist()
     # What is drawn is kept for the backward pass of all groups, so that no more than a step's own sum is held.
     fullest = means[:, means[..., 2].mean(dim=0).argmax()]  # [G, 3]
-    of_groups = [samples(tested, drawn) for tested, _, drawn in fullest.tolist()]
+    # The fullest group comes first, because the allocator of a long run has met it before.
+    _, *others = fullest[fullest[:, 2].argsort(descending=True, stable=True)].tolist()
     most_tested, _, most_drawn = means.amax(dim=(0, 1)).tolist()
-    of_groups[int(fullest[:, 2].argmax())] = samples(most_tested, most_drawn)
+    of_groups = [samples(most_tested, most_drawn), *(samples(tested, drawn) for tested, _, drawn in others)]
     return SamplesOfSteps(mean=samples(tested, drawn), fullest=tuple(of_groups))
 
 
