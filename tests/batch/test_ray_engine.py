@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
+    class Patient(Cluster):
+        """Waits longer than half a minute for a node, on a machine that has no time for it."""
+
+        def _wait_for_node(self, node: Any, timeout: float = 600.0) -> None:
+            super()._wait_for_node(node, timeout)
+
     os.environ["RAY_raylet_start_wait_time_s"] = "180"
     old = tmp_path_factory.mktemp("old")
     (old / "sdi_gs").mkdir()
@@ -41,10 +48,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             (old / "sdi_gs" / path.name).symlink_to(path)
     (old / "sdi_gs/__init__.py").unlink()
     (old / "sdi_gs/__init__.py").write_text("__version__ = '0.0.1'\n")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Patient(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(old)})
     yield cluster
     cluster.shutdown()
+    # What Ray leaves to the collector is collected here, where warnings of it are ignored.
+    del cluster
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +119,9 @@ class KillOnce:
         if isinstance(event, WorkerReady):
             self.machines.add(event.machine)
         if isinstance(event, RowEvent) and event.event == "checkpoint" and not self.killed:
-            self.killed = True
-            os.kill(ray_workers(self._cluster)[0], signal.SIGKILL)
+            for process in ray_workers(self._cluster)[:1]:
+                os.kill(process, signal.SIGKILL)
+                self.killed = True
 
 
 @pytest.mark.parametrize("collect", [False, True])
