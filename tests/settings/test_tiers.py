@@ -101,11 +101,13 @@ def test_the_card_decides_unless_a_tier_is_named() -> None:
         ("sdi-paper-ngp", {}, 24.0, "40"),
         ("sdi-paper-ngp", {}, 15.0, "40"),
         ("sdi-paper-ngp", {}, 10.0, "16"),
-        ("sdi-paper-ngp", {}, 8.5, "12"),
+        ("sdi-paper-ngp", {}, 8.4, "12"),
         ("sd15", {}, 22.0, "40"),
         ("mvdream-sdi", {}, 22.0, "40"),
         ("mvdream-sdi", {}, 6.0, "24"),
         ("mvdream-sdi", {}, 4.1, "12"),
+        # Under its own field the lowest tier needs least.
+        ("mvdream", {}, 4.45, "8"),
         ("toybox", {}, 22.0, "24"),
     ],
 )
