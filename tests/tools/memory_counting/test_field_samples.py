@@ -64,7 +64,9 @@ def test_small_groups_may_have_more_than_the_mean_and_hold_less_in_all() -> None
     assert all_at_once.drawn < drawn[0] < 8 * all_at_once.drawn
     # All groups but one are those of the step that draws most when its rays are traced together.
     others = sum(drawn[1:]) / len(drawn)
-    assert others < all_at_once.drawn < others + drawn[0] / len(drawn)
+    assert others < all_at_once.drawn <= others + drawn[0] / len(drawn) + 1e-9
+    # With the most for every group the step would hold more than it draws.
+    assert drawn[0] > 1.5 * all_at_once.drawn
 
 
 def test_finer_steps_test_more() -> None:
