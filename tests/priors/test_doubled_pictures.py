@@ -29,7 +29,7 @@ def drawn(module: Any) -> Any:
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_block_gives_what_doubling_and_convolving_give(size: tuple[int, int], bias: bool) -> None:
-    network = nn.Sequential(drawn(Upsample2D(3, use_conv=True, out_channels=5, bias=bias)))
+    network: Any = nn.Sequential(drawn(Upsample2D(3, use_conv=True, out_channels=5, bias=bias)))
     weight, offset = network[0].conv.weight, network[0].conv.bias
     double_at_once(network)
     assert isinstance(network[0].conv, nn.ConvTranspose2d)
@@ -51,7 +51,7 @@ def test_a_block_gives_what_doubling_and_convolving_give(size: tuple[int, int], 
     ids=["no convolution", "kernel of 1", "a norm", "no doubling", "transposed already"],
 )
 def test_other_blocks_stay_as_they_are(make: Callable[[], Upsample2D]) -> None:
-    network = nn.Sequential(drawn(make()))
+    network: Any = nn.Sequential(drawn(make()))
     pictures = torch.randn(1, 4, 3, 3, generator=seeded(9), dtype=torch.float64)
     before, convolution = network(pictures), network[0].conv
     double_at_once(network)
