@@ -57,6 +57,8 @@ class Worker:
         self.device = device
         self.prior = KeptPrior()
         self.truth_renders = truth_renders_for()
+        self.was_signalled = False
+        """Whether a row was stopped by a signal to this process (Ctrl-C, SIGTERM), which is to end it."""
         self._memory = _card_memory(device, share)
 
     def make(self, job: Job, report: Report, should_stop: Callable[[], bool]) -> None:
@@ -66,6 +68,7 @@ class Worker:
             row.make()
         except RowStopped:
             row.report_event("stopped")
+            self.was_signalled = not should_stop()
         except UserError as error:
             row.report_event("failed", reason=" ".join(str(error).split()))
         # The trainer and what it refers to in circles would otherwise stay until the next row is under way.

@@ -72,7 +72,7 @@ def main() -> int:
         device = pick_device(options.device)
         worker = Worker(name=options.name, machine=socket.gethostname(), device=device, share=options.share)
         report(WorkerReady(worker=worker.name, machine=worker.machine, device=str(worker.device)))
-        while (job := inbox.next_job()) is not None:
+        while not worker.was_signalled and (job := inbox.next_job()) is not None:
             worker.make(job, report, inbox.should_stop)
     except BrokenPipeError:
         # The program is gone; the row is as its last checkpoint left it.

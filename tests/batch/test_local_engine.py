@@ -19,8 +19,10 @@ from sdi_gs.batch import local_engine
 from sdi_gs.batch.engine import EngineEvent, WorkerLost
 from sdi_gs.batch.journal import JOURNAL, RowEvent
 from sdi_gs.batch.local_engine import LocalEngine, LocalWorker, local_workers, reason_of
+from sdi_gs.batch.messages import line_of, message_of
 from sdi_gs.batch.state import BatchState
 from sdi_gs.batch.threads import thread_environment, threads_per_worker
+from sdi_gs.settings.outputs import OutputConfig
 
 TWO = local_workers(["cpu"], 2)
 
@@ -123,6 +125,25 @@ def test_a_worker_without_a_program_ends_by_itself() -> None:
     os.close(reading)
 
 
+def test_a_worker_that_gets_a_signal_saves_its_row_and_ends(tmp_path: Path) -> None:
+    [row] = rows_of(PROMPTS[0])
+    endless = config(steps=1_000_000, outputs=OutputConfig(preview_every=0, turntable_frames=0))
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "sdi_gs.batch.worker_process", "--name", "w", "--device", "cpu"]
+    command += ["--threads", "1", "--share", "1", "--events", str(writing)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writing,)) as worker, open(reading, "rb") as events:
+        os.close(writing)
+        assert worker.stdin is not None
+        worker.stdin.write(line_of(job_of(row, tmp_path, base=endless)))
+        worker.stdin.flush()
+        while b'"event": "started"' not in events.readline():
+            assert worker.poll() is None
+        worker.terminate()
+        # Its input is open: it has no other reason to end.
+        assert worker.wait(600) == 0
+        assert any(b'"event": "stopped"' in line for line in events)
+
+
 def test_workers_share_devices_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     three = local_workers(["cuda:0", "cuda:1"], 3)
     assert [(worker.name, worker.device, worker.share) for worker in three] == [
@@ -143,8 +164,6 @@ def test_the_end_of_a_process_is_described() -> None:
 
 
 def test_a_job_survives_the_way_to_a_process(tmp_path: Path) -> None:
-    from sdi_gs.batch.messages import line_of, message_of
-
     [row] = rows_of(PROMPTS[0])
     job = job_of(row, tmp_path)
     assert line_of(message_of(line_of(job))) == line_of(job)  # pyright: ignore[reportArgumentType]
