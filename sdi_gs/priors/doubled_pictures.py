@@ -23,7 +23,8 @@ def double_at_once(network: Any) -> None:
     for block in network.modules():
         if isinstance(block, Upsample2D) and _is_plain(block):
             # diffusers' own way for networks that were trained like this.
-            block.conv, block.use_conv_transpose = _transposed(block.conv), True
+            plain: Any = block
+            plain.conv, plain.use_conv_transpose = _transposed(plain.conv), True
 
 
 def _is_plain(block: Any) -> bool:
