@@ -142,7 +142,8 @@ class LatentDiffusionPrior:
             relaid = [*relaid, self.vae]
         for network in relaid:
             set_channels_last(network, compute.channels_last)
-        set_channels_last(self.vae.decoder, self._decodes_by_pixel(compute))
+        if relaid:
+            set_channels_last(self.vae.decoder, self._decodes_by_pixel(compute))
         match compute.vae:
             case "whole":
                 self.vae.disable_gradient_checkpointing()
