@@ -47,6 +47,8 @@ CALM = 700
 """Milliseconds without a change after which a picture counts as still; longer than a camera takes to come to rest."""
 _SENT = "() => new Promise((sent) => setTimeout(sent, 60))"
 """Ends after viser's page may send again: of all that is entered within 50 ms it sends the first and the last."""
+DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+"""Ends after all that was to be drawn before."""
 _ONLY_THE_CANVAS = "body * { visibility: hidden !important } canvas { visibility: visible !important }"
 
 
@@ -139,9 +141,9 @@ class ViewerPage:
         return self.page.locator("canvas").first
 
     def box(self, part: Locator) -> tuple[float, float, float, float]:
-        """Return left, top, width and height of a part of the page, pixels."""
-        found = part.bounding_box()
-        assert found is not None, "this part of the page is not shown"
+        """Return left, top, width and height of a part of the page, pixels, once it is shown."""
+        # A panel that is put elsewhere is gone for a moment.
+        found = self.until(part.bounding_box, "this part of the page is shown")
         return found["x"], found["y"], found["width"], found["height"]
 
     def until(self, condition: Callable[[], T | None | Literal[False]], what: str, *, timeout: float = PATIENCE) -> T:
@@ -158,12 +160,13 @@ class ViewerPage:
             self.page.wait_for_timeout(50)
 
     def still_scene(self, *, timeout: float = PATIENCE) -> np.ndarray:
-        """Return ``scene()`` once two agree that lie ``CALM`` apart: a render is coarse at first."""
+        """Return ``scene()`` once two agree that lie ``CALM`` and a drawn frame apart: a render is coarse at first."""
         last = self.scene()
 
         def same_again() -> np.ndarray | None:
             nonlocal last
             self.page.wait_for_timeout(CALM)
+            self.page.evaluate(DRAWN)
             last, before = self.scene(), last
             return last if np.abs(last.astype(int) - before).max() <= 1 else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_rows_of_one_worker_have_the_bytes_of_runs_of_their_own(tmp_path: Path) 
 
 def test_a_row_that_is_stopped_is_saved_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     [row] = rows_of(PROMPTS[0])
-    looks = iter([False, True])
+    looks = chain([False], repeat(True))
     worker = new_worker()
     events = made(worker, job_of(row, tmp_path), lambda: next(looks))
     assert [event.event for event in events] == ["started", "stopped"]

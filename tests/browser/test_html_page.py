@@ -31,8 +31,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SIZE = 320
 PATIENCE = 120_000
 """Milliseconds."""
-DRAWN = "() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
-"""Ends after all that was to be drawn before."""
 PROMPT = "a robot </script><script>alert(1)</script><img src=x onerror=alert(2)>"
 ENDS = {  # where a needle points, and its colour
     (1.0, 0.0, 0.0): (220, 30, 30),
@@ -105,9 +103,14 @@ class Opened:
         assert self.heard == [path.as_uri()]
         self.heard.clear()
 
+    def wait_until_drawn(self) -> None:
+        from headless_page import DRAWN
+
+        self.page.evaluate(DRAWN)
+
     @property
     def azimuth(self) -> float:
-        self.page.evaluate(DRAWN)
+        self.wait_until_drawn()
         return float(self.page.get_attribute("canvas", "data-azimuth") or "nan")
 
     def press(self, key: str) -> None:
@@ -122,7 +125,7 @@ class Opened:
 
     def picture(self) -> np.ndarray:
         """The window without its panels and without the frame that marks the focus."""
-        self.page.evaluate(DRAWN)
+        self.wait_until_drawn()
         picture = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
         return picture[5:-5, 5:-5].astype(float)
 
