@@ -60,7 +60,7 @@ class Tiles:
         per_image = self.grid[0] * self.grid[1]
         begin, end = first * per_image, last * per_image
         num_pairs = self.image_pairs[last] - self.image_pairs[first]
-        threads = 1 if num_pairs < 2 * _SMALLEST_PAIRS else num_threads(num_pairs, _SMALLEST_PAIRS)
+        threads = num_threads(num_pairs, _SMALLEST_PAIRS)
         if threads == 1:
             return np.array([begin, end])
         # A tile is some work without pairs, too.

@@ -51,7 +51,7 @@ def num_threads(work: int, smallest_work: int) -> int:
 
 def run_on_ranges(kernel: Callable[..., None], count: int, smallest: int, *arguments: Any) -> None:
     """Call ``kernel(begin, end, *arguments)`` on ranges that cover 0 to ``count``, each about ``smallest`` or more."""
-    num_ranges = 1 if count < 2 * smallest else num_threads(count, smallest)
+    num_ranges = num_threads(count, smallest)
     if num_ranges == 1:
         kernel(0, count, *arguments)
         return
@@ -65,7 +65,7 @@ def run_interleaved(kernel: Callable[..., None], count: int, work: int, smallest
 
     Each thread gets about ``smallest_work`` of ``work`` or more.
     """
-    step = 1 if work < 2 * smallest_work else max(1, min(num_threads(work, smallest_work), count))
+    step = max(1, min(num_threads(work, smallest_work), count))
     if step == 1:
         kernel(0, 1, *arguments)
         return
